@@ -1,0 +1,125 @@
+"""Events: CloudEvents 1.0 records of what did happen.
+
+`Happening` is what the engine says; the inventory gives it its `seq`, in the transaction that also
+writes the state, and it becomes an `Event`. `docs/events.md` is the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+SPECVERSION = "1.0"
+CONTENT_TYPE = "application/cloudevents+json"
+TYPE_PREFIX = "io.labd."
+
+
+class EventType(StrEnum):
+    """Every kind of event, without the `io.labd.` prefix that it has on the wire."""
+
+    DAEMON_STARTED = "daemon.started"
+    DAEMON_STOPPED = "daemon.stopped"
+
+    LAB_CREATED = "lab.created"
+    LAB_CHANGED = "lab.changed"  # its spec was replaced by `up` with an edited template
+    LAB_STATE = "lab.state"  # data: from, to
+    LAB_DESTROYED = "lab.destroyed"
+
+    NODE_CREATED = "node.created"
+    NODE_STARTING = "node.starting"
+    NODE_RUNNING = "node.running"
+    NODE_READY = "node.ready"
+    NODE_PAUSED = "node.paused"
+    NODE_RESUMED = "node.resumed"
+    NODE_RESET = "node.reset"
+    NODE_STOPPING = "node.stopping"
+    NODE_STOPPED = "node.stopped"
+    NODE_CRASHED = "node.crashed"
+    NODE_PANICKED = "node.panicked"
+    NODE_WATCHDOG = "node.watchdog"
+    NODE_IO_ERROR = "node.io-error"
+    NODE_UNRESPONSIVE = "node.unresponsive"
+    NODE_RESPONSIVE = "node.responsive"
+    NODE_ADOPTED = "node.adopted"
+    NODE_DESTROYED = "node.destroyed"
+
+    NETWORK_UP = "network.up"
+    NETWORK_DOWN = "network.down"
+
+    IMAGE_ADDED = "image.added"
+    IMAGE_REMOVED = "image.removed"
+    IMAGE_FAILED = "image.failed"
+    PROFILE_ADDED = "profile.added"
+    PROFILE_REMOVED = "profile.removed"
+
+    OPERATION_STARTED = "operation.started"
+    OPERATION_PROGRESS = "operation.progress"
+    OPERATION_SUCCEEDED = "operation.succeeded"
+    OPERATION_FAILED = "operation.failed"
+
+    PLUGIN_ENABLED = "plugin.enabled"
+    PLUGIN_DISABLED = "plugin.disabled"
+    PLUGIN_STARTED = "plugin.started"
+    PLUGIN_CRASHED = "plugin.crashed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happening:
+    """Something that did happen, before it has a number.
+
+    Attributes:
+        type: What.
+        lab: Name of the lab, empty when it concerns none.
+        node: Name of the node inside the lab, empty when it concerns none.
+        operation: Id of the operation that caused it, empty when none did.
+        subject: Name of the network, image, profile or plugin that it concerns, else empty.
+        data: JSON-compatible facts; keys are stable per type.
+    """
+
+    type: EventType
+    lab: str = ""
+    node: str = ""
+    operation: str = ""
+    subject: str = ""
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A numbered happening.
+
+    Attributes:
+        seq: 1, 2, 3… without gaps over the life of one inventory.
+        time: RFC 3339 UTC with microseconds, such as `2026-01-31T12:00:00.123456Z`.
+        source: `/labd/<host id>`.
+    """
+
+    seq: int
+    time: str
+    source: str
+    happening: Happening
+
+    def cloudevent(self) -> dict[str, object]:
+        """Return the CloudEvents 1.0 structured JSON form."""
+        h = self.happening
+        subject = h.subject or (f"{h.lab}/{h.node}" if h.node else h.lab)
+        record: dict[str, object] = {
+            "specversion": SPECVERSION,
+            "id": str(self.seq),
+            "source": self.source,
+            "type": TYPE_PREFIX + h.type,
+            "time": self.time,
+            "datacontenttype": "application/json",
+            "seq": self.seq,
+        }
+        for key, value in (
+            ("subject", subject),
+            ("lab", h.lab),
+            ("node", h.node),
+            ("operation", h.operation),
+        ):
+            if value:
+                record[key] = value
+        record["data"] = dict(h.data)
+        return record

@@ -1,0 +1,131 @@
+"""What the hypervisor is given to start, and what it tells. Everything is resolved: paths, not names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from labd.model.specs import (
+    BootDevice,
+    DiskBus,
+    Display,
+    Firmware,
+    ImageFormat,
+    Machine,
+    NicModel,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """One drive of a machine, with its whole chain of files.
+
+    Attributes:
+        id: Short generated id, `[a-z][a-z0-9]*`; names the block node and the device.
+        path: The top file: an overlay that the VM's uid may write, or a read-only ISO or raw file.
+        format: Of the top file.
+        backing: Read-only layers below it, nearest first, each (path, format).
+        cdrom: Attach as a CD-ROM.
+        serial: What the guest sees, at most 20 characters.
+    """
+
+    id: str
+    path: Path
+    format: ImageFormat
+    backing: tuple[tuple[Path, ImageFormat], ...] = ()
+    bus: DiskBus = DiskBus.VIRTIO
+    read_only: bool = False
+    cdrom: bool = False
+    serial: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nic:
+    """One network card; its tap is passed as a descriptor at launch, by `id`."""
+
+    id: str
+    mac: str
+    model: NicModel = NicModel.VIRTIO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec:
+    """One QEMU process, fully decided.
+
+    Attributes:
+        lab: For messages and `-name` only.
+        node: For messages and `-name` only.
+        key: Short id, unique on the host's root; names folder and sockets.
+        uuid: RFC 4122 text; proves identity over QMP (`query-uuid`) and in the argv.
+        uid: The process's own user and group id.
+        folder: `<state>/nodes/<key>`, owned by `uid`, mode 0700: overlays.
+        run: `<run>/n/<key>`, root's: sockets `qmp.sock`, `hmp.sock` (second QMP), `serial.sock`,
+            `agent.sock`, `vnc.sock`; logs `qemu.log`, `console.log`.
+        memory: Bytes.
+        kvm: True for accel=kvm, False for accel=tcg.
+        config: Bytes that the guest reads as fw_cfg item `opt/io.labd/config`; empty for none.
+    """
+
+    lab: str
+    node: str
+    key: str
+    uuid: str
+    uid: int
+    folder: Path
+    run: Path
+    vcpus: int
+    memory: int
+    machine: Machine
+    firmware: Firmware = Firmware.BIOS
+    display: Display = Display.NONE
+    kvm: bool = False
+    disks: tuple[Disk, ...] = ()
+    boot: tuple[BootDevice, ...] = ()
+    kernel: Path | None = None
+    initrd: Path | None = None
+    cmdline: str = ""
+    nics: tuple[Nic, ...] = ()
+    config: bytes = b""
+
+
+class RunState(StrEnum):
+    """What QMP `query-status` says, folded to what labd acts on."""
+
+    PRELAUNCH = "prelaunch"  # started with -S, never let go; also inmigrate
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTDOWN = "shutdown"  # the guest powered off; QEMU holds (-action shutdown=pause)
+    PANICKED = "panicked"
+    IO_ERROR = "io-error"
+
+
+class GuestEventKind(StrEnum):
+    """QEMU's own events, folded."""
+
+    PAUSED = "paused"  # STOP
+    RESUMED = "resumed"  # RESUME
+    RESET = "reset"  # RESET; data: guest (bool), reason
+    POWERED_OFF = "powered-off"  # SHUTDOWN; data: guest (bool), reason
+    PANICKED = "panicked"  # GUEST_PANICKED, GUEST_CRASHLOADED
+    WATCHDOG = "watchdog"
+    IO_ERROR = "io-error"  # BLOCK_IO_ERROR; data: device, operation, reason, nospace
+    AGENT_OPENED = "agent-opened"  # VSERPORT_CHANGE of the guest agent's port
+    UNRESPONSIVE = "unresponsive"  # a QMP call missed its deadline
+    RESPONSIVE = "responsive"
+    EXITED = "exited"  # the process has ended; data: status, signal, stderr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestEvent:
+    """One event of one node's QEMU.
+
+    Attributes:
+        key: The machine's key.
+        time: Seconds since the epoch: QMP's own timestamp, or labd's clock where QMP has none.
+    """
+
+    key: str
+    kind: GuestEventKind
+    time: float
+    data: dict[str, object]

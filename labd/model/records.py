@@ -1,0 +1,136 @@
+"""Rows of the inventory as values: what labd wants, and what it last knew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from labd.model.machine import MachineSpec
+from labd.model.process import ProcessId
+from labd.model.specs import LabSpec
+from labd.model.states import LabState, NodeState, OperationState
+
+
+class Wanted(StrEnum):
+    """Intent: written before anything is done, and what the reconciler works towards."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DESTROYED = "destroyed"
+
+
+class OperationKind(StrEnum):
+    """What was asked for."""
+
+    UP = "up"
+    DOWN = "down"
+    DESTROY = "destroy"
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RESET = "reset"
+    IMAGE_IMPORT = "image-import"
+    IMAGE_BUILD = "image-build"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabRecord:
+    """A lab.
+
+    Attributes:
+        name: Unique in the inventory.
+        key: Short id, `[a-z0-9]{6}`, unique for ever in this root; names namespace and folders.
+        spec: What it shall be.
+        previous: The spec before a change that is not finished yet, to go back to.
+        wanted: Intent for the whole lab.
+        state: Derived.
+        reason: One sentence why it is in this state, or empty.
+        created: RFC 3339 UTC.
+    """
+
+    name: str
+    key: str
+    spec: LabSpec
+    wanted: Wanted
+    state: LabState
+    previous: LabSpec | None = None
+    reason: str = ""
+    created: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRecord:
+    """A node.
+
+    Attributes:
+        lab, name: Address.
+        key: Short id, unique for ever in this root.
+        uuid: The machine's UUID; new with every key, kept over restarts.
+        uid: The process's user id, unique among the nodes of this root.
+        wanted: Intent for this node.
+        state: As last seen.
+        since: RFC 3339 UTC of the last change of state.
+        reason: One sentence why, or empty.
+        process: Set while a QEMU process is known; None otherwise.
+        machine: As launched last; None before the first start.
+        starts: Number of launches.
+    """
+
+    lab: str
+    name: str
+    key: str
+    uuid: str
+    uid: int
+    wanted: Wanted
+    state: NodeState
+    since: str = ""
+    reason: str = ""
+    process: ProcessId | None = None
+    machine: MachineSpec | None = None
+    starts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationRecord:
+    """One accepted request.
+
+    Attributes:
+        id: `op-` and 12 hex digits.
+        kind: What.
+        lab: The lab that it holds, or empty (image operations).
+        request: JSON-compatible arguments, enough to go on after a crash.
+        state: Life.
+        progress: JSON-compatible; `done`, `total` (steps, or bytes for imports), `text`.
+        error: `{"code", "message", ...}` when failed, else None.
+        created, finished: RFC 3339 UTC, `finished` empty while running.
+    """
+
+    id: str
+    kind: OperationKind
+    lab: str = ""
+    request: Mapping[str, object] = field(default_factory=dict)
+    state: OperationState = OperationState.RUNNING
+    progress: Mapping[str, object] = field(default_factory=dict)
+    error: Mapping[str, object] | None = None
+    created: str = ""
+    finished: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginRecord:
+    """An enabled or once enabled plugin.
+
+    Attributes:
+        name: As in its manifest.
+        enabled: Intent.
+        settings: Validated by the manifest's schema.
+        token_hash: sha256 hex of its API token; empty before the first start.
+    """
+
+    name: str
+    enabled: bool
+    settings: Mapping[str, object] = field(default_factory=dict)
+    token_hash: str = ""

@@ -1,0 +1,309 @@
+"""What a lab shall be: the compiled form of a lab template.
+
+A spec is complete and literal: parameters are substituted, `count` is expanded, MAC addresses are
+derived. Only names of images and profiles are left to be looked up. It is stored as JSON with the
+lab, and two specs are compared field by field to plan a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Accel(StrEnum):
+    """How the CPUs of a node run; `auto` is KVM where it really works, else TCG."""
+
+    AUTO = "auto"
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class Machine(StrEnum):
+    """QEMU machine type. `microvm` has no PCI: it suits small virtio-only guests."""
+
+    PC = "pc"
+    Q35 = "q35"
+    MICROVM = "microvm"
+
+
+class Firmware(StrEnum):
+    """What the machine starts with; `uefi` is OVMF."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class Display(StrEnum):
+    """The screen of a node."""
+
+    NONE = "none"
+    VNC = "vnc"
+
+
+class DiskBus(StrEnum):
+    """How disks are attached."""
+
+    VIRTIO = "virtio"
+    IDE = "ide"
+    SCSI = "scsi"
+
+
+class NicModel(StrEnum):
+    """Which network card a guest sees."""
+
+    VIRTIO = "virtio"
+    E1000 = "e1000"
+    E1000E = "e1000e"
+    RTL8139 = "rtl8139"
+
+
+class BootDevice(StrEnum):
+    """What the firmware tries, in the order given."""
+
+    DISK = "disk"
+    CDROM = "cdrom"
+    NETWORK = "network"
+
+
+class RestartMode(StrEnum):
+    """When the watchdog plugin starts a node again."""
+
+    NO = "no"
+    ON_FAILURE = "on-failure"  # it crashed, panicked or hung
+    ALWAYS = "always"  # also when the guest powered itself off
+
+
+class DependsOn(StrEnum):
+    """What a node waits for in another one before it starts."""
+
+    RUNNING = "running"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """When and how often a node is started again after a failure.
+
+    Attributes:
+        mode: Which ends count.
+        limit: Starts within `window` after which the node is left alone.
+        window: Seconds.
+    """
+
+    mode: RestartMode = RestartMode.NO
+    limit: int = 5
+    window: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """How a node shows that it is ready. At most one of the first four is set.
+
+    With none set, a node is ready when its image says how (see `Image.ready_pattern`), and
+    otherwise as soon as its CPUs run.
+
+    Attributes:
+        console: Regular expression looked for in the serial output since the start (RE2-like
+            subset: no back-references), matched per line.
+        tcp_port: TCP port of the first NIC with an address that accepts a connection.
+        agent: The QEMU guest agent answers `guest-ping`.
+        command: argv run by the guest agent until it exits with status 0.
+        timeout: Seconds from the start of the CPUs; then the node's start has failed.
+    """
+
+    console: str = ""
+    tcp_port: int = 0
+    agent: bool = False
+    command: tuple[str, ...] = ()
+    timeout: float = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskSpec:
+    """A disk besides the one that the image gives. Empty, raw to the guest, kept by `lab down`.
+
+    Attributes:
+        name: Unique in the node; the guest sees it as the virtio serial.
+        size: Bytes.
+        bus: How it is attached.
+    """
+
+    name: str
+    size: int
+    bus: DiskBus = DiskBus.VIRTIO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NicSpec:
+    """A node's attachment to a network.
+
+    Attributes:
+        name: Unique in the node; `eth0`-like names are what the guest calls it where it can.
+        network: Name of a network or link of the spec.
+        mac: Six lower-case hex octets.
+        addresses: `a.b.c.d/len` or IPv6 with prefix length, as the guest configures itself.
+        gateway: Address of the default route over this NIC, empty for none.
+        model: Which card.
+    """
+
+    name: str
+    network: str
+    mac: str
+    addresses: tuple[str, ...] = ()
+    gateway: str = ""
+    model: NicModel = NicModel.VIRTIO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSpec:
+    """A static route of the guest: `to` is CIDR or `default`, `via` an address."""
+
+    to: str
+    via: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """Another node, and what it must have reached."""
+
+    node: str
+    condition: DependsOn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """One virtual machine.
+
+    Attributes:
+        name: Unique in the lab.
+        image: Name of an image, or `sha256:...`; empty when the profile names it.
+        profile: Name of a profile, or empty.
+        vcpus: None: the profile's, or 1.
+        memory: Bytes; None: the profile's, or 256 MiB.
+        disk: Virtual size of the root disk in bytes; None: the profile's, or the image's own.
+        cmdline: Kernel command line, added to the image's own; kernel images only.
+        forwarding: The guest shall forward IP packets.
+        commands: argv lists that the guest runs at boot where its image supports it (`tiny`).
+    """
+
+    name: str
+    image: str = ""
+    profile: str = ""
+    vcpus: int | None = None
+    memory: int | None = None
+    disk: int | None = None
+    disks: tuple[DiskSpec, ...] = ()
+    disk_bus: DiskBus = DiskBus.VIRTIO
+    firmware: Firmware = Firmware.BIOS
+    machine: Machine = Machine.Q35
+    display: Display = Display.NONE
+    boot: tuple[BootDevice, ...] = (BootDevice.DISK, BootDevice.CDROM)
+    accel: Accel = Accel.AUTO
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    cmdline: str = ""
+    nics: tuple[NicSpec, ...] = ()
+    routes: tuple[RouteSpec, ...] = ()
+    forwarding: bool = False
+    commands: tuple[tuple[str, ...], ...] = ()
+    depends_on: tuple[Dependency, ...] = ()
+    ready: Readiness = field(default_factory=Readiness)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSpec:
+    """One layer-2 segment.
+
+    Attributes:
+        name: Unique among networks and links of the lab.
+        link: It has exactly two ends.
+        subnet: CIDR, or empty when it is not known.
+        uplink: `none`, `nat` or `bridge:<host interface>`.
+        mtu: Bytes.
+    """
+
+    name: str
+    link: bool = False
+    subnet: str = ""
+    uplink: str = "none"
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabSpec:
+    """A whole topology.
+
+    Attributes:
+        template: Name of the template; MAC addresses derive from it.
+        parameters: The values that were put in, as text.
+        digest: `sha256:` of the template's text.
+    """
+
+    template: str
+    description: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
+    nodes: tuple[NodeSpec, ...] = ()
+    networks: tuple[NetworkSpec, ...] = ()
+
+    def node(self, name: str) -> NodeSpec:
+        """Return the node called `name`; KeyError when there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A VM template of the catalogue. `memory` and `disk` in bytes."""
+
+    name: str
+    image: str
+    vcpus: int = 1
+    memory: int = 256 << 20
+    disk: int | None = None
+    firmware: Firmware = Firmware.BIOS
+    description: str = ""
+
+
+class ImageFormat(StrEnum):
+    """What an image is. `kernel` is a kernel with an optional initramfs."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+    ISO = "iso"
+    KERNEL = "kernel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An immutable entry of the image store.
+
+    Attributes:
+        name: Unique.
+        format: What it is.
+        digest: `sha256:` + 64 hex digits, of the file, or of kernel and initramfs one after the
+            other.
+        size: Bytes on disk, all files together.
+        virtual_size: Bytes that the guest sees; 0 for kernel images.
+        files: Names inside the store's folder for this digest: `disk`, or `kernel` and `initrd`.
+        cmdline: Kernel command line that the image itself needs.
+        ready_pattern: Console pattern by which a guest of this image says that it is ready.
+        agent: The image runs the QEMU guest agent.
+        created: RFC 3339 UTC.
+        source: Where it came from, for people.
+    """
+
+    name: str
+    format: ImageFormat
+    digest: str
+    size: int
+    virtual_size: int = 0
+    files: tuple[str, ...] = ()
+    cmdline: str = ""
+    ready_pattern: str = ""
+    agent: bool = False
+    created: str = ""
+    source: str = ""
