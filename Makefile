@@ -1,0 +1,39 @@
+# `make` alone prints what there is.
+SHELL := /bin/sh
+PY := .venv/bin/python
+# Guests run by software emulation where there is no KVM, so more workers than cores only slow it down.
+WORKERS ?= $(shell n=$$(nproc); [ $$n -gt 4 ] && n=4; [ $$n -lt 2 ] && n=2; echo $$n)
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench lock clean
+
+help: ## Print these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install missing system packages and the virtual environment .venv (a second run does nothing)
+	@tools/setup.sh
+
+demo: setup ## Watch labd take a real lab up and down; KEEP=1 leaves the lab running
+	@$(PY) -m tools.demo $(if $(KEEP),--keep)
+
+test: setup ## Run the whole suite (needs root for tests/system); PYTEST_ARGS="-k name" narrows it
+	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+check: setup ## Lint, formatting, types and the import contract
+	@tools/check.sh
+
+format: setup ## Format the code and mend what can be mended
+	@.venv/bin/ruff check --quiet --fix-only . ; .venv/bin/ruff format --quiet .
+
+bench: setup ## Run the benchmarks; BENCH_ARGS="--only NAME" narrows them
+	@$(PY) bench/run.py $(BENCH_ARGS)
+
+lock: ## Write requirements.lock afresh from pyproject.toml
+	@tools/setup.sh --lock
+
+clean: ## Remove everything that was built or cached here (not what labs made: `lab destroy` does that)
+	@rm -rf .venv build dist bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	    .import_linter_cache .schemathesis .scratch *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

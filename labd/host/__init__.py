@@ -1,0 +1,1 @@
+"""What labd needs of the host itself: processes, paths, configuration, locks and facts."""
