@@ -19,5 +19,5 @@ step lint "$bin/ruff" check --quiet .
 step format "$bin/ruff" format --quiet --check .
 # shellcheck disable=SC2086 # a list of folders
 step types "$bin/mypy" --no-error-summary $typed
-step imports "$bin/lint-imports" --no-timing
+step imports "$bin/lint-imports" --no-logo
 [ -z "$failed" ] || { printf 'check: failed:%s\n' "$failed"; exit 1; }

@@ -65,7 +65,7 @@ make_venv() {
     python=$(find_python)
     say "making $VENV with $($python --version)"
     [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -c '' 2>/dev/null || "$python" -m venv --clear "$VENV"
-    pip="$VENV/bin/python -m pip --quiet --disable-pip-version-check --no-input"
+    pip="$VENV/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input"
     $pip install --require-hashes -r requirements.lock
     # hatchling comes from the lock, so no build environment is fetched behind its back.
     $pip install --no-deps --no-build-isolation -e .
@@ -75,7 +75,7 @@ lock() {
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT INT TERM
     "$(find_python)" -m venv "$scratch"
-    "$scratch/bin/python" -m pip --quiet --disable-pip-version-check install uv
+    "$scratch/bin/python" -m pip --quiet --quiet --disable-pip-version-check install uv
     "$scratch/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-annotate --extra dev --custom-compile-command "make lock" \
         -o requirements.lock pyproject.toml
