@@ -24,7 +24,8 @@ class Change:
     """One step of a plan, in the order in which it would be done.
 
     Attributes:
-        action: `create`, `remove`, `replace` (stop, rebuild, start) or `start`.
+        action: `create`, `remove`, `replace` (stop, rebuild, start), `update` (no restart needed)
+            or `start`.
         kind: `lab`, `network` or `node`.
         name: Of the network or node.
         why: The fields that differ, such as `memory: 128 MiB -> 256 MiB`; empty for the obvious.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from labd.model.records import (
     PluginRecord,
 )
 from labd.model.specs import Accel, Image, ImageFormat, Profile
+from labd.model.states import PluginState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +168,9 @@ class Networks(Protocol):
             NetworkFailed: Nothing that this call made is left.
         """
 
-    async def open_taps(self, plan: LabNetworkPlan, keys: Iterable[str]) -> dict[str, dict[str, int]]:
+    async def open_taps(
+        self, plan: LabNetworkPlan, keys: Iterable[str]
+    ) -> dict[str, dict[str, int]]:
         """Make the non-persistent taps of the machines `keys` in one batch; key -> nic -> fd.
 
         The caller owns the descriptors; closing one removes its tap.
@@ -184,8 +187,6 @@ class Networks(Protocol):
 
     async def probe_tcp(self, namespace: str, address: str, port: int, timeout: float) -> bool:
         """Tell whether a TCP connection from inside the namespace is accepted."""
-
-
 
 
 class Images(Protocol):
@@ -325,7 +326,9 @@ class Inventory(Protocol):
     async def node_by_key(self, key: str) -> NodeRecord | None:
         """Return the node whose machine has this key."""
 
-    async def operations(self, *, running: bool = False, limit: int = 100) -> Sequence[OperationRecord]:
+    async def operations(
+        self, *, running: bool = False, limit: int = 100
+    ) -> Sequence[OperationRecord]:
         """Return operations, the newest first."""
 
     async def operation(self, id: str) -> OperationRecord | None:
@@ -366,3 +369,68 @@ class Inventory(Protocol):
 
     async def close(self) -> None:
         """Close the database."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledPlugin:
+    """A plugin that was found in a plugin folder.
+
+    Attributes:
+        problem: Why it cannot run (a bad manifest), or empty.
+    """
+
+    name: str
+    version: str = ""
+    description: str = ""
+    events: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    settings_schema: Mapping[str, object] = field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginChange:
+    """A plugin's process was started, or ended by itself.
+
+    Attributes:
+        status: Exit status, negative for a signal; None for a start.
+        reason: For people.
+    """
+
+    name: str
+    state: PluginState
+    status: int | None = None
+    reason: str = ""
+
+
+class PluginRunner(Protocol):
+    """Plugin folders and supervised plugin processes."""
+
+    def listen(self, listener: Callable[[PluginChange], None]) -> None:
+        """Have `listener` called in the loop when a plugin's process starts or crashes."""
+
+    def installed(self) -> Sequence[InstalledPlugin]:
+        """Read the plugin folders afresh."""
+
+    def check_settings(self, name: str, settings: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the settings with defaults.
+
+        Raises:
+            ConfigError: They do not fit the plugin's schema; tells the key and what to write.
+            NotFound: There is no such plugin.
+        """
+
+    async def start(self, name: str, settings: Mapping[str, object], uid: int) -> None:
+        """Keep the plugin running from now on, under a user id of its own (idempotent)."""
+
+    async def stop(self, name: str) -> None:
+        """Stop it (SIGTERM, then SIGKILL) and take its token and broker user away (idempotent)."""
+
+    def state(self, name: str) -> tuple[PluginState, int]:
+        """Return the state of its process and the restarts since `start`."""
+
+    def log(self, name: str) -> bytes:
+        """Return the kept output, at most 1 MiB."""
+
+    async def close(self) -> None:
+        """Stop all plugins."""

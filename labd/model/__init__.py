@@ -1,1 +1,1 @@
-"""Words of labd as plain values: specs, states, events, errors, names and units. No I/O happens here."""
+"""Words of labd as plain values: specs, states, events, errors and names. No I/O here."""

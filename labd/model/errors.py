@@ -2,7 +2,7 @@
 
     LabdError                      anything labd tells a person about; has a stable `code`
     ├── InputError                 the request is wrong; nothing was changed
-    │   ├── TemplateError          a lab template is wrong; carries every problem with file:line:column
+    │   ├── TemplateError          a lab template is wrong; has each problem with its place
     │   ├── ImageRefused           an image is unsafe, damaged or not what it was said to be
     │   └── ConfigError            labd.toml, a plugin manifest or a setting is wrong
     ├── NotFound                   the named object does not exist
@@ -23,8 +23,8 @@
         ├── DownloadFailed         a transfer ended before its time
         └── DaemonUnreachable      the client cannot talk to labd
 
-Every error says what happened and what to do next in one line. HTTP statuses live in `labd.api` alone,
-exit statuses in `labd.cli` alone.
+Every error says what happened and what to do next in one line. HTTP statuses live in `labd.api`
+alone, exit statuses in `labd.cli` alone.
 """
 
 from __future__ import annotations

@@ -113,13 +113,7 @@ class Event:
             "datacontenttype": "application/json",
             "seq": self.seq,
         }
-        for key, value in (
-            ("subject", subject),
-            ("lab", h.lab),
-            ("node", h.node),
-            ("operation", h.operation),
-        ):
-            if value:
-                record[key] = value
+        context = {"subject": subject, "lab": h.lab, "node": h.node, "operation": h.operation}
+        record.update({key: value for key, value in context.items() if value})
         record["data"] = dict(h.data)
         return record

@@ -1,4 +1,4 @@
-"""What the hypervisor is given to start, and what it tells. Everything is resolved: paths, not names."""
+"""What the hypervisor is given to start, and what it tells. Paths, not names."""
 
 from __future__ import annotations
 

@@ -1,0 +1,98 @@
+"""What `up` would change: two specs compared field by field. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING
+
+from labd.engine.facade import Change
+from labd.model.specs import LabSpec, NetworkSpec, NodeSpec, Readiness, RestartPolicy
+from labd.model.units import format_size
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_BYTES = {"memory", "disk", "size"}
+# Fields that labd itself acts on; a change of them needs no other machine.
+SOFT_FIELDS = frozenset({"restart", "depends_on", "ready"})
+
+
+def differences(old: DataclassInstance, new: DataclassInstance, prefix: str = "") -> list[str]:
+    """Return `field: old -> new` for each field of two dataclass values that differs."""
+    found = []
+    for item in fields(old):
+        before, after = getattr(old, item.name), getattr(new, item.name)
+        if before == after:
+            continue
+        name = f"{prefix}{item.name}"
+        if isinstance(before, RestartPolicy | Readiness) and isinstance(after, type(before)):
+            found.extend(differences(before, after, f"{name}."))
+        else:
+            found.append(f"{name}: {_show(item.name, before)} -> {_show(item.name, after)}")
+    return found
+
+
+def _show(field: str, value: object) -> str:
+    if value is None or value in ("", ()):
+        return "none"
+    if field in _BYTES and isinstance(value, int):
+        return format_size(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_brief(item) for item in value) + "]"
+    return str(value)
+
+
+def _brief(value: object) -> str:
+    if is_dataclass(value) and not isinstance(value, type):
+        shown = [str(getattr(value, f.name)) for f in fields(value) if getattr(value, f.name)]
+        return " ".join(shown)
+    return str(value)
+
+
+def needs_replacing(old: NodeSpec, new: NodeSpec) -> bool:
+    """Tell whether the machine must be built anew to get from one spec to the other."""
+    return any(
+        getattr(old, item.name) != getattr(new, item.name)
+        for item in fields(NodeSpec)
+        if item.name not in SOFT_FIELDS
+    )
+
+
+def plan_changes(old: LabSpec | None, new: LabSpec, running: Collection[str]) -> list[Change]:
+    """Return the steps from one spec to another, in the order in which they would be done.
+
+    Args:
+        old: The present spec, None when there is no lab yet.
+        new: The wanted one.
+        running: Names of the nodes that run at present.
+    """
+    changes = [] if old is not None else [Change(action="create", kind="lab", name=new.template)]
+    old_nodes: dict[str, NodeSpec] = {n.name: n for n in old.nodes} if old else {}
+    old_nets: dict[str, NetworkSpec] = {n.name: n for n in old.networks} if old else {}
+    new_nodes = {n.name: n for n in new.nodes}
+    new_nets = {n.name: n for n in new.networks}
+    for kind, gone in (
+        ("node", old_nodes.keys() - new_nodes.keys()),
+        ("network", old_nets.keys() - new_nets.keys()),
+    ):
+        changes.extend(Change(action="remove", kind=kind, name=name) for name in sorted(gone))
+    for name, net in new_nets.items():
+        if name not in old_nets:
+            changes.append(Change(action="create", kind="network", name=name))
+        elif old_nets[name] != net:
+            why = "; ".join(differences(old_nets[name], net))
+            changes.append(Change(action="replace", kind="network", name=name, why=why))
+    for name, node in new_nodes.items():
+        before = old_nodes.get(name)
+        if before is None:
+            changes.append(Change(action="create", kind="node", name=name))
+        elif needs_replacing(before, node):
+            why = "; ".join(differences(before, node))
+            changes.append(Change(action="replace", kind="node", name=name, why=why))
+        elif before != node:
+            why = "; ".join(differences(before, node))
+            changes.append(Change(action="update", kind="node", name=name, why=why))
+        elif name not in running:
+            changes.append(Change(action="start", kind="node", name=name))
+    return changes

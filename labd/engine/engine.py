@@ -1,0 +1,348 @@
+"""The engine: its parts put together, and the one implementation of `EngineApi`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from labd.engine.converge import Converger
+from labd.engine.facade import Change, LabView, NetworkView, PluginView
+from labd.engine.journal import Journal
+from labd.engine.labs import Labs
+from labd.engine.library import Library
+from labd.engine.operations import Operations
+from labd.engine.plugins import Plugins
+from labd.engine.ports import Console, PluginRunner
+from labd.engine.readiness import ReadinessKeeper, is_immediate
+from labd.engine.recovery import Recovered, Recovery
+from labd.engine.resolve import size_node
+from labd.engine.runner import NodeRunner
+from labd.engine.watch import Watcher
+from labd.engine.world import World
+from labd.model.errors import LabdError, NotFound
+from labd.model.events import Event, EventType, Happening
+from labd.model.names import NodeRef, did_you_mean
+from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord
+from labd.model.specs import Image, ImageFormat, LabSpec, Profile
+from labd.model.states import LabState, NetworkState, NodeState
+
+log = logging.getLogger(__name__)
+
+_LOG_LIMIT = 1 << 20  # bytes of a serial log that are given out
+
+Findings = Callable[[], Awaitable[Sequence[Mapping[str, str]]]]
+Info = Callable[[], Mapping[str, object]]
+
+
+class Engine:
+    """All use-cases of labd.
+
+    Args:
+        world: The adapters.
+        runner: Of plugin processes.
+        findings: What the host's doctor says.
+        info: Facts about this daemon.
+    """
+
+    def __init__(
+        self, world: World, runner: PluginRunner, *, findings: Findings, info: Info
+    ) -> None:
+        self._world = world
+        self._inventory = world.inventory
+        self._findings = findings
+        self._info = info
+        self.journal = Journal(world.inventory, world.clock)
+        self._operations = Operations(world.inventory, world.clock)
+        self._watcher = Watcher(world.inventory, world.hypervisor, self.journal)
+        self._readiness = ReadinessKeeper(world, self.journal)
+        nodes = NodeRunner(world, self.journal, self._watcher, self._readiness)
+        converger = Converger(world, self.journal, nodes, self._readiness)
+        self._labs = Labs(world, self.journal, self._operations, converger, self._watcher)
+        self._library = Library(world, self._operations)
+        self.plugin_service = Plugins(world, runner)
+        self._recovery = Recovery(world, self.journal, self._operations, self._labs, self._watcher)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # life
+
+    async def start(self) -> Recovered:
+        """Recover, then work. Nothing is asked of the engine before this returns."""
+        self._tasks = [
+            asyncio.create_task(self._watcher.run(), name="watcher"),
+            asyncio.create_task(self._watch_boots(), name="boots"),
+        ]
+        recovered = await self._recovery.run()
+        await self.journal.tell(
+            Happening(
+                type=EventType.DAEMON_STARTED,
+                data={
+                    "adopted": recovered.adopted,
+                    "lost": recovered.lost,
+                    "orphans": recovered.orphans,
+                    "resumed": recovered.resumed,
+                },
+            )
+        )
+        return recovered
+
+    async def close(self) -> None:
+        """Stop working and leave every VM as it is."""
+        await self._operations.close()
+        await self.plugin_service.close()
+        self._readiness.close()
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._watcher.close()
+        await self.journal.tell(Happening(type=EventType.DAEMON_STOPPED))
+        await self._world.hypervisor.close()
+
+    async def take_everything_down(self) -> None:
+        """Stop every lab; used by `labd serve --down`."""
+        for lab in await self._inventory.labs():
+            if lab.state is LabState.STOPPED:
+                continue
+            operation = await self.act(OperationKind.DOWN, lab.name)
+            await self._operations.wait(operation.id, 120.0)
+
+    async def _watch_boots(self) -> None:
+        """Watch nodes that run again on their own account until they are ready."""
+        while True:
+            for ref in await self._watcher.boots():
+                try:
+                    await self._watch_boot(ref)
+                except LabdError as error:
+                    log.warning("node %s cannot be watched: %s", ref, error)
+
+    async def _watch_boot(self, ref: NodeRef) -> None:
+        lab, node = await self.journal.lab(ref.lab), await self.journal.node(ref)
+        spec = lab.spec.node(ref.node)
+        profiles = {p.name: p for p in await self._inventory.profiles()}
+        images = {i.name: i for i in await self._inventory.images()}
+        ready = size_node(spec, profiles, images).ready
+        if is_immediate(ready):
+            if node.state is NodeState.RUNNING:
+                await self.journal.move(ref, NodeState.READY)
+            return
+        namespace = self._world.namespace(lab)
+        self._readiness.watch(ref, node.key, namespace, spec, ready)
+
+    # labs
+
+    async def up(
+        self, name: str, spec: LabSpec, *, keep: bool = False, timeout: float | None = None
+    ) -> OperationRecord:
+        """See `EngineApi.up`."""
+        return await self._labs.up(name, spec, keep=keep, timeout=timeout)
+
+    async def plan(self, name: str, spec: LabSpec) -> Sequence[Change]:
+        """See `EngineApi.plan`."""
+        return await self._labs.plan(name, spec)
+
+    async def act(
+        self,
+        kind: OperationKind,
+        lab: str,
+        nodes: Sequence[str] = (),
+        *,
+        force: bool = False,
+        grace: float = 20.0,
+    ) -> OperationRecord:
+        """See `EngineApi.act`."""
+        return await self._labs.act(kind, lab, nodes, force=force, grace=grace)
+
+    async def labs(self) -> Sequence[tuple[LabRecord, Sequence[NodeRecord]]]:
+        """See `EngineApi.labs`."""
+        nodes: dict[str, list[NodeRecord]] = {}
+        for node in await self._inventory.nodes():
+            nodes.setdefault(node.lab, []).append(node)
+        return [(lab, nodes.get(lab.name, [])) for lab in await self._inventory.labs()]
+
+    async def lab(self, name: str) -> LabView:
+        """See `EngineApi.lab`."""
+        lab = await self._inventory.lab(name)
+        if lab is None:
+            names = [other.name for other in await self._inventory.labs()]
+            raise NotFound(f"there is no lab {name}{did_you_mean(name, names)}")
+        nodes = await self._inventory.nodes(name)
+        plan = self._world.network_plan(lab, {node.name: node for node in nodes})
+        there = set(await self._world.networks.bridges(plan.namespace))
+        specs = {net.name: net for net in lab.spec.networks}
+        networks = tuple(
+            NetworkView(
+                name=bridge.network,
+                bridge=bridge.bridge,
+                state=NetworkState.UP if bridge.bridge in there else NetworkState.DOWN,
+                subnet=specs[bridge.network].subnet,
+                uplink=specs[bridge.network].uplink,
+                members=tuple(
+                    f"{node.name}/{nic.name}"
+                    for node in lab.spec.nodes
+                    for nic in node.nics
+                    if nic.network == bridge.network
+                ),
+            )
+            for bridge in plan.bridges
+        )
+        return LabView(
+            lab=lab, nodes=tuple(nodes), networks=networks, operation=self._operations.holder(name)
+        )
+
+    async def node(self, ref: NodeRef) -> NodeRecord:
+        """See `EngineApi.node`."""
+        return await self.journal.node(ref)
+
+    @asynccontextmanager
+    async def console(self, ref: NodeRef) -> AsyncIterator[Console]:
+        """See `EngineApi.console`."""
+        node = await self.journal.node(ref)
+        async with self._world.hypervisor.console(node.key) as console:
+            yield console
+
+    async def console_log(self, ref: NodeRef) -> bytes:
+        """See `EngineApi.console_log`."""
+        node = await self.journal.node(ref)
+        if node.machine is None:
+            return b""
+        path = self._world.hypervisor.console_log(node.machine)
+        return await asyncio.to_thread(_read_log, path)
+
+    # operations and events
+
+    async def operations(self, *, limit: int = 100) -> Sequence[OperationRecord]:
+        """See `EngineApi.operations`."""
+        return await self._inventory.operations(limit=limit)
+
+    async def operation(self, id: str) -> OperationRecord:
+        """See `EngineApi.operation`."""
+        return await self._operations.get(id)
+
+    async def wait_operation(self, id: str, timeout: float) -> OperationRecord:
+        """See `EngineApi.wait_operation`."""
+        return await self._operations.wait(id, timeout)
+
+    async def events(self, after: int, limit: int) -> Sequence[Event]:
+        """See `EngineApi.events`."""
+        return await self._inventory.events(after, limit)
+
+    async def event_bounds(self) -> tuple[int, int]:
+        """See `EngineApi.event_bounds`."""
+        return await self._inventory.first_seq(), await self._inventory.last_seq()
+
+    async def wait_events(self, after: int) -> int:
+        """See `EngineApi.wait_events`."""
+        return await self._inventory.wait_events(after)
+
+    # images and profiles
+
+    async def images(self) -> Sequence[Image]:
+        """See `EngineApi.images`."""
+        return await self._inventory.images()
+
+    async def image(self, name: str) -> tuple[Image, Sequence[str]]:
+        """See `EngineApi.image`."""
+        return await self._library.image(name)
+
+    async def receive_image(
+        self,
+        name: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        format: ImageFormat | None,
+        sha256: str,
+        source: str,
+        kernel_size: int | None,
+        cmdline: str,
+        ready_pattern: str,
+    ) -> Image:
+        """See `EngineApi.receive_image`."""
+        return await self._library.receive(
+            name,
+            chunks,
+            format=format,
+            sha256=sha256,
+            source=source,
+            kernel_size=kernel_size,
+            cmdline=cmdline,
+            ready_pattern=ready_pattern,
+        )
+
+    async def import_image(
+        self, name: str, url: str, *, format: ImageFormat | None, sha256: str
+    ) -> OperationRecord:
+        """See `EngineApi.import_image`."""
+        return await self._library.download(name, url, format=format, sha256=sha256)
+
+    async def build_image(self, recipe: str, name: str) -> OperationRecord:
+        """See `EngineApi.build_image`."""
+        return await self._library.build(recipe, name)
+
+    async def remove_image(self, name: str) -> None:
+        """See `EngineApi.remove_image`."""
+        await self._library.remove(name)
+
+    async def profiles(self) -> Sequence[Profile]:
+        """See `EngineApi.profiles`."""
+        return await self._inventory.profiles()
+
+    async def profile(self, name: str) -> Profile:
+        """See `EngineApi.profile`."""
+        return await self._library.profile(name)
+
+    async def add_profile(self, profile: Profile) -> Profile:
+        """See `EngineApi.add_profile`."""
+        return await self._library.add_profile(profile)
+
+    async def remove_profile(self, name: str) -> None:
+        """See `EngineApi.remove_profile`."""
+        await self._library.remove_profile(name)
+
+    # plugins
+
+    async def plugins(self) -> Sequence[PluginView]:
+        """See `EngineApi.plugins`."""
+        return await self.plugin_service.all()
+
+    async def enable_plugin(self, name: str, settings: Mapping[str, object]) -> PluginView:
+        """See `EngineApi.enable_plugin`."""
+        return await self.plugin_service.enable(name, settings)
+
+    async def disable_plugin(self, name: str) -> PluginView:
+        """See `EngineApi.disable_plugin`."""
+        return await self.plugin_service.disable(name)
+
+    async def plugin_log(self, name: str) -> bytes:
+        """See `EngineApi.plugin_log`."""
+        return await self.plugin_service.log(name)
+
+    # host
+
+    async def findings(self) -> Sequence[Mapping[str, str]]:
+        """See `EngineApi.findings`."""
+        return await self._findings()
+
+    async def info(self) -> Mapping[str, object]:
+        """See `EngineApi.info`."""
+        nodes = await self._inventory.nodes()
+        return {
+            **self._info(),
+            "labs": len(await self._inventory.labs()),
+            "nodes": len(nodes),
+            "nodes_running": sum(
+                node.state in {NodeState.RUNNING, NodeState.READY} for node in nodes
+            ),
+            "last_seq": await self._inventory.last_seq(),
+            "published_seq": await self._inventory.published_seq(),
+        }
+
+
+def _read_log(path: Path) -> bytes:
+    parts = []
+    for part in (path.with_name(path.name + ".1"), path):
+        with suppress(FileNotFoundError):
+            parts.append(part.read_bytes())
+    return b"".join(parts)[-_LOG_LIMIT:]

@@ -1,0 +1,246 @@
+"""The one writer of states: every move is checked, and is one transaction with its event."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TypedDict, Unpack
+
+from labd.engine.ports import Inventory, Transaction
+from labd.model.errors import NotFound
+from labd.model.events import EventType, Happening
+from labd.model.machine import MachineSpec
+from labd.model.names import NodeRef
+from labd.model.process import ProcessId
+from labd.model.records import LabRecord, NodeRecord, Wanted
+from labd.model.states import LabState, NodeState, require_move
+
+log = logging.getLogger(__name__)
+
+_FAILED = {NodeState.CRASHED, NodeState.PANICKED, NodeState.UNRESPONSIVE, NodeState.STOPPED}
+_GOOD = {NodeState.READY, NodeState.PAUSED}
+
+_EVENT_OF = {
+    NodeState.STARTING: EventType.NODE_STARTING,
+    NodeState.RUNNING: EventType.NODE_RUNNING,
+    NodeState.READY: EventType.NODE_READY,
+    NodeState.PAUSED: EventType.NODE_PAUSED,
+    NodeState.UNRESPONSIVE: EventType.NODE_UNRESPONSIVE,
+    NodeState.STOPPING: EventType.NODE_STOPPING,
+    NodeState.STOPPED: EventType.NODE_STOPPED,
+    NodeState.CRASHED: EventType.NODE_CRASHED,
+    NodeState.PANICKED: EventType.NODE_PANICKED,
+}
+
+
+def derive_lab_state(lab: LabRecord, nodes: Iterable[NodeRecord]) -> LabState:
+    """Return the state of a lab from its intent and its nodes; pure.
+
+    A lab that is starting stays so until every node is good or one has failed; a lab whose `up`
+    failed stays failed until every node is good.
+    """
+    nodes = list(nodes)
+    if lab.wanted is Wanted.DESTROYED:
+        return LabState.DESTROYING
+    due = [node.state for node in nodes if node.wanted is Wanted.RUNNING]
+    if lab.wanted is Wanted.STOPPED or (nodes and not due):
+        still = all(node.state in {NodeState.STOPPED, NodeState.CRASHED} for node in nodes)
+        return LabState.STOPPED if still else LabState.STOPPING
+    if all(state in _GOOD for state in due):
+        return LabState.RUNNING
+    if lab.state is LabState.FAILED:
+        return LabState.FAILED
+    failed = _FAILED - {NodeState.STOPPED} if lab.state is LabState.STARTING else _FAILED
+    if lab.state is LabState.STARTING and not any(state in failed for state in due):
+        return LabState.STARTING
+    return LabState.DEGRADED
+
+
+class NodeChanges(TypedDict, total=False):
+    """Fields of a node that may change together with its state."""
+
+    wanted: Wanted
+    process: ProcessId | None
+    machine: MachineSpec | None
+    starts: int
+
+
+class NodeUpdate(NodeChanges, total=False):
+    """Fields of a node that may change without its state."""
+
+    reason: str
+
+
+class Journal:
+    """Writes states and events, and wakes who waits for them."""
+
+    def __init__(self, inventory: Inventory, clock: Callable[[], str]) -> None:
+        self._inventory = inventory
+        self._clock = clock
+        self._changed = asyncio.Event()
+
+    async def node(self, ref: NodeRef) -> NodeRecord:
+        """Return a node.
+
+        Raises:
+            NotFound: There is none.
+        """
+        node = await self._inventory.node(ref.lab, ref.node)
+        if node is None:
+            raise NotFound(f"there is no node {ref}; `lab status {ref.lab}` lists the nodes")
+        return node
+
+    async def lab(self, name: str) -> LabRecord:
+        """Return a lab.
+
+        Raises:
+            NotFound: There is none.
+        """
+        lab = await self._inventory.lab(name)
+        if lab is None:
+            raise NotFound(f"there is no lab {name}; `lab ls` lists the labs")
+        return lab
+
+    async def move(
+        self,
+        ref: NodeRef,
+        to: NodeState,
+        *,
+        reason: str = "",
+        operation: str = "",
+        event: EventType | None = None,
+        data: Mapping[str, object] | None = None,
+        unless: Iterable[NodeState] = (),
+        also: Iterable[NodeState] = (),
+        **changes: Unpack[NodeChanges],
+    ) -> NodeRecord | None:
+        """Move a node to a state, tell it, and derive the lab's state, in one transaction.
+
+        Args:
+            ref: The node.
+            to: The new state; when the node is in it already, nothing happens.
+            reason: One sentence for people.
+            operation: Id of the operation that caused it.
+            event: Instead of the state's own event.
+            data: Facts for the event, besides `from`, `to` and `reason`.
+            unless: States in which the move is not due any more; nothing happens then.
+            also: Further states reached in the same transaction, each with its own event.
+            changes: Other fields of the record.
+
+        Returns:
+            The record as it is now, None when the node is no more.
+
+        Raises:
+            IllegalTransition: The table forbids it.
+        """
+        async with self._inventory.transaction() as tx:
+            node = await self._inventory.node(ref.lab, ref.node)
+            if node is None:
+                return None
+            if node.state in set(unless):
+                return node
+            for state in (to, *also):
+                if node.state is state:
+                    continue
+                node = await self._step(
+                    tx, ref, node, state, reason, operation, event, data or {}, changes
+                )
+                event = None
+            await self._derive(tx, ref.lab, operation)
+        self.wake()
+        return node
+
+    async def _step(
+        self,
+        tx: Transaction,
+        ref: NodeRef,
+        node: NodeRecord,
+        to: NodeState,
+        reason: str,
+        operation: str,
+        event: EventType | None,
+        data: Mapping[str, object],
+        changes: NodeChanges,
+    ) -> NodeRecord:
+        require_move(str(ref), node.state, to)
+        facts: dict[str, object] = {"from": str(node.state), "to": str(to)}
+        if reason:
+            facts["reason"] = reason
+        node = replace(node, state=to, reason=reason, since=self._clock(), **changes)
+        await tx.put_node(node)
+        await tx.emit(
+            Happening(
+                type=event or _EVENT_OF[to],
+                lab=ref.lab,
+                node=ref.node,
+                operation=operation,
+                data={**facts, **data},
+            )
+        )
+        log.info("node %s is %s%s", ref, to, f": {reason}" if reason else "")
+        return node
+
+    async def _derive(self, tx: Transaction, name: str, operation: str) -> None:
+        lab = await self._inventory.lab(name)
+        if lab is None:
+            return
+        state = derive_lab_state(lab, await self._inventory.nodes(name))
+        if state is not lab.state:
+            await self.put_lab_state(tx, lab, state, operation)
+
+    async def put_lab_state(
+        self, tx: Transaction, lab: LabRecord, state: LabState, operation: str, reason: str = ""
+    ) -> LabRecord:
+        """Write a lab's state and its event inside a transaction of the caller."""
+        data = {"from": str(lab.state), "to": str(state)}
+        if reason:
+            data["reason"] = reason
+        lab = replace(lab, state=state, reason=reason)
+        await tx.put_lab(lab)
+        await tx.emit(
+            Happening(type=EventType.LAB_STATE, lab=lab.name, operation=operation, data=data)
+        )
+        return lab
+
+    async def settle(self, name: str, operation: str = "") -> None:
+        """Derive the state of a lab afresh."""
+        async with self._inventory.transaction() as tx:
+            await self._derive(tx, name, operation)
+        self.wake()
+
+    async def update(self, ref: NodeRef, **changes: Unpack[NodeUpdate]) -> NodeRecord | None:
+        """Change fields of a node that are no state, without an event."""
+        async with self._inventory.transaction() as tx:
+            node = await self._inventory.node(ref.lab, ref.node)
+            if node is None:
+                return None
+            node = replace(node, **changes)
+            await tx.put_node(node)
+        return node
+
+    async def tell(self, happening: Happening) -> None:
+        """Emit an event that changes no row."""
+        async with self._inventory.transaction() as tx:
+            await tx.emit(happening)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let everybody who waits look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def changed(self) -> asyncio.Event:
+        """Return the event that is set by the next change of any state."""
+        return self._changed
+
+    async def wait_node(self, ref: NodeRef, states: Iterable[NodeState]) -> NodeRecord | None:
+        """Return the node as soon as it is in one of `states`, None when it is no more."""
+        states = set(states)
+        while True:
+            changed = self._changed
+            node = await self._inventory.node(ref.lab, ref.node)
+            if node is None or node.state in states:
+                return node
+            await changed.wait()

@@ -1,0 +1,208 @@
+"""Operations: accepted requests with an id, progress and an outcome; at most one per lab."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+from labd.engine.ports import Inventory, Transaction
+from labd.model.errors import Busy, LabdError, NotFound
+from labd.model.events import EventType, Happening
+from labd.model.records import OperationKind, OperationRecord
+from labd.model.states import OperationState
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[OperationRecord], Awaitable[None]]
+Intent = Callable[[Transaction, OperationRecord], Awaitable[None]]
+_PROGRESS_EVERY = 1.0  # seconds between two progress events of one operation
+
+
+def problem_of(error: BaseException) -> dict[str, object]:
+    """Return what is kept of an error: code, message and its details."""
+    if isinstance(error, LabdError):
+        return {**error.details, "code": error.code, "message": error.message}
+    return {
+        "code": "internal",
+        "message": f"labd has a fault ({type(error).__name__}: {error}); its log has the details",
+    }
+
+
+class Operations:
+    """Starts operations, holds labs for them, and keeps their records."""
+
+    def __init__(self, inventory: Inventory, clock: Callable[[], str]) -> None:
+        self._inventory = inventory
+        self._clock = clock
+        self._held: dict[str, OperationRecord] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._progress: dict[str, Mapping[str, object]] = {}
+        self._told: dict[str, float] = {}
+
+    def require_free(self, lab: str) -> None:
+        """Return when no operation holds the lab.
+
+        Raises:
+            Busy: Naming the one that does.
+        """
+        holder = self._held.get(lab)
+        if holder is not None:
+            raise Busy(
+                f"lab {lab} is busy: {holder.kind} ({holder.id}) runs; "
+                f"wait for it with `lab wait {lab}`",
+                operation=holder.id,
+                kind=str(holder.kind),
+            )
+
+    def holder(self, lab: str) -> OperationRecord | None:
+        """Return the operation that holds a lab."""
+        return self._held.get(lab)
+
+    async def begin(
+        self,
+        kind: OperationKind,
+        lab: str,
+        request: Mapping[str, object],
+        work: Work,
+        intent: Intent | None = None,
+    ) -> OperationRecord:
+        """Write the operation and its intent in one transaction, then work on it in a task.
+
+        Raises:
+            Busy: Another operation holds the lab.
+        """
+        if lab:
+            self.require_free(lab)
+        operation = OperationRecord(
+            id=f"op-{secrets.token_hex(6)}",
+            kind=kind,
+            lab=lab,
+            request=dict(request),
+            created=self._clock(),
+        )
+        if lab:
+            self._held[lab] = operation
+        try:
+            async with self._inventory.transaction() as tx:
+                await tx.put_operation(operation)
+                await tx.emit(self._happening(operation, EventType.OPERATION_STARTED, {}))
+                if intent is not None:
+                    await intent(tx, operation)
+        except BaseException:
+            self._held.pop(lab, None)
+            raise
+        self._spawn(operation, work)
+        return operation
+
+    def resume(self, operation: OperationRecord, work: Work) -> None:
+        """Go on with an operation that an earlier daemon left half done."""
+        if operation.lab:
+            self._held[operation.lab] = operation
+        self._spawn(operation, work)
+
+    def _spawn(self, operation: OperationRecord, work: Work) -> None:
+        task = asyncio.create_task(self._run(operation, work), name=operation.id)
+        self._tasks[operation.id] = task
+
+    async def _run(self, operation: OperationRecord, work: Work) -> None:
+        """Supervise one operation: whatever it raises becomes its outcome."""
+        error: BaseException | None = None
+        try:
+            await work(operation)
+        except asyncio.CancelledError:
+            # The daemon stops: the record stays `running`, and the next daemon goes on.
+            self._release(operation)
+            raise
+        except LabdError as failure:
+            error = failure
+        except Exception as fault:  # supervisor loop: a bug must end one operation, not labd
+            log.exception("operation %s failed by a fault of labd", operation.id)
+            error = fault
+        try:
+            await self.finish(operation, error)
+        finally:
+            self._release(operation)
+
+    def _release(self, operation: OperationRecord) -> None:
+        holder = self._held.get(operation.lab)
+        if holder is not None and holder.id == operation.id:
+            del self._held[operation.lab]
+        self._tasks.pop(operation.id, None)
+        self._told.pop(operation.id, None)
+
+    async def finish(self, operation: OperationRecord, error: BaseException | None) -> None:
+        """Write the outcome."""
+        done = replace(
+            operation,
+            state=OperationState.FAILED if error else OperationState.SUCCEEDED,
+            error=problem_of(error) if error else None,
+            progress=self._progress.pop(operation.id, operation.progress),
+            finished=self._clock(),
+        )
+        kind = EventType.OPERATION_FAILED if error else EventType.OPERATION_SUCCEEDED
+        data: dict[str, object] = {"error": done.error} if error else {}
+        async with self._inventory.transaction() as tx:
+            await tx.put_operation(done)
+            await tx.emit(self._happening(done, kind, data))
+        if error:
+            log.warning("operation %s (%s %s) failed: %s", done.id, done.kind, done.lab, error)
+        else:
+            log.info("operation %s (%s %s) succeeded", done.id, done.kind, done.lab)
+
+    def _happening(
+        self, operation: OperationRecord, kind: EventType, data: Mapping[str, object]
+    ) -> Happening:
+        return Happening(
+            type=kind,
+            lab=operation.lab,
+            operation=operation.id,
+            data={"kind": str(operation.kind), **data},
+        )
+
+    async def progress(
+        self, operation: OperationRecord, done: int, total: int | None, text: str
+    ) -> None:
+        """Tell how far an operation is; an event at most once a second."""
+        self._progress[operation.id] = {"done": done, "total": total, "text": text}
+        now = asyncio.get_running_loop().time()
+        if now - self._told.get(operation.id, -1e9) < _PROGRESS_EVERY:
+            return
+        self._told[operation.id] = now
+        async with self._inventory.transaction() as tx:
+            await tx.emit(
+                self._happening(
+                    operation, EventType.OPERATION_PROGRESS, self._progress[operation.id]
+                )
+            )
+
+    async def get(self, id: str) -> OperationRecord:
+        """Return an operation with its live progress.
+
+        Raises:
+            NotFound: There is none.
+        """
+        operation = await self._inventory.operation(id)
+        if operation is None:
+            raise NotFound(f"there is no operation {id[:40]}")
+        live = self._progress.get(id)
+        return operation if live is None else replace(operation, progress=live)
+
+    async def wait(self, id: str, timeout: float) -> OperationRecord:
+        """Return an operation when it has ended, or as it is after `timeout` seconds."""
+        task = self._tasks.get(id)
+        if task is not None and timeout > 0:
+            await asyncio.wait({task}, timeout=timeout)
+        return await self.get(id)
+
+    async def close(self) -> None:
+        """Stop working; half done operations go on with the next daemon."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task

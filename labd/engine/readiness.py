@@ -1,0 +1,127 @@
+"""When a guest is ready: by console, TCP port, agent or command. One task per node that waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from labd.engine.journal import Journal
+from labd.engine.world import World
+from labd.model.errors import GuestFailed, NodeGone, NodeUnresponsive
+from labd.model.names import NodeRef
+from labd.model.specs import NodeSpec, Readiness
+from labd.model.states import NodeState
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.5  # seconds between two tries of what has no event
+_STILL_BOOTING = (NodeState.STARTING, NodeState.RUNNING)
+
+
+def is_immediate(ready: Readiness) -> bool:
+    """Tell whether a node is ready as soon as its CPUs run."""
+    return not (ready.console or ready.tcp_port or ready.agent or ready.command)
+
+
+def describe(ready: Readiness) -> str:
+    """Say in words what a node waits for."""
+    if ready.console:
+        return f"console pattern {ready.console!r}"
+    if ready.tcp_port:
+        return f"TCP port {ready.tcp_port}"
+    return "guest agent" if ready.agent else f"command {' '.join(ready.command)!r}"
+
+
+class ReadinessKeeper:
+    """Moves nodes from `running` to `ready`, for operations, restarts and adopted nodes alike."""
+
+    def __init__(self, world: World, journal: Journal) -> None:
+        self._world = world
+        self._journal = journal
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def watch(
+        self, ref: NodeRef, key: str, namespace: str, spec: NodeSpec, ready: Readiness, op: str = ""
+    ) -> asyncio.Task[None]:
+        """Watch a node that runs until it is ready; an earlier watch of it is given up.
+
+        Returns:
+            A task that ends when the node is ready, and raises GuestFailed when it is not in time
+            or NodeGone when its machine ended. The state `ready` is written by the task.
+        """
+        self.forget(key)
+        task = asyncio.create_task(
+            self._watch(ref, key, namespace, spec, ready, op), name=f"ready {ref}"
+        )
+        self._tasks[key] = task
+        task.add_done_callback(lambda done: self._done(key, ref, done))
+        return task
+
+    def forget(self, key: str) -> None:
+        """Give up watching a machine."""
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+
+    def _done(self, key: str, ref: NodeRef, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("node %s did not become ready: %s", ref, error)
+
+    async def _watch(
+        self, ref: NodeRef, key: str, namespace: str, spec: NodeSpec, ready: Readiness, op: str
+    ) -> None:
+        try:
+            async with asyncio.timeout(ready.timeout):
+                await self._wait(key, namespace, spec, ready)
+        except TimeoutError:
+            reason = f"not ready after {ready.timeout:g} s: no {describe(ready)}"
+            await self._journal.update(ref, reason=reason)
+            raise GuestFailed(
+                f"node {ref} is {reason}; `lab console {ref}` shows what it says"
+            ) from None
+        await self._journal.move(
+            ref,
+            NodeState.READY,
+            operation=op,
+            unless=set(NodeState) - set(_STILL_BOOTING),
+        )
+
+    async def _wait(self, key: str, namespace: str, spec: NodeSpec, ready: Readiness) -> None:
+        if ready.console:
+            await self._world.hypervisor.wait_console(key, ready.console)
+        elif ready.tcp_port:
+            address = next(a for nic in spec.nics for a in nic.addresses).partition("/")[0]
+            await self._until(
+                key, lambda: self._world.networks.probe_tcp(namespace, address, ready.tcp_port, 1.0)
+            )
+        elif ready.agent:
+            await self._until(key, lambda: self._world.hypervisor.agent_ping(key))
+        elif ready.command:
+            await self._until(key, lambda: self._command(key, ready))
+
+    async def _command(self, key: str, ready: Readiness) -> bool:
+        try:
+            result = await self._world.hypervisor.agent_exec(key, ready.command, ready.timeout)
+        except GuestFailed:
+            return False  # the agent is not there yet
+        return result.status == 0
+
+    async def _until(self, key: str, probe: Callable[[], Awaitable[bool]]) -> None:
+        while True:
+            try:
+                if await probe():
+                    return
+                await self._world.hypervisor.query(key)  # NodeGone ends the wait
+            except NodeUnresponsive:
+                log.debug("machine %s does not answer; its readiness is asked again", key)
+            except NodeGone:
+                raise
+            await asyncio.sleep(_POLL)
+
+    def close(self) -> None:
+        """Give up every watch."""
+        for key in list(self._tasks):
+            self.forget(key)

@@ -1,0 +1,210 @@
+"""What a daemon does first: find out what runs, take it over, and go on with what was half done.
+
+Truth is read from the kernel and from QMP; the rows say only what was wanted and last known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labd.engine.journal import Journal
+from labd.engine.labs import Labs
+from labd.engine.operations import Operations
+from labd.engine.watch import Watcher
+from labd.engine.world import World
+from labd.model.errors import NodeGone, NodeUnresponsive, WorldError
+from labd.model.events import EventType, Happening
+from labd.model.machine import RunState
+from labd.model.names import NodeRef
+from labd.model.records import NodeRecord
+from labd.model.states import NODE_ALIVE, NodeState
+
+log = logging.getLogger(__name__)
+
+_AWAY = "while labd was away"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What the recovery found: counts for the log and the event `daemon.started`."""
+
+    adopted: int
+    lost: int
+    orphans: int
+    resumed: int
+
+
+class Recovery:
+    """Adoption, undoing and going on."""
+
+    def __init__(
+        self, world: World, journal: Journal, operations: Operations, labs: Labs, watcher: Watcher
+    ) -> None:
+        self._world = world
+        self._journal = journal
+        self._operations = operations
+        self._labs = labs
+        self._watcher = watcher
+
+    async def run(self) -> Recovered:
+        """Adopt every node, end what nobody knows, and go on with operations.
+
+        All nodes are adopted at one time, so that one that hangs holds up no other.
+        """
+        nodes = await self._world.inventory.nodes()
+        known = {node.key: node for node in nodes}
+        orphans = await self._end_orphans(known)
+        alive = [node for node in nodes if node.state in NODE_ALIVE]
+        outcomes = await asyncio.gather(*(self._adopt(node) for node in alive))
+        await self._sweep(nodes)
+        resumed = await self._go_on()
+        for lab in await self._world.inventory.labs():
+            await self._journal.settle(lab.name)
+        return Recovered(
+            adopted=sum(outcomes),
+            lost=len(outcomes) - sum(outcomes),
+            orphans=orphans,
+            resumed=resumed,
+        )
+
+    async def _end_orphans(self, known: dict[str, NodeRecord]) -> int:
+        """End every QEMU of this root whose process was never committed: it was not let go yet."""
+        ended = 0
+        for found in await self._world.hypervisor.scan():
+            node = known.get(found.key)
+            if node is not None and node.process == found.process:
+                continue
+            log.warning(
+                "ending QEMU %d of machine %s: nobody knows it", found.process.pid, found.key
+            )
+            await self._world.hypervisor.kill_process(found.process)
+            ended += 1
+        return ended
+
+    async def _adopt(self, node: NodeRecord) -> bool:
+        """Take over one node; tell whether it still lives."""
+        ref = NodeRef(node.lab, node.name)
+        if node.process is None or node.machine is None:
+            await self._stopped(ref, "its start was not finished", "start-failed")
+            return False
+        try:
+            found = await self._world.hypervisor.adopt(node.machine, node.process)
+        except NodeGone as gone:
+            await self._gone(ref, node, gone)
+            return False
+        except NodeUnresponsive:
+            await self._tell_adopted(ref, node, "unresponsive")
+            await self._journal.move(
+                ref,
+                NodeState.UNRESPONSIVE,
+                reason=f"QEMU hung {_AWAY}",
+                unless={NodeState.STOPPING},
+            )
+            return True
+        await self._tell_adopted(ref, node, str(found))
+        return await self._fit(ref, node, found)
+
+    async def _tell_adopted(self, ref: NodeRef, node: NodeRecord, found: str) -> None:
+        await self._journal.tell(
+            Happening(
+                type=EventType.NODE_ADOPTED,
+                lab=ref.lab,
+                node=ref.node,
+                data={
+                    "found": found,
+                    "recorded": str(node.state),
+                    "pid": node.process.pid if node.process else None,
+                },
+            )
+        )
+
+    async def _gone(self, ref: NodeRef, node: NodeRecord, gone: NodeGone) -> None:
+        if node.state in {NodeState.STARTING, NodeState.STOPPING}:
+            await self._stopped(ref, f"its QEMU ended {_AWAY}", "ended-while-away")
+            return
+        await self._journal.move(
+            ref,
+            NodeState.CRASHED,
+            reason=f"its QEMU ended {_AWAY}: {gone.message}",
+            data={**gone.details, "cause": "ended-while-away"},
+            process=None,
+        )
+
+    async def _stopped(self, ref: NodeRef, reason: str, cause: str) -> None:
+        await self._journal.move(
+            ref, NodeState.STOPPED, reason=reason, data={"cause": cause}, process=None
+        )
+
+    async def _fit(self, ref: NodeRef, node: NodeRecord, found: RunState) -> bool:
+        """Bring the record of an adopted node in line with what QEMU says."""
+        hypervisor = self._world.hypervisor
+        if found is RunState.SHUTDOWN:
+            await hypervisor.kill(node.key)
+            await self._stopped(ref, f"the guest powered off {_AWAY}", "guest-poweroff")
+            return False
+        if node.state is NodeState.STARTING:
+            # It was never let go, or its start was not committed: undone here, done anew by the
+            # operation that goes on.
+            await hypervisor.kill(node.key)
+            await self._stopped(ref, "its start was not finished", "start-failed")
+            return False
+        if node.state is NodeState.STOPPING:
+            return True  # the operation that goes on will end it
+        if found is RunState.PANICKED:
+            await self._journal.move(ref, NodeState.PANICKED, reason=f"the guest panicked {_AWAY}")
+        elif found in {RunState.PAUSED, RunState.IO_ERROR, RunState.PRELAUNCH}:
+            await self._journal.move(ref, NodeState.PAUSED, reason=f"paused {_AWAY}")
+        elif node.state in {NodeState.PAUSED, NodeState.UNRESPONSIVE, NodeState.PANICKED}:
+            await self._journal.move(
+                ref, NodeState.RUNNING, reason=f"runs again {_AWAY}", event=EventType.NODE_RESUMED
+            )
+            self._watcher.boots_again(ref)
+        elif node.state is NodeState.RUNNING:
+            self._watcher.boots_again(ref)
+        return True
+
+    async def _sweep(self, nodes: Sequence[NodeRecord]) -> None:
+        """Remove namespaces, folders and image files that belong to nothing."""
+        labs = await self._world.inventory.labs()
+        wanted = {self._world.namespace(lab) for lab in labs}
+        for namespace in await self._world.networks.namespaces():
+            if namespace not in wanted:
+                log.warning("removing namespace %s: it belongs to no lab", namespace)
+                await self._world.networks.remove(namespace)
+        keys = {node.key for node in nodes}
+        for folder in (self._world.state / "nodes", self._world.run / "n"):
+            await asyncio.to_thread(_remove_all_but, folder, keys)
+        images = await self._world.inventory.images()
+        for digest in await self._world.images.sweep([image.digest for image in images]):
+            log.info("removed leftover image files %s", digest)
+
+    async def _go_on(self) -> int:
+        resumed = 0
+        for operation in await self._world.inventory.operations(running=True, limit=10_000):
+            work = self._labs.work_of(operation.kind)
+            if work is None:
+                await self._operations.finish(
+                    operation, WorldError("labd was restarted meanwhile; ask for it again")
+                )
+                continue
+            if await self._world.inventory.lab(operation.lab) is None:
+                # Only `destroy`, or the undoing of `up`, ends with no lab.
+                await self._operations.finish(operation, None)
+                continue
+            log.info("going on with %s of lab %s (%s)", operation.kind, operation.lab, operation.id)
+            self._operations.resume(operation, work)
+            resumed += 1
+        return resumed
+
+
+def _remove_all_but(folder: Path, keep: set[str]) -> None:
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if entry.name not in keep:
+            shutil.rmtree(entry, ignore_errors=True)

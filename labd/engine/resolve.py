@@ -1,0 +1,237 @@
+"""From a node's spec to a machine: names become files, defaults become numbers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from labd.model.errors import InputError
+from labd.model.guestconfig import guest_config
+from labd.model.machine import Disk, MachineSpec, Nic
+from labd.model.names import did_you_mean
+from labd.model.records import NodeRecord
+from labd.model.specs import (
+    BootDevice,
+    Firmware,
+    Image,
+    ImageFormat,
+    LabSpec,
+    Machine,
+    NodeSpec,
+    Profile,
+    Readiness,
+)
+from labd.model.units import MIB, format_size
+
+DEFAULT_MEMORY = 256 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sized:
+    """A node with everything decided that its profile and image decide.
+
+    Attributes:
+        memory: Bytes.
+        disk: Virtual size of the root disk in bytes; None: as the image, or no root disk.
+    """
+
+    node: NodeSpec
+    image: Image
+    vcpus: int
+    memory: int
+    disk: int | None
+    ready: Readiness
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskPlan:
+    """A disk file that must be there before the launch: an overlay on `image`, or a blank."""
+
+    path: Path
+    image: Image | None
+    size: int | None
+
+
+def size_node(
+    node: NodeSpec, profiles: Mapping[str, Profile], images: Mapping[str, Image]
+) -> Sized:
+    """Look up profile and image of a node.
+
+    Raises:
+        InputError: There is no such profile or image, or they do not suit the node.
+    """
+    profile = None
+    if node.profile:
+        profile = profiles.get(node.profile)
+        if profile is None:
+            raise InputError(
+                f"node {node.name}: there is no profile {node.profile}"
+                f"{did_you_mean(node.profile, profiles)} (`lab profile ls`)"
+            )
+    name = node.image or (profile.image if profile else "")
+    image = _find_image(node.name, name, images)
+    disk = node.disk if node.disk is not None else (profile.disk if profile else None)
+    if disk is not None and image.virtual_size > disk and image.format is not ImageFormat.ISO:
+        raise InputError(
+            f"node {node.name}: disk of {format_size(disk)} is smaller than image {image.name} "
+            f"({format_size(image.virtual_size)}); leave it out or write more"
+        )
+    if node.cmdline and image.format is not ImageFormat.KERNEL:
+        raise InputError(
+            f"node {node.name}: cmdline is for kernel images, and {image.name} is "
+            f"{image.format}; leave it out"
+        )
+    if node.machine is Machine.MICROVM and image.format is not ImageFormat.KERNEL:
+        raise InputError(
+            f"node {node.name}: machine microvm boots kernel images only, and {image.name} is "
+            f"{image.format}; use machine q35"
+        )
+    if profile is not None and profile.firmware is not Firmware.BIOS:
+        node = replace(node, firmware=profile.firmware)
+    return Sized(
+        node=node,
+        image=image,
+        vcpus=node.vcpus or (profile.vcpus if profile else 1),
+        memory=node.memory or (profile.memory if profile else DEFAULT_MEMORY),
+        disk=disk,
+        ready=_readiness(node.ready, image),
+    )
+
+
+def _find_image(node: str, name: str, images: Mapping[str, Image]) -> Image:
+    found = images.get(name)
+    if found is None and name.startswith("sha256:"):
+        found = next((image for image in images.values() if image.digest == name), None)
+    if found is None:
+        advice = (
+            f"make it with `lab image build {name}`"
+            if name in {"tiny", "bootsector"}
+            else ("add it with `lab image import`")
+        )
+        raise InputError(
+            f"node {node}: there is no image {name!r}{did_you_mean(name, images)}; {advice}",
+            image=name,
+        )
+    return found
+
+
+def _readiness(ready: Readiness, image: Image) -> Readiness:
+    asked = ready.console or ready.tcp_port or ready.agent or ready.command
+    if asked or not image.ready_pattern:
+        return ready
+    return replace(ready, console=image.ready_pattern)
+
+
+def disk_plans(sized: Sized, folder: Path) -> tuple[DiskPlan, ...]:
+    """Return the disk files that a node needs, in the order of its drives.
+
+    The name of an overlay has the digest of its image, so that another image makes another file.
+    """
+    plans = []
+    image = sized.image
+    if image.format in {ImageFormat.RAW, ImageFormat.QCOW2}:
+        digest = image.digest.removeprefix("sha256:")[:12]
+        plans.append(DiskPlan(path=folder / f"root-{digest}.qcow2", image=image, size=sized.disk))
+    elif sized.disk is not None:
+        plans.append(DiskPlan(path=folder / "root-blank.qcow2", image=None, size=sized.disk))
+    plans.extend(
+        DiskPlan(path=folder / f"disk-{disk.name}.qcow2", image=None, size=disk.size)
+        for disk in sized.node.disks
+    )
+    return tuple(plans)
+
+
+def machine_of(
+    lab: LabSpec,
+    name: str,
+    sized: Sized,
+    record: NodeRecord,
+    *,
+    folder: Path,
+    run: Path,
+    files: Mapping[str, Path],
+    kvm: bool,
+) -> MachineSpec:
+    """Return the machine of a node.
+
+    Args:
+        lab: The whole spec; other nodes' addresses go to the guest's hosts table.
+        name: The lab's name.
+        sized: The node with its image.
+        record: Gives key, UUID and user id.
+        folder: Of the node's disks.
+        run: Of the node's sockets.
+        files: Parts of the image.
+        kvm: The accelerator that was chosen.
+    """
+    node, image = sized.node, sized.image
+    return MachineSpec(
+        lab=name,
+        node=node.name,
+        key=record.key,
+        uuid=record.uuid,
+        uid=record.uid,
+        folder=folder,
+        run=run,
+        vcpus=sized.vcpus,
+        memory=sized.memory,
+        machine=node.machine,
+        firmware=node.firmware,
+        display=node.display,
+        kvm=kvm,
+        disks=_drives(sized, folder, files),
+        boot=_boot(node, image),
+        kernel=files.get("kernel"),
+        initrd=files.get("initrd"),
+        cmdline=" ".join(filter(None, (image.cmdline, node.cmdline))),
+        nics=tuple(
+            Nic(id=f"n{index}", mac=nic.mac, model=nic.model) for index, nic in enumerate(node.nics)
+        ),
+        config=guest_config(lab, node).encode(),
+    )
+
+
+def _boot(node: NodeSpec, image: Image) -> tuple[BootDevice, ...]:
+    # A kernel image is started by QEMU itself; a firmware order would only slow it down.
+    return () if image.format is ImageFormat.KERNEL else node.boot
+
+
+def _drives(sized: Sized, folder: Path, files: Mapping[str, Path]) -> tuple[Disk, ...]:
+    drives = []
+    plans = list(disk_plans(sized, folder))
+    image = sized.image
+    if len(plans) > len(sized.node.disks):
+        backing = ((files["disk"], image.format),) if plans[0].image is not None else ()
+        drives.append(
+            Disk(
+                id="root",
+                path=plans.pop(0).path,
+                format=ImageFormat.QCOW2,
+                backing=backing,
+                bus=sized.node.disk_bus,
+                serial="root",
+            )
+        )
+    if image.format is ImageFormat.ISO:
+        drives.append(
+            Disk(id="cd0", path=files["disk"], format=ImageFormat.RAW, read_only=True, cdrom=True)
+        )
+    for index, (disk, plan) in enumerate(zip(sized.node.disks, plans, strict=True)):
+        drives.append(
+            Disk(
+                id=f"d{index}",
+                path=plan.path,
+                format=ImageFormat.QCOW2,
+                bus=disk.bus,
+                serial=disk.name[:20],
+            )
+        )
+    return tuple(drives)
+
+
+def same_machine(old: MachineSpec | None, new: MachineSpec) -> bool:
+    """Tell whether a running machine already is what is wanted; identity does not count."""
+    if old is None:
+        return False
+    return old == replace(new, key=old.key, uuid=old.uuid, uid=old.uid, kvm=old.kvm)

@@ -1,0 +1,172 @@
+"""One node up or down: disks, QEMU, CPUs; each step undone when a later one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+
+from labd.engine.journal import Journal
+from labd.engine.readiness import ReadinessKeeper, is_immediate
+from labd.engine.resolve import DiskPlan, Sized, disk_plans
+from labd.engine.watch import Watcher
+from labd.engine.world import World
+from labd.model.errors import LabdError, NodeGone, NodeUnresponsive, StorageFailed
+from labd.model.machine import MachineSpec
+from labd.model.names import NodeRef
+from labd.model.records import NodeRecord
+from labd.model.states import NODE_ALIVE, NodeState
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """All that is needed to start one node."""
+
+    ref: NodeRef
+    namespace: str
+    sized: Sized
+    machine: MachineSpec
+    taps: Mapping[str, int]
+    starts: int
+
+
+class NodeRunner:
+    """Starts and stops single nodes; knows nothing of labs."""
+
+    def __init__(
+        self, world: World, journal: Journal, watcher: Watcher, readiness: ReadinessKeeper
+    ) -> None:
+        self._world = world
+        self._journal = journal
+        self._watcher = watcher
+        self._readiness = readiness
+
+    async def start(self, launch: Launch, operation: str) -> asyncio.Task[None] | None:
+        """Build and start a node; its CPUs run when this returns.
+
+        The state and the machine are committed before QEMU exists, and the process before its
+        CPUs run, so that a daemon that dies in between leaves nothing that the next one cannot
+        find and undo.
+
+        Returns:
+            The task that waits until it is ready, None when it is ready at once.
+
+        Raises:
+            LaunchFailed, StorageFailed, NodeGone, NodeUnresponsive: The node is stopped again.
+        """
+        ref, machine = launch.ref, launch.machine
+        self._watcher.expect(machine.key)
+        await self._journal.move(
+            ref,
+            NodeState.STARTING,
+            operation=operation,
+            machine=machine,
+            process=None,
+            starts=launch.starts,
+        )
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._abandon, ref, machine, operation)
+            await self.make_disks(disk_plans(launch.sized, machine.folder))
+            process = await self._world.hypervisor.launch(machine, launch.taps)
+            await self._journal.update(ref, process=process)
+            await self._world.hypervisor.resume(machine.key)
+            immediate = is_immediate(launch.sized.ready)
+            await self._journal.move(
+                ref,
+                NodeState.RUNNING,
+                operation=operation,
+                also=(NodeState.READY,) if immediate else (),
+                data={"accel": "kvm" if machine.kvm else "tcg", "pid": process.pid},
+            )
+            undo.pop_all()
+        await self._watcher.settle_early_end(machine.key)
+        if immediate:
+            return None
+        return self._readiness.watch(
+            ref, machine.key, launch.namespace, launch.sized.node, launch.sized.ready, operation
+        )
+
+    async def _abandon(self, ref: NodeRef, machine: MachineSpec, operation: str) -> None:
+        await self._world.hypervisor.kill(machine.key)
+        with suppress(LabdError):  # the error that brought us here is the one to tell
+            await self._journal.move(
+                ref,
+                NodeState.STOPPED,
+                operation=operation,
+                reason="its start failed",
+                data={"cause": "start-failed"},
+                process=None,
+            )
+
+    async def make_disks(self, plans: Sequence[DiskPlan]) -> None:
+        """Make the disks that are not there yet.
+
+        Raises:
+            StorageFailed: No space; what was there before stays.
+        """
+        for plan in plans:
+            try:
+                plan.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageFailed(f"cannot make {plan.path.parent.name}: {error}") from error
+            if plan.path.exists():
+                continue
+            if plan.image is not None:
+                await self._world.images.make_overlay(plan.image, plan.path, plan.size)
+            elif plan.size is not None:
+                await self._world.images.make_blank(plan.path, plan.size)
+
+    async def stop(
+        self, ref: NodeRef, operation: str, *, force: bool = False, grace: float = 20.0
+    ) -> None:
+        """Stop a node: ask its guest, wait `grace` seconds, then power off. Disks are kept."""
+        node = await self._world.inventory.node(ref.lab, ref.node)
+        if node is None or node.state is NodeState.STOPPED:
+            return
+        self._readiness.forget(node.key)
+        if node.state not in NODE_ALIVE:
+            await self._journal.move(
+                ref, NodeState.STOPPED, operation=operation, data={"cause": "requested"}
+            )
+            return
+        polite = not force and node.state in {NodeState.RUNNING, NodeState.READY}
+        await self._journal.move(ref, NodeState.STOPPING, operation=operation)
+        obeyed = polite and await self._ask(node, grace)
+        await self._world.hypervisor.kill(node.key)
+        how = "the guest powered off" if obeyed else ("powered off" if polite else "")
+        await self._journal.move(
+            ref,
+            NodeState.STOPPED,
+            operation=operation,
+            reason=how,
+            data={"cause": "requested", "graceful": obeyed},
+            process=None,
+        )
+
+    async def _ask(self, node: NodeRecord, grace: float) -> bool:
+        """Ask the guest to power off; tell whether it did within `grace` seconds."""
+        off = self._watcher.off(node.key)
+        try:
+            async with asyncio.timeout(grace):
+                await self._world.hypervisor.power_down(node.key)
+                await off.wait()
+        except (TimeoutError, NodeUnresponsive):
+            return False
+        except NodeGone:
+            return True
+        return True
+
+    async def erase(self, node: NodeRecord) -> None:
+        """End a node's process and remove every file of it (idempotent)."""
+        self._readiness.forget(node.key)
+        await self._world.hypervisor.kill(node.key)
+        if node.machine is not None:
+            await self._world.hypervisor.forget(node.machine)
+        folder = self._world.node_folder(node.key)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        self._watcher.drop(node.key)

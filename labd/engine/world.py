@@ -1,0 +1,91 @@
+"""What the engine's parts share: the adapters, the folders and the host's limits."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from labd.engine.ports import Hypervisor, Images, Inventory, Networks
+from labd.model.network import LabNetworkPlan
+from labd.model.records import LabRecord, NodeRecord
+from labd.model.specs import LabSpec
+
+NODE_UIDS = 960  # of the 1,024 user ids of a root; plugins have the rest
+_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+def utc_now() -> str:
+    """Return the time as RFC 3339 UTC with microseconds."""
+    now = dt.datetime.now(dt.UTC)
+    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def new_key() -> str:
+    """Return a short id that was never used before, for all that matters: 6 of 32 letters."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(6))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the host bears.
+
+    Attributes:
+        uid_base: First user id of this root.
+        max_booting: Nodes between launch and readiness at one time.
+        memory_reserve: Bytes that labd leaves to the host.
+        node_overhead: Bytes that a QEMU process needs besides the guest's memory.
+    """
+
+    uid_base: int
+    max_booting: int
+    memory_reserve: int
+    node_overhead: int = 32 << 20
+
+
+NetworkPlanner = Callable[[LabSpec, str, dict[str, str]], LabNetworkPlan]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The engine's view of everything outside it.
+
+    Attributes:
+        state: Folder of disks; a node's are in `nodes/<key>`.
+        run: Folder of sockets; a node's are in `n/<key>`.
+        plan_network: (spec, lab key, node name -> machine key) -> plan; pure.
+        memory_available: Bytes that the kernel says can be given to new processes.
+        clock: RFC 3339 now.
+        booting: Slots for nodes that boot.
+    """
+
+    inventory: Inventory
+    hypervisor: Hypervisor
+    networks: Networks
+    images: Images
+    state: Path
+    run: Path
+    limits: Limits
+    plan_network: NetworkPlanner
+    memory_available: Callable[[], int]
+    clock: Callable[[], str] = utc_now
+    booting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+
+    def network_plan(self, lab: LabRecord, nodes: dict[str, NodeRecord]) -> LabNetworkPlan:
+        """Return the network plan of a lab with its present machine keys.
+
+        Raises:
+            InputError: The spec asks for what cannot be built here, such as an unknown uplink.
+        """
+        return self.plan_network(lab.spec, lab.key, {name: n.key for name, n in nodes.items()})
+
+    def namespace(self, lab: LabRecord) -> str:
+        """Return the name of a lab's network namespace."""
+        return self.plan_network(replace(lab.spec, nodes=(), networks=()), lab.key, {}).namespace
+
+    def node_folder(self, key: str) -> Path:
+        """Return the folder of a node's disks."""
+        return self.state / "nodes" / key
