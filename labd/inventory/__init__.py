@@ -1,0 +1,12 @@
+"""The inventory: what labd wants and last knew, and the outbox of its events, in one SQLite file.
+
+sqlite.py       SqliteInventory and its transaction: the adapter of `engine/ports.py`
+database.py     the connection, migrations, errors (the only user of aiosqlite)
+tables.py       all rows as values in memory, copied on write by a transaction
+rows.py         pure: records to SQL and back
+migrations/     numbered SQL files, under PRAGMA user_version
+"""
+
+from labd.inventory.sqlite import SqliteInventory
+
+__all__ = ["SqliteInventory"]

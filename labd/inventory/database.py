@@ -1,0 +1,149 @@
+"""One SQLite connection: pragmas, migrations, and sqlite3's errors as `StorageFailed`.
+
+There is exactly one connection for the life of the daemon: the WAL-reset bug of SQLite before
+3.51.3 (https://www.sqlite.org/wal.html#walresetbug) needs two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from labd.model.errors import StorageFailed
+
+Statement = tuple[str, Sequence[object]]
+
+_NUMBER = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql\Z")
+_MEMORY = ":memory:"
+
+
+def known_migrations() -> dict[int, str]:
+    """Return number -> SQL text of the migrations in the package, in order."""
+    found: dict[int, str] = {}
+    for entry in resources.files("labd.inventory.migrations").iterdir():
+        match = _NUMBER.match(entry.name)
+        if match is not None:
+            found[int(match.group(1))] = entry.read_text(encoding="utf-8")
+    return dict(sorted(found.items()))
+
+
+class Database:
+    """The connection; `path` may be `:memory:`. Use `open`, then `close`."""
+
+    def __init__(self, path: Path, connection: aiosqlite.Connection) -> None:
+        self._path = path
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, path: Path) -> Database:
+        """Open or make the file (mode 0600) and bring its schema up to date.
+
+        WAL with `synchronous=FULL`: a commit is on the disk when it returns.
+
+        Raises:
+            StorageFailed: It cannot be opened, is no inventory, or is of a newer labd.
+        """
+        with _storage_errors(path, "opening it"):
+            if str(path) != _MEMORY:
+                await asyncio.to_thread(_make_private, path)
+            # IMMEDIATE: the module begins each write with BEGIN IMMEDIATE, which saves a trip to
+            # the worker thread.
+            connection = await aiosqlite.connect(path, isolation_level="IMMEDIATE", timeout=5.0)
+        database = cls(path, connection)
+        try:
+            await database._prepare()
+        except BaseException:
+            await connection.close()
+            raise
+        return database
+
+    async def _prepare(self) -> None:
+        with _storage_errors(self._path, "opening it"):
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                await self._connection.execute_fetchall(f"PRAGMA {pragma}")
+            version = int((await self.rows("PRAGMA user_version"))[0][0])
+            known = known_migrations()
+            newest = max(known)
+            if version > newest:
+                raise StorageFailed(
+                    f"the inventory {self._path} has schema {version}, and this labd knows "
+                    f"{newest}: install the labd that wrote it, or a newer one",
+                    version=version,
+                    known=newest,
+                )
+            for number, sql in known.items():
+                if number > version:
+                    await self._migrate(number, sql)
+
+    async def _migrate(self, number: int, sql: str) -> None:
+        try:
+            # user_version is part of the database header, hence of the transaction.
+            await self._connection.executescript(
+                f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version={number};\nCOMMIT;"
+            )
+        except BaseException:
+            await self._connection.rollback()
+            raise
+
+    async def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query finds.
+
+        Raises:
+            StorageFailed: The database did.
+        """
+        with _storage_errors(self._path, "reading"):
+            return [tuple(row) for row in await self._connection.execute_fetchall(sql, parameters)]
+
+    async def write(self, statements: Iterable[Statement]) -> None:
+        """Do statements in one transaction, all or none. Runs of the same SQL are one batch.
+
+        Not to be cancelled, and not to be called twice at one time: see `SqliteInventory`.
+
+        Raises:
+            StorageFailed: The database did; nothing was written.
+        """
+        with _storage_errors(self._path, "writing"):
+            try:
+                for sql, run in groupby(statements, key=lambda statement: statement[0]):
+                    await self._connection.executemany(sql, [values for _, values in run])
+                await self._connection.commit()
+            except BaseException:
+                await self._connection.rollback()
+                raise
+
+    async def close(self) -> None:
+        """Close; what was committed stays."""
+        with _storage_errors(self._path, "closing it"):
+            await self._connection.close()
+
+
+def _make_private(path: Path) -> None:
+    """Make the file before SQLite does: its WAL takes over the mode of the database."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+@contextmanager
+def _storage_errors(path: Path, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StorageFailed(
+            f"the inventory {path} failed while {doing}: {error}; "
+            "look at the free space, the permissions and the health of the disk"
+        ) from error
+    except ValueError as error:
+        # aiosqlite has no error class of its own for a closed connection.
+        if "onnection" not in str(error):
+            raise
+        raise StorageFailed(f"the inventory {path} is closed; start labd again") from error

@@ -1,0 +1,356 @@
+"""The inventory on SQLite: the adapter of `Inventory` and `Transaction` in `labd.engine.ports`.
+
+A transaction gathers its changes in memory and writes them at its end, in one go: BEGIN IMMEDIATE,
+rows, events, COMMIT. Until then nothing has touched the database, so that leaving the block by an
+exception or a cancellation is a rollback by doing nothing. What readers see is swapped after the
+commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from pathlib import Path
+
+from labd.inventory import rows
+from labd.inventory.database import Database, Statement
+from labd.inventory.tables import Tables
+from labd.model.events import Event, Happening
+from labd.model.records import LabRecord, NodeRecord, OperationRecord, PluginRecord
+from labd.model.specs import Image, Profile
+from labd.model.states import OperationState
+
+KEEP_EVENTS = 100_000
+_KEEP_OPERATIONS = 1_000  # finished ones
+_PRUNE = 1_000  # events deleted at one time: 1-2 ms
+_RECENT = 4_096  # events kept in memory for those who follow
+
+
+def utc_now() -> str:
+    """Return the time as RFC 3339 UTC with microseconds."""
+    now = dt.datetime.now(dt.UTC)
+    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class SqliteTransaction:
+    """One atomic change; made by `SqliteInventory.transaction`.
+
+    A constraint that is broken (a second node with one uid) is told at the end of the block.
+    """
+
+    def __init__(self, tables: Tables, seq: int, source: str, clock: Callable[[], str]) -> None:
+        self.tables = tables
+        self.statements: list[Statement] = []
+        self.event_statements: list[Statement] = []
+        self.events: list[Event] = []
+        self._seq = seq
+        self._source = source
+        self._clock = clock
+
+    async def put_lab(self, lab: LabRecord) -> None:
+        """Insert or replace."""
+        self.statements.append(rows.put_lab(lab, self.tables.labs.get(lab.name)))
+        self.tables.labs[lab.name] = lab
+
+    async def delete_lab(self, name: str) -> None:
+        """Delete with all its nodes."""
+        self.statements.append(("DELETE FROM labs WHERE name=?", (name,)))
+        self.tables.delete_lab(name)
+
+    async def put_node(self, node: NodeRecord) -> None:
+        """Insert or replace."""
+        self.statements.append(rows.put_node(node, self.tables.put_node(node)))
+
+    async def delete_node(self, lab: str, name: str) -> None:
+        """Delete."""
+        self.statements.append(("DELETE FROM nodes WHERE lab=? AND name=?", (lab, name)))
+        self.tables.delete_node(lab, name)
+
+    async def put_operation(self, operation: OperationRecord) -> None:
+        """Insert or replace. Of the finished ones the newest 1,000 are kept."""
+        new = operation.id not in self.tables.operations
+        self.statements.append(rows.put_operation(operation))
+        self.tables.operations[operation.id] = operation
+        if new and len(self.tables.operations) > _KEEP_OPERATIONS:
+            for old in self.tables.finished_operations()[:-_KEEP_OPERATIONS]:
+                self.statements.append(("DELETE FROM operations WHERE id=?", (old,)))
+                del self.tables.operations[old]
+
+    async def put_image(self, image: Image) -> None:
+        """Insert; a name that exists is replaced."""
+        self.statements.append(rows.put_image(image))
+        self.tables.images[image.name] = image
+
+    async def delete_image(self, name: str) -> None:
+        """Delete."""
+        self.statements.append(("DELETE FROM images WHERE name=?", (name,)))
+        self.tables.images.pop(name, None)
+
+    async def put_profile(self, profile: Profile) -> None:
+        """Insert or replace."""
+        self.statements.append(rows.put_profile(profile))
+        self.tables.profiles[profile.name] = profile
+
+    async def delete_profile(self, name: str) -> None:
+        """Delete."""
+        self.statements.append(("DELETE FROM profiles WHERE name=?", (name,)))
+        self.tables.profiles.pop(name, None)
+
+    async def put_plugin(self, plugin: PluginRecord) -> None:
+        """Insert or replace."""
+        self.statements.append(rows.put_plugin(plugin))
+        self.tables.plugins[plugin.name] = plugin
+
+    async def emit(self, happening: Happening) -> Event:
+        """Number the happening and put it in the outbox."""
+        seq = self._seq + len(self.events) + 1
+        statement, event = rows.put_event(seq, self._clock(), self._source, happening)
+        self.event_statements.append(statement)
+        self.events.append(event)
+        return event
+
+
+class SqliteInventory:
+    """What labd wants and last knew, and the outbox. Make it by `open`, end it by `close`.
+
+    Reads by the task that holds the transaction see its changes; all others see committed rows.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        tables: Tables,
+        host: str,
+        bounds: tuple[int, int, int],
+        clock: Callable[[], str],
+        keep_events: int,
+    ) -> None:
+        self._database = database
+        self._tables = tables
+        self._host = host
+        self._first, self._last, self._published = bounds
+        self._clock = clock
+        self._keep = keep_events
+        self._recent: deque[Event] = deque(maxlen=_RECENT)
+        self._lock = asyncio.Lock()
+        self._holder: asyncio.Task[object] | None = None
+        self._held: SqliteTransaction | None = None
+        self._news = asyncio.Event()
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        clock: Callable[[], str] = utc_now,
+        keep_events: int = KEEP_EVENTS,
+    ) -> SqliteInventory:
+        """Open or make the inventory at `path`.
+
+        Args:
+            path: The file; `:memory:` for one that ends with the process.
+            clock: Gives the time of events, RFC 3339 UTC with microseconds.
+            keep_events: Published events that are kept.
+
+        Raises:
+            StorageFailed: It cannot be opened, or was written by a newer labd.
+        """
+        database = await Database.open(path)
+        try:
+            meta = dict(await database.rows(rows.SELECT_META))
+            host = meta.get("host_id")
+            if host is None:
+                host = secrets.token_hex(4)
+                await database.write([rows.put_meta("host_id", host)])
+            tables = await Tables.load(database)
+            first, last = (await database.rows(rows.SELECT_EVENT_BOUNDS))[0]
+        except BaseException:
+            await database.close()
+            raise
+        bounds = (first or 1, last or 0, int(meta.get("published", "0")))
+        return cls(database, tables, host, bounds, clock, keep_events)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqliteTransaction]:
+        """Begin; commit at the end of the block, roll back on any exception or cancellation.
+
+        One at a time; others wait. A cancellation that comes while SQLite commits takes effect
+        after it: the change stands.
+
+        Raises:
+            StorageFailed: Nothing was changed.
+        """
+        task = asyncio.current_task()
+        if task is not None and task is self._holder:
+            raise RuntimeError("a transaction inside a transaction of the same task never begins")
+        async with self._lock:
+            source = f"/labd/{self._host}"
+            tx = SqliteTransaction(self._tables.copy(), self._last, source, self._clock)
+            self._holder, self._held = task, tx
+            try:
+                yield tx
+                if tx.statements or tx.event_statements:
+                    await _to_the_end(self._commit(tx))
+            finally:
+                self._holder = self._held = None
+
+    async def _commit(self, tx: SqliteTransaction) -> None:
+        await self._database.write([*tx.statements, *tx.event_statements])
+        self._tables = tx.tables
+        if tx.events:
+            self._recent.extend(tx.events)
+            self._last = tx.events[-1].seq
+            self._news.set()
+            self._news = asyncio.Event()
+
+    def _view(self) -> Tables:
+        if self._held is not None and asyncio.current_task() is self._holder:
+            return self._held.tables
+        return self._tables
+
+    async def host_id(self) -> str:
+        """Return the id of this root, 8 hex digits, made once."""
+        return self._host
+
+    async def labs(self) -> Sequence[LabRecord]:
+        """Return all labs by name."""
+        labs = self._view().labs
+        return [labs[name] for name in sorted(labs)]
+
+    async def lab(self, name: str) -> LabRecord | None:
+        """Return one lab."""
+        return self._view().labs.get(name)
+
+    async def nodes(self, lab: str | None = None) -> Sequence[NodeRecord]:
+        """Return the nodes of one lab, or of all, in the order of lab and name."""
+        return self._view().nodes_of(lab)
+
+    async def node(self, lab: str, name: str) -> NodeRecord | None:
+        """Return one node."""
+        return self._view().nodes.get(lab, {}).get(name)
+
+    async def node_by_key(self, key: str) -> NodeRecord | None:
+        """Return the node whose machine has this key."""
+        view = self._view()
+        address = view.keys.get(key)
+        return view.nodes[address[0]][address[1]] if address is not None else None
+
+    async def operations(
+        self, *, running: bool = False, limit: int = 100
+    ) -> Sequence[OperationRecord]:
+        """Return operations, the newest first."""
+        found = (
+            operation
+            for operation in reversed(self._view().operations.values())
+            if not running or operation.state is OperationState.RUNNING
+        )
+        return list(islice(found, limit))
+
+    async def operation(self, id: str) -> OperationRecord | None:
+        """Return one operation."""
+        return self._view().operations.get(id)
+
+    async def images(self) -> Sequence[Image]:
+        """Return all images by name."""
+        images = self._view().images
+        return [images[name] for name in sorted(images)]
+
+    async def image(self, name: str) -> Image | None:
+        """Return one image by name."""
+        return self._view().images.get(name)
+
+    async def profiles(self) -> Sequence[Profile]:
+        """Return all profiles by name."""
+        profiles = self._view().profiles
+        return [profiles[name] for name in sorted(profiles)]
+
+    async def profile(self, name: str) -> Profile | None:
+        """Return one profile."""
+        return self._view().profiles.get(name)
+
+    async def plugins(self) -> Sequence[PluginRecord]:
+        """Return all plugin rows by name."""
+        plugins = self._view().plugins
+        return [plugins[name] for name in sorted(plugins)]
+
+    async def events(self, after: int, limit: int = 500) -> Sequence[Event]:
+        """Return committed events with `seq > after` in order, from memory when they are recent.
+
+        Raises:
+            StorageFailed: The database did.
+        """
+        after = max(after, 0)
+        if after >= self._last:
+            return []
+        if self._recent and after + 1 >= self._recent[0].seq:
+            start = after + 1 - self._recent[0].seq
+            return list(islice(self._recent, start, start + limit))
+        # The bound keeps out what a commit on its way has inserted already.
+        found = await self._database.rows(rows.SELECT_EVENTS, (after, self._last, limit))
+        return [rows.event_of(row, f"/labd/{self._host}") for row in found]
+
+    async def first_seq(self) -> int:
+        """Return the lowest seq that is still kept (older ones were pruned), 1 when none."""
+        return self._first
+
+    async def last_seq(self) -> int:
+        """Return the highest seq, 0 when none."""
+        return self._last
+
+    async def published_seq(self) -> int:
+        """Return the seq up to which the broker has acknowledged."""
+        return self._published
+
+    async def mark_published(self, seq: int) -> None:
+        """Remember it (monotonic), and prune what is published and beyond the kept number.
+
+        Raises:
+            StorageFailed: Nothing was changed.
+        """
+        async with self._lock:
+            seq = min(seq, self._last)
+            if seq > self._published:
+                await _to_the_end(self._mark(seq))
+
+    async def _mark(self, seq: int) -> None:
+        statements = [rows.put_meta("published", str(seq))]
+        # The newest event always stays: the next number is read from it.
+        spare = min(seq, self._last - max(self._keep, 1)) - self._first + 1
+        first = self._first + min(spare, _PRUNE) if spare >= min(_PRUNE, self._keep) else None
+        if first is not None:
+            statements.append(("DELETE FROM events WHERE seq < ?", (first,)))
+        await self._database.write(statements)
+        self._published = seq
+        self._first = first or self._first
+
+    async def wait_events(self, after: int) -> int:
+        """Return the last seq as soon as it is above `after`."""
+        while self._last <= after:
+            await self._news.wait()
+        return self._last
+
+    async def close(self) -> None:
+        """Close the database, after the transaction that is on its way."""
+        async with self._lock:
+            await self._database.close()
+
+
+async def _to_the_end(work: Coroutine[None, None, None]) -> None:
+    """Do `work` whole even when this task is cancelled meanwhile; the cancellation follows it."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    error = task.exception()
+    if cancelled:
+        raise asyncio.CancelledError from error
+    if error is not None:
+        raise error

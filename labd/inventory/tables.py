@@ -1,0 +1,113 @@
+"""All rows but the events, as values in memory.
+
+Records are immutable, so that a table is a dict, and a transaction works on a copy that takes the
+place of the committed one when SQLite has it on the disk. Reads need no I/O and no lock.
+"""
+
+from __future__ import annotations
+
+from labd.inventory import rows
+from labd.inventory.database import Database
+from labd.model.records import LabRecord, NodeRecord, OperationRecord, PluginRecord
+from labd.model.specs import Image, Profile
+from labd.model.states import OperationState
+
+
+class Tables:
+    """The rows at one moment.
+
+    Attributes:
+        labs: By name.
+        nodes: By lab, then name.
+        keys: Machine key -> (lab, name).
+        operations: By id, the oldest first.
+        images, profiles, plugins: By name.
+    """
+
+    def __init__(self) -> None:
+        self.labs: dict[str, LabRecord] = {}
+        self.nodes: dict[str, dict[str, NodeRecord]] = {}
+        self.keys: dict[str, tuple[str, str]] = {}
+        self.operations: dict[str, OperationRecord] = {}
+        self.images: dict[str, Image] = {}
+        self.profiles: dict[str, Profile] = {}
+        self.plugins: dict[str, PluginRecord] = {}
+
+    @classmethod
+    async def load(cls, database: Database) -> Tables:
+        """Read every row.
+
+        Raises:
+            StorageFailed: The database did.
+        """
+        tables = cls()
+        for row in await database.rows(rows.SELECT_LABS):
+            lab = rows.lab_of(row)
+            tables.labs[lab.name] = lab
+        for row in await database.rows(rows.SELECT_NODES):
+            tables.put_node(rows.node_of(row))
+        for row in await database.rows(rows.SELECT_OPERATIONS):
+            operation = rows.operation_of(row)
+            tables.operations[operation.id] = operation
+        for (text,) in await database.rows(rows.SELECT_IMAGES):
+            image: Image = rows.load(Image, text)
+            tables.images[image.name] = image
+        for (text,) in await database.rows(rows.SELECT_PROFILES):
+            profile: Profile = rows.load(Profile, text)
+            tables.profiles[profile.name] = profile
+        for row in await database.rows(rows.SELECT_PLUGINS):
+            plugin = rows.plugin_of(row)
+            tables.plugins[plugin.name] = plugin
+        return tables
+
+    def copy(self) -> Tables:
+        """Return tables that can be changed; thousands of rows take some microseconds."""
+        new = Tables()
+        new.labs = self.labs.copy()
+        new.nodes = self.nodes.copy()  # the dict of a lab is copied when it is changed
+        new.keys = self.keys.copy()
+        new.operations = self.operations.copy()
+        new.images = self.images.copy()
+        new.profiles = self.profiles.copy()
+        new.plugins = self.plugins.copy()
+        return new
+
+    def put_node(self, node: NodeRecord) -> NodeRecord | None:
+        """Insert or replace a node; return the one that it replaces."""
+        old = self.nodes.get(node.lab, {}).get(node.name)
+        if old is not None:
+            self.keys.pop(old.key, None)
+        self.nodes[node.lab] = {**self.nodes.get(node.lab, {}), node.name: node}
+        self.keys[node.key] = (node.lab, node.name)
+        return old
+
+    def delete_node(self, lab: str, name: str) -> None:
+        """Delete a node, if it is there."""
+        members = dict(self.nodes.get(lab, {}))
+        old = members.pop(name, None)
+        if old is not None:
+            self.keys.pop(old.key, None)
+            self.nodes[lab] = members
+
+    def delete_lab(self, name: str) -> None:
+        """Delete a lab with its nodes, if it is there."""
+        self.labs.pop(name, None)
+        for node in self.nodes.pop(name, {}).values():
+            self.keys.pop(node.key, None)
+
+    def nodes_of(self, lab: str | None) -> list[NodeRecord]:
+        """Return the nodes of one lab or all, in the order of lab and name."""
+        labs = sorted(self.nodes) if lab is None else [lab]
+        return [
+            members[name]
+            for members in (self.nodes.get(each, {}) for each in labs)
+            for name in sorted(members)
+        ]
+
+    def finished_operations(self) -> list[str]:
+        """Return the ids of the operations that do not run, the oldest first."""
+        return [
+            operation.id
+            for operation in self.operations.values()
+            if operation.state is not OperationState.RUNNING
+        ]
