@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Protocol
 
 from labd.model.events import Event, Happening
-from labd.model.machine import GuestEvent, MachineSpec, RunState
+from labd.model.machine import (
+    AccelChoice,
+    ExecResult,
+    FoundMachine,
+    GuestEvent,
+    MachineSpec,
+    RunState,
+)
 from labd.model.network import LabNetworkPlan
 from labd.model.process import ProcessId
 from labd.model.records import (
@@ -23,32 +30,6 @@ from labd.model.records import (
 )
 from labd.model.specs import Accel, Image, ImageFormat, Profile
 from labd.model.states import PluginState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccelChoice:
-    """Which accelerator `auto` came to on this host, and why not KVM (empty when it is KVM)."""
-
-    kvm: bool
-    warning: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecResult:
-    """End of a command that the guest agent ran. `stdout` and `stderr` are cut at 1 MiB each."""
-
-    status: int
-    stdout: bytes
-    stderr: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundMachine:
-    """A QEMU process of this root that was found on the host."""
-
-    key: str
-    uuid: str
-    process: ProcessId
 
 
 class Console(Protocol):

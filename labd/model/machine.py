@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from labd.model.process import ProcessId
 from labd.model.specs import (
     BootDevice,
     DiskBus,
@@ -129,3 +130,29 @@ class GuestEvent:
     kind: GuestEventKind
     time: float
     data: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccelChoice:
+    """Which accelerator `auto` came to on this host, and why not KVM (empty when it is KVM)."""
+
+    kvm: bool
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecResult:
+    """End of a command that the guest agent ran. `stdout` and `stderr` are cut at 1 MiB each."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundMachine:
+    """A QEMU process of this root that was found on the host."""
+
+    key: str
+    uuid: str
+    process: ProcessId
