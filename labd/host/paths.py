@@ -1,0 +1,65 @@
+"""The folders of a daemon on the disk: made with the modes that its machines need."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from labd.model.errors import ConfigError
+from labd.model.paths import Paths, check_socket_path
+
+__all__ = ["Paths", "check_socket_path", "closed_ancestor", "prepare"]
+
+# Machines run as users of their own and open their disks themselves, so they must be able to pass
+# through (x), but have nothing to list there (no r).
+_PASS_THROUGH = 0o711
+
+
+def prepare(paths: Paths) -> None:
+    """Make the folders that are missing and set the modes of labd's own (idempotent).
+
+    Raises:
+        ConfigError: A folder cannot be made, or other users cannot reach the state folder.
+    """
+    modes = {
+        paths.etc: 0o755,
+        paths.run: 0o755,
+        paths.state: _PASS_THROUGH,
+        paths.cache: _PASS_THROUGH,
+        paths.images: _PASS_THROUGH,
+        paths.nodes: _PASS_THROUGH,
+        paths.node_runs: _PASS_THROUGH,
+        paths.plugins: _PASS_THROUGH,
+        paths.broker: _PASS_THROUGH,
+        paths.broker_run: 0o755,
+    }
+    for folder, mode in modes.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.chmod(folder, mode)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make folder {folder}: {error.strerror};"
+                " run labd as root, or give a --root that can be written"
+            ) from error
+    closed = closed_ancestor(paths.state)
+    if closed is not None:
+        raise ConfigError(
+            f"machines run as users of their own and cannot pass through {closed}:"
+            f" chmod o+x {closed}, or give another --root such as /var/tmp/labd",
+            folder=str(closed),
+        )
+
+
+def closed_ancestor(path: Path) -> Path | None:
+    """Return the first folder on the way to `path` that others cannot pass through, or None."""
+    real = path.resolve()
+    for folder in [*reversed(real.parents), real]:
+        try:
+            mode = folder.stat().st_mode
+        except FileNotFoundError:
+            return None
+        if not mode & stat.S_IXOTH:
+            return folder
+    return None
