@@ -16,7 +16,7 @@ step() {
 }
 
 step lint "$bin/ruff" check --quiet .
-step format "$bin/ruff" format --quiet --check .
+step format "$bin/ruff" format --check --output-format concise .
 # shellcheck disable=SC2086 # a list of folders
 step types "$bin/mypy" --no-error-summary $typed
 step imports "$bin/lint-imports" --no-logo

@@ -9,7 +9,7 @@ from pathlib import Path
 from labd.model.errors import ConfigError
 from labd.model.paths import Paths, check_socket_path
 
-__all__ = ["Paths", "check_socket_path", "closed_ancestor", "prepare"]
+__all__ = ["Paths", "check_socket_path", "closed_ancestor", "prepare", "shipped"]
 
 # Machines run as users of their own and open their disks themselves, so they must be able to pass
 # through (x), but have nothing to list there (no r).
@@ -63,3 +63,13 @@ def closed_ancestor(path: Path) -> Path | None:
         if not mode & stat.S_IXOTH:
             return folder
     return None
+
+
+def shipped(kind: str) -> Path:
+    """Return the folder of what comes with labd: `plugins` or `lab-templates`.
+
+    A wheel has them inside the package, a checkout beside it.
+    """
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "_shipped" / kind
+    return inside if inside.is_dir() else package.parent / kind

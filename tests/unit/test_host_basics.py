@@ -16,7 +16,7 @@ import pytest
 
 from labd.host.lockfile import RootLock
 from labd.host.notify import Notifier
-from labd.host.paths import closed_ancestor, prepare
+from labd.host.paths import closed_ancestor, prepare, shipped
 from labd.model.errors import ConfigError, Conflict
 from labd.model.paths import Paths, check_socket_path
 
@@ -168,3 +168,7 @@ def test_without_a_service_manager_nothing_happens(tmp_path: Path) -> None:
     assert Notifier.of({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready() is False
     with pytest.raises(ConfigError, match="is no unix socket: unset it"):
         Notifier.of({"NOTIFY_SOCKET": "relative"})
+
+
+def test_what_is_shipped_is_found_in_a_checkout() -> None:
+    assert shipped("plugins") == REPO / "plugins"
