@@ -1,0 +1,1 @@
+"""Programs for developers: set-up, checks and the demo."""
