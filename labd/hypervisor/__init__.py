@@ -1,0 +1,6 @@
+"""QEMU: its command line, its process, its monitor, its console and its guest agent."""
+
+from labd.hypervisor.qemu import QemuHypervisor
+from labd.hypervisor.vm import VmTimes
+
+__all__ = ["QemuHypervisor", "VmTimes"]

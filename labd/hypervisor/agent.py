@@ -1,0 +1,212 @@
+"""The guest agent (qemu-ga) over its virtio-serial port; QGA protocol, qga/qapi-schema.json.
+
+What it answers comes from the guest and is not trusted: a line is bounded, an answer of the wrong
+shape is an error, and every wait has an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from labd.model.errors import GuestFailed
+from labd.model.machine import ExecResult
+
+OUTPUT_LIMIT: Final = 1 << 20  # bytes of stdout, and of stderr, that are kept
+_LINE_LIMIT = 4 << 20  # bytes of one answer: two outputs of the limit in base64, and a frame
+_SYNC_TIMEOUT = 2.0  # seconds
+_FIRST_POLL, _LAST_POLL = 0.01, 0.5  # seconds between looks at a running command
+
+
+class GuestAgent:
+    """One guest's agent.
+
+    Args:
+        path: QEMU's socket for the agent's port.
+        name: `LAB/NODE`, for errors.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._name = name
+        self._lock = asyncio.Lock()
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self.open = False  # whether the agent has its end of the port open (VSERPORT_CHANGE)
+
+    async def ping(self, timeout: float = _SYNC_TIMEOUT) -> bool:
+        """Tell whether the agent answers."""
+        if not self.open:
+            return False
+        try:
+            await self._call("guest-ping", {}, timeout)
+        except GuestFailed:
+            return False
+        return True
+
+    async def shut_down(self, timeout: float = _SYNC_TIMEOUT) -> bool:
+        """Ask for a power-off (`guest-shutdown`); tell whether the agent was there to hear it."""
+        if not self.open:
+            return False
+        try:
+            async with self._lock, asyncio.timeout(timeout):
+                await self._sync()
+                # Success is never answered: the guest goes down.
+                self._send("guest-shutdown", {"mode": "powerdown"})
+        except (TimeoutError, OSError, GuestFailed):
+            self._drop()
+            return False
+        return True
+
+    async def execute(self, argv: Sequence[str], timeout: float) -> ExecResult:
+        """Run a command in the guest and wait for its end.
+
+        Args:
+            argv: Program and arguments, as the guest finds them.
+            timeout: Seconds in all.
+
+        Raises:
+            GuestFailed: No agent, no such program, or it took too long (it may run on).
+        """
+        if not argv:
+            raise GuestFailed(f"no command to run in {self._name}: name a program")
+        if not self.open:
+            raise self._absent()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        arguments: dict[str, object] = {"path": argv[0], "capture-output": True}
+        if len(argv) > 1:
+            arguments["arg"] = list(argv[1:])
+        started = await self._call("guest-exec", arguments, timeout)
+        pid = started.get("pid") if isinstance(started, Mapping) else None
+        if not isinstance(pid, int):
+            raise self._nonsense("guest-exec")
+        pause = _FIRST_POLL
+        while (left := end - loop.time()) > 0:
+            status = await self._call("guest-exec-status", {"pid": pid}, left)
+            if not isinstance(status, Mapping):
+                raise self._nonsense("guest-exec-status")
+            if status.get("exited"):
+                return self._result(status)
+            await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
+            pause = min(pause * 2, _LAST_POLL)
+        raise GuestFailed(
+            f"{argv[0][:80]!r} in {self._name} did not end within {timeout:g} s; "
+            "it may still run in the guest"
+        )
+
+    def close(self) -> None:
+        """Let go of the socket (idempotent)."""
+        self._drop()
+
+    async def _call(self, command: str, arguments: Mapping[str, object], timeout: float) -> object:
+        try:
+            async with self._lock, asyncio.timeout(timeout):
+                await self._sync()
+                self._send(command, arguments)
+                answer = await self._line()
+        except TimeoutError as error:
+            self._drop()
+            raise GuestFailed(
+                f"the guest agent of {self._name} did not answer {command} within {timeout:.3g} s"
+            ) from error
+        except (OSError, asyncio.IncompleteReadError) as error:
+            self._drop()
+            raise self._absent() from error
+        except asyncio.CancelledError:
+            self._drop()  # a late answer must not be taken for that to the next command
+            raise
+        if "error" in answer:
+            problem = answer["error"]
+            text = problem.get("desc") if isinstance(problem, Mapping) else problem
+            raise GuestFailed(
+                f"the guest agent of {self._name} refused {command}: {str(text)[:300]}"
+            )
+        return answer.get("return")
+
+    async def _sync(self) -> None:
+        """Connect if need be, and discard what was meant for somebody before us."""
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_unix_connection(
+                str(self._path), limit=_LINE_LIMIT
+            )
+        token = secrets.randbits(31)
+        # 0xff makes the agent drop a half-sent command, and marks the answer to this one.
+        self._writer.write(b"\xff")
+        self._send("guest-sync-delimited", {"id": token})
+        while True:
+            answer = await self._line(after_mark=True)
+            if answer.get("return") == token:
+                return
+
+    def _send(self, command: str, arguments: Mapping[str, object]) -> None:
+        assert self._writer is not None  # noqa: S101 - `_sync` came first
+        text = json.dumps({"execute": command, "arguments": arguments})
+        self._writer.write(text.encode() + b"\n")
+
+    async def _line(self, *, after_mark: bool = False) -> Mapping[str, object]:
+        assert self._reader is not None  # noqa: S101 - `_sync` came first
+        try:
+            raw = await self._reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError as error:
+            self._drop()
+            raise GuestFailed(
+                f"the guest agent of {self._name} sent more than {_LINE_LIMIT >> 20} MiB at once: "
+                "have the command write less, or into a file"
+            ) from error
+        if after_mark:
+            raw = raw.rpartition(b"\xff")[2]
+        try:
+            answer = json.loads(raw)
+        except (ValueError, RecursionError):
+            answer = None
+        if isinstance(answer, dict):
+            return answer
+        if after_mark:
+            return {}  # rest of an answer to somebody before us
+        self._drop()
+        raise self._nonsense("a command")
+
+    def _result(self, status: Mapping[str, object]) -> ExecResult:
+        code, number = status.get("exitcode"), status.get("signal")
+        if isinstance(number, int) and not isinstance(number, bool):
+            ended = -number
+        elif isinstance(code, int) and not isinstance(code, bool):
+            ended = code
+        else:
+            raise self._nonsense("guest-exec-status")
+        return ExecResult(
+            status=ended,
+            stdout=self._decode(status.get("out-data")),
+            stderr=self._decode(status.get("err-data")),
+        )
+
+    def _decode(self, text: object) -> bytes:
+        if text is None:
+            return b""
+        try:
+            return base64.b64decode(str(text))[:OUTPUT_LIMIT]
+        except (binascii.Error, ValueError) as error:
+            raise self._nonsense("guest-exec-status") from error
+
+    def _drop(self) -> None:
+        writer, self._writer, self._reader = self._writer, None, None
+        if writer is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                writer.transport.abort()
+
+    def _absent(self) -> GuestFailed:
+        return GuestFailed(
+            f"the guest agent of {self._name} is not there: "
+            "the image needs qemu-guest-agent, and the guest must have started it"
+        )
+
+    def _nonsense(self, command: str) -> GuestFailed:
+        return GuestFailed(f"the guest agent of {self._name} answered {command} with nonsense")

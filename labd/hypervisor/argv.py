@@ -1,0 +1,195 @@
+"""The command line of QEMU, as a pure function of the machine and the numbers of its descriptors.
+
+Everything that comes from a person goes through JSON or is an argument of its own, so that no name
+can inject an option; QEMU's legacy comma syntax gets generated ids and numbers only. The order of
+the devices, their ids and their PCI addresses follow from the spec alone: a copy of a machine that
+is started from its saved state must have the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from labd.hypervisor import devices
+from labd.hypervisor.devices import Device
+from labd.model.errors import InputError
+from labd.model.machine import MachineSpec
+from labd.model.specs import Display, Firmware, Machine
+
+PROGRAM = "qemu-system-x86_64"
+CONFIG_ITEM = "opt/io.labd/config"
+_NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9/._-]{0,200}\Z")
+_MARK = re.compile(r"\Aguest=.*@([a-z0-9-]{1,32})\.([a-z0-9-]{1,32}),debug-threads=on\Z")
+
+# `spawn=deny` and friends hold because the user id is dropped before exec (never by -runas).
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+# QEMU never ends by itself: after the daemon was away, `query-status` still tells what happened.
+_ACTION = "reboot=reset,shutdown=pause,panic=pause,watchdog=reset"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptors:
+    """Numbers of the open descriptors that QEMU inherits.
+
+    Attributes:
+        qmp: Listening socket of labd's monitor.
+        people: Listening socket of a second monitor, for a person's tools.
+        serial: Listening socket of the serial line.
+        agent: Listening socket of the guest agent's port.
+        taps: `Nic.id` -> tap.
+        layers: Block node of a file (`devices.layers`) -> the opened file.
+        kernel: Opened kernel, or None.
+        initrd: Opened initramfs, or None.
+        config: Opened file with the guest's configuration, or None.
+    """
+
+    qmp: int
+    people: int
+    serial: int
+    agent: int
+    taps: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, int] = field(default_factory=dict)
+    kernel: int | None = None
+    initrd: int | None = None
+    config: int | None = None
+
+
+def build(machine: MachineSpec, fds: Descriptors, root_id: str) -> list[str]:
+    """Return the whole argv.
+
+    Args:
+        machine: What to start.
+        fds: Everything that `machine` needs open.
+        root_id: By which `identify` recognises the processes of one root.
+
+    Raises:
+        InputError: The machine type cannot have what the spec asks for.
+    """
+    return [
+        PROGRAM,
+        *_identity(machine, root_id),
+        *_board(machine),
+        *_monitors(fds),
+        *_boot(machine, fds),
+        *_options("-object", [_memory(machine)]),
+        *_files(machine, fds),
+        *_options("-blockdev", devices.blockdevs(machine)),
+        *_options("-netdev", devices.netdevs(machine, fds.taps)),
+        *_options("-device", devices.devices(machine)),
+        *_screen(machine),
+    ]
+
+
+def identify(argv: Sequence[str]) -> tuple[str, str, str] | None:
+    """Return (root id, machine key, uuid) of a command line of `build`; None for any other."""
+    if not any(word.rsplit("/", 1)[-1] == PROGRAM for word in argv[:1]):
+        return None
+    values = dict(pairwise(argv))
+    found = _MARK.match(values.get("-name", ""))
+    if found is None or "-uuid" not in values:
+        return None
+    return found[1], found[2], values["-uuid"]
+
+
+def _identity(machine: MachineSpec, root_id: str) -> list[str]:
+    title = f"{machine.lab}/{machine.node}"
+    if not _NAME.match(title):
+        raise InputError(f"{title[:80]!r} cannot name a machine: use a-z, 0-9 and '-'")
+    name = f"guest={title}@{root_id}.{machine.key},debug-threads=on"
+    if not _MARK.match(name):
+        raise InputError(f"{root_id}.{machine.key} cannot mark a machine: use a-z, 0-9 and '-'")
+    return [
+        *("-name", name),
+        *("-uuid", machine.uuid),
+        *("-nodefaults", "-no-user-config", "-S"),
+        *("-sandbox", SANDBOX),
+        *("-action", _ACTION),
+        *("-msg", "timestamp=on"),
+    ]
+
+
+def _board(machine: MachineSpec) -> list[str]:
+    # Same defaults on every host: what differs between hosts or builds is said, not left to QEMU.
+    words = [str(machine.machine), f"accel={'kvm' if machine.kvm else 'tcg'}"]
+    words += ["memory-backend=ram", "usb=off", "dump-guest-core=off"]
+    if _is_microvm(machine):
+        # The 8254 and 8259 and the clock of a PC: kernels calibrate their timers by them.
+        words += ["acpi=on", "pit=on", "pic=on", "rtc=on", "isa-serial=on"]
+        if machine.firmware is Firmware.UEFI:
+            raise InputError(
+                "machine microvm cannot start by firmware uefi: use q35, or firmware bios"
+            )
+    else:
+        words += ["vmport=off"]
+    if machine.firmware is Firmware.UEFI:
+        words += [f"pflash0={devices.CODE_NODE}", f"pflash1={devices.VARS_NODE}"]
+    return [
+        *("-machine", ",".join(words)),
+        *("-cpu", "host,migratable=on" if machine.kvm else "max"),
+        *("-smp", f"cpus={machine.vcpus},sockets=1,cores={machine.vcpus},threads=1"),
+        *("-m", f"size={devices.memory_size(machine.memory) >> 10}k"),
+        *("-rtc", "base=utc"),
+        # virtio 1 instead of the draft before it, which SeaBIOS cannot start a microvm from.
+        *(("-global", "virtio-mmio.force-legacy=off") if _is_microvm(machine) else ()),
+    ]
+
+
+def _is_microvm(machine: MachineSpec) -> bool:
+    return machine.machine is Machine.MICROVM
+
+
+def _memory(machine: MachineSpec) -> Device:
+    # A backend of its own under a stable id: a checkpoint can later put a file in its place.
+    size = devices.memory_size(machine.memory)
+    return {"qom-type": "memory-backend-ram", "id": "ram", "size": size}
+
+
+def _monitors(fds: Descriptors) -> list[str]:
+    # -chardev has no JSON syntax in QEMU 7.2: only fixed ids and numbers stand here.
+    argv: list[str] = []
+    for name, fd in (
+        ("qmp", fds.qmp),
+        ("people", fds.people),
+        ("serial", fds.serial),
+        ("agent", fds.agent),
+    ):
+        argv += ["-chardev", f"socket,id={name},fd={fd},server=on,wait=off"]
+    for name in ("qmp", "people"):
+        argv += ["-mon", f"chardev={name},mode=control"]
+    # As -serial and not -device: microvm makes its serial port itself.
+    return [*argv, "-serial", "chardev:serial"]
+
+
+def _boot(machine: MachineSpec, fds: Descriptors) -> list[str]:
+    argv = ["-boot", "strict=on,menu=off"]
+    for option, fd in (("-kernel", fds.kernel), ("-initrd", fds.initrd)):
+        if fd is not None:
+            argv += [option, f"/proc/self/fd/{fd}"]
+    if fds.kernel is not None and machine.cmdline:
+        argv += ["-append", machine.cmdline]
+    if fds.config is not None:
+        argv += ["-fw_cfg", f"name={CONFIG_ITEM},file=/proc/self/fd/{fds.config}"]
+    return argv
+
+
+def _files(machine: MachineSpec, fds: Descriptors) -> list[str]:
+    argv: list[str] = []
+    for layer in devices.layers(machine):
+        argv += ["-add-fd", f"fd={fds.layers[layer.node]},set={layer.fdset}"]
+    return argv
+
+
+def _screen(machine: MachineSpec) -> list[str]:
+    # A VNC display without a socket: viewers are handed over by QMP (`add_client`).
+    return ["-display", "none"] if machine.display is Display.NONE else ["-vnc", "none"]
+
+
+def _options(option: str, values: Sequence[Device]) -> list[str]:
+    argv: list[str] = []
+    for value in values:
+        argv += [option, json.dumps(value, separators=(",", ":"))]
+    return argv

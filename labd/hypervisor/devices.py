@@ -1,0 +1,303 @@
+"""The devices of a machine as JSON values for `-blockdev`, `-netdev` and `-device`. Pure.
+
+PCI slots are fixed: 0x02 display, 0x03 virtio-serial, 0x04 virtio-rng, 0x05 SCSI, 0x06 USB,
+0x07 watchdog, 0x08-0x0f NICs (eight a function), 0x10-0x1e disks. On microvm the devices are
+virtio-mmio ones, in the order of the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from labd.model.errors import InputError
+from labd.model.machine import Disk, MachineSpec, Nic
+from labd.model.specs import (
+    BootDevice,
+    DiskBus,
+    Display,
+    Firmware,
+    ImageFormat,
+    Machine,
+    NicModel,
+)
+
+Device = dict[str, object]
+
+CODE_NODE: Final = "uefi-code"
+VARS_NODE: Final = "uefi-vars"
+UEFI_CODE: Final = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+UEFI_VARS: Final = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+UEFI_VARS_COPY: Final = "uefi-vars.fd"  # in the machine's own folder
+
+AGENT_PORT: Final = "org.qemu.guest_agent.0"
+AGENT_ID: Final = "agent0"
+_MIB = 1 << 20
+_FIRST_NIC, _FIRST_DISK, _LAST_DISK = 0x08, 0x10, 0x1E
+_IDE_PORTS = {Machine.PC: 4, Machine.Q35: 6}
+_MMIO_TRANSPORTS = 8  # of microvm, `VIRTIO_NUM_TRANSPORTS` in QEMU's hw/i386/microvm.h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One file of a machine's drives.
+
+    Attributes:
+        node: Name of its block node.
+        fdset: Number of the descriptor set by which QEMU finds it, from 1.
+    """
+
+    node: str
+    path: Path
+    writable: bool
+    fdset: int
+
+
+def memory_size(size: int) -> int:
+    """Return `size` bytes in whole MiB, rounded up: backend and board must agree to the byte."""
+    return max(1, -(-size // _MIB)) * _MIB
+
+
+def layers(machine: MachineSpec) -> list[Layer]:
+    """Return every file that has to be opened, in the order of the descriptor sets."""
+    files: list[tuple[str, Path, bool]] = []
+    if machine.firmware is Firmware.UEFI:
+        files.append((f"{CODE_NODE}-f", UEFI_CODE, False))
+        files.append((f"{VARS_NODE}-f", machine.folder / UEFI_VARS_COPY, True))
+    for disk in machine.disks:
+        files.append((f"{disk.id}-f", disk.path, not _is_read_only(disk)))
+        files += [
+            (f"{disk.id}-b{index}-f", path, False) for index, (path, _) in enumerate(disk.backing)
+        ]
+    return [
+        Layer(node=node, path=path, writable=writable, fdset=number)
+        for number, (node, path, writable) in enumerate(files, start=1)
+    ]
+
+
+def blockdevs(machine: MachineSpec) -> list[Device]:
+    """Return `-blockdev` values, each after the ones it refers to."""
+    nodes: list[Device] = [
+        {
+            "driver": "file",
+            "node-name": layer.node,
+            "filename": f"/dev/fdset/{layer.fdset}",
+            "read-only": not layer.writable,
+            **({"discard": "unmap"} if layer.writable else {}),
+        }
+        for layer in layers(machine)
+    ]
+    if machine.firmware is Firmware.UEFI:
+        nodes.append(_format_node(CODE_NODE, ImageFormat.RAW, read_only=True, backing=None))
+        nodes.append(_format_node(VARS_NODE, ImageFormat.RAW, read_only=False, backing=None))
+    for disk in machine.disks:
+        below: str | None = None
+        for index, (_, layer_format) in reversed(list(enumerate(disk.backing))):
+            name = f"{disk.id}-b{index}"
+            nodes.append(_format_node(name, layer_format, read_only=True, backing=below))
+            below = name
+        nodes.append(
+            _format_node(disk.id, disk.format, read_only=_is_read_only(disk), backing=below)
+        )
+    return nodes
+
+
+def netdevs(machine: MachineSpec, taps: Mapping[str, int]) -> list[Device]:
+    """Return `-netdev` values. The kernel's vhost is not used: QEMU sits in another namespace."""
+    return [{"type": "tap", "id": nic.id, "fd": str(taps[nic.id])} for nic in machine.nics]
+
+
+def devices(machine: MachineSpec) -> list[Device]:
+    """Return `-device` values.
+
+    Raises:
+        InputError: The machine type cannot have them.
+    """
+    boot = _boot_indexes(machine)
+    if machine.machine is Machine.MICROVM:
+        return _microvm_devices(machine, boot)
+    return [*_standard_devices(machine), *_disk_devices(machine, boot), *_nics(machine, boot)]
+
+
+def _is_read_only(disk: Disk) -> bool:
+    return disk.read_only or disk.cdrom or disk.format is ImageFormat.ISO
+
+
+def _format_node(
+    name: str, image_format: ImageFormat, *, read_only: bool, backing: str | None
+) -> Device:
+    node: Device = {
+        "driver": "qcow2" if image_format is ImageFormat.QCOW2 else "raw",
+        "node-name": name,
+        "file": f"{name}-f",
+        "read-only": read_only,
+    }
+    if not read_only:
+        node["discard"] = "unmap"
+    if image_format is ImageFormat.QCOW2:
+        # Said even when there is none: QEMU must not follow what the file's header names.
+        node["backing"] = backing
+    elif backing is not None:
+        raise InputError(f"disk {name}: a {image_format} file has no backing file; use qcow2")
+    return node
+
+
+def _standard_devices(machine: MachineSpec) -> list[Device]:
+    found: list[Device] = []
+    if machine.display is Display.VNC:
+        found += [
+            {"driver": "VGA", "id": "vga0", "addr": "0x2"},
+            {"driver": "qemu-xhci", "id": "usb0", "addr": "0x6"},
+            # Absolute pointer, so that the viewer's and the guest's are at the same place.
+            {"driver": "usb-tablet", "id": "tablet0", "bus": "usb0.0"},
+        ]
+    found += [
+        {"driver": "virtio-serial-pci", "id": "vser0", "addr": "0x3", "max_ports": 4},
+        _agent_port(),
+        {"driver": "virtio-rng-pci", "id": "rng0", "addr": "0x4"},
+        {"driver": "i6300esb", "id": "watchdog0", "addr": "0x7"},
+        {"driver": "vmgenid", "id": "vmgenid0", "guid": "auto"},
+        {"driver": "pvpanic", "id": "pvpanic0"},
+    ]
+    return found
+
+
+def _agent_port() -> Device:
+    # Without an id no VSERPORT_CHANGE event ever comes.
+    return {
+        "driver": "virtserialport",
+        "id": AGENT_ID,
+        "bus": "vser0.0",
+        "nr": 1,
+        "chardev": "agent",
+        "name": AGENT_PORT,
+    }
+
+
+def _boot_indexes(machine: MachineSpec) -> dict[str, int]:
+    """Return id of disk or NIC -> bootindex, from 1; a kernel needs none."""
+    if machine.kernel is not None:
+        return {}
+    order: list[str] = []
+    for device in machine.boot:
+        match device:
+            case BootDevice.DISK:
+                order += [disk.id for disk in machine.disks if not disk.cdrom]
+            case BootDevice.CDROM:
+                order += [disk.id for disk in machine.disks if disk.cdrom]
+            case BootDevice.NETWORK:
+                order += [nic.id for nic in machine.nics]
+    return {name: index for index, name in enumerate(dict.fromkeys(order), start=1)}
+
+
+def _boot_index(name: str, boot: Mapping[str, int]) -> Device:
+    return {"bootindex": boot[name]} if name in boot else {}
+
+
+def _disk_devices(machine: MachineSpec, boot: Mapping[str, int]) -> list[Device]:
+    found: list[Device] = []
+    slot, port, target = _FIRST_DISK, 0, 0
+    for disk in machine.disks:
+        common: Device = {"id": f"dev-{disk.id}", "drive": disk.id, **_boot_index(disk.id, boot)}
+        if disk.serial:
+            common["serial"] = disk.serial[:20]
+        if disk.bus is DiskBus.SCSI:
+            if target == 0:
+                found.append({"driver": "virtio-scsi-pci", "id": "scsi0", "addr": "0x5"})
+            driver = "scsi-cd" if disk.cdrom else "scsi-hd"
+            found.append({"driver": driver, "bus": "scsi0.0", "scsi-id": target, **common})
+            target += 1
+        elif disk.bus is DiskBus.IDE or disk.cdrom:
+            driver = "ide-cd" if disk.cdrom else "ide-hd"
+            found.append({"driver": driver, **_ide_place(machine, port), **common})
+            port += 1
+        else:
+            if slot > _LAST_DISK:
+                raise InputError(
+                    f"{machine.node} has more than {_LAST_DISK - _FIRST_DISK + 1} virtio disks: "
+                    "attach the others by bus scsi"
+                )
+            found.append({"driver": "virtio-blk-pci", "addr": hex(slot), "num-queues": 1, **common})
+            slot += 1
+    return found
+
+
+def _ide_place(machine: MachineSpec, port: int) -> Device:
+    if port >= _IDE_PORTS[machine.machine]:
+        raise InputError(
+            f"{machine.node} has more than {_IDE_PORTS[machine.machine]} IDE drives, CD-ROMs "
+            f"included, which machine {machine.machine} cannot hold: use bus virtio or scsi"
+        )
+    if machine.machine is Machine.PC:  # two channels with two drives each
+        return {"bus": f"ide.{port // 2}", "unit": port % 2}
+    return {"bus": f"ide.{port}", "unit": 0}  # the AHCI ports of q35
+
+
+def _nics(machine: MachineSpec, boot: Mapping[str, int]) -> list[Device]:
+    slots = _FIRST_DISK - _FIRST_NIC
+    if len(machine.nics) > slots * 8:
+        raise InputError(f"{machine.node} has more than {slots * 8} NICs: drop some")
+    found: list[Device] = []
+    for index, nic in enumerate(machine.nics):
+        slot, function = _FIRST_NIC + index % slots, index // slots
+        place: Device = {"addr": f"{slot:#x}.{function}"}
+        if function == 0 and index + slots < len(machine.nics):
+            place["multifunction"] = True
+        found.append({**_nic(machine, nic), **place, **_boot_index(nic.id, boot)})
+    return found
+
+
+def _nic(machine: MachineSpec, nic: Nic) -> Device:
+    driver = "virtio-net-pci" if nic.model is NicModel.VIRTIO else str(nic.model)
+    device: Device = {
+        "driver": driver,
+        "id": f"dev-{nic.id}",
+        "netdev": nic.id,
+        "mac": nic.mac,
+    }
+    if BootDevice.NETWORK not in machine.boot or machine.kernel is not None:
+        device["romfile"] = ""  # the boot ROM of each NIC costs start-up time and 512 KiB
+    return device
+
+
+def _microvm_devices(machine: MachineSpec, boot: Mapping[str, int]) -> list[Device]:
+    found: list[Device] = [
+        {"driver": "virtio-serial-device", "id": "vser0", "max_ports": 4},
+        _agent_port(),
+        {"driver": "virtio-rng-device", "id": "rng0"},
+    ]
+    if machine.display is not Display.NONE:
+        raise InputError(f"{machine.node}: machine microvm has no display; use pc or q35")
+    for disk in machine.disks:
+        if disk.bus is not DiskBus.VIRTIO or disk.cdrom:
+            raise InputError(
+                f"{machine.node}: machine microvm has no PCI, and so no {disk.bus} disk or CD-ROM: "
+                "use bus virtio, or machine q35"
+            )
+        device: Device = {"driver": "virtio-blk-device", "id": f"dev-{disk.id}", "drive": disk.id}
+        device |= {"num-queues": 1, **_boot_index(disk.id, boot)}
+        if disk.serial:
+            device["serial"] = disk.serial[:20]
+        found.append(device)
+    for nic in machine.nics:
+        if nic.model is not NicModel.VIRTIO:
+            raise InputError(
+                f"{machine.node}: machine microvm has no PCI, and so no {nic.model} NIC: "
+                "use model virtio, or machine q35"
+            )
+        found.append(
+            {
+                "driver": "virtio-net-device",
+                "id": f"dev-{nic.id}",
+                "netdev": nic.id,
+                "mac": nic.mac,
+                **_boot_index(nic.id, boot),
+            }
+        )
+    if len(machine.disks) + len(machine.nics) + 2 > _MMIO_TRANSPORTS:
+        raise InputError(
+            f"{machine.node}: machine microvm holds {_MMIO_TRANSPORTS - 2} disks and NICs; use q35"
+        )
+    return found

@@ -1,0 +1,238 @@
+"""QMP, and the only user of qemu.qmp.
+
+Every call has a deadline. A call that misses it is not withdrawn: while it is overdue the machine
+is *unresponsive* and further calls fail at once, so that nobody queues behind a hung QEMU; its late
+answer is what tells that QEMU has recovered. Nothing polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, cast
+
+from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError
+from qemu.qmp.events import EventListener
+from qemu.qmp.message import Message
+from qemu.qmp.protocol import Runstate, StateError
+
+from labd.model.errors import NodeGone, NodeUnresponsive, WorldError
+
+DEADLINE: Final = 5.0  # seconds for one call
+_READ_LIMIT = 4 << 20  # bytes of one message
+
+log = logging.getLogger(__name__)
+# The library tells at error level what labd expects and reports itself, such as the end of QEMU.
+_library_log = logging.getLogger("labd.hypervisor.qmp")
+_library_log.setLevel(logging.CRITICAL)
+
+QmpEvent = Mapping[str, object]
+
+
+class QmpRefused(WorldError):
+    """QEMU understood a command and refused it; the message has QEMU's words."""
+
+    code = "qmp_refused"
+
+
+class _Listener(EventListener):
+    """Hands each event on at once. The library's own keeps every event for ever."""
+
+    def __init__(self, heard: Callable[[QmpEvent], None]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    async def put(self, event: Message) -> None:
+        self._heard(cast("QmpEvent", event))
+
+
+class _Client(QMPClient):
+    """QMPClient without its history of events and its formatting of messages for a silent log."""
+
+    def __init__(self, heard: Callable[[QmpEvent], None]) -> None:
+        super().__init__(None, _READ_LIMIT)
+        self.logger = _library_log
+        self._listeners = [_Listener(heard)]
+
+    def _cb_outbound(self, msg: Message) -> Message:
+        return msg
+
+    def _cb_inbound(self, msg: Message) -> Message:
+        return msg
+
+
+class Monitor:
+    """One machine's QMP connection.
+
+    Args:
+        name: `LAB/NODE`, for errors.
+        heard: Called in the loop for each QMP event, in order.
+        responsive: Called with False when a call misses its deadline, with True on recovery.
+        lost: Called when the connection ends without `close`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        heard: Callable[[QmpEvent], None],
+        responsive: Callable[[bool], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._name = name
+        self._heard = heard
+        self._responsive = responsive
+        self._lost = lost
+        self._client: _Client | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._overdue: set[asyncio.Task[object]] = set()
+        self._calls: set[asyncio.Task[object]] = set()
+        self._hung = False
+
+    @property
+    def hung(self) -> bool:
+        """A deadline was missed, and no answer has come since."""
+        return self._hung
+
+    @property
+    def connected(self) -> bool:
+        """Calls can be made."""
+        return self._client is not None and self._client.runstate is Runstate.RUNNING
+
+    async def connect(
+        self, address: socket.socket | Path, deadline: float | None = DEADLINE
+    ) -> None:
+        """Connect, take the greeting and negotiate.
+
+        Args:
+            address: A connected socket, which the monitor owns from now on, or a path.
+            deadline: Seconds; with None it waits as long as QEMU is hung, or another client holds
+                the socket.
+
+        Raises:
+            NodeUnresponsive: No greeting came in time. RESPONSIVE follows a later success.
+            NodeGone: QEMU closed the connection, or nobody listens.
+        """
+        client = _Client(self._heard)
+        target = str(address) if isinstance(address, Path) else address
+        try:
+            async with asyncio.timeout(deadline):
+                await client.connect(target)
+        except TimeoutError as error:
+            self.declare_hung()
+            raise self._unresponsive("the greeting", deadline or 0) from error
+        except ConnectError as error:
+            raise NodeGone(f"QEMU of {self._name} closed its monitor: {error.exc!r}") from error
+        self._client = client
+        self._watch = asyncio.create_task(self._watch_connection(client))
+        self._answered()
+
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        deadline: float = DEADLINE,
+    ) -> object:
+        """Execute a QMP command and return what it returned.
+
+        Raises:
+            NodeUnresponsive: No answer within `deadline` seconds, or an earlier call still waits
+                for one. The command may take effect later.
+            NodeGone: The connection ended before the answer.
+            QmpRefused: QEMU said no.
+        """
+        if self._hung:
+            raise self._unresponsive(command, 0)
+        client = self._client
+        if client is None:
+            raise NodeGone(f"QEMU of {self._name} has no monitor: it has ended")
+        call: asyncio.Task[object] = asyncio.create_task(client.execute(command, arguments))
+        self._calls.add(call)
+        call.add_done_callback(self._ended)
+        done, _ = await asyncio.wait([call], timeout=deadline)
+        if not done:
+            self._overdue.add(call)
+            self.declare_hung()
+            raise self._unresponsive(command, deadline)
+        try:
+            return call.result()
+        except ExecuteError as error:
+            raise QmpRefused(
+                f"QEMU refused {command} for {self._name}: {error}", command=command
+            ) from error
+        except (ExecInterruptedError, StateError, QMPError, OSError, EOFError) as error:
+            raise NodeGone(f"QEMU of {self._name} ended while asked to {command}") from error
+
+    async def hand_over(self, name: str, fd: int) -> None:
+        """Give QEMU a descriptor under `name` (QMP `getfd` with SCM_RIGHTS)."""
+        if self._client is None or self._hung:
+            raise self._unresponsive("getfd", 0)
+        self._client.send_fd_scm(fd)
+        await self.execute("getfd", {"fdname": name})
+
+    def declare_hung(self) -> None:
+        """Count the machine as unresponsive until something is answered."""
+        if not self._hung:
+            self._hung = True
+            self._responsive(False)
+
+    async def drain(self, timeout: float) -> None:
+        """Return when everything that a dead QEMU had sent is heard, or after `timeout` seconds."""
+        if self._watch is not None:
+            await asyncio.wait([self._watch], timeout=timeout)
+
+    async def close(self) -> None:
+        """Let go of the connection (idempotent). Calls under way end with NodeGone."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            await asyncio.wait([watch])
+        client, self._client = self._client, None
+        if client is not None:
+            await _disconnect(client)
+
+    def _ended(self, call: asyncio.Task[object]) -> None:
+        self._calls.discard(call)
+        late = call in self._overdue
+        self._overdue.discard(call)
+        if call.cancelled():
+            return
+        error = call.exception()  # also marks it as seen, for a caller that was cancelled
+        if late and (error is None or isinstance(error, ExecuteError)):
+            self._answered()
+
+    def _answered(self) -> None:
+        if self._hung:
+            self._hung = False
+            self._responsive(True)
+
+    async def _watch_connection(self, client: _Client) -> None:
+        while client.runstate is Runstate.RUNNING:
+            await client.runstate_changed()
+        await _disconnect(client)
+        if self._client is client:
+            self._client = None
+            self._watch = None
+            self._lost()
+
+    def _unresponsive(self, command: str, deadline: float) -> NodeUnresponsive:
+        waited = f" within {deadline:g} s" if deadline else ", and still owes an earlier answer"
+        return NodeUnresponsive(
+            f"QEMU of {self._name} did not answer {command}{waited}; "
+            f"if it stays so: `lab restart --force {self._name}`",
+            command=command,
+        )
+
+
+async def _disconnect(client: _Client) -> None:
+    # At the end of QEMU this raises what ended the reader: EOFError, OSError, or QMPError.
+    # A hung QEMU does not drain its socket: closing must not wait for that.
+    with contextlib.suppress(QMPError, EOFError, OSError):
+        ending = asyncio.ensure_future(client.disconnect())
+        done, _ = await asyncio.wait([ending], timeout=0.5)
+        if not done and client._writer is not None:
+            client._writer.transport.abort()
+        await ending

@@ -1,0 +1,343 @@
+"""One running QEMU: its monitor, its console, its agent, and the watch over its life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+import zlib
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from labd.host import identity
+from labd.host.spawn import Child
+from labd.hypervisor import folding, process
+from labd.hypervisor.agent import GuestAgent
+from labd.hypervisor.console import ConsoleHub
+from labd.hypervisor.display import VncPort
+from labd.hypervisor.monitor import DEADLINE, Monitor, QmpEvent, QmpRefused
+from labd.model.errors import Conflict, LabdError, NodeGone, NodeUnresponsive
+from labd.model.machine import GuestEvent, GuestEventKind, MachineSpec, RunState
+from labd.model.process import ProcessId
+from labd.model.specs import Display
+
+HEARTBEAT: Final = 15.0  # seconds between looks at a silent QEMU
+_DRAIN = 1.0  # seconds for what a dead QEMU has left in its sockets
+_QUIT_GRACE = 2.0  # seconds from QMP `quit` to SIGKILL
+_RESET_TIMEOUT = 2.0  # seconds until the RESET event after `system_reset`
+
+log = logging.getLogger(__name__)
+_K = GuestEventKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmTimes:
+    """Seconds; shorter ones suit tests."""
+
+    deadline: float = DEADLINE
+    heartbeat: float = HEARTBEAT
+
+
+class Vm:
+    """A machine whose process lives, or has just ended.
+
+    Args:
+        spec: What it is.
+        process: Its identity.
+        child: The child, when this daemon started it.
+        tell: Hears its events.
+        ended: Called once, before EXITED is told.
+        times: Deadlines.
+    """
+
+    def __init__(
+        self,
+        spec: MachineSpec,
+        tell: Callable[[GuestEvent], None],
+        ended: Callable[[Vm], None],
+        times: VmTimes,
+    ) -> None:
+        self.spec = spec
+        self.name = f"{spec.lab}/{spec.node}"
+        self.process: ProcessId | None = None
+        self.gone = asyncio.Event()
+        self._child: Child | None = None
+        self._tell_listener = tell
+        self._on_end = ended
+        self._times = times
+        self._told = False  # events may be told: the launch has been announced
+        self._early: list[GuestEvent] = []
+        self._closing = False
+        self._reset = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._beat: asyncio.TimerHandle | None = None
+        self.monitor = Monitor(self.name, self._heard, self._responsive, self._monitor_lost)
+        self.hub = ConsoleHub(
+            spec.run / process.CONSOLE_LOG, self.name, lambda: self._spawn(self._reattach())
+        )
+        self.agent = GuestAgent(spec.run / process.AGENT_SOCKET, self.name)
+        self._vnc = VncPort(spec.run / process.VNC_SOCKET, self.monitor)
+
+    # coming to life
+
+    async def connect(self, child: Child, qmp: socket.socket, serial: socket.socket) -> None:
+        """Take a QEMU that was just spawned and wait until it answers (-S: nothing runs yet).
+
+        Raises:
+            NodeGone: It ended, or closed its monitor.
+            NodeUnresponsive: No answer in time.
+        """
+        self._child, self.process = child, child.process
+        await self.hub.attach(serial, fresh=True)
+        # Starting on a busy host takes its time; when QEMU dies, the socket says so at once.
+        await self.monitor.connect(qmp, self._times.deadline * 12)
+        state = await self.query()
+        if state is not RunState.PRELAUNCH:
+            raise NodeGone(f"QEMU of {self.name} came up {state}, not stopped")
+
+    async def adopt(self, known: ProcessId) -> RunState:
+        """Take over a process that an earlier daemon started.
+
+        Raises:
+            NodeGone: It is not that process, or not that machine.
+            NodeUnresponsive: It lives but does not answer; it is watched from now on.
+        """
+        self.process = known
+        self.agent.open = False
+        with contextlib.suppress(OSError):
+            sock = process.connect(self.spec.run / process.SERIAL_SOCKET)
+            await self.hub.attach(sock, fresh=False)
+        try:
+            await self.monitor.connect(self.spec.run / process.QMP_SOCKET, self._times.deadline)
+            await self._check_uuid()
+            await self._look_at_agent()
+            return await self.query()
+        except NodeUnresponsive:
+            if not self.monitor.connected:
+                self._spawn(self._reconnect())
+            raise
+
+    async def begin(self) -> None:
+        """Announce the machine: watch over its life and tell its events from now on."""
+        self._told = True
+        early, self._early = self._early, []
+        for event in early:
+            self._tell(event)
+        self._spawn(self._watch())
+        # Spread over the period by the key, so that fifty machines do not beat at once.
+        share = (zlib.crc32(self.spec.key.encode()) % 1000) / 1000
+        self._beat_in(self._times.heartbeat * (0.2 + 0.8 * share))
+        if self.spec.display is Display.VNC:
+            await self._vnc.open()
+
+    # what callers ask for
+
+    async def execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
+        """Execute a QMP command within the deadline; errors as in `Monitor.execute`."""
+        if self.gone.is_set():
+            raise self.error_gone()
+        return await self.monitor.execute(command, arguments, self._times.deadline)
+
+    async def query(self) -> RunState:
+        """Ask what it is doing."""
+        return folding.run_state(await self.execute("query-status"))
+
+    async def resume(self) -> None:
+        """Let the CPUs run.
+
+        Raises:
+            Conflict: QEMU wants a reset first.
+        """
+        try:
+            await self.execute("cont")
+        except QmpRefused as error:
+            raise Conflict(
+                f"{self.name} cannot go on: {error}; reset it first: `lab reset {self.name}`"
+            ) from error
+
+    async def reset(self) -> None:
+        """Reset; returns when the board has been, so that a `cont` may follow at once."""
+        self._reset.clear()
+        await self.execute("system_reset")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._reset.wait(), _RESET_TIMEOUT)
+
+    async def power_down(self) -> None:
+        """Ask the guest to power off: by its agent when that is open, else by ACPI."""
+        if not await self.agent.shut_down():
+            await self.execute("system_powerdown")
+
+    async def kill(self) -> None:
+        """End the process and wait for it (idempotent)."""
+        if self.process is None:
+            return
+        if not self.gone.is_set() and self.monitor.connected and not self.monitor.hung:
+            with contextlib.suppress(LabdError):
+                await self.monitor.execute("quit", deadline=1.0)
+                await asyncio.wait_for(self._process_ended(), _QUIT_GRACE)
+        await identity.end(self.process, grace=0)
+        if self._told:
+            await self.gone.wait()
+
+    def error_gone(self) -> NodeGone:
+        """Return the error for a machine that has ended."""
+        return NodeGone(f"{self.name} has ended; start it again with `lab start {self.name}`")
+
+    async def close(self) -> None:
+        """Let go of the machine without touching it."""
+        self._closing = True
+        if self._beat is not None:
+            self._beat.cancel()
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._vnc.close()
+        await self.monitor.close()
+        self.hub.end()
+        self.agent.close()
+        if self._child is not None:
+            self._child.release()
+
+    # its life
+
+    async def _watch(self) -> None:
+        status = await self._wait_end()
+        # What it said last is still in the sockets, and comes before its end.
+        await self.monitor.drain(_DRAIN)
+        await self.hub.drain(_DRAIN)
+        await self._vnc.close()
+        if self._beat is not None:
+            self._beat.cancel()
+        self.gone.set()
+        self._on_end(self)
+        self.hub.end()
+        self.agent.close()
+        self._tell(self._exit_event(status))
+        this = asyncio.current_task()
+        for task in self._tasks - {this}:
+            task.cancel()
+        await self.monitor.close()
+
+    async def _wait_end(self) -> int | None:
+        if self._child is not None:
+            return await self._child.wait()
+        assert self.process is not None  # noqa: S101 - set by `connect` and `adopt`
+        await identity.watch_exit(self.process)
+        return None
+
+    async def _process_ended(self) -> None:
+        await self._wait_end()
+
+    def _exit_event(self, status: int | None) -> GuestEvent:
+        data: dict[str, object] = {"status": status, "stderr": process.log_tail(self.spec)}
+        if status is not None and status < 0:
+            with contextlib.suppress(ValueError):
+                data["signal"] = signal.Signals(-status).name
+        return GuestEvent(key=self.spec.key, kind=_K.EXITED, time=time.time(), data=data)
+
+    def _heard(self, raw: QmpEvent) -> None:
+        change = folding.agent_change(raw)
+        if change is not None:
+            self.agent.open = change
+        event = folding.fold(self.spec.key, raw)
+        if event is None:
+            return
+        if event.kind is _K.RESET:
+            self._reset.set()
+        self._tell(event)
+
+    def _tell(self, event: GuestEvent) -> None:
+        if self._told:
+            self._tell_listener(event)
+        elif event.kind is not _K.UNRESPONSIVE:  # `launch` and `adopt` raise it instead
+            self._early.append(event)
+
+    def _responsive(self, responsive: bool) -> None:  # noqa: FBT001 - a callback's only argument
+        if self._closing or self.gone.is_set():
+            return
+        kind = _K.RESPONSIVE if responsive else _K.UNRESPONSIVE
+        if responsive or self._told:
+            self._tell(GuestEvent(key=self.spec.key, kind=kind, time=time.time(), data={}))
+
+    # staying in touch
+
+    def _beat_in(self, delay: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._beat = loop.call_later(delay, lambda: self._spawn(self._pulse()))
+
+    async def _pulse(self) -> None:
+        if self.monitor.connected and not self.monitor.hung:
+            with contextlib.suppress(LabdError):
+                await self.query()
+        process.bound_log(self.spec)
+        if not self.gone.is_set():
+            self._beat_in(self._times.heartbeat)
+
+    def _monitor_lost(self) -> None:
+        if self._told and not self._closing and not self.gone.is_set():
+            self._spawn(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        """Wait on one connection for as long as it takes; QEMU greets when it can."""
+        patience = asyncio.get_running_loop().call_later(
+            self._times.deadline, self.monitor.declare_hung
+        )
+        try:
+            while not self.gone.is_set():
+                try:
+                    await self.monitor.connect(self.spec.run / process.QMP_SOCKET, None)
+                    await self._look_at_agent()
+                except LabdError as error:
+                    log.debug("monitor of %s: %s", self.name, error)
+                    await asyncio.sleep(0.2)  # the process is ending, or somebody cut the line
+                else:
+                    return
+        finally:
+            patience.cancel()
+
+    async def _reattach(self) -> None:
+        """Connect to the serial line again, unless the machine has ended."""
+        while not self.gone.is_set() and not self._closing:
+            await asyncio.sleep(0.2)
+            with contextlib.suppress(OSError):
+                sock = process.connect(self.spec.run / process.SERIAL_SOCKET)
+                await self.hub.attach(sock, fresh=False)
+                return
+
+    async def _check_uuid(self) -> None:
+        answer = await self.execute("query-uuid")
+        said = answer.get("UUID") if isinstance(answer, dict) else None
+        if said != self.spec.uuid:
+            raise NodeGone(f"the QEMU behind {self.name}'s monitor has uuid {said}: not touched")
+
+    async def _look_at_agent(self) -> None:
+        answer = await self.execute("query-chardev")
+        for entry in answer if isinstance(answer, list) else ():
+            if isinstance(entry, dict) and entry.get("label") == "agent":
+                self.agent.open = bool(entry.get("frontend-open"))
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        if self._closing:
+            work.close()
+            return
+        task: asyncio.Task[None] = asyncio.create_task(_quiet(work, self.name))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _quiet(work: Coroutine[object, object, None], name: str) -> None:
+    try:
+        await work
+    except LabdError as error:
+        log.warning("%s: %s", name, error)
+
+
+def console_log(spec: MachineSpec) -> Path:
+    """Return the path of the serial log."""
+    return spec.run / process.CONSOLE_LOG
