@@ -1,0 +1,1 @@
+"""The image store: files by digest, header checks, overlays, downloads and recipes."""

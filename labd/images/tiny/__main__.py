@@ -1,0 +1,28 @@
+"""Build the tiny guest and print where it is: `python -m labd.images.tiny --cache DIR`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from labd.images.tiny import CMDLINE, build
+from labd.model.errors import LabdError
+
+
+@click.command()
+@click.option("--cache", type=click.Path(path_type=Path), required=True, help="Folder to build in.")
+def main(cache: Path) -> None:
+    """Print the paths of kernel and initramfs, and the command line that they need."""
+    try:
+        built = asyncio.run(build(cache, lambda line: click.echo(line, err=True)))
+    except LabdError as error:
+        click.echo(f"error: {error.message}", err=True)
+        sys.exit(1)
+    click.echo(f"kernel  {built.kernel}\ninitrd  {built.initrd}\ncmdline {CMDLINE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""Put the tiny guest together from a tree of extracted packages: kernel, modules, programs.
+
+Pure but for reading that tree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+
+from labd.images.tiny import cpio, elf
+from labd.model.errors import StorageFailed
+
+# Loaded at boot, in this order; what they need comes before them. What the kernel has built in, or
+# does not have at all (`virtio-rng` on some, `evdev` on others), is left out.
+BOOT_MODULES = (
+    "virtio_pci",
+    "virtio_mmio",
+    "qemu_fw_cfg",
+    "virtio_net",
+    "virtio_console",
+    "virtio-rng",
+    "virtio_blk",
+    "button",
+    "evdev",
+    "pvpanic-pci",
+    "pvpanic-mmio",
+)
+# There for `modprobe`, because a lab on networks asks for them.
+SPARE_MODULES = (
+    "8021q",
+    "bridge",
+    "dummy",
+    "e1000",
+    "e1000e",
+    "8139cp",
+    "isofs",
+    "sch_netem",
+    "sd_mod",
+    "sr_mod",
+    "ata_piix",
+    "ahci",
+    "tun",
+    "virtio_balloon",
+    "virtio_scsi",
+)
+PROGRAMS = (
+    "usr/sbin/dropbear",
+    "usr/bin/dropbearkey",
+    "usr/bin/dbclient",
+    "usr/sbin/qemu-ga",
+    "usr/bin/iperf3",
+    "usr/bin/tcpdump",
+)
+_LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib", "lib")
+_PASSWD = b"""root:x:0:0:root:/root:/bin/sh
+tcpdump:x:101:101:tcpdump:/:/bin/false
+nobody:x:65534:65534:nobody:/:/bin/false
+"""
+_GROUP = b"root:x:0:\ntcpdump:x:101:\nnogroup:x:65534:\n"
+_INITTAB = b"""::sysinit:/etc/labd/boot
+ttyS0::respawn:-/bin/sh
+::ctrlaltdel:/bin/reboot
+::shutdown:/bin/sync
+"""
+_PROFILE = rb"""export PATH=/bin:/usr/bin:/usr/sbin:/sbin HOME=/root
+PS1='\h:\w\$ '
+cd
+"""
+# The guest agent calls shutdown(8) with `-h -P +0` for power off, `-r` for reset.
+_SHUTDOWN = b"""#!/bin/sh
+case " $* " in
+*" -r "*) exec reboot ;;
+*) exec poweroff ;;
+esac
+"""
+
+
+def kernel_release(tree: Path) -> str:
+    """Return the release of the one kernel in the tree, such as `6.1.0-50-cloud-amd64`.
+
+    Raises:
+        StorageFailed: There is none, or more than one.
+    """
+    found = sorted(
+        path.name for path in _modules_root(tree).glob("*") if (path / "kernel").exists()
+    )
+    if len(found) != 1:
+        raise StorageFailed(
+            f"the kernel package brought {len(found)} sets of modules where one was expected; "
+            "report this with the output of `apt-cache policy linux-image-cloud-amd64`"
+        )
+    return found[0]
+
+
+def kernel_file(tree: Path) -> Path:
+    """Return the path of the kernel itself."""
+    return tree / "boot" / f"vmlinuz-{kernel_release(tree)}"
+
+
+def _modules_root(tree: Path) -> Path:
+    usr = tree / "usr/lib/modules"
+    return usr if usr.exists() else tree / "lib/modules"
+
+
+def module_dependencies(data: bytes) -> tuple[str, ...]:
+    """Return the `depends=` of a module's .modinfo section (names, without `.ko`)."""
+    found = re.search(rb"\0depends=([^\0]*)\0", data)
+    return tuple(found[1].decode().split(",")) if found and found[1] else ()
+
+
+class Modules:
+    """The kernel modules of a tree, by name."""
+
+    def __init__(self, tree: Path) -> None:
+        self.release = kernel_release(tree)
+        self._root = _modules_root(tree) / self.release
+        self._paths = {_canonical(path.stem): path for path in self._root.rglob("*.ko")}
+
+    def __contains__(self, name: str) -> bool:
+        return _canonical(name) in self._paths
+
+    def closure(self, names: Iterable[str]) -> list[str]:
+        """Return the canonical names of what must be loaded, dependencies first.
+
+        A name that the kernel does not have as a module is left out.
+        """
+        ordered: dict[str, None] = {}
+
+        def visit(name: str) -> None:
+            if name not in self._paths or name in ordered:
+                return
+            for other in self.depends(name):
+                visit(other)
+            ordered[name] = None
+
+        for name in names:
+            visit(_canonical(name))
+        return list(ordered)
+
+    def depends(self, name: str) -> list[str]:
+        """Return the canonical names of what this module directly needs as modules."""
+        wanted = [_canonical(other) for other in module_dependencies(self.read(name))]
+        return [other for other in wanted if other in self._paths]
+
+    def read(self, name: str) -> bytes:
+        """Return the module's bytes."""
+        return self._paths[name].read_bytes()
+
+    def path(self, name: str) -> str:
+        """Return the module's path below `lib/modules/<release>`."""
+        return str(self._paths[name].relative_to(self._root))
+
+
+def _canonical(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def initramfs(tree: Path, applets: Sequence[str]) -> bytes:
+    """Return the guest's whole file system as a cpio archive, not compressed.
+
+    Unpacking costs an emulated CPU more than reading: see docs/images.md for the figures.
+
+    Args:
+        tree: Where the packages were extracted.
+        applets: Names of busybox's applets.
+
+    Raises:
+        StorageFailed: A program or library is missing in the packages.
+    """
+    entries = [
+        *_skeleton(),
+        *(cpio.link(f"bin/{name}", "busybox") for name in applets if name != "busybox"),
+        *_programs(tree),
+        *_modules(Modules(tree)),
+    ]
+    return cpio.archive(cpio.with_parents(entries))
+
+
+def _skeleton() -> Iterator[cpio.Entry]:
+    for path in (
+        "dev",
+        "proc",
+        "sys",
+        "run",
+        "var/log",
+        "var/lib",
+        "etc/dropbear",
+        "mnt",
+        "usr/bin",
+    ):
+        yield cpio.folder(path)
+    yield cpio.folder("root", 0o700)
+    yield cpio.folder("root/.ssh", 0o700)
+    yield cpio.folder("tmp", 0o1777)
+    yield cpio.device("dev/console", 5, 1)
+    yield cpio.device("dev/null", 1, 3, 0o666)
+    yield cpio.link("init", "bin/busybox")
+    yield cpio.link("sbin/init", "../bin/busybox")
+    yield cpio.link("var/run", "../run")
+    yield cpio.file("sbin/shutdown", _SHUTDOWN, 0o755)
+    yield cpio.file("etc/passwd", _PASSWD)
+    yield cpio.file("etc/group", _GROUP)
+    yield cpio.file("etc/shadow", b"root:*:::::::\n", 0o600)
+    yield cpio.file("etc/shells", b"/bin/sh\n")
+    yield cpio.file("etc/inittab", _INITTAB)
+    yield cpio.file("etc/profile", _PROFILE)
+    yield cpio.file("etc/acpi/PWRF/00000080", b"#!/bin/sh\nexec poweroff\n", 0o755)
+    boot = resources.files("labd.images.tiny").joinpath("boot.sh").read_bytes()
+    yield cpio.file("etc/labd/boot", boot, 0o755)
+
+
+def _programs(tree: Path) -> Iterator[cpio.Entry]:
+    yield cpio.file("bin/busybox", busybox(tree).read_bytes(), 0o755)
+    done: set[str] = set()
+    queue: list[str] = []
+    for program in PROGRAMS:
+        data = _find(tree, (program.rpartition("/")[0],), program.rpartition("/")[2]).read_bytes()
+        yield cpio.file(program, data, 0o755)
+        queue += elf.needed(data)
+    while queue:
+        name = queue.pop()
+        if name in done:
+            continue
+        done.add(name)
+        if name.startswith("/"):  # the interpreter, by its absolute path
+            found = _find(tree, (name[1:].rpartition("/")[0], *_LIBRARY_FOLDERS), Path(name).name)
+            yield cpio.file(name[1:], found.read_bytes(), 0o755)
+            continue
+        library = _find(tree, _LIBRARY_FOLDERS, name).read_bytes()
+        yield cpio.file(f"lib/x86_64-linux-gnu/{name}", library, 0o755)
+        queue += elf.needed(library)
+
+
+def busybox(tree: Path) -> Path:
+    """Return the path of busybox; usrmerge has moved it in newer releases."""
+    return _find(tree, ("bin", "usr/bin"), "busybox")
+
+
+def _find(tree: Path, folders: Iterable[str], name: str) -> Path:
+    for folder in folders:
+        path = tree / folder / name
+        if path.is_file():
+            return path
+    raise StorageFailed(
+        f"the packages of the tiny guest have no {name}; their contents have changed: report this "
+        "with the name of your distribution"
+    )
+
+
+def _modules(modules: Modules) -> Iterator[cpio.Entry]:
+    root = f"lib/modules/{modules.release}"
+    boot = modules.closure(BOOT_MODULES)
+    every = modules.closure([*BOOT_MODULES, *SPARE_MODULES])
+    for name in every:
+        yield cpio.file(f"{root}/{modules.path(name)}", modules.read(name))
+    # modules.dep as depmod(8) writes it: each with all it needs, nearest first.
+    lines = []
+    for name in every:
+        needs = [other for other in reversed(modules.closure([name])) if other != name]
+        lines.append(f"{modules.path(name)}: {' '.join(map(modules.path, needs))}".rstrip() + "\n")
+    yield cpio.file(f"{root}/modules.dep", "".join(lines).encode())
+    boot_list = "".join(f"/{root}/{modules.path(name)}\n" for name in boot)
+    yield cpio.file("etc/labd/modules", boot_list.encode())
