@@ -175,7 +175,7 @@ class Converger:
         try:
             await self._await_dependencies(scene.lab.name, sized.node)
             async with self._world.booting:
-                choice = await self._world.hypervisor.accel(sized.node.accel)
+                choice = await self._world.choose_accel(sized.node.accel)
                 machine = machine_of(
                     scene.lab.spec,
                     scene.lab.name,

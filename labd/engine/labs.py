@@ -88,7 +88,7 @@ class Labs:
         keys = {node.name: f"k{index:05d}" for index, node in enumerate(spec.nodes)}
         self._world.plan_network(draft.spec, draft.key, keys)
         for accel in {node.accel for node in spec.nodes} - {Accel.TCG}:
-            await self._world.hypervisor.accel(accel)
+            await self._world.choose_accel(accel)
         return sized
 
     async def up(

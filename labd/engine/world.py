@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
+from labd.model.machine import AccelChoice
 from labd.model.network import LabNetworkPlan
 from labd.model.records import LabRecord, NodeRecord
-from labd.model.specs import LabSpec
+from labd.model.specs import Accel, LabSpec
 
 NODE_UIDS = 960  # of the 1,024 user ids of a root; plugins have the rest
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -60,6 +61,7 @@ class World:
         memory_available: Bytes that the kernel says can be given to new processes.
         clock: RFC 3339 now.
         booting: Slots for nodes that boot.
+        accel: What `auto` of a node means here.
     """
 
     inventory: Inventory
@@ -73,6 +75,15 @@ class World:
     memory_available: Callable[[], int]
     clock: Callable[[], str] = utc_now
     booting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+    accel: Accel = Accel.AUTO
+
+    async def choose_accel(self, wanted: Accel) -> AccelChoice:
+        """Return the accelerator of a node: its own wish, else the daemon's, else what works.
+
+        Raises:
+            LaunchFailed: KVM was asked for and cannot be opened.
+        """
+        return await self.hypervisor.accel(self.accel if wanted is Accel.AUTO else wanted)
 
     def network_plan(self, lab: LabRecord, nodes: dict[str, NodeRecord]) -> LabNetworkPlan:
         """Return the network plan of a lab with its present machine keys.

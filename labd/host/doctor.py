@@ -94,12 +94,12 @@ def _permissions(facts: Facts) -> Iterator[Finding]:
             advice=f"groupadd --system {facts.group}, then usermod -aG {facts.group} USER",
         )
     if facts.closed is None:
-        yield Finding(name="folders", level=Level.OK, text=f"machines can reach {facts.state}")
+        yield Finding(name="folders", level=Level.OK, text=f"others can pass through to {facts.state}")
     else:
         yield Finding(
             name="folders",
-            level=Level.FAIL,
-            text=f"machines' own users cannot pass through {facts.closed} to their disks",
+            level=Level.WARN,
+            text=f"the users of plugins cannot pass through {facts.closed}",
             advice=f"chmod o+x {facts.closed}, or give another --root",
         )
 

@@ -11,25 +11,26 @@ from labd.model.paths import Paths, check_socket_path
 
 __all__ = ["Paths", "check_socket_path", "closed_ancestor", "prepare", "shipped"]
 
-# Machines run as users of their own and open their disks themselves, so they must be able to pass
-# through (x), but have nothing to list there (no r).
+# Broker and plugins run as users of their own and may pass through (x) to what is theirs, but have
+# nothing to list there (no r). Machines get descriptors and need no way through anything.
 _PASS_THROUGH = 0o711
+_CLOSED = 0o700
 
 
 def prepare(paths: Paths) -> None:
     """Make the folders that are missing and set the modes of labd's own (idempotent).
 
     Raises:
-        ConfigError: A folder cannot be made, or other users cannot reach the state folder.
+        ConfigError: A folder cannot be made.
     """
     modes = {
         paths.etc: 0o755,
         paths.run: 0o755,
         paths.state: _PASS_THROUGH,
         paths.cache: _PASS_THROUGH,
-        paths.images: _PASS_THROUGH,
-        paths.nodes: _PASS_THROUGH,
-        paths.node_runs: _PASS_THROUGH,
+        paths.images: _CLOSED,
+        paths.nodes: _CLOSED,
+        paths.node_runs: _CLOSED,
         paths.plugins: _PASS_THROUGH,
         paths.broker: _PASS_THROUGH,
         paths.broker_run: 0o755,
@@ -43,13 +44,6 @@ def prepare(paths: Paths) -> None:
                 f"cannot make folder {folder}: {error.strerror};"
                 " run labd as root, or give a --root that can be written"
             ) from error
-    closed = closed_ancestor(paths.state)
-    if closed is not None:
-        raise ConfigError(
-            f"machines run as users of their own and cannot pass through {closed}:"
-            f" chmod o+x {closed}, or give another --root such as /var/tmp/labd",
-            folder=str(closed),
-        )
 
 
 def closed_ancestor(path: Path) -> Path | None:

@@ -73,9 +73,19 @@ class Paths:
         return self.etc / "labd.toml"
 
     @property
-    def socket(self) -> Path:
-        """Where the daemon listens for its API."""
-        return self.run / "labd.sock"
+    def api_socket(self) -> Path:
+        """Where the daemon listens for people: the members of its group."""
+        return self.run / "api.sock"
+
+    @property
+    def plugin_socket(self) -> Path:
+        """Where the daemon listens for plugins, with a token."""
+        return self.run / "plugin.sock"
+
+    @property
+    def broker_password(self) -> Path:
+        """Password of the broker's user `reader`, for people."""
+        return self.run / "broker-reader"
 
     @property
     def lock(self) -> Path:

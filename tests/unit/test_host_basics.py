@@ -65,19 +65,19 @@ def test_the_limit_of_socket_paths_is_the_kernels(root: Path) -> None:
         check_socket_path(too_long)
 
 
-def test_folders_are_made_for_others_to_pass_and_twice_is_once(root: Path) -> None:
+def test_folders_have_their_modes_and_twice_is_once(root: Path) -> None:
     paths = Paths.below(root / "lab")
     for _ in range(2):
         prepare(paths)
-        assert stat.S_IMODE(paths.nodes.stat().st_mode) == 0o711
+        assert stat.S_IMODE(paths.nodes.stat().st_mode) == 0o700
+        assert stat.S_IMODE(paths.plugins.stat().st_mode) == 0o711
         assert stat.S_IMODE(paths.run.stat().st_mode) == 0o755
 
 
-def test_a_root_that_machines_cannot_reach_is_refused(root: Path) -> None:
+def test_a_folder_on_the_way_that_others_cannot_pass(root: Path) -> None:
     closed = root / "closed"
     closed.mkdir(mode=0o700)
-    with pytest.raises(ConfigError, match=f"cannot pass through {closed}: chmod o\\+x {closed}"):
-        prepare(Paths.below(closed / "lab"))
+    prepare(Paths.below(closed / "lab"))
     assert closed_ancestor(closed / "lab" / "lib") == closed
     assert closed_ancestor(root / "not" / "there") is None
 
