@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 _PORTS = range(20_000, 32_000)  # below the kernel's ephemeral ports, which outgoing calls take
 _PORT_TRIES = 20
+_SOCKET_PATH = 107  # bytes (unix(7))
 _READY = 5.0  # seconds until it must accept connections; it takes 0.02
 _RELOAD = 3.0  # seconds until it must know new users; it takes 0.1
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
@@ -107,10 +108,17 @@ class ManagedBroker:
         """End what a crashed daemon left, start mosquitto, and return when it lets labd in.
 
         Raises:
-            ConfigError: There is no such system user, or the configured port is taken.
+            ConfigError: There is no such system user, the configured port is taken, or the path of
+                the socket is too long.
             CommandFailed: It is not installed, or does not start; with its last words. No process
                 is left.
         """
+        path = self.folder / "s" / "mqtt.sock"
+        if len(os.fsencode(path)) > _SOCKET_PATH:
+            raise ConfigError(
+                f"the path {path} is longer than the {_SOCKET_PATH} bytes that a unix socket may "
+                "have: choose a shorter --root"
+            )
         owner = self._owner()
         await asyncio.to_thread(self._make_folder, owner)
         await self._end_stale()
@@ -159,7 +167,7 @@ class ManagedBroker:
         """Let exactly these users in besides labd; return when the broker knows them.
 
         Connections of users that are no more, or have another password, are ended by mosquitto.
-        While it is down the files are written, and count at its next start.
+        While it is down this is remembered, and counts at its next start.
 
         Raises:
             InputError: A name or filter is not possible; nothing was changed.
@@ -170,12 +178,13 @@ class ManagedBroker:
             check_user(user)
         async with self._lock:
             self._users = users
+            child = self._child
+            if child is None or child.status is not None:
+                return
             self._probe = new_password()
             await asyncio.to_thread(self._write_accounts, self._owner())
-            child = self._child
-            if child is None or not child.send_signal(signal.SIGHUP):
-                return
-            await self._await_reload(child)
+            if child.send_signal(signal.SIGHUP):
+                await self._await_reload(child)
 
     async def _await_reload(self, child: Child) -> None:
         address = BrokerAddress(socket=self.address.socket, username=PROBE, password=self._probe)

@@ -115,8 +115,9 @@ class Connection(aiomqtt.Client):
     refused: str = ""
 
     async def __aenter__(self) -> Self:
-        # paho forgets to close a unix socket that finds nobody, at each try of a reconnect.
+        # paho forgets to close a socket that finds nobody or that TLS refuses, at each reconnect.
         vars(self._client)["_create_unix_socket_connection"] = self._open_unix
+        vars(self._client)["_ssl_wrap_socket"] = self._wrap_tls
         try:
             return await super().__aenter__()
         except BaseException:
@@ -145,6 +146,23 @@ class Connection(aiomqtt.Client):
             opened.close()
             raise
         return opened
+
+    def _wrap_tls(self, plain: socket.socket) -> ssl.SSLSocket:
+        """Do the TLS handshake; in a thread. The context checks the certificate and the name."""
+        context = self._client._ssl_context
+        if context is None or not context.check_hostname:
+            plain.close()
+            raise MqttError("TLS without a check of the broker's name is not done")
+        wrapped = context.wrap_socket(
+            plain, server_hostname=self._hostname, do_handshake_on_connect=False
+        )
+        try:
+            wrapped.settimeout(self._client.connect_timeout)
+            wrapped.do_handshake()
+        except BaseException:
+            wrapped.close()
+            raise
+        return wrapped
 
     async def deliver(
         self,
@@ -204,7 +222,7 @@ class Connection(aiomqtt.Client):
 
 def properties(kind: Literal["PUBLISH", "WILLMESSAGE"], content_type: str) -> Properties:
     """Return MQTT 5 properties with a content type."""
-    made = Properties(getattr(PacketTypes, kind))  # type: ignore[no-untyped-call]
+    made = Properties(getattr(PacketTypes, kind))
     made.ContentType = content_type
     return made
 
@@ -233,7 +251,7 @@ def connect(
     Raises:
         MqttError: On entering: nobody there, bad credentials, bad certificate.
     """
-    session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    session = Properties(PacketTypes.CONNECT)
     session.SessionExpiryInterval = session_expiry
     tls = None
     if address.tls:

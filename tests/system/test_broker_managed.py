@@ -184,6 +184,50 @@ async def test_a_system_user_that_is_not_there_is_told(folder: Path) -> None:
         await broker.start()
 
 
+async def test_a_path_that_is_too_long_for_a_socket_is_told(folder: Path) -> None:
+    broker = ManagedBroker(folder / ("x" * 90))
+    with pytest.raises(ConfigError, match="choose a shorter --root"):
+        await broker.start()
+    assert list(folder.iterdir()) == []
+
+
+async def test_users_that_were_set_before_the_start_are_let_in(folder: Path) -> None:
+    user = BrokerUser(name="one", password=new_password(), reads=("labd/v1/h/#",))
+    broker = ManagedBroker(folder / "broker")
+    await broker.set_users([user])
+    await broker.start()
+    try:
+        async with connect(plugin(broker, user), identifier="one"):
+            pass
+    finally:
+        await broker.stop()
+
+
+async def test_a_subscriber_that_does_not_read_slows_nobody(broker: ManagedBroker) -> None:
+    user = BrokerUser(name="sleepy", password=new_password(), reads=("labd/v1/h/#",))
+    await broker.set_users([user])
+    sleepy = await asyncio.create_subprocess_exec(
+        "mosquitto_sub", "-V", "5", "-p", str(broker.port), "-h", "127.0.0.1",
+        "-u", "sleepy", "-P", user.password, "-t", "labd/v1/h/#", "-q", "1",
+        stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        await asyncio.sleep(0.2)
+        sleepy.send_signal(signal.SIGSTOP)
+        async with (
+            subscriber(broker.address) as record,
+            connect(broker.address, identifier="labd-x") as connection,
+            asyncio.timeout(10),
+        ):
+            for seq in range(1500):
+                payload = b'{"seq": %d, "x": "%s"}' % (seq, b"x" * 4000)
+                await connection.deliver("labd/v1/h/events", payload)
+            await until(lambda: len(record.seqs) == 1500)
+    finally:
+        sleepy.kill()
+        await sleepy.wait()
+
+
 _DAEMON = """
 import asyncio, sys
 from pathlib import Path
