@@ -50,7 +50,9 @@ class Screen:
     def step(self, text: str) -> None:
         self._step += 1
         at = time.monotonic() - self._began
-        self.line(f"\n{self._bold}[{self._step}] {text}{self._off}  {self._dim}({at:.1f} s){self._off}")
+        self.line(
+            f"\n{self._bold}[{self._step}] {text}{self._off}  {self._dim}({at:.1f} s){self._off}"
+        )
 
     def command(self, text: str) -> None:
         self.line(f"{self._bold}    $ {text}{self._off}")
@@ -89,7 +91,9 @@ class Demo:
             for line in (done.stdout + done.stderr).splitlines():
                 self.screen.line(f"      {line}")
         if check and done.returncode != 0:
-            raise Failed(f"`lab {' '.join(args)}` ended with {done.returncode}: {done.stderr.strip()}")
+            raise Failed(
+                f"`lab {' '.join(args)}` ended with {done.returncode}: {done.stderr.strip()}"
+            )
         return done.stdout
 
     def ask(self, *args: str) -> Json:
@@ -234,7 +238,9 @@ def left_over(root: Path, host: str) -> list[str]:
                     found.append(f"process {entry.name}")
     spaces = Path("/run/netns")
     if spaces.is_dir():
-        found += [f"namespace {p.name}" for p in spaces.iterdir() if p.name.startswith(f"labd-{host}-")]
+        found += [
+            f"namespace {p.name}" for p in spaces.iterdir() if p.name.startswith(f"labd-{host}-")
+        ]
     for folder in (root / "lib/nodes", root / "run/n"):
         if folder.is_dir():
             found += [f"file {path}" for path in folder.iterdir()]
@@ -286,7 +292,9 @@ def show(demo: Demo, *, keep: bool) -> None:
 
     screen.step("Kill the daemon and start it again; no guest notices")
     before = demo.pids()
-    demo.console("client", "sh -c 'echo $$ > /tmp/mark; cat /tmp/mark; echo mark set'", "mark set\n")
+    demo.console(
+        "client", "sh -c 'echo $$ > /tmp/mark; cat /tmp/mark; echo mark set'", "mark set\n"
+    )
     assert demo.daemon is not None
     screen.command(f"kill -9 {demo.daemon.pid}   (labd)")
     demo.daemon.kill()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labd.model.errors import InputError
-from labd.model.guestconfig import guest_config
+from labd.model.guestconfig import first_addresses, guest_config
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.names import did_you_mean
 from labd.model.records import NodeRecord
@@ -188,7 +188,11 @@ def machine_of(
         nics=tuple(
             Nic(id=f"n{index}", mac=nic.mac, model=nic.model) for index, nic in enumerate(node.nics)
         ),
-        config=guest_config(lab, node).encode(),
+        config=guest_config(
+            node,
+            hosts=first_addresses(lab.nodes),
+            mtus={network.name: network.mtu for network in lab.networks},
+        ),
     )
 
 
@@ -228,10 +232,3 @@ def _drives(sized: Sized, folder: Path, files: Mapping[str, Path]) -> tuple[Disk
             )
         )
     return tuple(drives)
-
-
-def same_machine(old: MachineSpec | None, new: MachineSpec) -> bool:
-    """Tell whether a running machine already is what is wanted; identity does not count."""
-    if old is None:
-        return False
-    return old == replace(new, key=old.key, uuid=old.uuid, uid=old.uid, kvm=old.kvm)

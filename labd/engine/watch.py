@@ -88,13 +88,15 @@ class Watcher:
         ref = NodeRef(node.lab, node.name)
         match event.kind:
             case _K.PAUSED:
-                await self._paused(ref, node)
+                await self._paused(ref, node, event)
             case _K.RESUMED:
-                await self._running_again(ref, node, EventType.NODE_RESUMED, {NodeState.PAUSED})
+                await self._running_again(
+                    ref, node, event, EventType.NODE_RESUMED, NodeState.PAUSED
+                )
             case _K.RESPONSIVE:
-                await self._responsive(ref, node)
+                await self._responsive(ref, node, event)
             case _K.RESET:
-                await self._tell(EventType.NODE_RESET, ref, node, event)
+                await self._was_reset(ref, node, event)
             case _K.POWERED_OFF:
                 self._powered_off(ref, node, event)
             case _K.PANICKED:
@@ -102,7 +104,7 @@ class Watcher:
                     ref,
                     NodeState.PANICKED,
                     reason="the guest panicked",
-                    data=event.data,
+                    data=_facts(event),
                     unless=set(NodeState) - _LIVE - {NodeState.PAUSED},
                 )
             case _K.UNRESPONSIVE:
@@ -131,11 +133,20 @@ class Watcher:
                 lab=ref.lab,
                 node=ref.node,
                 operation=self._causes.pop(node.key, ""),
-                data={**event.data, "qemu_time": event.time},
+                data=_facts(event),
             )
         )
 
-    async def _paused(self, ref: NodeRef, node: NodeRecord) -> None:
+    async def _was_reset(self, ref: NodeRef, node: NodeRecord, event: GuestEvent) -> None:
+        await self._tell(EventType.NODE_RESET, ref, node, event)
+        if node.state is not NodeState.READY:
+            return
+        await self._journal.move(
+            ref, NodeState.RUNNING, reason="it was reset", unless=set(NodeState) - {NodeState.READY}
+        )
+        self.boots_again(ref)
+
+    async def _paused(self, ref: NodeRef, node: NodeRecord, event: GuestEvent) -> None:
         if node.state not in _LIVE:
             return
         if node.state is NodeState.READY:
@@ -144,13 +155,19 @@ class Watcher:
             ref,
             NodeState.PAUSED,
             operation=self._causes.pop(node.key, ""),
+            data=_facts(event),
             unless=set(NodeState) - _LIVE,
         )
 
     async def _running_again(
-        self, ref: NodeRef, node: NodeRecord, kind: EventType, origin: set[NodeState]
+        self,
+        ref: NodeRef,
+        node: NodeRecord,
+        event: GuestEvent,
+        kind: EventType,
+        origin: NodeState,
     ) -> None:
-        if node.state not in origin:
+        if node.state is not origin:
             return
         ready = node.key in self._was_ready
         self._was_ready.discard(node.key)
@@ -159,17 +176,18 @@ class Watcher:
             NodeState.READY if ready else NodeState.RUNNING,
             event=kind,
             operation=self._causes.pop(node.key, ""),
-            unless=set(NodeState) - origin,
+            data=_facts(event),
+            unless=set(NodeState) - {origin},
         )
         if not ready:
             self.boots_again(ref)
 
-    async def _responsive(self, ref: NodeRef, node: NodeRecord) -> None:
+    async def _responsive(self, ref: NodeRef, node: NodeRecord, event: GuestEvent) -> None:
         if node.state is not NodeState.UNRESPONSIVE:
             return
         if await self._hypervisor.query(node.key) is RunState.RUNNING:
             await self._running_again(
-                ref, node, EventType.NODE_RESPONSIVE, {NodeState.UNRESPONSIVE}
+                ref, node, event, EventType.NODE_RESPONSIVE, NodeState.UNRESPONSIVE
             )
         else:
             await self._journal.move(
@@ -194,7 +212,7 @@ class Watcher:
             ref,
             NodeState.STOPPED,
             reason="the guest powered off",
-            data={**event.data, "cause": "guest-poweroff"},
+            data={**_facts(event), "cause": "guest-poweroff"},
             unless={*_OWNED, NodeState.STOPPED},
             process=None,
         )
@@ -238,3 +256,8 @@ class Watcher:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+
+def _facts(event: GuestEvent) -> dict[str, object]:
+    """Return what an event of labd hands on of QEMU's: its data and its own timestamp."""
+    return {**event.data, "qemu_time": event.time}
