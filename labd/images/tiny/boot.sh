@@ -27,6 +27,10 @@ mount_all() {
 
 # The list is in order of dependencies; a module whose hardware is absent may refuse, and that is fine.
 load_modules() {
+    # Addresses are unique by construction, so they need not stay tentative for a second. Set before
+    # the cards are there, for they inherit it.
+    printf 0 >/proc/sys/net/ipv6/conf/default/accept_dad
+    printf 0 >/proc/sys/net/ipv6/conf/all/accept_dad
     while read -r module; do insmod "$module" 2>/dev/null; done </etc/labd/modules
 }
 
@@ -85,9 +89,6 @@ apply() { # one directive
 
 configure() {
     forwarding=
-    # Addresses are unique by construction, so they need not stay tentative for a second.
-    printf 0 >/proc/sys/net/ipv6/conf/default/accept_dad
-    printf 0 >/proc/sys/net/ipv6/conf/all/accept_dad
     rename_interfaces "$1"
     while read -r line; do
         case $line in

@@ -1,4 +1,4 @@
-"""Write an initramfs: the `newc` cpio format of the kernel's Documentation/driver-api/early-userspace.
+"""Write an initramfs: cpio's `newc` format (kernel: early-userspace/buffer-format.rst).
 
 It is written here and not by cpio(1), for device nodes and owners then need no privilege, and the
 same entries always give the same bytes.
