@@ -13,6 +13,7 @@ needs no right to traverse what is above.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import os
@@ -21,10 +22,11 @@ import random
 import secrets
 import signal
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import ParamSpec
 
 from labd.events.accounts import (
     CONFIG,
@@ -39,7 +41,7 @@ from labd.events.accounts import (
 from labd.events.mqtt import BrokerAddress, reachable
 from labd.host import identity
 from labd.host.spawn import PIPE, Child, Jail, spawn
-from labd.model.errors import CommandFailed, ConfigError, LabdError
+from labd.model.errors import CommandFailed, ConfigError, LabdError, StorageFailed
 from labd.model.process import ProcessId
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,25 @@ _RELOAD = 3.0  # seconds until it must know new users; it takes 0.1
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 _FIRST_DELAY, _LAST_DELAY = 0.05, 5.0  # seconds between two starts
 _STEADY = 10.0  # seconds of life after which the back-off begins anew
+
+
+_P = ParamSpec("_P")
+
+
+def _storage_errors(function: Callable[_P, None]) -> Callable[_P, None]:
+    """Make `StorageFailed` of what the file system refuses."""
+
+    @functools.wraps(function)
+    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except OSError as error:
+            raise StorageFailed(
+                f"the broker's files cannot be written: {error}; "
+                "look at the free space and the permissions"
+            ) from error
+
+    return guarded
 
 
 class _PortTaken(CommandFailed):
@@ -112,6 +133,7 @@ class ManagedBroker:
                 the socket is too long.
             CommandFailed: It is not installed, or does not start; with its last words. No process
                 is left.
+            StorageFailed: Its files cannot be written.
         """
         path = self.folder / "s" / "mqtt.sock"
         if len(os.fsencode(path)) > _SOCKET_PATH:
@@ -156,7 +178,7 @@ class ManagedBroker:
                 # Plugins know the port: it is never chosen anew.
                 await self._launch(self._owner())
             except LabdError as error:
-                log.warning("the broker does not start: %s", error)
+                log.warning("the broker does not start: %s; trying again", error)
 
     async def stop(self) -> None:
         """End it and remove its files (idempotent). Cancel `run` first."""
@@ -172,6 +194,7 @@ class ManagedBroker:
         Raises:
             InputError: A name or filter is not possible; nothing was changed.
             CommandFailed: It does not answer.
+            StorageFailed: Its files cannot be written; it goes on with the users that it has.
         """
         users = tuple(users)
         for user in users:
@@ -287,6 +310,7 @@ class ManagedBroker:
 
     # files; all of these run in a thread
 
+    @_storage_errors
     def _make_folder(self, owner: tuple[int, int] | None) -> None:
         self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         sockets = self.folder / "s"
@@ -295,6 +319,7 @@ class ManagedBroker:
             os.chown(self.folder, 0, owner[1])
             os.chown(sockets, *owner)
 
+    @_storage_errors
     def _write_config(self, owner: tuple[int, int] | None) -> None:
         (self.folder / "s" / "mqtt.sock").unlink(missing_ok=True)
         self._write("mosquitto.conf", CONFIG.format(port=self.port), owner)
@@ -312,6 +337,7 @@ class ManagedBroker:
     def _record(self, process: ProcessId) -> None:
         self._write("process.json", json.dumps(asdict(process)), None)
 
+    @_storage_errors
     def _write(self, name: str, text: str, owner: tuple[int, int] | None) -> None:
         """Replace a file whole; its mode is 0640 (root, group of mosquitto)."""
         path = self.folder / f"{name}.new"
@@ -324,6 +350,7 @@ class ManagedBroker:
             file.write(text)
         path.replace(self.folder / name)
 
+    @_storage_errors
     def _remove_files(self) -> None:
         for name in ("mosquitto.conf", "passwd", "acl", "process.json", "s/mqtt.sock"):
             (self.folder / name).unlink(missing_ok=True)

@@ -120,9 +120,11 @@ class Connection(aiomqtt.Client):
         vars(self._client)["_ssl_wrap_socket"] = self._wrap_tls
         try:
             return await super().__aenter__()
-        except BaseException:
+        except BaseException as error:
             # aiomqtt leaves the socket and its timer in the loop when no CONNACK comes.
             self._client._sock_close()
+            if isinstance(error, ValueError):  # a host name that IDNA cannot encode, and the like
+                raise MqttError(f"there is no such host: {error}") from error
             raise
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -96,6 +96,10 @@ class Publisher:
                 await self._session()
             except* (MqttError, LabdError) as group:
                 self._tell_problem(_first(group))
+            # When a member of a task group fails just as it is cancelled, only the failure is told.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError
             if loop.time() - started > _STEADY:
                 delay = _FIRST_DELAY
             # Jitter, so that many hosts do not come back to one broker at one time.

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from labd.events.broker import ManagedBroker
-from labd.events.mqtt import connect
+from labd.events.mqtt import BrokerAddress, connect
+from labd.events.publisher import Publisher
 from labd.inventory import SqliteInventory
 from labd.model.events import EventType, Happening
 from labd.model.records import LabRecord, NodeRecord, Wanted
@@ -366,3 +367,29 @@ async def test_a_failing_inventory_is_tried_again(broker: ManagedBroker, folder:
         await inventory.close()
         await until(lambda: "is closed" in publisher.problem)
         assert not publisher.connected
+
+
+async def test_a_cancellation_as_the_broker_dies_ends_the_publisher(
+    broker: ManagedBroker, inventory: SqliteInventory
+) -> None:
+    publisher = Publisher(inventory, broker.address, await inventory.host_id())
+    for _ in range(5):
+        task = asyncio.create_task(publisher.run())
+        await until(lambda: publisher.connected)
+        await emit(inventory, 5)
+        pid = broker.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=3)
+        assert done
+        assert task.cancelled()
+        publisher.connected = False
+        await until(lambda pid=pid: broker.pid not in {None, pid})  # type: ignore[misc]
+
+
+async def test_a_host_that_is_none_is_a_problem_not_an_end(inventory: SqliteInventory) -> None:
+    nowhere = BrokerAddress(host="x" * 70 + ".invalid")
+    async with publishing(inventory, nowhere) as publisher:
+        await until(lambda: "no such host" in publisher.problem)
