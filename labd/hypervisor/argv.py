@@ -118,7 +118,7 @@ def _board(machine: MachineSpec) -> list[str]:
     words += ["memory-backend=ram", "usb=off", "dump-guest-core=off"]
     if _is_microvm(machine):
         # The 8254 and 8259 and the clock of a PC: kernels calibrate their timers by them.
-        words += ["acpi=on", "pit=on", "pic=on", "rtc=on", "isa-serial=on"]
+        words += ["acpi=on", "pit=on", "pic=on", "rtc=on", "ioapic2=on", "isa-serial=on"]
         if machine.firmware is Firmware.UEFI:
             raise InputError(
                 "machine microvm cannot start by firmware uefi: use q35, or firmware bios"
@@ -133,9 +133,15 @@ def _board(machine: MachineSpec) -> list[str]:
         *("-smp", f"cpus={machine.vcpus},sockets=1,cores={machine.vcpus},threads=1"),
         *("-m", f"size={devices.memory_size(machine.memory) >> 10}k"),
         *("-rtc", "base=utc"),
-        # virtio 1 instead of the draft before it, which SeaBIOS cannot start a microvm from.
-        *(("-global", "virtio-mmio.force-legacy=off") if _is_microvm(machine) else ()),
+        *(_microvm_firmware(machine) if _is_microvm(machine) else ()),
     ]
+
+
+def _microvm_firmware(machine: MachineSpec) -> list[str]:
+    # virtio 1 instead of the draft before it, from which SeaBIOS cannot start.
+    argv = ["-global", "virtio-mmio.force-legacy=off"]
+    # qboot, the default, is quicker but starts kernels only; SeaBIOS starts from disks.
+    return argv if machine.kernel is not None else [*argv, "-bios", str(devices.MICROVM_BIOS)]
 
 
 def _is_microvm(machine: MachineSpec) -> bool:

@@ -30,6 +30,8 @@ CODE_NODE: Final = "uefi-code"
 VARS_NODE: Final = "uefi-vars"
 UEFI_CODE: Final = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 UEFI_VARS: Final = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+# By path: what Debian has under this name in QEMU's own folder is qboot.
+MICROVM_BIOS: Final = Path("/usr/share/seabios/bios-microvm.bin")
 UEFI_VARS_COPY: Final = "uefi-vars.fd"  # in the machine's own folder
 
 AGENT_PORT: Final = "org.qemu.guest_agent.0"
@@ -37,7 +39,7 @@ AGENT_ID: Final = "agent0"
 _MIB = 1 << 20
 _FIRST_NIC, _FIRST_DISK, _LAST_DISK = 0x08, 0x10, 0x1E
 _IDE_PORTS = {Machine.PC: 4, Machine.Q35: 6}
-_MMIO_TRANSPORTS = 8  # of microvm, `VIRTIO_NUM_TRANSPORTS` in QEMU's hw/i386/microvm.h
+_MMIO_TRANSPORTS = 24  # of a microvm with ioapic2=on (QEMU, hw/i386/microvm.c)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

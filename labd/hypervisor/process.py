@@ -23,7 +23,7 @@ from labd.hypervisor.accel import KvmAccess
 from labd.hypervisor.argv import Descriptors
 from labd.model.errors import LaunchFailed
 from labd.model.machine import MachineSpec
-from labd.model.specs import Firmware
+from labd.model.specs import Firmware, Machine
 
 QMP_SOCKET: Final = "qmp.sock"
 PEOPLE_SOCKET: Final = "hmp.sock"
@@ -155,6 +155,7 @@ def open_inputs(machine: MachineSpec, taps: Mapping[str, int], stack: ExitStack)
     Raises:
         LaunchFailed: Something is missing, or is not what it should be.
     """
+    _check_firmware(machine)
     kernel, initrd = (
         None if path is None else open_readable(path, machine, stack)
         for path in (machine.kernel, machine.initrd)
@@ -255,6 +256,15 @@ def _open_file(path: Path, *, writable: bool) -> int:
         raise LaunchFailed(f"{path} is not a plain file of its own: destroy the lab and start anew")
     os.set_blocking(fd, True)
     return fd
+
+
+def _check_firmware(machine: MachineSpec) -> None:
+    disk_boot = machine.machine is Machine.MICROVM and machine.kernel is None
+    if disk_boot and not devices.MICROVM_BIOS.exists():
+        raise LaunchFailed(
+            f"a microvm starts from a disk by {devices.MICROVM_BIOS}, which is missing: "
+            "install it: apt-get install seabios; or use machine q35"
+        )
 
 
 def _copy_uefi_vars(machine: MachineSpec) -> None:

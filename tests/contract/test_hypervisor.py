@@ -1,0 +1,336 @@
+"""What the engine may rely on, on the fake and on real QEMU alike."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from labd.engine.ports import Hypervisor
+from labd.hypervisor import QemuHypervisor, VmTimes
+from labd.model.errors import Conflict, LaunchFailed, NodeGone, NodeUnresponsive
+from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, RunState
+from labd.model.process import ProcessId
+from labd.model.specs import Accel
+from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
+from tests.guests import UP, machine_spec
+
+_K = GuestEventKind
+
+
+@dataclass
+class Rig:
+    root: Path
+    make: Callable[[], Hypervisor]
+    freeze: Callable[[str, ProcessId], None]
+    thaw: Callable[[str, ProcessId], None]
+    hv: Hypervisor
+    events: list[GuestEvent] = field(default_factory=list)
+
+    def new_daemon(self) -> None:
+        self.hv = self.make()
+        self.hv.listen(self.events.append)
+
+    def machine(self, key: str = "k1") -> MachineSpec:
+        return machine_spec(self.root, key)
+
+    async def up(self, key: str = "k1") -> tuple[MachineSpec, ProcessId]:
+        machine = self.machine(key)
+        process = await self.hv.launch(machine, {})
+        await self.hv.resume(key)
+        await asyncio.wait_for(self.hv.wait_console(key, UP), 20)
+        return machine, process
+
+    async def type(self, key: str, text: str) -> None:
+        async with self.hv.console(key) as console:
+            await console.write(text.encode())
+
+    async def event(self, kind: GuestEventKind, key: str = "k1", seconds: float = 10) -> GuestEvent:
+        async with asyncio.timeout(seconds):
+            while True:
+                for event in self.events:
+                    if event.kind is kind and event.key == key:
+                        self.events.remove(event)
+                        return event
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture(params=["fake", "qemu"])
+async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    root = Path(tempfile.mkdtemp(prefix="labd-hv-"))
+    if request.param == "fake":
+        host = FakeHost()
+        rig = Rig(
+            root=root,
+            make=lambda: FakeHypervisor(host),
+            freeze=lambda key, _: host.hang(key),
+            thaw=lambda key, _: host.recover(key),
+            hv=FakeHypervisor(host),
+        )
+    else:
+        root_id = root.name[-8:].replace("_", "-").lower()
+        times = VmTimes(deadline=1.0, heartbeat=0.5)
+        rig = Rig(
+            root=root,
+            make=lambda: QemuHypervisor(root_id, root, times),
+            freeze=lambda _, process: os.kill(process.pid, signal.SIGSTOP),
+            thaw=lambda _, process: os.kill(process.pid, signal.SIGCONT),
+            hv=QemuHypervisor(root_id, root, times),
+        )
+    rig.hv.listen(rig.events.append)
+    try:
+        yield rig
+    finally:
+        for found in await rig.hv.scan():
+            await rig.hv.kill(found.key)
+            await rig.hv.kill_process(found.process)
+        left = await rig.hv.scan()
+        await rig.hv.close()
+        shutil.rmtree(root)
+        assert not left
+
+
+async def test_launch_holds_still_and_resume_lets_go(rig: Rig) -> None:
+    machine = rig.machine()
+    process = await rig.hv.launch(machine, {})
+    assert await rig.hv.query("k1") is RunState.PRELAUNCH
+    assert not rig.events
+    await rig.hv.resume("k1")
+    assert await rig.hv.query("k1") is RunState.RUNNING
+    assert (await rig.event(_K.RESUMED)).key == "k1"
+    assert UP in await asyncio.wait_for(rig.hv.wait_console("k1", f"^{UP}$"), 20)
+    # also what was said before somebody waited
+    assert UP in await asyncio.wait_for(rig.hv.wait_console("k1", "guest: u."), 5)
+    [found] = await rig.hv.scan()
+    assert (found.key, found.uuid, found.process) == ("k1", machine.uuid, process)
+
+
+async def test_taps_are_closed_whatever_happens(rig: Rig) -> None:
+    for machine in (rig.machine(), replace(rig.machine("k2"), disks=_missing(rig))):
+        reader, writer = os.pipe()
+        with contextlib.suppress(LaunchFailed):
+            await rig.hv.launch(machine, {"unused": writer})
+            await rig.hv.kill(machine.key)  # QEMU holds its own copy
+        assert os.read(reader, 1) == b""  # end of file: nobody has the other end
+        os.close(reader)
+
+
+async def test_a_failed_launch_leaves_nothing_and_tells_nothing(rig: Rig) -> None:
+    machine = replace(rig.machine(), disks=_missing(rig))
+    with pytest.raises(LaunchFailed, match="cannot open"):
+        await rig.hv.launch(machine, {})
+    assert not await rig.hv.scan()
+    assert not rig.events
+    assert not machine.run.exists()
+    with pytest.raises(NodeGone):
+        await rig.hv.query("k1")
+    await rig.up()  # and the key is free
+
+
+async def test_a_key_runs_once(rig: Rig) -> None:
+    machine, _ = await rig.up()
+    with pytest.raises(LaunchFailed, match="runs already"):
+        await rig.hv.launch(machine, {})
+    assert await rig.hv.query("k1") is RunState.RUNNING
+
+
+async def test_unknown_machines_are_gone(rig: Rig) -> None:
+    hv = rig.hv
+    for call in (hv.resume, hv.pause, hv.reset, hv.power_down, hv.query, hv.agent_ping):
+        with pytest.raises(NodeGone):
+            await call("nope")
+    with pytest.raises(NodeGone):
+        await hv.wait_console("nope", "x")
+    with pytest.raises(NodeGone):
+        async with hv.console("nope"):
+            pass
+    await hv.kill("nope")
+
+
+async def test_pause_and_resume(rig: Rig) -> None:
+    await rig.up()
+    await rig.event(_K.RESUMED)
+    for _ in range(2):  # idempotent
+        await rig.hv.pause("k1")
+    assert await rig.hv.query("k1") is RunState.PAUSED
+    await rig.event(_K.PAUSED)
+    await rig.hv.resume("k1")
+    await rig.hv.resume("k1")
+    assert await rig.hv.query("k1") is RunState.RUNNING
+    await rig.event(_K.RESUMED)
+    assert not [event for event in rig.events if event.kind is _K.PAUSED]
+
+
+async def test_the_guest_powers_off_and_is_held(rig: Rig) -> None:
+    await rig.up()
+    await rig.type("k1", "p")
+    event = await rig.event(_K.POWERED_OFF)
+    assert event.data["reason"] == "guest-shutdown"
+    assert event.data["guest"] is True
+    await rig.event(_K.PAUSED)
+    assert await rig.hv.query("k1") is RunState.SHUTDOWN
+    with pytest.raises(Conflict, match="reset"):
+        await rig.hv.resume("k1")
+    await rig.hv.reset("k1")
+    await rig.hv.resume("k1")
+    assert await rig.hv.query("k1") is RunState.RUNNING
+
+
+async def test_a_panic_is_held_and_reset_helps(rig: Rig) -> None:
+    await rig.up()
+    await rig.type("k1", "k")
+    await rig.event(_K.PANICKED)
+    await rig.event(_K.PAUSED)
+    assert await rig.hv.query("k1") is RunState.PANICKED
+    await rig.hv.reset("k1")
+    await rig.event(_K.RESET)
+    await rig.hv.resume("k1")
+    assert await rig.hv.query("k1") is RunState.RUNNING
+
+
+async def test_the_guest_resets_itself(rig: Rig) -> None:
+    await rig.up()
+    await rig.type("k1", "r")
+    event = await rig.event(_K.RESET)
+    assert event.data == {"guest": True, "reason": "guest-reset"}
+    assert await rig.hv.query("k1") is RunState.RUNNING
+
+
+async def test_kill_ends_everything_and_may_be_repeated(rig: Rig) -> None:
+    machine, _ = await rig.up()
+    waiting = asyncio.ensure_future(rig.hv.wait_console("k1", "never said"))
+    await asyncio.sleep(0.05)
+    async with rig.hv.console("k1") as console:
+        await console.read()
+        await rig.hv.kill("k1")
+        await rig.hv.kill("k1")
+        assert await asyncio.wait_for(console.read(), 5) == b""
+        with pytest.raises(NodeGone):
+            await console.write(b"x")
+    with pytest.raises(NodeGone):
+        await asyncio.wait_for(waiting, 5)
+    await rig.event(_K.EXITED)
+    assert not await rig.hv.scan()
+    with pytest.raises(NodeGone):
+        await rig.hv.query("k1")
+    await rig.hv.forget(machine)
+    await rig.hv.forget(machine)
+    assert not machine.run.exists()
+
+
+async def test_exited_is_the_last_event(rig: Rig) -> None:
+    await rig.up()
+    await rig.hv.pause("k1")
+    await rig.hv.kill("k1")
+    await asyncio.sleep(0.1)
+    assert rig.events[-1].kind is _K.EXITED
+    assert [event.kind for event in rig.events].count(_K.EXITED) == 1
+    assert not [event for event in rig.events if event.kind is _K.POWERED_OFF]
+
+
+async def test_viewers_share_the_line(rig: Rig) -> None:
+    await rig.up()
+    async with rig.hv.console("k1") as first, rig.hv.console("k1") as second:
+        for viewer in (first, second):
+            assert UP.encode() in await asyncio.wait_for(viewer.read(), 5)
+        await first.write(b"z")
+        for viewer in (first, second):
+            assert b"z" in await asyncio.wait_for(viewer.read(), 5)
+
+
+async def test_a_hung_qemu_is_told_once_recovers_and_can_be_killed(rig: Rig) -> None:
+    _, process = await rig.up()
+    await rig.up("k2")
+    rig.freeze("k1", process)
+    try:
+        for _ in range(2):
+            with pytest.raises(NodeUnresponsive):
+                await rig.hv.query("k1")
+        await rig.event(_K.UNRESPONSIVE)
+        assert await rig.hv.query("k2") is RunState.RUNNING
+    finally:
+        rig.thaw("k1", process)
+    await rig.event(_K.RESPONSIVE)
+    assert not [event for event in rig.events if event.kind is _K.UNRESPONSIVE]
+    assert await rig.hv.query("k1") is RunState.RUNNING
+    rig.freeze("k1", process)
+    await rig.hv.kill("k1")
+    await rig.event(_K.EXITED)
+
+
+async def test_another_daemon_adopts(rig: Rig) -> None:
+    machine, process = await rig.up()
+    await rig.hv.close()
+    rig.events.clear()
+    rig.new_daemon()
+    with pytest.raises(NodeGone):
+        await rig.hv.query("k1")
+    assert await rig.hv.adopt(machine, process) is RunState.RUNNING
+    assert await rig.hv.query("k1") is RunState.RUNNING
+    assert not rig.events
+    await rig.type("k1", "p")
+    await rig.event(_K.POWERED_OFF)
+    await rig.hv.close()
+    rig.new_daemon()
+    assert await rig.hv.adopt(machine, process) is RunState.SHUTDOWN
+    await rig.hv.kill("k1")
+    await rig.event(_K.EXITED)
+
+
+async def test_only_that_very_process_is_adopted(rig: Rig) -> None:
+    machine, process = await rig.up()
+    await rig.hv.close()
+    rig.new_daemon()
+    older = replace(process, start_time_ticks=process.start_time_ticks - 1)
+    other = replace(machine, uuid="6d0a3f9e-0000-4000-8000-00000000ffff")
+    for spec, identity in ((machine, older), (other, process)):
+        with pytest.raises(NodeGone):
+            await rig.hv.adopt(spec, identity)
+    assert await rig.hv.adopt(machine, process) is RunState.RUNNING
+
+
+async def test_a_hung_qemu_is_adopted_and_recovers(rig: Rig) -> None:
+    machine, process = await rig.up()
+    await rig.hv.close()
+    rig.freeze("k1", process)
+    rig.new_daemon()
+    try:
+        with pytest.raises(NodeUnresponsive):
+            await rig.hv.adopt(machine, process)
+        with pytest.raises(NodeUnresponsive):
+            await rig.hv.query("k1")
+    finally:
+        rig.thaw("k1", process)
+    await rig.event(_K.RESPONSIVE)
+    assert await rig.hv.query("k1") is RunState.RUNNING
+
+
+async def test_strays_are_found_and_ended(rig: Rig) -> None:
+    _, process = await rig.up()
+    await rig.hv.close()
+    rig.new_daemon()
+    [found] = await rig.hv.scan()
+    assert found.process == process
+    await rig.hv.kill_process(process)
+    await rig.hv.kill_process(process)
+    assert not await rig.hv.scan()
+
+
+async def test_accel_can_be_forced_to_tcg(rig: Rig) -> None:
+    choice = await rig.hv.accel(Accel.TCG)
+    assert (choice.kvm, choice.warning) == (False, "")
+    auto = await rig.hv.accel(Accel.AUTO)
+    assert auto.kvm or auto.warning
+
+
+def _missing(rig: Rig) -> tuple[Disk, ...]:
+    [disk] = rig.machine().disks
+    return (replace(disk, path=rig.root / "missing.img"),)

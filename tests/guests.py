@@ -1,0 +1,59 @@
+"""The smallest guest that does what tests ask for, and machines that run it.
+
+It writes `guest: up` to its serial line, then obeys the letters it gets there: `p` powers off, `r`
+resets, `k` reports a panic (pvpanic), `f` floods its output for ever; any other letter is echoed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from labd.model.machine import Disk, MachineSpec
+from labd.model.specs import BootDevice, DiskBus, ImageFormat, Machine
+
+# 16-bit code at 0x7c00; each line is one step of the loop, named after the letter it serves.
+_CODE = bytes.fromhex(
+    "31c08ed88ed0bc007cfcbe597cbaf803ac84c07403eeebf8"  # print the message
+    "fbbafd03eca8017503f4ebf4"  # wait for a letter, halted in between
+    "baf803ec3c70740f3c7274143c6b74183c66741ceeebdd"  # choose, or echo
+    "ba0406b80020efebd4"  # p: PM1a_CNT of PIIX4 and ICH9, as SeaBIOS places it
+    "baf90cb006eeebcc"  # r: reset control register
+    "ba0505b001eeebc4"  # k: pvpanic
+    "b078eeebfd"  # f
+)
+UP = "guest: up"
+# One sector would do for a PC; SeaBIOS reads more of it on AHCI.
+IMAGE = (_CODE + UP.encode() + b"\r\n\0").ljust(510, b"\0") + b"\x55\xaa" + bytes((1 << 20) - 512)
+
+
+def machine_spec(root: Path, key: str = "k1", **changes: Any) -> MachineSpec:
+    """Return a machine that starts `IMAGE`; `changes` are fields of MachineSpec."""
+    kind = changes.get("machine", Machine.Q35)
+    folder = root / "nodes" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    image = folder / "disk.img"
+    if not image.exists():
+        image.write_bytes(IMAGE)
+    disk = Disk(
+        id="disk0",
+        path=image,
+        format=ImageFormat.RAW,
+        bus=DiskBus.VIRTIO if kind is Machine.MICROVM else DiskBus.IDE,
+    )
+    number = sum(key.encode()) % 1000
+    fields: dict[str, Any] = {
+        "lab": "test",
+        "node": key,
+        "key": key,
+        "uuid": f"6d0a3f9e-0000-4000-8000-{number:012d}",
+        "uid": 2_000_000_000 + number,
+        "folder": folder,
+        "run": root / "n" / key,
+        "vcpus": 1,
+        "memory": 16 << 20,
+        "machine": kind,
+        "disks": (disk,),
+        "boot": (BootDevice.DISK,),
+    }
+    return MachineSpec(**(fields | changes))
