@@ -1,0 +1,91 @@
+"""Nodes: how they are, what they said, and their serial line."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, WebSocket
+from fastapi.responses import PlainTextResponse, Response
+from starlette.websockets import WebSocketDisconnect
+
+from labd.api import models, views
+from labd.api.access import EngineDep, ServicesDep
+from labd.engine.ports import Console
+from labd.model.errors import LabdError
+from labd.model.names import NodeRef
+
+router = APIRouter(prefix="/labs/{lab}/nodes/{node}", tags=["nodes"])
+
+# RFC 6455 7.4.1: going away; and internal error.
+_GONE, _FAILED = 1001, 1011
+_REASON_LIMIT = 120  # RFC 6455 5.5: a control frame holds 125 bytes, 2 of them the code
+
+
+@router.get("")
+async def get_node(lab: models.LabName, node: models.NodeName, engine: EngineDep) -> models.Node:
+    """Return one node."""
+    record = await engine.node(NodeRef(lab, node))
+    view = await engine.lab(lab)
+    return views.node(record, view.lab.spec)
+
+
+@router.get("/log", response_class=PlainTextResponse)
+async def get_node_log(lab: models.LabName, node: models.NodeName, engine: EngineDep) -> Response:
+    """Return what is kept of the serial output, at most 1 MiB, as the guest sent it."""
+    log = await engine.console_log(NodeRef(lab, node))
+    return Response(log, media_type="text/plain; charset=utf-8")
+
+
+@router.websocket("/console")
+async def attach_console(
+    socket: WebSocket, lab: models.LabName, node: models.NodeName, found: ServicesDep
+) -> None:
+    """Attach to the serial line: binary messages both ways; several viewers at once."""
+    ref = NodeRef(lab, node)
+    async with found.engine.console(ref) as console:
+        await socket.accept()
+        code, reason = await _converse(socket, console, found.closing, str(ref))
+        if code is not None:
+            await socket.close(code, reason.encode()[:_REASON_LIMIT].decode(errors="ignore"))
+
+
+async def _converse(
+    socket: WebSocket, console: Console, closing: asyncio.Event, ref: str
+) -> tuple[int | None, str]:
+    """Copy both ways until one side ends; return how to close (None: the viewer has left)."""
+    out = asyncio.create_task(_to_viewer(socket, console))
+    into = asyncio.create_task(_to_guest(socket, console))
+    stop = asyncio.create_task(closing.wait())
+    tasks = {out, into, stop}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(out, into, stop, return_exceptions=True)
+    if into.done() and results[1] is None:
+        return None, ""
+    for result in results:
+        if isinstance(result, LabdError):
+            return _FAILED, result.message
+        if isinstance(result, Exception):
+            raise result
+    return _GONE, "labd stops" if closing.is_set() else f"the machine of {ref} has ended"
+
+
+async def _to_viewer(socket: WebSocket, console: Console) -> None:
+    while data := await console.read():
+        try:
+            await socket.send_bytes(data)
+        except WebSocketDisconnect:
+            return
+
+
+async def _to_guest(socket: WebSocket, console: Console) -> None:
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        data = message.get("bytes") or (message.get("text") or "").encode()
+        if data:
+            await console.write(data)

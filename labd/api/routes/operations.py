@@ -1,0 +1,37 @@
+"""Operations: accepted requests and their outcome."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from labd.api import models, views
+from labd.api.access import ServicesDep
+from labd.api.waiting import until_closing
+
+router = APIRouter(prefix="/operations", tags=["operations"])
+
+
+@router.get("")
+async def list_operations(
+    found: ServicesDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> models.Operations:
+    """List operations, the newest first."""
+    items = await found.engine.operations(limit=limit)
+    return models.Operations(operations=[views.operation(item) for item in items])
+
+
+@router.get("/{id}")
+async def get_operation(
+    id: models.OperationId,
+    found: ServicesDep,
+    wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait for its end")] = 0.0,
+) -> models.Operation:
+    """Return an operation; with `wait`, as soon as it has ended."""
+    engine = found.engine
+    if wait > 0:
+        ended = await until_closing(engine.wait_operation(id, wait), found.closing)
+        if ended is not None:
+            return views.operation(ended)
+    return views.operation(await engine.operation(id))

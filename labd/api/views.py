@@ -1,0 +1,143 @@
+"""Values of the engine as they go over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from labd.api import models
+from labd.engine.facade import LabView, PluginView
+from labd.model.records import LabRecord, NodeRecord, OperationRecord
+from labd.model.specs import Image, LabSpec, NodeSpec, Profile
+
+
+def operation(record: OperationRecord) -> models.Operation:
+    """Show an operation."""
+    return models.Operation(
+        id=record.id,
+        kind=record.kind,
+        lab=record.lab,
+        state=record.state,
+        progress=dict(record.progress),
+        error=None if record.error is None else dict(record.error),
+        created=record.created,
+        finished=record.finished,
+    )
+
+
+def lab_brief(record: LabRecord, nodes: Sequence[NodeRecord]) -> models.LabBrief:
+    """Show a lab in a list."""
+    return models.LabBrief(
+        name=record.name,
+        key=record.key,
+        template=record.spec.template,
+        state=record.state,
+        wanted=record.wanted,
+        reason=record.reason,
+        created=record.created,
+        nodes=[
+            models.NodeBrief(name=n.name, state=n.state, reason=n.reason, since=n.since)
+            for n in nodes
+        ],
+    )
+
+
+def node(record: NodeRecord, lab: LabSpec | None) -> models.Node:
+    """Show a node; `lab` is the spec that it belongs to."""
+    spec = _spec_of(lab, record.name)
+    machine = record.machine
+    return models.Node(
+        lab=record.lab,
+        name=record.name,
+        state=record.state,
+        wanted=record.wanted,
+        reason=record.reason,
+        since=record.since,
+        key=record.key,
+        uuid=record.uuid,
+        uid=record.uid,
+        pid=record.process.pid if record.process else None,
+        starts=record.starts,
+        accel="" if machine is None else ("kvm" if machine.kvm else "tcg"),
+        vcpus=machine.vcpus if machine else None,
+        memory=machine.memory if machine else None,
+        addresses=[a for nic in spec.nics for a in nic.addresses] if spec else [],
+        spec=spec,
+    )
+
+
+def _spec_of(lab: LabSpec | None, name: str) -> NodeSpec | None:
+    if lab is None:
+        return None
+    return next((node for node in lab.nodes if node.name == name), None)
+
+
+def lab(view: LabView) -> models.Lab:
+    """Show a lab, whole."""
+    record = view.lab
+    return models.Lab(
+        name=record.name,
+        key=record.key,
+        template=record.spec.template,
+        state=record.state,
+        wanted=record.wanted,
+        reason=record.reason,
+        created=record.created,
+        nodes=[node(item, record.spec) for item in view.nodes],
+        networks=[
+            models.Network(
+                name=net.name,
+                bridge=net.bridge,
+                state=net.state,
+                subnet=net.subnet,
+                uplink=net.uplink,
+                members=list(net.members),
+            )
+            for net in view.networks
+        ],
+        operation=operation(view.operation) if view.operation else None,
+        spec=record.spec,
+    )
+
+
+def compiled(spec: LabSpec) -> models.Compiled:
+    """Show what a template says."""
+    return models.Compiled(
+        name=spec.template,
+        description=spec.description,
+        nodes=[item.name for item in spec.nodes],
+        networks=[item.name for item in spec.networks],
+        spec=spec,
+    )
+
+
+def image(value: Image) -> models.Image:
+    """Show an image."""
+    return models.Image.model_validate(asdict(value))
+
+
+def image_use(value: Image, users: Sequence[str]) -> models.ImageUse:
+    """Show an image and who needs it."""
+    return models.ImageUse.model_validate({**asdict(value), "used_by": list(users)})
+
+
+def profile(value: Profile) -> models.Profile:
+    """Show a profile."""
+    return models.Profile.model_validate(asdict(value))
+
+
+def plugin(view: PluginView) -> models.Plugin:
+    """Show a plugin."""
+    return models.Plugin(
+        name=view.name,
+        description=view.description,
+        version=view.version,
+        events=list(view.events),
+        scopes=list(view.scopes),
+        settings_schema=dict(view.settings_schema),
+        enabled=view.record is not None and view.record.enabled,
+        settings=dict(view.record.settings) if view.record else {},
+        state=view.state,
+        restarts=view.restarts,
+        problem=view.problem,
+    )
