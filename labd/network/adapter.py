@@ -1,0 +1,109 @@
+"""The network adapter: one namespace a lab (`engine.ports.Networks`)."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+
+from labd.model.errors import NetworkFailed
+from labd.model.network import LabNetworkPlan
+from labd.network import links, netns
+
+
+class LabNetworks:
+    """Namespaces, bridges and taps of one root.
+
+    Args:
+        root_id: Marks what is this root's; nothing without the mark is ever touched.
+    """
+
+    def __init__(self, root_id: str) -> None:
+        self._prefix = f"labd-{root_id}-"
+        self._mark = f"labd:{root_id}"
+
+    async def apply(self, plan: LabNetworkPlan) -> None:
+        """Make namespace and bridges as planned; see the port."""
+        async with AsyncExitStack() as undo:
+            if await netns.create(plan.namespace):
+                undo.push_async_callback(netns.remove, plan.namespace)
+                await netns.inside(plan.namespace, lambda: links.prepare_namespace(self._mark))
+            else:
+                await self._require_mark(plan.namespace)
+            await netns.inside(
+                plan.namespace, lambda: links.apply_bridges(plan.bridges, self._mark)
+            )
+            undo.pop_all()
+
+    async def _require_mark(self, namespace: str) -> None:
+        mark = await netns.inside(namespace, links.mark_of_namespace)
+        if mark == "":
+            # Made by a daemon that died before it could mark it, or by somebody else: only an
+            # empty one can be ours.
+            if await netns.inside(namespace, links.bridge_names):
+                raise NetworkFailed(
+                    f"namespace {namespace} was not made by labd; rename or delete it: "
+                    f"ip netns del {namespace}"
+                )
+            await netns.inside(namespace, lambda: links.prepare_namespace(self._mark))
+        elif mark != self._mark:
+            raise NetworkFailed(f"namespace {namespace} is marked {mark!r}, not {self._mark!r}")
+
+    async def open_taps(
+        self, plan: LabNetworkPlan, keys: Iterable[str]
+    ) -> dict[str, dict[str, int]]:
+        """Make the taps of some machines in one batch; see the port."""
+        wanted = set(keys)
+        ports = [port for port in plan.ports if port.key in wanted]
+        result: dict[str, dict[str, int]] = {key: {} for key in wanted}
+        if not ports:
+            return result
+        made: dict[tuple[str, str], int] = {}
+        try:
+            await netns.inside(plan.namespace, lambda: made.update(links.open_taps(ports)))
+        except BaseException:
+            for fd in made.values():
+                os.close(fd)
+            raise
+        for (key, nic), fd in made.items():
+            result[key][nic] = fd
+        return result
+
+    async def remove(self, namespace: str) -> None:
+        """Delete a namespace of this root; see the port."""
+        if not namespace.startswith(self._prefix):
+            raise NetworkFailed(f"namespace {namespace} is not of this root")
+        await netns.remove(namespace)
+
+    async def namespaces(self) -> Sequence[str]:
+        """Return the names of the namespaces of this root."""
+        return await asyncio.to_thread(netns.names, self._prefix)
+
+    async def bridges(self, namespace: str) -> Sequence[str]:
+        """Return the bridges inside a namespace; empty when it is not there."""
+        if not await asyncio.to_thread(netns.exists, namespace):
+            return []
+        return await netns.inside(namespace, links.bridge_names)
+
+    async def probe_tcp(self, namespace: str, address: str, port: int, timeout: float) -> bool:
+        """Tell whether a TCP connection from inside the namespace is accepted."""
+        is_v6 = ipaddress.ip_address(address).version == 6
+        family = socket.AF_INET6 if is_v6 else socket.AF_INET
+
+        def open_socket() -> socket.socket:
+            # A socket stays in the namespace in which it was made.
+            made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            made.setblocking(False)
+            return made
+
+        channel = await netns.inside(namespace, open_socket)
+        with channel:
+            try:
+                async with asyncio.timeout(timeout):
+                    await asyncio.get_running_loop().sock_connect(channel, (address, port))
+            except (OSError, TimeoutError):
+                return False
+        return True

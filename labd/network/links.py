@@ -1,0 +1,165 @@
+"""Bridges and taps by netlink: the only user of pyroute2. Everything here runs inside a namespace.
+
+A short `IPRoute` per batch: a long-lived socket keeps every message that it ever got.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pyroute2 import IPRoute, NetlinkError
+
+from labd.model.errors import NetworkFailed
+from labd.model.network import BridgePlan, PortPlan
+
+# linux/if_tun.h
+_TUNSETIFF = 0x400454CA
+_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+# A tap without a carrier loses nothing: it is up as soon as QEMU reads it.
+_FORWARD_DELAY = 0
+
+
+@contextmanager
+def _requests(what: str) -> Iterator[IPRoute]:
+    try:
+        with IPRoute() as route:
+            yield route
+    except NetlinkError as error:
+        name = errno.errorcode.get(error.code, str(error.code))
+        raise NetworkFailed(f"{what}: the kernel says {name}", errno=error.code) from error
+    except OSError as error:
+        raise NetworkFailed(f"{what}: {error.strerror}", errno=error.errno) from error
+
+
+def prepare_namespace(mark: str) -> None:
+    """Mark a fresh namespace as labd's, and keep its own side quiet.
+
+    IPv6 of the guests passes the bridges; labd's side neither configures itself nor speaks it.
+    """
+    for key in ("default", "all"):
+        path = Path(f"/proc/sys/net/ipv6/conf/{key}/disable_ipv6")
+        if path.exists():
+            path.write_text("1")
+    with _requests("marking the namespace") as route:
+        loopback = route.link_lookup(ifname="lo")[0]
+        route.link("set", index=loopback, ifalias=mark, state="up")
+
+
+def mark_of_namespace() -> str:
+    """Return the mark that `prepare_namespace` left, empty for none."""
+    with _requests("reading the namespace's mark") as route:
+        for link in route.link("get", ifname="lo"):
+            return str(link.get("ifalias") or "")
+    return ""
+
+
+def bridge_names() -> list[str]:
+    """Return the names of the bridges in this namespace."""
+    with _requests("listing bridges") as route:
+        return sorted(str(link.get("ifname")) for link in route.get_links(kind="bridge"))
+
+
+def apply_bridges(plans: Sequence[BridgePlan], mark: str) -> None:
+    """Make what is missing and remove what is not planned; the rest is set as planned.
+
+    Raises:
+        NetworkFailed: Bridges that this call made are removed again.
+    """
+    wanted = {plan.bridge: plan for plan in plans}
+    with _requests("making bridges") as route, ExitStack() as undo:
+        there = {str(link.get("ifname")): link["index"] for link in route.get_links(kind="bridge")}
+        for name in sorted(there.keys() - wanted.keys()):
+            route.link("del", index=there[name])
+        for name, plan in wanted.items():
+            if name not in there:
+                _make_bridge(route, plan, mark)
+                undo.callback(route.link, "del", ifname=name)
+            elif plan.mtu:
+                route.link("set", index=there[name], mtu=plan.mtu)
+        for name, plan in wanted.items():
+            if plan.address:
+                _set_address(route, name, plan.address)
+        undo.pop_all()
+
+
+def _make_bridge(route: IPRoute, plan: BridgePlan, mark: str) -> None:
+    route.link(
+        "add",
+        ifname=plan.bridge,
+        kind="bridge",
+        mtu=plan.mtu,
+        br_stp_state=0,
+        br_forward_delay=_FORWARD_DELAY,
+        br_mcast_snooping=0,
+    )
+    index = route.link_lookup(ifname=plan.bridge)[0]
+    route.link("set", index=index, ifalias=mark, state="up")
+
+
+def _set_address(route: IPRoute, name: str, address: str) -> None:
+    text, _, length = address.partition("/")
+    index = route.link_lookup(ifname=name)[0]
+    there = {
+        (str(entry.get("address")), int(entry["prefixlen"]))
+        for entry in route.get_addr(index=index)
+    }
+    if there == {(text, int(length))}:
+        return
+    route.flush_addr(index=index)
+    route.addr("add", index=index, address=text, prefixlen=int(length))
+
+
+def open_taps(plans: Sequence[PortPlan]) -> dict[tuple[str, str], int]:
+    """Make taps, put them in their bridges and return (machine key, NIC id) -> descriptor.
+
+    They are not persistent: a tap is gone with its last descriptor.
+
+    Raises:
+        NetworkFailed: No tap is left.
+    """
+    with ExitStack() as undo:
+        found = {}
+        for plan in plans:
+            fd = _open_tap(plan.tap)
+            undo.callback(os.close, fd)
+            found[plan.key, plan.nic] = fd
+        if plans:
+            with _requests("putting taps in bridges") as route:
+                indexes = {str(link.get("ifname")): link["index"] for link in route.get_links()}
+                for plan in plans:
+                    if plan.bridge not in indexes:
+                        raise NetworkFailed(f"tap {plan.tap}: there is no bridge {plan.bridge}")
+                    route.link(
+                        "set",
+                        index=indexes[plan.tap],
+                        master=indexes[plan.bridge],
+                        mtu=plan.mtu,
+                        state="up",
+                    )
+        undo.pop_all()
+    return found
+
+
+def _open_tap(name: str) -> int:
+    try:
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise NetworkFailed(
+            f"cannot open /dev/net/tun: {error.strerror}; `lab doctor` tells how to mend it",
+            errno=error.errno,
+        ) from error
+    try:
+        flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    except OSError as error:
+        os.close(fd)
+        raise NetworkFailed(
+            f"cannot make tap {name}: {error.strerror}", errno=error.errno
+        ) from error
+    return fd

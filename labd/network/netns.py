@@ -1,0 +1,144 @@
+"""Network namespaces: made, entered and removed without a child process.
+
+A namespace is a property of a thread (namespaces(7)). Work inside one is done by a thread of its
+own, which never comes back: nothing has to be restored, and the event loop's thread never moves.
+`/proc/sys/net` follows the calling thread too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from labd.model.errors import NetworkFailed
+
+FOLDER = Path("/run/netns")
+_CLONE_NEWNET = 0x40000000  # sched.h
+_MS_BIND, _MNT_DETACH = 4096, 2  # sys/mount.h
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+T = TypeVar("T")
+
+
+def _call(what: str, result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise NetworkFailed(f"{what} failed: {os.strerror(number)}", errno=number)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run `work` in a thread that is used for nothing else."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, problem = None, None
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - handed to the one who waits
+            problem = error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, result, problem)
+
+    threading.Thread(target=run, name="netns", daemon=True).start()
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        # The thread cannot be stopped half way: whoever undoes its work must find it ended.
+        await asyncio.wait({done})
+        raise
+
+
+async def inside(name: str, work: Callable[[], T]) -> T:
+    """Run `work` inside a namespace.
+
+    Raises:
+        NetworkFailed: There is no such namespace, or it cannot be entered.
+    """
+
+    def enter() -> T:
+        try:
+            fd = os.open(FOLDER / name, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise NetworkFailed(f"cannot open namespace {name}: {error.strerror}") from error
+        try:
+            _call(f"entering namespace {name}", _LIBC.setns(fd, _CLONE_NEWNET))
+        finally:
+            os.close(fd)
+        return work()
+
+    return await in_thread(enter)
+
+
+async def create(name: str) -> bool:
+    """Make a namespace (idempotent); tell whether it was made by this call.
+
+    Raises:
+        NetworkFailed: It cannot be made; nothing is left.
+    """
+
+    def make() -> bool:
+        FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path = FOLDER / name
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0))
+        except FileExistsError:
+            if os.path.ismount(path):
+                return False
+            # Left by a daemon that died between the file and the mount.
+        try:
+            _call("making a network namespace", _LIBC.unshare(_CLONE_NEWNET))
+            source = b"/proc/thread-self/ns/net"
+            _call(
+                f"mounting namespace {name}",
+                _LIBC.mount(source, os.fsencode(path), b"none", _MS_BIND, None),
+            )
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return True
+
+    return await in_thread(make)
+
+
+async def remove(name: str) -> None:
+    """Take a namespace's name away; with its last user it is gone, and all that is in it.
+
+    Raises:
+        NetworkFailed: The kernel refuses.
+    """
+
+    def take() -> None:
+        path = FOLDER / name
+        while os.path.ismount(path):
+            _call(f"unmounting namespace {name}", _LIBC.umount2(os.fsencode(path), _MNT_DETACH))
+        path.unlink(missing_ok=True)
+
+    await asyncio.to_thread(take)
+
+
+def names(prefix: str) -> list[str]:
+    """Return the names of the namespaces that begin with `prefix`."""
+    try:
+        return sorted(name for name in os.listdir(FOLDER) if name.startswith(prefix))
+    except FileNotFoundError:
+        return []
+
+
+def exists(name: str) -> bool:
+    """Tell whether there is a namespace of that name."""
+    return os.path.ismount(FOLDER / name)

@@ -1,0 +1,108 @@
+"""From a lab's spec to its bridges and taps. Pure.
+
+Interface names follow from names and keys alone, so that an edit of a template renames nothing that
+stays. All of them lie in the lab's own namespace, where no other lab has a say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Mapping
+
+from labd.model.errors import InputError
+from labd.model.network import BridgePlan, LabNetworkPlan, PortPlan
+from labd.model.specs import LabSpec, NetworkSpec
+
+_IFNAMSIZ = 15  # characters, linux/if.h less the final zero
+
+
+def namespace_name(root_id: str, lab_key: str) -> str:
+    """Return the name of a lab's namespace under `/run/netns`."""
+    return f"labd-{root_id}-{lab_key}"
+
+
+def bridge_name(network: str) -> str:
+    """Return the interface name of a network's bridge: its own name where that is short enough."""
+    plain = f"br-{network}"
+    if len(plain) <= _IFNAMSIZ:
+        return plain
+    return f"br-{network[:5]}-{hashlib.sha256(network.encode()).hexdigest()[:6]}"
+
+
+def plan(spec: LabSpec, lab_key: str, root_id: str, node_keys: Mapping[str, str]) -> LabNetworkPlan:
+    """Return the network plan of a lab.
+
+    Args:
+        spec: What the lab shall be.
+        lab_key: Names the namespace.
+        root_id: Names the namespace.
+        node_keys: Node name -> machine key; nodes without one get no ports.
+
+    Raises:
+        InputError: An uplink is asked for that this version does not have.
+    """
+    used = _addresses(spec)
+    bridges = []
+    for network in spec.networks:
+        if network.uplink != "none":
+            raise InputError(
+                f"network {network.name}: uplink {network.uplink} is not available in this "
+                "version; write uplink: none"
+            )
+        bridges.append(
+            BridgePlan(
+                network=network.name,
+                bridge=bridge_name(network.name),
+                mtu=network.mtu,
+                address=own_address(network, used.get(network.name, set())),
+            )
+        )
+    mtus = {network.name: network.mtu for network in spec.networks}
+    ports = [
+        PortPlan(
+            key=node_keys[node.name],
+            nic=f"n{index}",
+            tap=f"t{node_keys[node.name]}{index}",
+            bridge=bridge_name(nic.network),
+            mtu=mtus[nic.network],
+        )
+        for node in spec.nodes
+        if node.name in node_keys
+        for index, nic in enumerate(node.nics)
+    ]
+    return LabNetworkPlan(
+        namespace=namespace_name(root_id, lab_key), bridges=tuple(bridges), ports=tuple(ports)
+    )
+
+
+def _addresses(spec: LabSpec) -> dict[str, set[str]]:
+    """Return network name -> the addresses (`a.b.c.d/len`) of the NICs in it."""
+    found: dict[str, set[str]] = {}
+    for node in spec.nodes:
+        for nic in node.nics:
+            found.setdefault(nic.network, set()).update(nic.addresses)
+            if nic.gateway:
+                found[nic.network].add(nic.gateway)
+    return found
+
+
+def own_address(network: NetworkSpec, used: set[str]) -> str:
+    """Return labd's own address in a network, from which it probes ports; empty when none is known.
+
+    It is the highest IPv4 host address of the subnet that no NIC has. A network without a subnet
+    of its own has that of the first IPv4 address in it.
+    """
+    taken = {ipaddress.ip_interface(address).ip for address in used}
+    texts = [network.subnet] if network.subnet else sorted(a for a in used if "/" in a)
+    for text in texts:
+        subnet = ipaddress.ip_interface(text).network
+        if isinstance(subnet, ipaddress.IPv6Network):
+            continue
+        # A /31 or /32 has no host to spare.
+        for value in range(int(subnet.broadcast_address) - 1, int(subnet.network_address), -1):
+            address = ipaddress.IPv4Address(value)
+            if address not in taken:
+                return f"{address}/{subnet.prefixlen}"
+        return ""
+    return ""
