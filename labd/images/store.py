@@ -1,0 +1,474 @@
+"""The image store: immutable files by digest, and the disks that are made on top of them.
+
+    <state>/images/<sha256 hex>/disk             or kernel and initrd; files 0444
+    <state>/images/.partial/<random>/            what is being received; swept at the next start
+    <cache>/downloads/                           unfinished downloads, to be resumed
+    <cache>/tiny/, <cache>/debs/                 see labd.images.tiny
+
+Names and rows are the inventory's; nothing here knows what an image is called by others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from labd.images import headers, tiny
+from labd.images.download import Download
+from labd.images.overlay import Fresh, fresh
+from labd.model.errors import ImageRefused, InputError, StorageFailed
+from labd.model.names import check_name, did_you_mean
+from labd.model.specs import Image, ImageFormat
+from labd.model.units import format_size
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
+_HEX = re.compile(r"[0-9a-f]{64}\Z")
+_RECIPES = ("tiny",)
+_PARTS = ("disk", "kernel", "initrd")
+_RESERVE = 64 << 20  # bytes that an import leaves free, for the inventory must go on writing
+
+
+class ImageStore:
+    """Implements the port `Images` of the engine (`labd.engine.ports`).
+
+    Args:
+        state: Root of what must be kept; the store lives in `images` below it.
+        cache: Root of what may be deleted at any time.
+        max_size: Bytes that one image may have on disk at most; None: as much as there is room.
+    """
+
+    def __init__(self, state: Path, cache: Path, *, max_size: int | None = None) -> None:
+        self._root = state / "images"
+        self._partial = self._root / ".partial"
+        self._cache = cache
+        self._max_size = max_size
+
+    async def receive(
+        self,
+        name: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        format: ImageFormat | None,
+        sha256: str = "",
+        source: str = "",
+        kernel_size: int | None = None,
+        cmdline: str = "",
+    ) -> Image:
+        """Take an upload into the store.
+
+        For `format=kernel`, the stream is the kernel (`kernel_size` bytes; None: all of it) and
+        then the initramfs.
+
+        Raises:
+            InputError: The name or the digest is not well formed.
+            ImageRefused: Unsafe, damaged, truncated, wrong digest. Nothing stays behind.
+            StorageFailed: No space. Nothing stays behind.
+        """
+        check_name(name, "image")
+        expected = parse_sha256(sha256)
+        async with contextlib.AsyncExitStack() as undo:
+            folder = await self._staging(undo)
+            digest, size = await self._save(chunks, folder / "disk")
+            return await asyncio.to_thread(
+                self._admit,
+                Image(
+                    name=name,
+                    format=format or ImageFormat.RAW,
+                    digest=digest,
+                    size=size,
+                    cmdline=cmdline,
+                    source=source,
+                    created=_now(),
+                ),
+                folder,
+                format,
+                expected,
+                kernel_size,
+            )
+
+    async def download(
+        self,
+        name: str,
+        url: str,
+        *,
+        format: ImageFormat | None,
+        sha256: str = "",
+        progress: Callable[[int, int | None], None],
+    ) -> Image:
+        """Take a URL (http, https) into the store, resuming what an earlier try left.
+
+        `progress` is called with bytes so far and bytes in all (None: not known).
+
+        Raises:
+            InputError: The name, the URL or the digest is not well formed.
+            ImageRefused, StorageFailed: As in `receive`; the partial file is removed.
+            DownloadFailed: The partial file is kept for the next try.
+        """
+        check_name(name, "image")
+        expected = parse_sha256(sha256)
+        transfer = Download(url, self._cache / "downloads", max_size=self._max_size)
+        path = await transfer.fetch(progress)
+        try:
+            return await self.receive(
+                name, _chunks(path), format=format, sha256=expected, source=transfer.shown
+            )
+        finally:
+            await asyncio.to_thread(transfer.discard)
+
+    async def build(self, recipe: str, name: str, progress: Callable[[str], None]) -> Image:
+        """Build a named recipe (`tiny`); the same inputs come from the cache at once.
+
+        Raises:
+            InputError: There is no such recipe.
+            CommandFailed: With the last words of the tool that failed.
+        """
+        if recipe not in _RECIPES:
+            raise InputError(
+                f"there is no image recipe {recipe[:64]!r}{did_you_mean(recipe, _RECIPES)}"
+            )
+        check_name(name, "image")
+        built = await tiny.build(self._cache, progress)
+        async with contextlib.AsyncExitStack() as undo:
+            folder = await self._staging(undo)
+            return await asyncio.to_thread(self._admit_built, name, built, folder)
+
+    async def discard(self, image: Image) -> None:
+        """Delete the files of a digest (idempotent)."""
+        await asyncio.to_thread(self._remove, self._folder(image))
+
+    def files(self, image: Image) -> Mapping[str, Path]:
+        """Return part name (`disk`, `kernel`, `initrd`) -> path."""
+        folder = self._folder(image)
+        return {part: folder / part for part in image.files if part in _PARTS}
+
+    async def make_overlay(self, image: Image, path: Path, size: int | None) -> None:
+        """Make a qcow2 overlay on the image's disk at `path` (0600), `size` bytes virtual.
+
+        `size` is rounded up to whole sectors of 512 bytes; None: the image's own.
+
+        Raises:
+            InputError: `size` is smaller than the image, or the image has no disk.
+            StorageFailed: No space, or `path` exists; nothing stays behind.
+        """
+        if image.format not in (ImageFormat.RAW, ImageFormat.QCOW2):
+            raise InputError(
+                f"image {image.name} is of format {image.format} and has no disk to write on; "
+                "choose a raw or qcow2 image"
+            )
+        wanted = _whole_sectors(image.virtual_size if size is None else size)
+        if wanted < image.virtual_size:
+            raise InputError(
+                f"a disk of {format_size(wanted)} is smaller than image {image.name} "
+                f"({format_size(image.virtual_size)}); choose at least that size"
+            )
+        base = str(self.files(image)["disk"].absolute())
+        await asyncio.to_thread(_write_fresh, path, fresh(wanted, base, str(image.format)))
+
+    async def make_blank(self, path: Path, size: int) -> None:
+        """Make an empty qcow2 disk of `size` bytes at `path` (0600).
+
+        Raises:
+            InputError: The size is not positive, or over 64 TiB.
+            StorageFailed: No space, or `path` exists; nothing stays behind.
+        """
+        await asyncio.to_thread(_write_fresh, path, fresh(_whole_sectors(size)))
+
+    async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
+        """Remove what interrupted imports left and every digest not in `keep`; tell what went."""
+        return await asyncio.to_thread(self._sweep, frozenset(keep))
+
+    def _folder(self, image: Image) -> Path:
+        found = _DIGEST.match(image.digest)
+        if found is None:
+            raise InputError(f"image {image.name} has no valid digest: {image.digest[:80]!r}")
+        return self._root / found[1]
+
+    async def _staging(self, undo: contextlib.AsyncExitStack) -> Path:
+        """Make a folder of its own for one import; it is gone at the end, whatever happens."""
+        folder = await asyncio.to_thread(self._make_staging)
+        undo.push_async_callback(asyncio.to_thread, shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    def _make_staging(self) -> Path:
+        with _as_storage_failed("make room for an image"):
+            self._partial.mkdir(parents=True, exist_ok=True, mode=0o755)
+            return Path(tempfile.mkdtemp(dir=self._partial))
+
+    async def _save(self, chunks: AsyncIterator[bytes], path: Path) -> tuple[str, int]:
+        """Write the stream with its holes left out; return digest and length."""
+        sink = _Sink(path, self._max_size)
+        try:
+            async for chunk in chunks:
+                await asyncio.to_thread(sink.write, chunk)
+            return await asyncio.to_thread(sink.finish)
+        finally:
+            sink.close()
+
+    def _admit(
+        self,
+        image: Image,
+        folder: Path,
+        declared: ImageFormat | None,
+        expected: str,
+        kernel_size: int | None,
+    ) -> Image:
+        """Check what was received into `folder`, and put it in its place."""
+        if expected and image.digest != f"sha256:{expected}":
+            raise ImageRefused(
+                f"the digest is {image.digest}, not sha256:{expected} as asked for; the file is "
+                "damaged or another one: check the source"
+            )
+        with _as_storage_failed(f"store image {image.name}"):
+            if declared is ImageFormat.KERNEL:
+                files = _split_kernel(folder, kernel_size)
+                facts = headers.Facts(format=ImageFormat.KERNEL, virtual_size=0)
+            else:
+                files = ("disk",)
+                facts = _inspect(folder / "disk", declared)
+            self._publish(folder, files, image.digest)
+        return Image(
+            name=image.name,
+            format=facts.format,
+            digest=image.digest,
+            size=image.size,
+            virtual_size=facts.virtual_size,
+            files=files,
+            cmdline=image.cmdline,
+            created=image.created,
+            source=image.source,
+        )
+
+    def _admit_built(self, name: str, built: tiny.Built, folder: Path) -> Image:
+        with _as_storage_failed(f"store image {name}"):
+            parts = {"kernel": built.kernel, "initrd": built.initrd}
+            digest = hashlib.sha256()
+            size = 0
+            for part, source in parts.items():
+                data = source.read_bytes()
+                digest.update(data)
+                size += len(data)
+                shutil.copyfile(source, folder / part)
+            text = f"sha256:{digest.hexdigest()}"
+            self._publish(folder, tuple(parts), text)
+        return Image(
+            name=name,
+            format=ImageFormat.KERNEL,
+            digest=text,
+            size=size,
+            files=tuple(parts),
+            cmdline=tiny.CMDLINE,
+            ready_pattern=tiny.READY_PATTERN,
+            agent=True,
+            created=_now(),
+            source="recipe tiny",
+        )
+
+    def _publish(self, folder: Path, files: Sequence[str], digest: str) -> None:
+        """Make the staged files durable and rename their folder to its digest."""
+        final = self._root / digest.removeprefix("sha256:")
+        if all((final / part).is_file() for part in files):
+            return
+        if final.exists():  # the same bytes, once taken as a disk and now as a kernel
+            raise ImageRefused(
+                f"the store has {digest} with other parts ({', '.join(os.listdir(final))}); "
+                "remove that image first"
+            )
+        staged = folder / "ready"
+        staged.mkdir(mode=0o755)
+        for part in files:
+            target = staged / part
+            (folder / part).rename(target)
+            target.chmod(0o444)
+            _sync(target)
+        staged.chmod(0o755)
+        _sync(staged)
+        staged.rename(final)
+        _sync(self._root)
+
+    def _remove(self, folder: Path) -> None:
+        with _as_storage_failed("delete an image"):
+            if not folder.exists():
+                return
+            # A rename first, so that nobody ever finds half an image under its digest.
+            self._partial.mkdir(parents=True, exist_ok=True)
+            doomed = Path(tempfile.mkdtemp(dir=self._partial))
+            folder.rename(doomed / "gone")
+            shutil.rmtree(doomed)
+
+    def _sweep(self, keep: frozenset[str]) -> list[str]:
+        gone: list[str] = []
+        with _as_storage_failed("sweep the image store"):
+            if not self._root.exists():
+                return gone
+            for entry in sorted(self._root.iterdir()):
+                if _HEX.match(entry.name) and f"sha256:{entry.name}" not in keep:
+                    self._remove(entry)
+                    gone.append(f"sha256:{entry.name}")
+            if self._partial.exists():
+                for entry in sorted(self._partial.iterdir()):
+                    shutil.rmtree(entry)
+                    gone.append(f"interrupted import {entry.name}")
+        return gone
+
+
+class _Sink:
+    """A file that is written once: hashed on the way, zero blocks become holes."""
+
+    _BLOCK = 64 << 10
+
+    def __init__(self, path: Path, limit: int | None) -> None:
+        self._file = path.open("wb")
+        self._path = path
+        self._limit = limit
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Append.
+
+        Raises:
+            ImageRefused: The file has become larger than allowed.
+            StorageFailed: There is no room.
+        """
+        self._size += len(chunk)
+        if self._limit is not None and self._size > self._limit:
+            raise ImageRefused(
+                f"the image has more than {format_size(self._limit)}, the limit of this host; "
+                "import a smaller one"
+            )
+        self._digest.update(chunk)
+        with _as_storage_failed("store an image"):
+            self._check_room(len(chunk))
+            view = memoryview(chunk)
+            for at in range(0, len(view), self._BLOCK):
+                block = view[at : at + self._BLOCK]
+                if any(block):
+                    self._file.write(block)
+                else:
+                    self._file.seek(len(block), os.SEEK_CUR)
+
+    def _check_room(self, more: int) -> None:
+        free = shutil.disk_usage(self._path.parent).free
+        if free - more < _RESERVE:
+            raise StorageFailed(
+                f"no room for the image: {format_size(self._size)} have come, "
+                f"{format_size(free)} are free and {format_size(_RESERVE)} must stay so; "
+                "delete images or make room"
+            )
+
+    def finish(self) -> tuple[str, int]:
+        """Make the length right and return digest and length."""
+        with _as_storage_failed("store an image"):
+            self._file.truncate(self._size)
+            self._file.flush()
+        return f"sha256:{self._digest.hexdigest()}", self._size
+
+    def close(self) -> None:
+        """Close the file; an error of the last write was told before or does not matter now."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def parse_sha256(text: str) -> str:
+    """Return the 64 hex digits of a digest, with or without `sha256:` before it.
+
+    Raises:
+        InputError: It is not one.
+    """
+    plain = text.strip().lower().removeprefix("sha256:")
+    if plain and not _HEX.match(plain):
+        raise InputError(
+            f"{text[:80]!r} is no sha256 digest; give 64 hex digits as sha256sum prints them"
+        )
+    return plain
+
+
+def _inspect(path: Path, declared: ImageFormat | None) -> headers.Facts:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(headers.HEAD_SIZE)
+        file.seek(max(0, size - headers.SECTOR))
+        tail = file.read(headers.SECTOR)
+    return headers.inspect(head, size, declared, tail=tail)
+
+
+def _split_kernel(folder: Path, kernel_size: int | None) -> tuple[str, ...]:
+    """Cut the received stream into `kernel` and, when there is more, `initrd`."""
+    whole = folder / "disk"
+    size = whole.stat().st_size
+    cut = size if kernel_size is None else kernel_size
+    if not 0 < cut <= size:
+        raise ImageRefused(
+            f"the kernel was said to have {cut} bytes, and {size} came in all; send it again"
+        )
+    initrd = folder / "initrd"
+    if cut < size:
+        with whole.open("rb") as source, initrd.open("wb") as target:
+            source.seek(cut)
+            shutil.copyfileobj(source, target, 1 << 20)
+        os.truncate(whole, cut)
+    kernel = folder / "kernel"
+    whole.rename(kernel)
+    with kernel.open("rb") as file:
+        headers.check_kernel(file.read(headers.HEAD_SIZE), cut)
+    if cut == size:
+        return ("kernel",)
+    with initrd.open("rb") as file:
+        headers.check_initrd(file.read(512), size - cut)
+    return ("kernel", "initrd")
+
+
+def _write_fresh(path: Path, content: Fresh) -> None:
+    with _as_storage_failed(f"make disk {path.name}"):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content.head)
+                file.truncate(content.length)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        while chunk := await asyncio.to_thread(file.read, 1 << 20):
+            yield chunk
+    finally:
+        file.close()
+
+
+@contextlib.contextmanager
+def _as_storage_failed(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(
+            f"cannot {what}: {error.strerror} ({error.filename}); make room, or check the folder's "
+            "permissions"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _whole_sectors(size: int) -> int:
+    return -(-size // headers.SECTOR) * headers.SECTOR
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
