@@ -286,7 +286,7 @@ class Converger:
         gone = [n for n in await self._world.inventory.nodes(name) if n.name not in kept]
         for node in gone:
             await self._runner.stop(NodeRef(name, node.name), operation.id)
-            await self._runner.erase(node)
+            await self._runner.erase(node, operation.id)
         if gone:
             async with self._world.inventory.transaction() as tx:
                 for node in gone:
@@ -342,8 +342,9 @@ class Converger:
         if lab is None:
             return
         nodes = await self._world.inventory.nodes(name)
-        await asyncio.gather(*(self._runner.erase(node) for node in nodes))
+        await asyncio.gather(*(self._runner.erase(node, operation.id) for node in nodes))
         await self._remove_networks(lab, operation)
+        nodes = await self._world.inventory.nodes(name)
         async with self._world.inventory.transaction() as tx:
             for node in nodes:
                 await tx.emit(_node_event(EventType.NODE_DESTROYED, node, operation))

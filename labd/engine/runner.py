@@ -161,9 +161,14 @@ class NodeRunner:
             return True
         return True
 
-    async def erase(self, node: NodeRecord) -> None:
+    async def erase(self, node: NodeRecord, operation: str) -> None:
         """End a node's process and remove every file of it (idempotent)."""
         self._readiness.forget(node.key)
+        if node.state in NODE_ALIVE:
+            # Said first, so that the end of its QEMU is no crash.
+            await self._journal.move(
+                NodeRef(node.lab, node.name), NodeState.STOPPING, operation=operation
+            )
         await self._world.hypervisor.kill(node.key)
         if node.machine is not None:
             await self._world.hypervisor.forget(node.machine)
