@@ -192,7 +192,7 @@ class GuestAgent:
         if text is None:
             return b""
         try:
-            return base64.b64decode(str(text))[:OUTPUT_LIMIT]
+            return base64.b64decode(str(text), validate=True)[:OUTPUT_LIMIT]
         except (binascii.Error, ValueError) as error:
             raise self._nonsense("guest-exec-status") from error
 

@@ -175,6 +175,8 @@ def _boot(machine: MachineSpec, fds: Descriptors) -> list[str]:
     for option, fd in (("-kernel", fds.kernel), ("-initrd", fds.initrd)):
         if fd is not None:
             argv += [option, f"/proc/self/fd/{fd}"]
+    if not machine.cmdline.isprintable():
+        raise InputError(f"{machine.node}: the kernel command line has a control character in it")
     if fds.kernel is not None and machine.cmdline:
         argv += ["-append", machine.cmdline]
     if fds.config is not None:

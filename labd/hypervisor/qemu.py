@@ -208,7 +208,14 @@ class QemuHypervisor:
         undo: AsyncExitStack,
     ) -> None:
         machine = vm.spec
-        fds = await asyncio.to_thread(process.open_inputs, machine, taps, passed)
+        opening = asyncio.ensure_future(
+            asyncio.to_thread(process.open_inputs, machine, taps, passed)
+        )
+        try:
+            fds = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait([opening])  # a thread cannot be cancelled; `passed` closes its files
+            raise
         command = argv.build(machine, fds, self._root_id)
         # Connected before QEMU exists: no byte is missed, and its death shows as end of file.
         qmp = process.connect(machine.run / process.QMP_SOCKET)

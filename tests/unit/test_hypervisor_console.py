@@ -1,0 +1,199 @@
+"""The serial line's hub, over a socket pair whose other end plays QEMU."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from labd.hypervisor import console
+from labd.hypervisor.console import ConsoleHub, RotatingLog, clean_line
+from labd.model.errors import InputError, NodeGone
+
+
+@dataclass
+class Line:
+    hub: ConsoleHub
+    qemu: socket.socket
+    log: Path
+    lost: list[bool]
+
+    async def say(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.qemu, data)
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def line(tmp_path: Path) -> AsyncIterator[Line]:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    lost: list[bool] = []
+    log = tmp_path / "console.log"
+    log.write_text("of an earlier start: ready\n")
+    hub = ConsoleHub(log, "web/server", lambda: lost.append(True))
+    await hub.attach(ours, fresh=True)
+    try:
+        yield Line(hub, theirs, log, lost)
+    finally:
+        hub.end()
+        theirs.close()
+        await asyncio.sleep(0)
+
+
+async def test_lines_are_found_whole_or_as_prompt(line: Line) -> None:
+    waiting = asyncio.create_task(line.hub.wait("^ready$"))
+    prompt = asyncio.create_task(line.hub.wait("login: $"))
+    await asyncio.sleep(0.01)
+    await line.say(b"not rea")
+    await line.say(b"dy\r\nrea")
+    await line.say(b"dy\r\nserver login: ")
+    assert await asyncio.wait_for(waiting, 1) == "ready"
+    assert await asyncio.wait_for(prompt, 1) == "server login: "
+
+
+async def test_the_past_since_the_launch_counts(line: Line) -> None:
+    await line.say(b"one: ready\n" + b"x" * 10_000 + b"\ntwo: ready\n")
+    assert await asyncio.wait_for(line.hub.wait("ready"), 1) == "one: ready"
+
+
+async def test_colours_do_not_matter(line: Line) -> None:
+    await line.say(b"\x1b[0;32m  OK  \x1b[0m] Reached \x1b[1mtarget\x1b[0m\r\n")
+    assert "OK  ] Reached target" in await asyncio.wait_for(line.hub.wait("Reached target"), 1)
+
+
+async def test_a_bad_pattern_is_refused(line: Line) -> None:
+    with pytest.raises(InputError, match=r"console pattern '\(' is not a regular expression"):
+        await line.hub.wait("(")
+
+
+async def test_a_line_without_end_is_bounded(line: Line) -> None:
+    waiting = asyncio.create_task(line.hub.wait("needle"))
+    for _ in range(50):
+        await line.say(b"y" * 10_000)
+    await line.say(b"needle")
+    assert len(line.hub._line) <= console.LINE_LIMIT
+    assert not waiting.done()
+    await line.say(b"\nneedle\n")
+    assert await asyncio.wait_for(waiting, 1) == "needle"
+
+
+async def test_the_log_is_bounded(line: Line) -> None:
+    for number in range(30):
+        await line.say(b"%06d" % number + b"z" * 65_530)
+    sizes = [path.stat().st_size for path in line.log.parent.iterdir()]
+    assert len(sizes) == 2
+    assert max(sizes) <= console.LOG_LIMIT
+    assert b"000029" in line.log.read_bytes()
+
+
+async def test_a_flood_is_slowed_down(line: Line) -> None:
+    loop = asyncio.get_running_loop()
+    sent, end = 0, time.monotonic() + 0.6
+    while time.monotonic() < end:
+        try:
+            async with asyncio.timeout(0.1):
+                await loop.sock_sendall(line.qemu, b"f" * 65_536)
+                sent += 65_536
+        except TimeoutError:
+            break
+    # what the kernel's socket buffers hold comes on top
+    assert sent < console.RATE_LIMIT + (1 << 20)
+    await asyncio.wait_for(loop.sock_sendall(line.qemu, b"g" * 300_000), 5)  # it goes on
+
+
+async def test_a_slow_viewer_loses_the_oldest_and_harms_nobody(line: Line) -> None:
+    with line.hub.viewer() as slow, line.hub.viewer() as quick:
+        seen = b""
+        for number in range(20):
+            await line.say(b"%06d" % number + b"v" * 50_000)
+            seen += await quick.read()
+        assert len(seen) == 20 * 50_006
+        late = await slow.read()
+        assert len(late) <= console.VIEWER_LIMIT
+        assert b"000019" in late
+        assert b"000000" not in late
+
+
+async def test_a_new_viewer_reads_the_last_4_kib(line: Line) -> None:
+    await line.say(b"a" * 10_000 + b"end")
+    with line.hub.viewer() as viewer:
+        replay = await viewer.read()
+    assert len(replay) == console.REPLAY
+    assert replay.endswith(b"aend")
+
+
+async def test_typing_reaches_qemu(line: Line) -> None:
+    with line.hub.viewer() as viewer:
+        await viewer.write(b"ls\n")
+    assert await asyncio.get_running_loop().sock_recv(line.qemu, 10) == b"ls\n"
+
+
+async def test_a_guest_that_does_not_read_holds_the_writer_up(line: Line) -> None:
+    with line.hub.viewer() as viewer:
+
+        async def write() -> None:
+            for _ in range(200):
+                await viewer.write(b"t" * 10_000)
+
+        writing = asyncio.create_task(write())
+        await asyncio.sleep(0.1)
+        assert not writing.done()
+        line.hub.end()
+        with pytest.raises(NodeGone):
+            await asyncio.wait_for(writing, 1)
+
+
+async def test_the_end_reaches_everyone(line: Line) -> None:
+    waiting = asyncio.create_task(line.hub.wait("never"))
+    with line.hub.viewer() as viewer:
+        await line.say(b"last words")
+        line.qemu.close()
+        await line.hub.drain(1)
+        assert line.lost == [True]
+        line.hub.end()
+        assert await viewer.read() == b"last words"
+        assert await viewer.read() == b""
+    with pytest.raises(NodeGone):
+        await waiting
+    with pytest.raises(NodeGone):
+        await line.hub.wait("never")
+    assert line.log.read_bytes() == b"last words"
+
+
+async def test_a_later_daemon_appends(line: Line, tmp_path: Path) -> None:
+    await line.say(b"before\n")
+    ours, theirs = socket.socketpair()
+    hub = ConsoleHub(line.log, "web/server", lambda: None)
+    await hub.attach(ours, fresh=False)
+    with hub.viewer() as viewer:
+        assert await viewer.read() == b"before\n"
+    assert await hub.wait("before") == "before"
+    hub.end()
+    theirs.close()
+    await asyncio.sleep(0)
+
+
+def test_the_log_is_never_a_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "console.log").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic"):
+        RotatingLog(tmp_path / "console.log").open(fresh=False)
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"plain\r", "plain"),
+        (b"\x1b[2J\x1b[1;1Hboot", "boot"),
+        (b"\x1b]0;title\x07prompt$ ", "prompt$ "),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+    ],
+)
+def test_clean_line(raw: bytes, text: str) -> None:
+    assert clean_line(raw) == text
