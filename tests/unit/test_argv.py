@@ -207,8 +207,8 @@ def test_no_two_devices_share_a_place() -> None:
                 ),
             },
             (
-                "server has more than 4 IDE drives, CD-ROMs included, which machine pc cannot hold: "
-                "use bus virtio or scsi"
+                "server has more than 4 IDE drives, CD-ROMs included, which machine pc cannot "
+                "hold: use bus virtio or scsi"
             ),
         ),
         (
