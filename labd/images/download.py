@@ -170,17 +170,15 @@ class Download:
 
     def _open(self) -> _Response:
         """Ask for the rest of the file, or for all of it; errors become DownloadFailed."""
-        request = urllib.request.Request(self._url, headers={"User-Agent": "labd"})
-        request.add_header("Accept-Encoding", "identity")
+        headers = {"User-Agent": "labd", "Accept-Encoding": "identity"}
+        request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 - check_url saw it
         have, validator = self._state()
         if have and validator:
             request.add_header("Range", f"bytes={have}-")
             request.add_header("If-Range", validator)
         opener = urllib.request.build_opener(_Redirects, urllib.request.ProxyHandler())
         try:
-            response: _Response = opener.open(  # noqa: S310 - check_url has seen it
-                request, timeout=self._timeout
-            )
+            response: _Response = opener.open(request, timeout=self._timeout)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:

@@ -206,6 +206,10 @@ def _inspect_iso(head: bytes, size: int) -> Facts:
             "the image is declared iso but has no ISO 9660 volume (CD001 at byte 32769); "
             "leave the format out to have it found out"
         )
+    if len(head) < 32768 + 2048:
+        raise ImageRefused(
+            "the ISO is truncated: its volume descriptor is incomplete; send it again"
+        )
     # Volume space size and logical block size, both-endian, ECMA-119 8.4.8 and 8.4.10.
     (blocks,) = struct.unpack_from("<I", head, 32768 + 80)
     (block,) = struct.unpack_from("<H", head, 32768 + 128)
