@@ -306,7 +306,7 @@ def _qcow2_extensions(head: bytes, header: _Qcow2) -> frozenset[int]:
             return frozenset(found)
         found.add(kind)
         at += 8 + -(-length // 8) * 8
-    if at > end and end < len(head):
+    if at > end:
         raise ImageRefused(
             "the qcow2 header is damaged: an extension reaches beyond the header; "
             "check the file with qemu-img check"
