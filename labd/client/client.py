@@ -10,7 +10,7 @@ from labd.client.transport import TIMEOUT, Transport, default_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from typing import Any, BinaryIO, Self
 
     from labd.client import types
@@ -217,7 +217,7 @@ class Client:
 
     def follow(
         self, after: int | None = None, *, lab: str = "", type: str = ""
-    ) -> Iterator[types.Event]:
+    ) -> Generator[types.Event, None, None]:
         """Return events as they come, after `after` or from now on; it ends when labd stops."""
         return self.lines(self.transport.stream(self.follow_target(after, lab=lab, type=type)))
 
@@ -227,7 +227,7 @@ class Client:
         query = {"follow": "true", "after": after, "lab": lab, "type": type}
         return f"/v1/events{_query(query)}"
 
-    def lines(self, answer: Answer) -> Iterator[types.Event]:
+    def lines(self, answer: Answer) -> Generator[types.Event, None, None]:
         """Decode a stream of JSON Lines and close it at the end."""
         try:
             while line := answer.readline():

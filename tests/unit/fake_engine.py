@@ -310,7 +310,7 @@ class FakeEngine:
 
     async def console_log(self, ref: NodeRef) -> bytes:
         await self.node(ref)
-        return b"booting\r\nlabd: ready\r\n\xff"
+        return b"booting\r\nlabd: ready\r\n"
 
     # operations and events
 

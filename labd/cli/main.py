@@ -1,0 +1,157 @@
+"""`lab`: finds the verb that is asked for, imports it alone, turns errors into exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from labd.cli.session import (
+    BAD_INPUT,
+    INTERRUPTED,
+    NOT_FOUND,
+    Session,
+    json_option,
+    report,
+    status_of,
+)
+from labd.model.errors import LabdError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Verb -> module below labd.cli.verbs, and the line that `lab --help` shows without importing it.
+VERBS: Mapping[str, tuple[str, str]] = {
+    "validate": ("validate", "Check a lab template; every mistake with its place."),
+    "plan": ("up", "Show what `up` would do."),
+    "up": ("up", "Bring a lab up, or apply an edited template."),
+    "down": ("act", "Stop a lab and keep its disks."),
+    "destroy": ("act", "Remove a lab and everything of it."),
+    "start": ("act", "Start a lab or some of its nodes."),
+    "stop": ("act", "Ask nodes to power off, then power them off."),
+    "restart": ("act", "Stop and start."),
+    "pause": ("act", "Hold the CPUs of nodes still."),
+    "resume": ("act", "Let paused nodes run on."),
+    "reset": ("act", "Press the reset button of nodes."),
+    "ls": ("ls", "List labs."),
+    "status": ("status", "Show a lab, a node, or labd itself."),
+    "wait": ("wait", "Wait until a lab or node is in a state."),
+    "console": ("console", "Attach to the serial line of a node."),
+    "logs": ("logs", "Print what nodes said on their serial line."),
+    "events": ("events", "Print events, or follow them."),
+    "image": ("image", "Import, list, show, remove and build images."),
+    "profile": ("profile", "List, show, add and remove VM profiles."),
+    "template": ("template", "Shipped templates, their parameters, and the schema."),
+    "plugin": ("plugin", "List, enable, disable, watch and write plugins."),
+    "doctor": ("doctor", "Tell what this host can do, and what to mend."),
+    "version": ("version", "Print the versions of `lab` and labd."),
+    "completion": ("completion", "Print a completion script for bash, zsh or fish."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return all verbs, in the order in which people meet them."""
+        return list(VERBS)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        cmd_name: str,
+    ) -> click.Command | None:
+        """Import one verb."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"labd.cli.verbs.{VERBS[cmd_name][0]}")
+        command = getattr(module, cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; a near one is suggested for an unknown."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from labd.model.names import nearest
+
+            near = nearest(args[0], VERBS)
+            hint = f"; did you mean '{near}'?" if near else "; see lab --help"
+            ctx.fail(f"there is no verb '{args[0]}'{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """List the verbs without importing any."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 ok, 1 failed, 2 bad usage or input, 3 daemon unreachable, "
+    "4 not found, 5 timed out.",
+)
+@click.option("--root", metavar="DIR", help="The daemon's root; else $LABD_ROOT, else /.")
+@click.option("--socket", metavar="PATH", help="The daemon's socket; else $LABD_SOCKET.")
+@click.pass_obj
+def cli(session: Session, root: str | None, socket: str | None) -> None:
+    """Take labs of real machines on real networks up and down."""
+    session.root = root or ""
+    session.socket = socket or ""
+
+
+cli.params.append(json_option())
+
+
+def run(argv: list[str]) -> int:
+    """Run `lab` with arguments; return the exit status."""
+    session = Session()
+    as_json = "--json" in argv
+    try:
+        status = cli.main(argv, prog_name="lab", obj=session, standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except LabdError as error:
+        sys.stdout.flush()
+        report(error.code, error.message, error.details, as_json=as_json)
+        return status_of(error)
+    except click.UsageError as error:
+        _usage(error, as_json=as_json)
+        return BAD_INPUT
+    except click.ClickException as error:
+        report("bad_input", error.format_message(), {}, as_json=as_json)
+        return NOT_FOUND if isinstance(error, click.FileError) else BAD_INPUT
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`lab events | head`): nothing more can be said, and nothing is wrong.
+        sys.stdout = None
+        return 0
+    finally:
+        session.close()
+
+
+def _usage(error: click.UsageError, *, as_json: bool) -> None:
+    message = error.format_message().rstrip(".")
+    hint = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
+    if "--help" not in message:
+        message += hint
+    message = message[:1].lower() + message[1:]
+    report("bad_usage", message, {}, as_json=as_json)
+
+
+def main() -> None:
+    """Entry point of `lab`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""`lab down`, `destroy`, `start`, `stop`, `restart`, `pause`, `resume` and `reset`."""
+
+from __future__ import annotations
+
+import click
+
+from labd.cli.progress import run_operation
+from labd.cli.session import Session, seconds, split_ref, verb
+from labd.model.errors import InputError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from labd.client.types import ActionName, Operation
+
+_DONE: dict[ActionName, str] = {
+    "down": "is down; its disks are kept",
+    "destroy": "is destroyed",
+    "start": "is started",
+    "stop": "is stopped",
+    "restart": "is restarted",
+    "pause": "is paused",
+    "resume": "runs on",
+    "reset": "is reset",
+}
+
+
+def _targets(action: ActionName, refs: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return lab -> its nodes (none: the whole lab), in the order given."""
+    found: dict[str, list[str]] = {}
+    whole: set[str] = set()
+    for ref in refs:
+        lab, node = split_ref(ref)
+        if node and action in {"down", "destroy"}:
+            raise InputError(f"lab {action} takes whole labs; for a node use: lab stop {ref}")
+        nodes = found.setdefault(lab, [])
+        if not node:
+            whole.add(lab)
+        elif node not in nodes:
+            nodes.append(node)
+    return {lab: [] if lab in whole else nodes for lab, nodes in found.items()}
+
+
+def _act(
+    session: Session,
+    action: ActionName,
+    refs: tuple[str, ...],
+    *,
+    no_wait: bool,
+    force: bool = False,
+    grace: str = "20s",
+) -> None:
+    limit = seconds(grace)
+    results: list[Operation] = []
+    for lab, nodes in _targets(action, refs).items():
+
+        def begin(lab: str = lab, nodes: list[str] = nodes) -> Operation:
+            return session.client.act(action, lab, nodes, force=force, grace=limit)
+
+        operation = run_operation(session, lab, begin, wait=not no_wait)
+        results.append(operation)
+        if session.json:
+            continue
+        names = ", ".join(f"{lab}/{node}" for node in nodes) or lab
+        if no_wait:
+            session.say(f"{names}: {action} has begun ({operation['id']})")
+        else:
+            session.say(f"{names} {_DONE[action]}")
+    if session.json:
+        session.emit(results[0] if len(results) == 1 else {"operations": results})
+
+
+def _verb(action: ActionName, text: str, *, manner: bool, metavar: str) -> click.Command:
+    def plain(session: Session, refs: tuple[str, ...], no_wait: bool) -> None:
+        _act(session, action, refs, no_wait=no_wait)
+
+    def stopping(
+        session: Session, refs: tuple[str, ...], no_wait: bool, force: bool, grace: str
+    ) -> None:
+        _act(session, action, refs, no_wait=no_wait, force=force, grace=grace)
+
+    function: Callable[..., None] = stopping if manner else plain
+    function.__doc__ = text
+    options = [
+        click.argument("refs", nargs=-1, required=True, metavar=metavar),
+        click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it."),
+    ]
+    if manner:
+        options += [
+            click.option("--force", is_flag=True, help="Power off without asking the guest."),
+            click.option(
+                "--grace",
+                default="20s",
+                show_default=True,
+                metavar="TIME",
+                help="How long a guest has to obey before it is powered off.",
+            ),
+        ]
+    for option in reversed(options):
+        function = option(function)
+    return verb(action)(function)
+
+
+_LABS, _REFS = "LAB...", "LAB[/NODE]..."
+
+down = _verb("down", "Stop labs and keep their disks.", manner=True, metavar=_LABS)
+destroy = _verb("destroy", "Remove labs and everything of them.", manner=True, metavar=_LABS)
+start = _verb("start", "Start labs or nodes.", manner=False, metavar=_REFS)
+stop = _verb(
+    "stop",
+    "Ask guests to power off, and power them off after a grace period; disks are kept.",
+    manner=True,
+    metavar=_REFS,
+)
+restart = _verb("restart", "Stop labs or nodes, and start them.", manner=True, metavar=_REFS)
+pause = _verb("pause", "Hold the CPUs of labs or nodes still.", manner=False, metavar=_REFS)
+resume = _verb("resume", "Let paused labs or nodes run on.", manner=False, metavar=_REFS)
+reset = _verb("reset", "Press the reset button of labs or nodes.", manner=False, metavar=_REFS)

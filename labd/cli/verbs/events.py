@@ -1,0 +1,77 @@
+"""`lab events`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from labd.cli.session import Session, verb
+from labd.cli.text import plain
+from labd.model.errors import DaemonUnreachable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from labd.client.client import Client
+    from labd.client.types import Event
+
+_WIDTH = 20  # of the longest common types
+
+
+@verb("events")
+@click.option("--since", type=click.IntRange(0), metavar="SEQ", help="Only events after this one.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with events as they come.")
+@click.option("--lab", metavar="LAB", help="Only events of one lab.")
+@click.option("--type", "kind", metavar="TYPE", help="Only a type, such as node.crashed or node.*")
+def events(
+    session: Session, since: int | None, follow: bool, lab: str | None, kind: str | None
+) -> None:
+    """Print events, one a line; with --json, CloudEvents records as JSON Lines.
+
+    Without --since: all that are kept, or with --follow those from now on.
+    """
+    client = session.client
+    if follow:
+        found = client.follow(since, lab=lab or "", type=kind or "")
+    else:
+        found = _all(client, since, lab or "", kind or "")
+    try:
+        for event in found:
+            sys.stdout.write((json.dumps(event) if session.json else _line(event)) + "\n")
+            if follow:
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        return
+    if follow:
+        raise DaemonUnreachable(
+            "labd has ended the stream; look whether it runs, and go on with "
+            "`lab events --follow --since SEQ`"
+        )
+
+
+def _all(client: Client, since: int | None, lab: str, kind: str) -> Iterator[Event]:
+    after = since
+    while True:
+        page = client.events(after, 1000, lab=lab, type=kind)
+        yield from page["events"]
+        if page["next"] >= page["last"] or page["next"] == after:
+            return
+        after = page["next"]
+
+
+def _line(event: Event) -> str:
+    kind = str(event["type"]).removeprefix("io.labd.")
+    data = event.get("data") or {}
+    words = [f"{key}={_short(value)}" for key, value in data.items() if value not in ("", None)]
+    time = str(event["time"])[11:23]
+    head = f"{time} {event['seq']:>6}  {kind:<{_WIDTH}}  {event.get('subject', ''):<20}"
+    return plain(f"{head}  {' '.join(words)}".rstrip())
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    text = json.dumps(text) if " " in text and not text.startswith(("{", "[")) else text
+    return text if len(text) <= 120 else text[:117] + "..."

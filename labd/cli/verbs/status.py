@@ -1,0 +1,83 @@
+"""`lab status`."""
+
+from __future__ import annotations
+
+import click
+
+from labd.cli.session import Session, split_ref, verb
+from labd.cli.text import age, plain, size, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from labd.client.types import Lab, Node
+
+
+@verb("status")
+@click.argument("ref", required=False, metavar="[LAB[/NODE]]")
+def status(session: Session, ref: str | None) -> None:
+    """Show a lab with its nodes and networks, one node, or labd itself."""
+    if ref is None:
+        _daemon(session)
+        return
+    lab, name = split_ref(ref)
+    if name:
+        node = session.client.node(lab, name)
+        if session.json:
+            session.emit(node)
+        else:
+            _show_node(session, node)
+        return
+    found = session.client.lab(lab)
+    if session.json:
+        session.emit(found)
+    else:
+        _show_lab(session, found)
+
+
+def _daemon(session: Session) -> None:
+    info = session.client.info()
+    if session.json:
+        session.emit(info)
+        return
+    for key, value in info.items():
+        session.say(f"{key + ':':<16} {plain(value)}")
+
+
+def _show_lab(session: Session, lab: Lab) -> None:
+    reason = f": {plain(lab['reason'])}" if lab["reason"] else ""
+    session.say(f"lab {lab['name']} is {lab['state']}{reason}")
+    held = lab["operation"]
+    if held is not None:
+        session.say(f"operation {held['id']} ({held['kind']}) is under way")
+    rows = [
+        (
+            node["name"],
+            node["state"],
+            node["pid"] or "-",
+            node["accel"] or "-",
+            size(node["memory"]),
+            age(node["since"]),
+            ", ".join(node["addresses"]) or "-",
+            node["reason"],
+        )
+        for node in lab["nodes"]
+    ]
+    session.say("")
+    session.say(table(("NODE", "STATE", "PID", "ACCEL", "MEMORY", "SINCE", "ADDRESSES", ""), rows))
+    if lab["networks"]:
+        nets = [
+            (net["name"], net["state"], net["subnet"] or "-", net["uplink"], len(net["members"]))
+            for net in lab["networks"]
+        ]
+        session.say("")
+        session.say(table(("NETWORK", "STATE", "SUBNET", "UPLINK", "NICS"), nets))
+
+
+def _show_node(session: Session, node: Node) -> None:
+    reason = f": {plain(node['reason'])}" if node["reason"] else ""
+    session.say(f"node {node['lab']}/{node['name']} is {node['state']}{reason}")
+    for key in ("since", "pid", "uuid", "uid", "accel", "vcpus", "starts"):
+        value = node[key]
+        session.say(f"{key + ':':<10} {value if value not in (None, '') else '-'}")
+    session.say(f"{'memory:':<10} {size(node['memory'])}")
+    session.say(f"{'addresses:':<10} {', '.join(node['addresses']) or '-'}")

@@ -1,0 +1,83 @@
+"""`lab up` and `lab plan`."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from labd.cli.progress import run_operation
+from labd.cli.session import Session, pairs, seconds, verb
+from labd.cli.source import read_template
+from labd.cli.text import table
+
+_SET = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A parameter of the template.",
+)
+
+
+def _name(session: Session, name: str | None, text: str, file: str, given: dict[str, str]) -> str:
+    return name or session.client.validate(text, file, given)["name"]
+
+
+@verb("plan")
+@click.argument("template")
+@click.option("--name", metavar="LAB", help="Name of the lab; else the template's.")
+@_SET
+def plan(session: Session, template: str, name: str | None, settings: tuple[str, ...]) -> None:
+    """Show what `lab up` would do with a template; changes nothing."""
+    text, file = read_template(session, template)
+    given = pairs(settings)
+    lab = _name(session, name, text, file, given)
+    changes = session.client.plan(lab, text, file=file, settings=given)
+    if session.json:
+        session.emit({"lab": lab, "changes": changes})
+    elif not changes:
+        session.say(f"{lab}: nothing to do")
+    else:
+        rows = [(c["action"], c["kind"], c["name"], c["why"]) for c in changes]
+        session.say(table(("ACTION", "KIND", "NAME", "WHY"), rows))
+
+
+@verb("up")
+@click.argument("template")
+@click.option("--name", metavar="LAB", help="Name of the lab; else the template's.")
+@_SET
+@click.option("--keep", is_flag=True, help="Leave what a failed up has made, to look at it.")
+@click.option("--timeout", metavar="TIME", help="Give up after this long, such as 90s or 5m.")
+@click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it.")
+def up(
+    session: Session,
+    template: str,
+    name: str | None,
+    settings: tuple[str, ...],
+    keep: bool,
+    timeout: str | None,
+    no_wait: bool,
+) -> None:
+    """Bring a lab up: TEMPLATE is a file, `-`, or the name of a shipped template.
+
+    On a running lab it applies what was edited, and changes nothing else. Returns when every node
+    is ready. A failed up leaves nothing behind, unless --keep.
+    """
+    text, file = read_template(session, template)
+    given = pairs(settings)
+    limit = seconds(timeout) if timeout else None
+    lab = _name(session, name, text, file, given)
+    began = time.monotonic()
+    operation = run_operation(
+        session,
+        lab,
+        lambda: session.client.up(lab, text, file=file, settings=given, keep=keep, timeout=limit),
+        wait=not no_wait,
+    )
+    if session.json:
+        session.emit(operation)
+    elif no_wait:
+        session.say(f"{lab}: up has begun ({operation['id']}); `lab wait {lab}` waits for it")
+    else:
+        session.say(f"{lab} is up ({time.monotonic() - began:.1f} s)")

@@ -1,0 +1,101 @@
+"""`lab wait`."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from labd.cli.session import Session, TimedOut, seconds, split_ref, verb
+from labd.model.errors import GuestFailed, InputError, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LAB = ("ready", "running", "degraded", "stopped", "failed", "destroyed", "idle")
+_NODE = (
+    "ready",
+    "running",
+    "paused",
+    "stopped",
+    "crashed",
+    "panicked",
+    "unresponsive",
+    "destroyed",
+)
+_EVERY = 0.2  # seconds between two looks
+
+
+@verb("wait")
+@click.argument("ref", metavar="LAB[/NODE]")
+@click.option(
+    "--for",
+    "wanted",
+    default="ready",
+    show_default=True,
+    metavar="STATE",
+    help=f"A state of a lab ({', '.join(_LAB)}) or of a node ({', '.join(_NODE)}).",
+)
+@click.option("--timeout", metavar="TIME", help="Give up after this long, such as 90s or 5m.")
+def wait(session: Session, ref: str, wanted: str, timeout: str | None) -> None:
+    """Wait until a lab or node is in a state.
+
+    A lab is ready when all its nodes are and nothing is under way, and idle when nothing is under
+    way. A running node may be ready too. Exit status 5 when it does not come in time.
+    """
+    lab, node = split_ref(ref)
+    known = _NODE if node else _LAB
+    if wanted not in known:
+        what = "node" if node else "lab"
+        raise InputError(
+            f"--for {wanted[:40]!r} is no state of a {what}; known: {', '.join(known)}"
+        )
+    limit = seconds(timeout) if timeout else None
+    look = _look_node(session, lab, node, wanted) if node else _look_lab(session, lab, wanted)
+    state = _until(look, ref, wanted, limit)
+    if session.json:
+        session.emit({"ref": ref, "state": state})
+    else:
+        session.say(f"{ref} is {wanted}")
+
+
+def _until(look: Callable[[], tuple[bool, str]], ref: str, wanted: str, limit: float | None) -> str:
+    end = None if limit is None else time.monotonic() + limit
+    while True:
+        try:
+            reached, state = look()
+        except NotFound:
+            if wanted == "destroyed":
+                return "destroyed"
+            raise
+        if reached:
+            return state
+        if end is not None and time.monotonic() >= end:
+            raise TimedOut(
+                f"{ref} is not {wanted} after {limit:g} s: it is {state}", ref=ref, state=state
+            )
+        time.sleep(_EVERY)
+
+
+def _look_lab(session: Session, name: str, wanted: str) -> Callable[[], tuple[bool, str]]:
+    def look() -> tuple[bool, str]:
+        lab = session.client.lab(name)
+        state, idle = lab["state"], lab["operation"] is None
+        if wanted == "idle":
+            return idle, state
+        if idle and state == "failed" and wanted in {"ready", "running"}:
+            raise GuestFailed(f"lab {name} has failed: {lab['reason']}")
+        return idle and state == ("running" if wanted == "ready" else wanted), state
+
+    return look
+
+
+def _look_node(
+    session: Session, lab: str, name: str, wanted: str
+) -> Callable[[], tuple[bool, str]]:
+    def look() -> tuple[bool, str]:
+        state = session.client.node(lab, name)["state"]
+        return state == wanted or (wanted == "running" and state == "ready"), state
+
+    return look
