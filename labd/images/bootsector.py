@@ -27,7 +27,7 @@ def boot_sector() -> bytes:
     body = bytes.fromhex(
         "ac"  #   next: lodsb
         "84c0"  #       test al, al
-        "7411"  #       jz idle
+        "7412"  #       jz idle
         "88c4"  #       mov ah, al
         "bafd03"  #     mov dx, 0x3fd        line status register of COM1 (16550)
         "ec"  #   wait: in al, dx
@@ -36,7 +36,7 @@ def boot_sector() -> bytes:
         "baf803"  #     mov dx, 0x3f8
         "88e0"  #       mov al, ah
         "ee"  #         out dx, al
-        "ebe8"  #       jmp next
+        "ebe9"  #       jmp next
         "f4"  #   idle: hlt                  woken by the timer, 18 times a second
         "ebfd"  #       jmp idle
     )
