@@ -13,6 +13,8 @@ from labd.model.records import OperationKind, Wanted
 from labd.model.specs import Firmware, ImageFormat, LabSpec, NodeSpec
 from labd.model.states import LabState, NetworkState, NodeState, OperationState, PluginState
 
+OPTIONAL_NAME_PATTERN = NAME_PATTERN.replace("^", "^(").replace("$", ")?$")
+
 LabName = Annotated[str, Path(pattern=NAME_PATTERN)]
 NodeName = Annotated[str, Path(pattern=NAME_PATTERN)]
 ImageName = Annotated[str, Path(pattern=NAME_PATTERN)]
@@ -296,7 +298,7 @@ class BuildImage(Body):
     """Have labd build an image from a recipe."""
 
     recipe: Name
-    name: Annotated[str, Field(pattern=NAME_PATTERN.replace("^", "^(").replace("$", ")?$"))] = ""
+    name: Annotated[str, Field(pattern=OPTIONAL_NAME_PATTERN)] = ""
 
 
 class NewProfile(Body):

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
+_NO_JSON = "the body is not valid JSON: send an object as application/json"
+
 # The first class that fits gives the status, so that special ones stand above their parents.
 _STATUS: Sequence[tuple[type[LabdError], int]] = (
     (TemplateError, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -146,7 +148,7 @@ def _line(problem: Mapping[str, object]) -> str:
         )
     where = _where(place)
     if kind == "json_invalid":
-        return "the body is not valid JSON: send an object as application/json"
+        return _NO_JSON
     if kind == "missing":
         return f"{where} is missing"
     if kind == "extra_forbidden":
@@ -187,6 +189,8 @@ async def _on_http(request: Request, error: Exception) -> Response:
         detail = f"there is no route {path}; see /openapi.json"
     elif code == "method_not_allowed":
         detail = f"{request.method} is not possible on {path}"
+    elif error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI could not read the body
+        detail = _NO_JSON
     else:
         detail = str(error.detail)
     return response(error.status_code, code, detail, headers=error.headers)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     class View(Protocol):
         """Shows events of one operation."""
 
-        def __enter__(self) -> View:
+        def __enter__(self) -> View:  # noqa: PYI034
             """Begin."""
 
         def __exit__(self, *args: object) -> None:

@@ -17,7 +17,6 @@ from labd.model import errors
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
 FAILED, BAD_INPUT, UNREACHABLE, NOT_FOUND, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 5, 130
 
@@ -113,12 +112,12 @@ def json_option() -> click.Option:
     )
 
 
-def verb(name: str, **attrs: Any) -> Callable[[Callable[..., None]], click.Command]:  # noqa: ANN401
+def verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function whose first argument is the `Session`."""
 
     def wrap(function: Callable[..., None]) -> click.Command:
-        made: Callable[..., None] = click.pass_obj(function)  # type: ignore[no-untyped-call]
-        command: click.Command = click.command(name, **attrs)(made)
+        made: Callable[..., None] = click.pass_obj(function)
+        command: click.Command = click.command(name)(made)
         command.params.append(json_option())
         return command
 

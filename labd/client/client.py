@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 
-from labd.client.errors import from_operation, unreachable
 from labd.client.transport import TIMEOUT, Transport, default_socket
 
 TYPE_CHECKING = False
@@ -197,6 +196,8 @@ class Client:
             LabdError: With what it failed.
         """
         if operation["state"] == "failed":
+            from labd.client.errors import from_operation
+
             raise from_operation(operation["error"] or {})
         return operation
 
@@ -234,6 +235,8 @@ class Client:
                 if line.strip():
                     yield json.loads(line)
         except (OSError, ValueError) as error:
+            from labd.client.errors import unreachable
+
             raise unreachable(self.transport.path, error) from error
         finally:
             answer.close()

@@ -8,8 +8,6 @@ import json
 import os
 import socket
 
-from labd.client.errors import from_problem, unreachable
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +25,19 @@ def default_socket() -> str:
 def socket_of(root: str) -> str:
     """Return the path of the API's socket of a daemon with this root."""
     return "/run/labd/api.sock" if root == "/" else os.path.join(root, "run", "api.sock")
+
+
+def _unreachable(path: str, why: object) -> Exception:
+    """Return the error; errors are imported when there is one, for `lab` has to start quickly."""
+    from labd.client.errors import unreachable
+
+    return unreachable(path, why)
+
+
+def _from_problem(status: int, data: bytes) -> Exception:
+    from labd.client.errors import from_problem
+
+    return from_problem(status, data)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -110,7 +121,7 @@ class Transport:
         try:
             return json.loads(data) if data else None
         except ValueError as error:
-            raise unreachable(self.path, f"it answered with no JSON ({error})") from error
+            raise _unreachable(self.path, f"it answered with no JSON ({error})") from error
 
     def raw(self, method: str, target: str, body: object = None) -> bytes:
         """Make a request and return the body of the answer.
@@ -140,9 +151,9 @@ class Transport:
                 response, data = self._once(method, target, content, headers)
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise unreachable(self.path, error) from error
+            raise _unreachable(self.path, error) from error
         if response.status >= 400:
-            raise from_problem(response.status, data)
+            raise _from_problem(response.status, data)
         return data
 
     def _once(
@@ -167,10 +178,10 @@ class Transport:
             refused = response.read() if response.status >= 400 else None
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise unreachable(self.path, error) from error
+            raise _unreachable(self.path, error) from error
         if refused is not None:
             connection.close()
-            raise from_problem(response.status, refused)
+            raise _from_problem(response.status, refused)
         return Answer(connection, response)
 
     def upload(self, target: str, chunks: Iterable[bytes], length: int | None) -> Any:  # noqa: ANN401
@@ -192,9 +203,9 @@ class Transport:
             response = connection.getresponse()
             data = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise unreachable(self.path, error) from error
+            raise _unreachable(self.path, error) from error
         finally:
             connection.close()
         if response.status >= 400:
-            raise from_problem(response.status, data)
+            raise _from_problem(response.status, data)
         return json.loads(data)

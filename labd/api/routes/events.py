@@ -14,12 +14,12 @@ from fastapi.responses import Response, StreamingResponse
 
 from labd.api import models
 from labd.api.access import Services, ServicesDep
+from labd.api.models import OPTIONAL_NAME_PATTERN
 from labd.api.problems import EventsPruned
 from labd.api.waiting import until_closing
 from labd.engine.facade import EngineApi
 from labd.model.errors import LabdError
 from labd.model.events import TYPE_PREFIX, Event
-from labd.model.names import NAME_PATTERN
 
 router = APIRouter(prefix="/events", tags=["events"])
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ async def list_events(
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
     *,
     follow: Annotated[bool, Query(description="Stream JSON Lines as they come")] = False,
-    lab: Annotated[str, Query(pattern=NAME_PATTERN.replace("$", "|^$"))] = "",
+    lab: Annotated[str, Query(pattern=OPTIONAL_NAME_PATTERN)] = "",
     type: Annotated[
         str, Query(pattern=r"^[a-z.*-]{0,64}$", description="Such as node.crashed or node.*")
     ] = "",

@@ -33,7 +33,7 @@ def _targets(action: ActionName, refs: tuple[str, ...]) -> dict[str, list[str]]:
     for ref in refs:
         lab, node = split_ref(ref)
         if node and action in {"down", "destroy"}:
-            raise InputError(f"lab {action} takes whole labs; for a node use: lab stop {ref}")
+            raise InputError(f"`{action}` takes whole labs; for a node use: lab stop {ref}")
         nodes = found.setdefault(lab, [])
         if not node:
             whole.add(lab)

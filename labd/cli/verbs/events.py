@@ -35,7 +35,7 @@ def events(
     """
     client = session.client
     if follow:
-        found = client.follow(since, lab=lab or "", type=kind or "")
+        found: Iterator[Event] = client.follow(since, lab=lab or "", type=kind or "")
     else:
         found = _all(client, since, lab or "", kind or "")
     try:
