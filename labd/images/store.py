@@ -18,10 +18,12 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from labd.images import headers, tiny
+from labd.images.bootsector import READY, boot_sector
 from labd.images.download import Download
 from labd.images.overlay import Fresh, fresh
 from labd.model.errors import ImageRefused, InputError, StorageFailed
@@ -31,7 +33,7 @@ from labd.model.units import format_size
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
-_RECIPES = ("tiny",)
+_RECIPES = ("tiny", "bootsector")
 _PARTS = ("disk", "kernel", "initrd")
 _RESERVE = 64 << 20  # bytes that an import leaves free, for the inventory must go on writing
 
@@ -124,7 +126,7 @@ class ImageStore:
             await asyncio.to_thread(transfer.discard)
 
     async def build(self, recipe: str, name: str, progress: Callable[[str], None]) -> Image:
-        """Build a named recipe (`tiny`); the same inputs come from the cache at once.
+        """Build a named recipe (`tiny`, `bootsector`); the same inputs come from the cache at once.
 
         Raises:
             InputError: There is no such recipe.
@@ -135,6 +137,11 @@ class ImageStore:
                 f"there is no image recipe {recipe[:64]!r}{did_you_mean(recipe, _RECIPES)}"
             )
         check_name(name, "image")
+        if recipe == "bootsector":
+            image = await self.receive(
+                name, _once(boot_sector()), format=ImageFormat.RAW, source="recipe bootsector"
+            )
+            return replace(image, ready_pattern=READY)
         built = await tiny.build(self._cache, progress)
         async with contextlib.AsyncExitStack() as undo:
             folder = await self._staging(undo)
@@ -472,3 +479,7 @@ def _whole_sectors(size: int) -> int:
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
