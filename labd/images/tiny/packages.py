@@ -7,7 +7,10 @@ dependencies on libraries, since the programs of the guest need no more than the
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,14 +120,35 @@ async def fetch(packages: Mapping[str, Package], folder: Path) -> list[Path]:
     """
     missing = await asyncio.to_thread(_missing, packages.values(), folder)
     if missing:
-        await run(
-            # As root, apt would download as `_apt`, who cannot write here, and warn.
-            ["apt-get", "--quiet=2", "-o", "APT::Sandbox::User=root", "download"]
-            + [f"{package.name}={package.version}" for package in missing],
-            cwd=folder,
-            timeout=900,
-        )
+        # Aside and then renamed: apt, killed in the middle, leaves a short file under its last name.
+        aside = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=".fetch-", dir=folder))
+        try:
+            await _download(missing, aside)
+            for package in missing:
+                await asyncio.to_thread(_settle, aside, folder, package)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True)
     return [folder / package.file_name for package in packages.values()]
+
+
+async def _download(packages: Iterable[Package], folder: Path) -> None:
+    await run(
+        # As root, apt would download as `_apt`, who cannot write here, and warn.
+        ["apt-get", "--quiet=2", "-o", "APT::Sandbox::User=root", "download"]
+        + [f"{package.name}={package.version}" for package in packages],
+        cwd=folder,
+        timeout=900,
+    )
+
+
+def _settle(aside: Path, folder: Path, package: Package) -> None:
+    data = (aside / package.file_name).read_bytes()
+    if hashlib.sha256(data).hexdigest() != package.sha256:
+        raise CommandFailed(
+            f"apt downloaded another {package.name} than its lists promise; run `apt-get update` "
+            "and try again"
+        )
+    (aside / package.file_name).replace(folder / package.file_name)
 
 
 def _missing(packages: Iterable[Package], folder: Path) -> list[Package]:
