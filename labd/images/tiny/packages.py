@@ -120,7 +120,7 @@ async def fetch(packages: Mapping[str, Package], folder: Path) -> list[Path]:
     """
     missing = await asyncio.to_thread(_missing, packages.values(), folder)
     if missing:
-        # Aside and then renamed: apt, killed in the middle, leaves a short file under its last name.
+        # Aside and then renamed: apt, killed in the middle, leaves a short file under this name.
         aside = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=".fetch-", dir=folder))
         try:
             await _download(missing, aside)
