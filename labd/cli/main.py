@@ -133,15 +133,24 @@ def run(argv: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write("\n")
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
         # The reader has gone (`lab events | head`): nothing more can be said, and nothing is wrong.
-        sys.stdout = None
+        # click turns that into an exit of its own when it happens inside of a verb.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- for the rest of life
         return 0
     finally:
         session.close()
 
 
 def _usage(error: click.UsageError, *, as_json: bool) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        if as_json:
+            report("bad_usage", "missing verb; see --help", {}, as_json=True)
+        else:
+            sys.stderr.write(error.format_message() + "\n")
+        return
     message = error.format_message().rstrip(".")
     hint = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
     if "--help" not in message:

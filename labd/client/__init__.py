@@ -15,6 +15,10 @@ from __future__ import annotations
 from labd.client.client import Client
 from labd.client.transport import default_socket
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from labd.client.aio import AsyncClient
+
 __all__ = ["AsyncClient", "Client", "default_socket"]
 
 

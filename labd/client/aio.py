@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 from labd.client import types
@@ -129,7 +129,7 @@ class AsyncClient:
 
     async def follow(
         self, after: int | None = None, *, lab: str = "", type: str = ""
-    ) -> AsyncIterator[types.Event]:
+    ) -> AsyncGenerator[types.Event, None]:
         """See `Client.follow`; close the generator (`contextlib.aclosing`) to end it early."""
         client = Client(self._path, self._token)
         target = client.follow_target(after, lab=lab, type=type)

@@ -1,0 +1,177 @@
+"""What people mistype: one line each with its exact words, the right status, nothing changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labd.cli.main import run
+from tests.unit.api_server import Server, api_server
+
+NAME = "is not valid: use 1 to 31 of a-z, 0-9 and '-', beginning with a letter"
+BAD: list[tuple[str, int, str]] = [
+    ("strat", 2, "there is no verb 'strat'; did you mean 'start'?; see lab --help"),
+    ("xyzzy", 2, "there is no verb 'xyzzy'; see lab --help"),
+    ("--jsno ls", 2, "no such option '--jsno'. Did you mean '--json'?; see lab --help"),
+    ("ls --all", 2, "no such option '--all'; see lab ls --help"),
+    ("ls web", 2, "got unexpected extra argument (web); see lab ls --help"),
+    ("up", 2, "missing argument 'TEMPLATE'; see lab up --help"),
+    ("up nofile.yaml", 2, "there is no file nofile.yaml; give the path of a lab template"),
+    ("up no/such", 2, "there is no file no/such; give the path of a lab template"),
+    ("up DIR", 2, "there is no file DIR; give the path of a lab template"),
+    ("up nothing", 2, ("there is no file nothing and no shipped template of that name; "
+     "`lab template ls` lists them")),
+    ("up Nothing", 2, ("there is no file Nothing and no shipped template of that name; "
+     "`lab template ls` lists them")),
+    ("up BINARY", 2, "BINARY is not UTF-8 text (byte 0); save it as UTF-8"),
+    ("up HUGE", 2, "HUGE is larger than 512 KiB: that is no lab template"),
+    ("up WEB --set memory", 2, "--set 'memory' is not KEY=VALUE"),
+    ("up WEB --set =1", 2, "--set '=1' is not KEY=VALUE"),
+    ("up WEB --set memory=1 --set memory=2", 2, "--set memory is given twice; give it once"),
+    ("up WEB --timeout soon", 2, "duration 'soon' is not valid: write it like 90s, 5m or 2h30m"),
+    ("up WEB --name Web", 2, f"lab name 'Web' {NAME}"),
+    ("up WEB --name full", 1,
+     "lab full is held by operation op-000000000000 (up); wait for it"),
+    ("plan", 2, "missing argument 'TEMPLATE'; see lab plan --help"),
+    ("validate", 2, "missing argument 'TEMPLATE'; see lab validate --help"),
+    ("down", 2, "missing argument 'LAB...'; see lab down --help"),
+    ("down web/a", 2, "`down` takes whole labs; for a node use: lab stop web/a"),
+    ("destroy web/a", 2, "`destroy` takes whole labs; for a node use: lab stop web/a"),
+    ("destroy nope", 4, "there is no lab nope"),
+    ("destroy nope --grace x", 2, "duration 'x' is not valid: write it like 90s, 5m or 2h30m"),
+    ("stop nope/a", 4, "there is no lab nope"),
+    ("stop a/b/c", 2, "'a/b/c' is not LAB or LAB/NODE; write it like web/server"),
+    ("stop a/", 2, "'a/' is not LAB or LAB/NODE; write it like web/server"),
+    ("stop /b", 2, "'/b' is not LAB or LAB/NODE; write it like web/server"),
+    ("pause --force web", 2, "no such option '--force'; see lab pause --help"),
+    ("status nope", 4, "there is no lab nope"),
+    ("status ..", 2, f"lab name '..' {NAME}"),
+    ("status A", 2, f"lab name 'A' {NAME}"),
+    ("status nope/b", 4, "there is no lab nope"),
+    ("wait nope", 4, "there is no lab nope"),
+    ("wait web --for happy", 2, ("--for 'happy' is no state of a lab; known: ready, running, "
+     "degraded, stopped, failed, destroyed, idle")),
+    ("wait web/a --for idle", 2, ("--for 'idle' is no state of a node; known: ready, running, "
+     "paused, stopped, crashed, panicked, unresponsive, destroyed")),
+    ("wait web --timeout 1y", 2, "duration '1y' is not valid: write it like 90s, 5m or 2h30m"),
+    ("console web", 2, "'web' is not LAB/NODE; write it like web/server"),
+    ("console nope/a", 4, "there is no lab nope"),
+    ("logs nope", 4, "there is no lab nope"),
+    ("events --since -1", 2,
+     "invalid value for '--since': -1 is not in the range x>=0; see lab events --help"),
+    ("events --since x", 2,
+     "invalid value for '--since': 'x' is not a valid integer range; see lab events --help"),
+    ("events --lab A", 2,
+     "query parameter 'lab': string should match pattern '^([a-z][a-z0-9-]{0,30})?$'"),
+    ("image explode", 2, "no such command 'explode'; see lab image --help"),
+    ("image show nope", 4, "there is no image nope; known: tiny"),
+    ("image rm nope", 4, "there is no image nope; known: tiny"),
+    ("image build huge", 4, "there is no recipe huge; known: tiny"),
+    ("image import nofile", 2,
+     "there is no file nofile; give a file, or a URL with http or https"),
+    ("image import DIR", 2, "there is no file DIR; give a file, or a URL with http or https"),
+    ("image import ftp://x/y", 2,
+     "there is no file ftp://x/y; give a file, or a URL with http or https"),
+    ("image import WEB --sha256 12", 2,
+     "--sha256 is not 64 hex digits; `sha256sum FILE` prints them"),
+    ("image import WEB --format vmdk", 2, ("invalid value for '--format': 'vmdk' is not one of "
+     "'raw', 'qcow2', 'iso', 'kernel'; see lab image import --help")),
+    ("image import WEB --initrd WEB --format raw", 2,
+     "--initrd goes with a kernel, and not with --format raw"),
+    ("image import http://h/x --cmdline quiet", 2,
+     "--initrd, --cmdline and --ready go with a file, not with a URL"),
+    ("image import BINARY --name Bad", 2, f"image name 'Bad' {NAME}"),
+    ("image import 123", 2, "no name can be made of '123'; give one with --name"),
+    ("profile add p", 2, "missing option '--image'; see lab profile add --help"),
+    ("profile add p --image tiny --memory lots", 2,
+     "size 'lots' is not valid: write it like 256 MiB or 10 GiB"),
+    ("profile add P --image tiny", 2, f"profile name 'P' {NAME}"),
+    ("profile show p", 4, "there is no profile p"),
+    ("template show nope", 4, "there is no shipped template nope; known: hello"),
+    ("plugin enable nope", 4, "there is no plugin nope; known: watchdog"),
+    ("plugin enable watchdog --set x=1", 2, "plugin watchdog has no setting 'x'"),
+    ("plugin enable watchdog --set x", 2, "--set 'x' is not KEY=VALUE"),
+    ("plugin new Bad", 2, f"plugin name 'Bad' {NAME}"),
+    ("plugin new ok --dir nodir", 2, "cannot write nodir/ok: No such file or directory"),
+    ("completion tcsh", 2, ("invalid value for '{bash|zsh|fish}': 'tcsh' is not one of 'bash', "
+     "'zsh', 'fish'; see lab completion --help")),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with api_server() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("WEB").write_text("name: web\nnode: a\n")
+    Path("BINARY").write_bytes(b"\xff\xfe")
+    Path("HUGE").write_bytes(b"#" * (600 << 10))
+    Path("DIR").mkdir()
+
+
+@pytest.mark.parametrize(("args", "status", "message"), BAD)
+def test_one_clear_line(
+    server: Server, capfd: pytest.CaptureFixture[str], args: str, status: int, message: str
+) -> None:
+    events = len(server.engine.all_events)
+    assert run(["--root", str(server.root), *args.split()]) == status
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err == f"lab: {message}\n"
+    assert run(["--json", "--root", str(server.root), *args.split()]) == status
+    said = capfd.readouterr()
+    assert said.out == ""
+    error = json.loads(said.err)
+    assert set(error) == {"code", "message", "details"}
+    assert error["message"] == message
+    assert len(server.engine.all_events) == events
+
+
+def test_a_wrong_template_is_told_as_editors_like_it(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("bad.yaml").write_text("nam: x\nnode: a\nfoo: 1\n")
+    assert run(["--root", str(server.root), "up", "bad.yaml"]) == 2
+    assert capfd.readouterr().err == (
+        "bad.yaml:1:1: unknown key 'nam'; did you mean 'name'?\n"
+        "bad.yaml:3:1: unknown key 'foo'; did you mean 'name'?\n"
+    )
+
+
+def test_a_family_without_its_verb_shows_help(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["image"]) == 2
+    assert "Usage: lab image " in capfd.readouterr().err
+    assert run([]) == 2
+    assert "Verbs:" in capfd.readouterr().err
+    assert run(["--json", "image"]) == 2
+    assert json.loads(capfd.readouterr().err)["message"] == "missing verb; see --help"
+
+
+@pytest.mark.parametrize("verb", ["ls", "version", "up WEB", "events", "destroy web", "doctor"])
+def test_a_stopped_daemon_is_status_3_with_advice(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], verb: str
+) -> None:
+    assert run(["--root", str(tmp_path), *verb.split()]) == 3
+    socket = tmp_path / "run" / "api.sock"
+    assert capfd.readouterr().err == (
+        f"lab: labd does not run (no answer on {socket}); start it with: labd serve\n"
+    )
+
+
+def test_what_does_not_come_in_time_is_status_5(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["--root", str(server.root), "up", "WEB", "--name", "late"]) == 0
+    capfd.readouterr()
+    waiting = ["wait", "late/a", "--for", "crashed", "--timeout", "0.3"]
+    assert run(["--root", str(server.root), *waiting]) == 5
+    assert capfd.readouterr().err == "lab: late/a is not crashed after 0.3 s: it is ready\n"

@@ -1,0 +1,319 @@
+"""The `lab` command against the real API with the fake engine behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from labd.cli.main import VERBS, run
+from tests.unit.api_server import Server, api_server
+
+WEB = "name: web\nnode: a\nnode: b\n"
+LAB = str(Path(sys.executable).parent / "lab")
+# What no quick verb may have imported by the time it is done.
+HEAVY = (
+    "asyncio", "dataclasses.slots", "difflib", "hashlib", "logging", "pathlib", "pydantic", "rich",
+    "ruamel", "shutil", "subprocess", "tempfile", "urllib.request", "uvicorn", "fastapi",
+    "websockets", "labd.client.aio", "labd.client.types", "labd.client.errors", "labd.model.specs",
+    "labd.model.names", "labd.cli.live",
+)  # fmt: skip
+
+
+class Cli:
+    """Runs `lab` in this process."""
+
+    def __init__(self, server: Server, capfd: pytest.CaptureFixture[str], home: Path) -> None:
+        self.server, self.capfd, self.home = server, capfd, home
+        self.web = str(home / "web.yaml")
+        Path(self.web).write_text(WEB)
+
+    def __call__(self, *args: str, expect: int = 0) -> str:
+        """Return stdout, or stderr when the status should not be 0."""
+        out, err = self.both(*args, expect=expect)
+        return err if expect else out
+
+    def both(self, *args: str, expect: int = 0) -> tuple[str, str]:
+        self.capfd.readouterr()
+        status = run(["--root", str(self.server.root), *args])
+        said = self.capfd.readouterr()
+        assert status == expect, (args, status, said)
+        return said.out, said.err
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with api_server() as running:
+        yield running
+
+
+@pytest.fixture
+def lab(server: Server, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    return Cli(server, capfd, tmp_path)
+
+
+def test_a_lab_from_up_to_destroy(lab: Cli) -> None:
+    assert lab.both("ls") == ("", "no labs; `lab up TEMPLATE` makes one\n")
+    assert lab("plan", lab.web).splitlines()[1] == "create  node  a"
+    out, err = lab.both("up", lab.web)
+    assert out.startswith("web is up (")
+    assert [line.split(" (")[0] for line in err.splitlines()] == ["a: ready", "b: ready"]
+    assert lab("plan", lab.web) == "web: nothing to do\n"
+    assert lab("ls").splitlines()[1].split()[:4] == ["web", "running", "2/2", "web"]
+    assert "lab web is running" in lab("status", "web")
+    assert "node web/a is ready" in lab("status", "web/a")
+    assert "host_id:" in lab("status")
+    assert lab("pause", "web/a") == "web/a is paused\n"
+    assert lab("resume", "web/a") == "web/a runs on\n"
+    assert lab("reset", "web/a", "web/b") == "web/a, web/b is reset\n"
+    assert lab("stop", "web/a", "--force") == "web/a is stopped\n"
+    assert lab("start", "web") == "web is started\n"
+    assert lab("restart", "web", "--grace", "5s") == "web is restarted\n"
+    assert lab("logs", "web/a") == "booting\r\nlabd: ready\r\n"
+    assert lab("logs", "web").startswith("==> web/a <==\nbooting\r\nlabd: ready\r\n==> web/b <==\n")
+    assert lab("down", "web") == "web is down; its disks are kept\n"
+    assert lab("destroy", "web") == "web is destroyed\n"
+    assert lab("ls", "--json") == '{\n  "labs": []\n}\n'
+
+
+def test_up_takes_a_shipped_template_a_name_stdin_and_settings(
+    lab: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lab("up", "hello").startswith("hello is up")
+    assert lab("up", lab.web, "--name", "other", "--set", "memory=64M").startswith("other is up")
+    with (lab.home / "web.yaml").open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert lab("up", "-").startswith("web is up")
+    assert {item["name"] for item in json.loads(lab("--json", "ls"))["labs"]} == {
+        "hello",
+        "other",
+        "web",
+    }
+
+
+def test_up_without_waiting_and_waiting_later(lab: Cli) -> None:
+    lab.server.engine.delay = 0.5
+    assert "web: up has begun (op-" in lab("up", lab.web, "--no-wait")
+    assert lab("wait", "web", "--for", "ready", "--timeout", "10") == "web is ready\n"
+    assert lab("wait", "web/a", "--for", "running") == "web/a is running\n"
+    assert "has begun" in lab("destroy", "web", "--no-wait")
+    assert lab("wait", "web", "--for", "destroyed") == "web is destroyed\n"
+
+
+def test_a_failing_up_tells_why(lab: Cli) -> None:
+    path = lab.home / "slow.yaml"
+    path.write_text("name: s\nnode: slow\n")
+    assert lab("up", str(path), expect=1) == "lab: s/slow is not ready after 2 s\n"
+    error = json.loads(lab("--json", "up", str(path), expect=1))
+    assert error == {
+        "code": "guest_failed",
+        "message": "s/slow is not ready after 2 s",
+        "details": {},
+    }
+
+
+def test_every_verb_speaks_json(lab: Cli) -> None:
+    lab("up", lab.web)
+    for args in (
+        "plan FILE", "validate FILE", "up FILE", "ls", "status", "status web", "status web/a",
+        "wait web", "logs web", "image ls", "image show tiny", "image build tiny --name two",
+        "image rm two", "profile add p --image tiny", "profile ls", "profile show p",
+        "profile rm p", "template ls", "template show hello", "template schema",
+        "template parameters hello", "plugin ls", "plugin enable watchdog", "plugin logs watchdog",
+        "plugin disable watchdog", "doctor", "version", "completion bash", "pause web/a",
+        "resume web/a", "stop web/a", "start web/a", "restart web", "reset web", "down web",
+        "image import /bin/true --format raw", "image import http://127.0.0.1/x --name far",
+        "events --since 0 --type lab.none", "destroy web",
+    ):  # fmt: skip
+        words = [lab.web if word == "FILE" else word for word in args.split()]
+        out, err = lab.both(*words, "--json")
+        assert err == "", args
+        if not args.startswith("events"):
+            assert isinstance(json.loads(out), dict), args
+
+
+def test_events_are_lines_and_json_lines(lab: Cli) -> None:
+    lab("up", lab.web)
+    lines = lab("events").splitlines()
+    assert [line.split()[1:3] for line in lines] == [
+        ["1", "operation.started"],
+        ["2", "node.ready"],
+        ["3", "node.ready"],
+        ["4", "operation.succeeded"],
+    ]
+    records = [json.loads(line) for line in lab("--json", "events", "--since", "2").splitlines()]
+    assert [record["seq"] for record in records] == [3, 4]
+    assert [record["specversion"] for record in records] == ["1.0", "1.0"]
+    assert len(lab("events", "--type", "node.*", "--lab", "web").splitlines()) == 2
+
+
+def test_events_are_followed_until_the_daemon_ends(lab: Cli) -> None:
+    with subprocess.Popen(
+        [LAB, "--root", str(lab.server.root), "events", "--follow", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        time.sleep(0.5)
+        lab("up", lab.web)
+        assert child.stdout is not None
+        assert json.loads(child.stdout.readline())["type"] == "io.labd.operation.started"
+        lab.server.stop()
+        assert child.wait(5) == 3
+
+
+def test_images_profiles_and_plugins(lab: Cli) -> None:
+    kernel, initrd = lab.home / "Kernel_6.1.img", lab.home / "initrd"
+    kernel.write_bytes(b"k" * 1000)
+    initrd.write_bytes(b"i" * 500)
+    assert lab("image", "import", str(kernel), "--initrd", str(initrd)) == (
+        "image kernel-6-1 is there: kernel, 1.5 KiB\n"
+    )
+    assert lab("image", "rm", "kernel-6-1") == "image kernel-6-1 is removed\n"
+    assert lab("profile", "add", "p", "--image", "tiny", "--memory", "1 GiB") == (
+        "profile p is there\n"
+    )
+    assert lab("profile", "ls").splitlines()[1].split()[:4] == ["p", "tiny", "1", "1"]
+    lab("plugin", "enable", "watchdog", "--set", "patience=5")
+    lab("plugin", "enable", "watchdog", "--set", "limit=3")
+    found = json.loads(lab("plugin", "ls", "--json"))["plugins"][0]
+    assert found["settings"] == {"patience": 5, "limit": 3}
+    assert lab("plugin", "disable", "watchdog") == "plugin watchdog is disabled\n"
+    lab("plugin", "enable", "watchdog", "--reset")
+    assert json.loads(lab("plugin", "ls", "--json"))["plugins"][0]["settings"] == {}
+
+
+def test_a_new_plugin_is_written_once(lab: Cli) -> None:
+    out, err = lab.both("plugin", "new", "greeter", "--dir", str(lab.home))
+    assert out.splitlines() == [
+        str(lab.home / "greeter" / "plugin.toml"),
+        str(lab.home / "greeter" / "plugin.py"),
+    ]
+    assert "lab plugin enable greeter" in err
+    assert 'name = "greeter"' in (lab.home / "greeter" / "plugin.toml").read_text()
+    compile((lab.home / "greeter" / "plugin.py").read_text(), "plugin.py", "exec")
+    assert "is there already" in lab("plugin", "new", "greeter", "--dir", str(lab.home), expect=2)
+
+
+def test_doctor_fails_when_something_does(lab: Cli) -> None:
+    assert lab("doctor").splitlines()[1].split() == ["ok", "kvm", "works"]
+    lab.server.engine.level = "fail"
+    lab.both("doctor", expect=1)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(lab: Cli, shell: str) -> None:
+    assert "_LAB_COMPLETE" in lab("completion", shell)
+
+
+def test_completion_knows_the_verbs(lab: Cli) -> None:
+    done = subprocess.run(
+        [LAB],
+        env={
+            **os.environ,
+            "_LAB_COMPLETE": "bash_complete",
+            "COMP_WORDS": "lab st",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["plain,start", "plain,stop", "plain,status"]
+
+
+def test_every_verb_has_help(lab: Cli) -> None:
+    assert all(verb in lab("--help") for verb in VERBS)
+    for verb in VERBS:
+        assert lab(verb, "--help").startswith(f"Usage: lab {verb} ")
+
+
+# the console
+
+
+def console(server: Server, *args: str) -> list[str]:
+    return [LAB, "--root", str(server.root), "console", *args]
+
+
+def test_a_console_copies_stdin_and_ends_when_it_is_quiet(lab: Cli) -> None:
+    lab("up", lab.web)
+    done = subprocess.run(
+        console(lab.server, "web/a"), input=b"abc\n", capture_output=True, timeout=10, check=True
+    )
+    assert done.stdout == b"hello\r\nABC\n"
+    assert done.stderr == b"attached to web/a; Ctrl-] leaves it\n"
+
+
+def test_a_console_ends_with_its_node(lab: Cli) -> None:
+    lab("up", lab.web)
+    done = subprocess.run(
+        console(lab.server, "web/a"), input=b"bye\n", capture_output=True, timeout=10, check=True
+    )
+    assert done.stderr.endswith(b"the machine of web/a has ended\n")
+
+
+def test_a_console_on_a_terminal_passes_keys_and_detaches(lab: Cli) -> None:
+    lab("up", lab.web)
+    words = console(lab.server, "web/a")
+    child = pexpect.spawn(words[0], words[1:], timeout=10, encoding="utf-8")
+    child.expect_exact("attached to web/a; Ctrl-] leaves it")
+    child.expect_exact("hello")
+    child.send("x\x03")
+    child.expect_exact("X\x03")
+    child.send("\x1d")
+    child.expect(pexpect.EOF)
+    child.wait()
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_up_on_a_terminal_shows_a_table(lab: Cli) -> None:
+    lab.server.engine.delay = 0.3
+    words = ["--root", str(lab.server.root), "up", lab.web]
+    child = pexpect.spawn(
+        LAB, words, timeout=10, encoding="utf-8", env={**os.environ, "TERM": "xterm"}
+    )
+    child.expect_exact("NODE")
+    child.expect_exact("web/b")
+    child.expect_exact("web is up")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+# start-up
+
+
+@pytest.mark.parametrize("verb", ["ls", "version", "status", "image ls", "plugin ls", "events"])
+def test_quick_verbs_import_nothing_heavy(lab: Cli, verb: str) -> None:
+    lab("up", lab.web)
+    code = (
+        "import sys; from labd.cli.main import run; "
+        f"status = run(['--root', {str(lab.server.root)!r}, *{verb.split()!r}]); "
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_a_reader_that_goes_away_is_no_error(lab: Cli) -> None:
+    lab("up", lab.web)
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"{LAB} --root {lab.server.root} events | head -n 1; echo ${{PIPESTATUS[0]}}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "0"
+    assert done.stderr == ""
