@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from labd import template
 from labd.api.templates import ShippedTemplate, describe, spell
 from labd.model.names import is_name
 from labd.model.specs import LabSpec
+from labd.template import load, parameters, schema
 
 
 class ShippedTemplates:
@@ -23,15 +23,15 @@ class ShippedTemplates:
 
     def load(self, text: str, file: str, settings: Mapping[str, str]) -> LabSpec:
         """See `TemplateFiles.load`."""
-        return template.load(text, file, settings)
+        return load(text, file, settings)
 
     def schema(self) -> Mapping[str, object]:
         """See `TemplateFiles.schema`."""
-        return template.schema()
+        return schema()
 
     def parameters(self, text: str, file: str) -> Sequence[Mapping[str, object]]:
         """See `TemplateFiles.parameters`."""
-        return template.parameters(text, file)
+        return parameters(text, file)
 
     def _files(self) -> Mapping[str, Path]:
         if self._folder is None:
