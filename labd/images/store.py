@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +25,9 @@ from pathlib import Path
 from labd.images import headers, tiny
 from labd.images.bootsector import READY, boot_sector
 from labd.images.download import Download
+from labd.images.intake import Sink, as_storage_failed, inspect_file, split_kernel, sync
 from labd.images.overlay import Fresh, fresh
-from labd.model.errors import ImageRefused, InputError, StorageFailed
+from labd.model.errors import ImageRefused, InputError
 from labd.model.names import check_name, did_you_mean
 from labd.model.specs import Image, ImageFormat
 from labd.model.units import format_size
@@ -35,7 +36,6 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _RECIPES = ("tiny", "bootsector")
 _PARTS = ("disk", "kernel", "initrd")
-_RESERVE = 64 << 20  # bytes that an import leaves free, for the inventory must go on writing
 
 
 class ImageStore:
@@ -205,13 +205,13 @@ class ImageStore:
         return folder
 
     def _make_staging(self) -> Path:
-        with _as_storage_failed("make room for an image"):
+        with as_storage_failed("make room for an image"):
             self._partial.mkdir(parents=True, exist_ok=True, mode=0o755)
             return Path(tempfile.mkdtemp(dir=self._partial))
 
     async def _save(self, chunks: AsyncIterator[bytes], path: Path) -> tuple[str, int]:
         """Write the stream with its holes left out; return digest and length."""
-        sink = _Sink(path, self._max_size)
+        sink = Sink(path, self._max_size)
         try:
             async for chunk in chunks:
                 await asyncio.to_thread(sink.write, chunk)
@@ -233,13 +233,13 @@ class ImageStore:
                 f"the digest is {image.digest}, not sha256:{expected} as asked for; the file is "
                 "damaged or another one: check the source"
             )
-        with _as_storage_failed(f"store image {image.name}"):
+        with as_storage_failed(f"store image {image.name}"):
             if declared is ImageFormat.KERNEL:
-                files = _split_kernel(folder, kernel_size)
+                files = split_kernel(folder, kernel_size)
                 facts = headers.Facts(format=ImageFormat.KERNEL, virtual_size=0)
             else:
                 files = ("disk",)
-                facts = _inspect(folder / "disk", declared)
+                facts = inspect_file(folder / "disk", declared)
             self._publish(folder, files, image.digest)
         return Image(
             name=image.name,
@@ -254,7 +254,7 @@ class ImageStore:
         )
 
     def _admit_built(self, name: str, built: tiny.Built, folder: Path) -> Image:
-        with _as_storage_failed(f"store image {name}"):
+        with as_storage_failed(f"store image {name}"):
             parts = {"kernel": built.kernel, "initrd": built.initrd}
             digest = hashlib.sha256()
             size = 0
@@ -294,14 +294,14 @@ class ImageStore:
             target = staged / part
             (folder / part).rename(target)
             target.chmod(0o444)
-            _sync(target)
+            sync(target)
         staged.chmod(0o755)
-        _sync(staged)
+        sync(staged)
         staged.rename(final)
-        _sync(self._root)
+        sync(self._root)
 
     def _remove(self, folder: Path) -> None:
-        with _as_storage_failed("delete an image"):
+        with as_storage_failed("delete an image"):
             if not folder.exists():
                 return
             # A rename first, so that nobody ever finds half an image under its digest.
@@ -312,7 +312,7 @@ class ImageStore:
 
     def _sweep(self, keep: frozenset[str]) -> list[str]:
         gone: list[str] = []
-        with _as_storage_failed("sweep the image store"):
+        with as_storage_failed("sweep the image store"):
             if not self._root.exists():
                 return gone
             for entry in sorted(self._root.iterdir()):
@@ -324,64 +324,6 @@ class ImageStore:
                     shutil.rmtree(entry)
                     gone.append(f"interrupted import {entry.name}")
         return gone
-
-
-class _Sink:
-    """A file that is written once: hashed on the way, zero blocks become holes."""
-
-    _BLOCK = 64 << 10
-
-    def __init__(self, path: Path, limit: int | None) -> None:
-        self._file = path.open("wb")
-        self._path = path
-        self._limit = limit
-        self._digest = hashlib.sha256()
-        self._size = 0
-
-    def write(self, chunk: bytes) -> None:
-        """Append.
-
-        Raises:
-            ImageRefused: The file has become larger than allowed.
-            StorageFailed: There is no room.
-        """
-        self._size += len(chunk)
-        if self._limit is not None and self._size > self._limit:
-            raise ImageRefused(
-                f"the image has more than {format_size(self._limit)}, the limit of this host; "
-                "import a smaller one"
-            )
-        self._digest.update(chunk)
-        with _as_storage_failed("store an image"):
-            self._check_room(len(chunk))
-            view = memoryview(chunk)
-            for at in range(0, len(view), self._BLOCK):
-                block = view[at : at + self._BLOCK]
-                if any(block):
-                    self._file.write(block)
-                else:
-                    self._file.seek(len(block), os.SEEK_CUR)
-
-    def _check_room(self, more: int) -> None:
-        free = shutil.disk_usage(self._path.parent).free
-        if free - more < _RESERVE:
-            raise StorageFailed(
-                f"no room for the image: {format_size(self._size)} have come, "
-                f"{format_size(free)} are free and {format_size(_RESERVE)} must stay so; "
-                "delete images or make room"
-            )
-
-    def finish(self) -> tuple[str, int]:
-        """Make the length right and return digest and length."""
-        with _as_storage_failed("store an image"):
-            self._file.truncate(self._size)
-            self._file.flush()
-        return f"sha256:{self._digest.hexdigest()}", self._size
-
-    def close(self) -> None:
-        """Close the file; an error of the last write was told before or does not matter now."""
-        with contextlib.suppress(OSError):
-            self._file.close()
 
 
 def parse_sha256(text: str) -> str:
@@ -398,43 +340,8 @@ def parse_sha256(text: str) -> str:
     return plain
 
 
-def _inspect(path: Path, declared: ImageFormat | None) -> headers.Facts:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(headers.HEAD_SIZE)
-        file.seek(max(0, size - headers.SECTOR))
-        tail = file.read(headers.SECTOR)
-    return headers.inspect(head, size, declared, tail=tail)
-
-
-def _split_kernel(folder: Path, kernel_size: int | None) -> tuple[str, ...]:
-    """Cut the received stream into `kernel` and, when there is more, `initrd`."""
-    whole = folder / "disk"
-    size = whole.stat().st_size
-    cut = size if kernel_size is None else kernel_size
-    if not 0 < cut <= size:
-        raise ImageRefused(
-            f"the kernel was said to have {cut} bytes, and {size} came in all; send it again"
-        )
-    initrd = folder / "initrd"
-    if cut < size:
-        with whole.open("rb") as source, initrd.open("wb") as target:
-            source.seek(cut)
-            shutil.copyfileobj(source, target, 1 << 20)
-        os.truncate(whole, cut)
-    kernel = folder / "kernel"
-    whole.rename(kernel)
-    with kernel.open("rb") as file:
-        headers.check_kernel(file.read(headers.HEAD_SIZE), cut)
-    if cut == size:
-        return ("kernel",)
-    with initrd.open("rb") as file:
-        headers.check_initrd(file.read(512), size - cut)
-    return ("kernel", "initrd")
-
-
 def _write_fresh(path: Path, content: Fresh) -> None:
-    with _as_storage_failed(f"make disk {path.name}"):
+    with as_storage_failed(f"make disk {path.name}"):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with open(descriptor, "wb") as file:
@@ -452,25 +359,6 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
             yield chunk
     finally:
         file.close()
-
-
-@contextlib.contextmanager
-def _as_storage_failed(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageFailed(
-            f"cannot {what}: {error.strerror} ({error.filename}); make room, or check the folder's "
-            "permissions"
-        ) from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _whole_sectors(size: int) -> int:
