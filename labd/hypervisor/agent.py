@@ -39,7 +39,18 @@ class GuestAgent:
         self._lock = asyncio.Lock()
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self.open = False  # whether the agent has its end of the port open (VSERPORT_CHANGE)
+        self._open = False
+
+    @property
+    def open(self) -> bool:
+        """Whether the agent has its end of the port open (VSERPORT_CHANGE)."""
+        return self._open
+
+    @open.setter
+    def open(self, value: bool) -> None:
+        if self._open and not value:
+            self._drop()  # who waits for an answer need not wait longer
+        self._open = value
 
     async def ping(self, timeout: float = _SYNC_TIMEOUT) -> bool:
         """Tell whether the agent answers."""

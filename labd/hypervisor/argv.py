@@ -58,13 +58,14 @@ class Descriptors:
     config: int | None = None
 
 
-def build(machine: MachineSpec, fds: Descriptors, root_id: str) -> list[str]:
+def build(machine: MachineSpec, fds: Descriptors, root_id: str, tsc_khz: int = 0) -> list[str]:
     """Return the whole argv.
 
     Args:
         machine: What to start.
         fds: Everything that `machine` needs open.
         root_id: By which `identify` recognises the processes of one root.
+        tsc_khz: Frequency of the host's time-stamp counter, 0 for unknown; see `tsc`.
 
     Raises:
         InputError: The machine type cannot have what the spec asks for.
@@ -74,7 +75,7 @@ def build(machine: MachineSpec, fds: Descriptors, root_id: str) -> list[str]:
         *_identity(machine, root_id),
         *_board(machine),
         *_monitors(fds),
-        *_boot(machine, fds),
+        *_boot(machine, fds, tsc_khz),
         *_options("-object", [_memory(machine)]),
         *_files(machine, fds),
         *_options("-blockdev", devices.blockdevs(machine)),
@@ -170,15 +171,18 @@ def _monitors(fds: Descriptors) -> list[str]:
     return [*argv, "-serial", "chardev:serial"]
 
 
-def _boot(machine: MachineSpec, fds: Descriptors) -> list[str]:
+def _boot(machine: MachineSpec, fds: Descriptors, tsc_khz: int) -> list[str]:
     argv = ["-boot", "strict=on,menu=off"]
     for option, fd in (("-kernel", fds.kernel), ("-initrd", fds.initrd)):
         if fd is not None:
             argv += [option, f"/proc/self/fd/{fd}"]
     if not machine.cmdline.isprintable():
         raise InputError(f"{machine.node}: the kernel command line has a control character in it")
-    if fds.kernel is not None and machine.cmdline:
-        argv += ["-append", machine.cmdline]
+    cmdline = machine.cmdline
+    if _is_microvm(machine) and not machine.kvm and tsc_khz:
+        cmdline = f"tsc_early_khz={tsc_khz} {cmdline}".rstrip()
+    if fds.kernel is not None and cmdline:
+        argv += ["-append", cmdline]
     if fds.config is not None:
         argv += ["-fw_cfg", f"name={CONFIG_ITEM},file=/proc/self/fd/{fds.config}"]
     return argv

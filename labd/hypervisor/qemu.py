@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
 from labd.host import identity
-from labd.hypervisor import argv, process
+from labd.hypervisor import argv, process, tsc
 from labd.hypervisor.accel import Accelerator, KvmAccess
 from labd.hypervisor.console import Viewer
 from labd.hypervisor.vm import Vm, VmTimes, console_log
@@ -216,7 +216,7 @@ class QemuHypervisor:
         except asyncio.CancelledError:
             await asyncio.wait([opening])  # a thread cannot be cancelled; `passed` closes its files
             raise
-        command = argv.build(machine, fds, self._root_id)
+        command = argv.build(machine, fds, self._root_id, tsc.host_khz())
         # Connected before QEMU exists: no byte is missed, and its death shows as end of file.
         qmp = process.connect(machine.run / process.QMP_SOCKET)
         undo.callback(qmp.close)

@@ -57,7 +57,7 @@ def with_layers(machine: MachineSpec, fds: Descriptors = FDS) -> Descriptors:
 
 
 def build(machine: MachineSpec, fds: Descriptors = FDS) -> list[str]:
-    return argv.build(machine, with_layers(machine, fds), "1a2b3c4d")
+    return argv.build(machine, with_layers(machine, fds), "1a2b3c4d", 2_600_000)
 
 
 MACHINES = {
