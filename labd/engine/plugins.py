@@ -7,11 +7,12 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from labd.engine.facade import PluginView
-from labd.engine.ports import InstalledPlugin, PluginChange, PluginRunner
-from labd.engine.world import NODE_UIDS, World
-from labd.model.errors import ConfigError, LabdError, NotFound
+from labd.engine.ports import PluginRunner
+from labd.engine.world import NODE_UIDS, PLUGIN_UIDS, World
+from labd.model.errors import ConfigError, Conflict, LabdError, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.names import did_you_mean
+from labd.model.plugins import InstalledPlugin, PluginChange
 from labd.model.records import PluginRecord
 from labd.model.states import PluginState
 
@@ -30,6 +31,7 @@ class Plugins:
         self._inventory = world.inventory
         self._uid_base = world.limits.uid_base + NODE_UIDS
         self._runner = runner
+        self._uids: dict[str, int] = {}
         self._changes: asyncio.Queue[PluginChange] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         runner.listen(self._changes.put_nowait)
@@ -54,9 +56,19 @@ class Plugins:
 
     async def _start(self, record: PluginRecord) -> None:
         settings = self._runner.check_settings(record.name, record.settings)
-        names = sorted(plugin.name for plugin in await self._inventory.plugins())
-        uid = self._uid_base + names.index(record.name)
-        await self._runner.start(record.name, settings, uid)
+        await self._runner.start(record.name, settings, self._uid(record.name))
+
+    def _uid(self, name: str) -> int:
+        """Return a user id that no other plugin of this daemon has had.
+
+        Raises:
+            Conflict: They are used up.
+        """
+        if name not in self._uids:
+            if len(self._uids) >= PLUGIN_UIDS:
+                raise Conflict(f"{PLUGIN_UIDS} plugins were started; restart labd for more")
+            self._uids[name] = self._uid_base + len(self._uids)
+        return self._uids[name]
 
     async def _tell(self) -> None:
         while True:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +20,7 @@ from labd.model.machine import (
     RunState,
 )
 from labd.model.network import LabNetworkPlan
+from labd.model.plugins import InstalledPlugin, PluginChange
 from labd.model.process import ProcessId
 from labd.model.records import (
     LabRecord,
@@ -350,38 +350,6 @@ class Inventory(Protocol):
 
     async def close(self) -> None:
         """Close the database."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstalledPlugin:
-    """A plugin that was found in a plugin folder.
-
-    Attributes:
-        problem: Why it cannot run (a bad manifest), or empty.
-    """
-
-    name: str
-    version: str = ""
-    description: str = ""
-    events: tuple[str, ...] = ()
-    scopes: tuple[str, ...] = ()
-    settings_schema: Mapping[str, object] = field(default_factory=dict)
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PluginChange:
-    """A plugin's process was started, or ended by itself.
-
-    Attributes:
-        status: Exit status, negative for a signal; None for a start.
-        reason: For people.
-    """
-
-    name: str
-    state: PluginState
-    status: int | None = None
-    reason: str = ""
 
 
 class PluginRunner(Protocol):

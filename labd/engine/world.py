@@ -15,7 +15,9 @@ from labd.model.network import LabNetworkPlan
 from labd.model.records import LabRecord, NodeRecord
 from labd.model.specs import Accel, LabSpec
 
-NODE_UIDS = 960  # of the 1,024 user ids of a root; plugins have the rest
+# Of the 1,024 user ids of a root.
+NODE_UIDS = 960
+PLUGIN_UIDS = 64
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 

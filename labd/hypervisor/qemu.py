@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ from labd.model.machine import (
 )
 from labd.model.process import ProcessId
 from labd.model.specs import Accel
+
+log = logging.getLogger(__name__)
 
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ", re.MULTILINE)
 
@@ -57,6 +60,13 @@ class QemuHypervisor:
     async def probe_kvm(self) -> str:
         """Run the live KVM probe now; what went wrong, empty when it passed (`lab doctor`)."""
         return await self._accelerator.probe()
+
+    def explain_kvm(self) -> str:
+        """Return how machines get at `/dev/kvm`, or why they cannot (`lab doctor`)."""
+        try:
+            return self._accelerator.access().text
+        except LaunchFailed as error:
+            return error.message
 
     async def launch(self, machine: MachineSpec, taps: Mapping[str, int]) -> ProcessId:
         """Start QEMU with its CPUs stopped; see the port.
@@ -99,13 +109,13 @@ class QemuHypervisor:
             await vm.close()
             raise
         except WorldError:
-            await vm.begin()
+            await self._take_over(vm)
             raise
         except BaseException:
             self._forget_vm(vm)
             await vm.close()
             raise
-        await vm.begin()
+        await self._take_over(vm)
         return state
 
     async def scan(self) -> Sequence[FoundMachine]:
@@ -192,12 +202,13 @@ class QemuHypervisor:
                 process.make_folder(machine)
                 undo.push_async_callback(vm.close)
                 await self._start(vm, taps, passed, access, undo)
+                await vm.open_screen()
                 undo.pop_all()
         except LaunchFailed:
             raise
         except (CommandFailed, OSError) as error:
             raise LaunchFailed(f"cannot start QEMU for {vm.name}: {error}") from error
-        await vm.begin()
+        vm.begin()
 
     async def _start(
         self,
@@ -235,6 +246,13 @@ class QemuHypervisor:
                 stderr=said,
                 status=child.status,
             ) from error
+
+    async def _take_over(self, vm: Vm) -> None:
+        try:
+            await vm.open_screen()
+        except LaunchFailed as error:  # a machine without a screen is still worth having
+            log.warning("%s has no screen: %s", vm.name, error)
+        vm.begin()
 
     def _vm(self, key: str) -> Vm:
         vm = self._vms.get(key)

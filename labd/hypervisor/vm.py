@@ -122,7 +122,16 @@ class Vm:
                 self._spawn(self._reconnect())
             raise
 
-    async def begin(self) -> None:
+    async def open_screen(self) -> None:
+        """Listen for viewers of the screen, if there is one.
+
+        Raises:
+            LaunchFailed: The socket cannot be made.
+        """
+        if self.spec.display is Display.VNC:
+            await self._vnc.open()
+
+    def begin(self) -> None:
         """Announce the machine: watch over its life and tell its events from now on."""
         self._told = True
         early, self._early = self._early, []
@@ -132,8 +141,6 @@ class Vm:
         # Spread over the period by the key, so that fifty machines do not beat at once.
         share = (zlib.crc32(self.spec.key.encode()) % 1000) / 1000
         self._beat_in(self._times.heartbeat * (0.2 + 0.8 * share))
-        if self.spec.display is Display.VNC:
-            await self._vnc.open()
 
     # what callers ask for
 
@@ -264,6 +271,8 @@ class Vm:
         kind = _K.RESPONSIVE if responsive else _K.UNRESPONSIVE
         if responsive or self._told:
             self._tell(GuestEvent(key=self.spec.key, kind=kind, time=time.time(), data={}))
+        if responsive:
+            self._spawn(self._look_at_agent())  # its opening may have been missed meanwhile
 
     # staying in touch
 

@@ -1,0 +1,365 @@
+"""`labd`: the composition root. It builds the adapters, hands them on, and obeys signals.
+
+    labd serve [--root DIR] [--config FILE] [--down]
+
+SIGTERM and SIGINT stop the daemon in order and leave every machine running; with `--down` they
+stop the machines too. Readiness and the end are told by sd_notify(3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from labd import __version__
+from labd.api.access import Caller
+from labd.api.app import create_app
+from labd.api.server import serving
+from labd.api.shipped import ShippedTemplates
+from labd.engine.engine import Engine
+from labd.engine.world import Limits, World
+from labd.events.accounts import BrokerUser, new_password
+from labd.events.broker import ManagedBroker
+from labd.events.messages import Topics
+from labd.events.mqtt import BrokerAddress
+from labd.events.publisher import Publisher
+from labd.host import config as configuration
+from labd.host.config import Config
+from labd.host.doctor import judge
+from labd.host.facts import gather, read_meminfo
+from labd.host.lockfile import RootLock
+from labd.host.logs import set_up as set_up_logs
+from labd.host.notify import Notifier
+from labd.host.paths import prepare, shipped
+from labd.hypervisor import QemuHypervisor
+from labd.images import ImageStore
+from labd.inventory import SqliteInventory
+from labd.model.errors import ConfigError, InputError, LabdError
+from labd.model.machine import AccelChoice
+from labd.model.network import LabNetworkPlan
+from labd.model.paths import Paths, check_socket_path
+from labd.model.specs import LabSpec
+from labd.model.units import MIB
+from labd.network import LabNetworks
+from labd.network.plan import plan
+from labd.plugin.supervisor import Supervisor, Surroundings
+
+log = logging.getLogger("labd")
+
+_READER = "reader"  # the broker's user for people
+_FLUSH = 2.0  # seconds that the last events have to reach the broker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the command line and the configuration file came to."""
+
+    paths: Paths
+    config: Config
+    take_down: bool
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="labd")
+def main() -> None:
+    """The training-lab daemon; `lab` is the command to use it."""
+
+
+@main.command()
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="LABD_ROOT",
+    help="Keep everything below one folder; without it /etc/labd, /run/labd, /var/lib/labd, "
+    "/var/cache/labd.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Instead of labd.toml in the configuration folder.",
+)
+@click.option("--down", is_flag=True, help="Stop all machines too when the daemon is stopped.")
+def serve(root: Path | None, config_file: Path | None, down: bool) -> None:  # noqa: FBT001
+    """Run the daemon in the foreground."""
+    try:
+        settings = _settings(root, config_file, take_down=down)
+        with RootLock.acquire(settings.paths.lock, root=settings.paths.root, version=__version__):
+            asyncio.run(_serve(settings))
+    except InputError as error:
+        _die(error, 2)
+    except LabdError as error:
+        _die(error, 1)
+
+
+def _die(error: LabdError, status: int) -> None:
+    click.echo(f"labd: {error.message}", err=True)
+    sys.exit(status)
+
+
+def _settings(root: Path | None, config_file: Path | None, *, take_down: bool) -> Settings:
+    paths = Paths.of(Path(os.path.abspath(root)) if root else None)
+    config = configuration.load(config_file or paths.config, required=config_file is not None)
+    set_up_logs(config.daemon.log_level, config.daemon.log_format)
+    if os.geteuid() != 0:
+        raise ConfigError("labd makes namespaces, taps and users' processes: run it as root")
+    prepare(paths)
+    return Settings(paths=paths, config=config, take_down=take_down)
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        daemon = await Daemon.start(settings, stack)
+        notifier = Notifier.of()
+        notifier.ready(f"serving {settings.paths.api_socket}")
+        log.info("ready: %s", settings.paths.api_socket)
+        await stop.wait()
+        notifier.stopping()
+        log.info("stopping; machines %s", "too" if settings.take_down else "run on")
+        if settings.take_down:
+            await daemon.engine.take_everything_down()
+
+
+class Daemon:
+    """The parts of a running daemon, and the facts that `lab version` shows."""
+
+    def __init__(self, settings: Settings, inventory: SqliteInventory, host_id: str) -> None:
+        self._settings = settings
+        self._paths = settings.paths
+        self._config = settings.config
+        self._inventory = inventory
+        self._host_id = host_id
+        self._hypervisor = QemuHypervisor(host_id, settings.paths.run)
+        self._reader = new_password()
+        self._broker: ManagedBroker | None = None
+        self._publisher: Publisher | None = None
+        self._accel = AccelChoice(kvm=False)
+
+    @classmethod
+    async def start(cls, settings: Settings, stack: AsyncExitStack) -> Daemon:
+        """Build everything, each part with its end on the stack; return when requests are answered.
+
+        Raises:
+            LabdError: Something cannot be had; what was started is ended by the stack.
+        """
+        inventory = await SqliteInventory.open(settings.paths.database)
+        stack.push_async_callback(inventory.close)
+        daemon = cls(settings, inventory, await inventory.host_id())
+        broker = await daemon._start_broker(stack)
+        runner = daemon._plugin_runner(broker)
+        daemon.engine = Engine(
+            daemon._world(), runner, findings=daemon._findings, info=daemon._info
+        )
+        daemon._accel = await daemon._hypervisor.accel(settings.config.daemon.accel)
+        if daemon._accel.warning:
+            log.warning("%s", daemon._accel.warning)
+        daemon._publish(broker, stack)
+        stack.push_async_callback(daemon.engine.close)
+        recovered = await daemon.engine.start()
+        log.info("recovered: %s", recovered)
+        await daemon._serve_api(runner, stack)
+        await daemon.engine.plugin_service.start()
+        return daemon
+
+    engine: Engine
+
+    async def _start_broker(self, stack: AsyncExitStack) -> BrokerAddress:
+        broker = self._config.broker
+        if broker.mode == "external":
+            password = ""
+            if broker.password_file is not None:
+                password = (await asyncio.to_thread(broker.password_file.read_text)).strip()
+            return BrokerAddress.parse(
+                broker.url,
+                username=broker.username,
+                password=password,
+                ca_file=broker.ca_file,
+            )
+        managed = ManagedBroker(self._paths.broker_run, tcp_port=broker.tcp_port)
+        await managed.start()
+        stack.push_async_callback(managed.stop)
+        _background(managed.run(), "broker", stack)
+        self._broker = managed
+        await managed.set_users(self._people())
+        _write_secret(self._paths.broker_password, self._reader, self._group())
+        return managed.address
+
+    def _people(self) -> list[BrokerUser]:
+        """Return the broker's user for people, who may read everything of this host."""
+        everything = Topics(self._host_id).all
+        return [BrokerUser(name=_READER, password=self._reader, reads=(everything,))]
+
+    def _plugin_runner(self, broker: BrokerAddress) -> Supervisor:
+        managed = self._broker
+
+        async def set_users(plugins: Sequence[BrokerUser]) -> None:
+            if managed is not None:
+                await managed.set_users([*self._people(), *plugins])
+
+        return Supervisor(
+            Surroundings(
+                folders=(*self._config.plugins.dirs, shipped("plugins")),
+                state=self._paths.plugins,
+                socket=self._paths.plugin_socket,
+                host_id=self._host_id,
+                broker=managed.plugin_address if managed is not None else broker,
+                set_users=set_users if managed is not None else None,
+            )
+        )
+
+    def _publish(self, broker: BrokerAddress, stack: AsyncExitStack) -> None:
+        publisher = Publisher(self._inventory, broker, self._host_id)
+        self._publisher = publisher
+        _background(publisher.run(), "publisher", stack)
+        # Pushed last, so done first: what the stop itself told still goes out.
+        stack.push_async_callback(publisher.flush, _FLUSH)
+
+    def _world(self) -> World:
+        daemon = self._config.daemon
+        cpus = os.cpu_count() or 1
+        host_id = self._host_id
+
+        def plan_network(spec: LabSpec, lab_key: str, keys: dict[str, str]) -> LabNetworkPlan:
+            return plan(spec, lab_key, host_id, keys)
+
+        return World(
+            inventory=self._inventory,
+            hypervisor=self._hypervisor,
+            networks=LabNetworks(host_id),
+            images=ImageStore(self._paths.state, self._paths.cache),
+            state=self._paths.state,
+            run=self._paths.run,
+            limits=Limits(
+                uid_base=daemon.uid_base or configuration.default_uid_base(self._paths.root),
+                max_booting=daemon.max_booting or 4 * cpus,
+                memory_reserve=daemon.memory_reserve_mib * MIB,
+            ),
+            plan_network=plan_network,
+            memory_available=lambda: read_meminfo()["MemAvailable"],
+            booting=asyncio.Semaphore(daemon.max_booting or 4 * cpus),
+            accel=daemon.accel,
+        )
+
+    async def _serve_api(self, runner: Supervisor, stack: AsyncExitStack) -> None:
+        def check(token: str, /) -> Caller | None:
+            found = runner.caller(token)
+            return None if found is None else Caller(name=f"plugin {found[0]}", scopes=found[1])
+
+        app = create_app(
+            self.engine,
+            ShippedTemplates(shipped("lab-templates")),
+            version=__version__,
+            tokens=check,
+            admin_socket=self._paths.api_socket,
+        )
+        sockets = [
+            _listen(self._paths.api_socket, 0o660, self._group(), stack),
+            _listen(self._paths.plugin_socket, 0o666, None, stack),
+        ]
+        await stack.enter_async_context(serving(app, sockets))
+
+    def _group(self) -> int | None:
+        """Return the id of the group that may use the API; None: root alone."""
+        try:
+            return grp.getgrnam(self._config.daemon.group).gr_gid
+        except KeyError:
+            log.warning(
+                "there is no group %s, so only root can use the API; `lab doctor` tells how to "
+                "make it",
+                self._config.daemon.group,
+            )
+            return None
+
+    async def _findings(self) -> Sequence[Mapping[str, str]]:
+        facts = await gather(self._paths, self._config)
+        findings = judge(facts, kvm_probe=await self._hypervisor.probe_kvm())
+        return [finding.as_dict() for finding in findings]
+
+    def _info(self) -> Mapping[str, object]:
+        broker: dict[str, object] = {"mode": self._config.broker.mode}
+        if self._broker is not None:
+            broker |= {
+                "host": self._broker.plugin_address.host,
+                "port": self._broker.port,
+                "username": _READER,
+                "password_file": str(self._paths.broker_password),
+            }
+        else:
+            broker["url"] = self._config.broker.url
+        if self._publisher is not None:
+            broker |= {
+                "connected": self._publisher.connected,
+                "problem": self._publisher.problem,
+            }
+        return {
+            "version": __version__,
+            "host_id": self._host_id,
+            "root": str(self._paths.root),
+            "pid": os.getpid(),
+            "accel": "kvm" if self._accel.kvm else "tcg",
+            "accel_warning": self._accel.warning,
+            "broker": broker,
+        }
+
+
+def _background(work: Coroutine[None, None, None], name: str, stack: AsyncExitStack) -> None:
+    """Run something until the stack is unwound."""
+    task = asyncio.create_task(work, name=name)
+
+    async def end() -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(end)
+
+
+def _listen(path: Path, mode: int, group: int | None, stack: AsyncExitStack) -> socket.socket:
+    """Bind a unix socket that has its mode before anybody can connect.
+
+    uvicorn's own `uds=` would leave it at 0666.
+    """
+    check_socket_path(path)
+    path.unlink(missing_ok=True)  # of a daemon that was killed: the root's lock is ours
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    stack.callback(path.unlink, missing_ok=True)
+    before = os.umask(0o777)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    if group is not None:
+        os.chown(path, 0, group)
+    os.chmod(path, mode)
+    return listener
+
+
+def _write_secret(path: Path, text: str, group: int | None) -> None:
+    """Write a file that root and a group can read."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        if group is not None:
+            os.fchown(fd, 0, group)
+            os.fchmod(fd, 0o640)
+        file.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""The daemon's side: one supervised process a plugin (`engine.ports.PluginRunner`).
+
+A plugin has a user id, a token, a broker user and a folder of its own. It ends with the daemon. One
+that crashes is started again with back-off, and harms nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labd.events.accounts import BrokerUser, new_password
+from labd.events.messages import Topics
+from labd.events.mqtt import BrokerAddress
+from labd.host.spawn import PIPE, STDOUT, Child, Jail, spawn
+from labd.model.errors import ConfigError, LabdError, NotFound
+from labd.model.names import did_you_mean
+from labd.model.plugins import InstalledPlugin, PluginChange
+from labd.model.states import PluginState
+from labd.plugin import files
+from labd.plugin.manifest import Manifest, discover
+
+log = logging.getLogger(__name__)
+
+_FIRST_DELAY, _LAST_DELAY = 1.0, 60.0  # seconds between two starts
+_STEADY = 60.0  # seconds of life after which the back-off begins anew
+_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+_LOG_LIMIT = 256 << 10  # bytes; twice that is kept
+
+SetUsers = Callable[[Sequence[BrokerUser]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """Where plugins find labd and the broker.
+
+    Attributes:
+        folders: Where plugins are installed.
+        state: A folder per plugin, by name.
+        socket: The API's socket for plugins.
+        host_id: For topics.
+        broker: Address without credentials.
+        set_users: Tells the broker its users; None for a broker that is not labd's.
+    """
+
+    folders: tuple[Path, ...]
+    state: Path
+    socket: Path
+    host_id: str
+    broker: BrokerAddress
+    set_users: SetUsers | None
+
+
+@dataclass
+class _Running:
+    manifest: Manifest
+    settings: Mapping[str, object]
+    uid: int
+    token: str
+    password: str
+    state: PluginState = PluginState.STARTING
+    starts: int = 0
+    child: Child | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Supervisor:
+    """Plugin folders and plugin processes."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._running: dict[str, _Running] = {}
+        self._listener: Callable[[PluginChange], None] = _nobody
+        self._lock = asyncio.Lock()
+
+    def listen(self, listener: Callable[[PluginChange], None]) -> None:
+        """Have `listener` called when a plugin's process starts or crashes."""
+        self._listener = listener
+
+    # what there is
+
+    def installed(self) -> Sequence[InstalledPlugin]:
+        """Read the plugin folders afresh."""
+        found, problems = discover(self._around.folders)
+        plugins = [
+            InstalledPlugin(
+                name=manifest.name,
+                version=manifest.version,
+                description=manifest.description,
+                events=manifest.events,
+                scopes=manifest.scopes,
+                settings_schema=manifest.settings_schema(),
+            )
+            for manifest in found.values()
+        ]
+        plugins += [InstalledPlugin(name=n, problem=text) for n, text in problems.items()]
+        return sorted(plugins, key=lambda plugin: plugin.name)
+
+    def _manifest(self, name: str) -> Manifest:
+        found, problems = discover(self._around.folders)
+        if name in problems:
+            raise ConfigError(problems[name])
+        if name not in found:
+            raise NotFound(f"there is no plugin {name}{did_you_mean(name, found)}")
+        return found[name]
+
+    def check_settings(self, name: str, settings: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the settings with defaults; see the port."""
+        return self._manifest(name).check_settings(settings)
+
+    def state(self, name: str) -> tuple[PluginState, int]:
+        """Return the state of its process and the restarts since `start`."""
+        plugin = self._running.get(name)
+        if plugin is None:
+            return PluginState.DISABLED, 0
+        return plugin.state, max(0, plugin.starts - 1)
+
+    def log(self, name: str) -> bytes:
+        """Return the kept output."""
+        path = self._log_path(name)
+        kept = b""
+        for part in (path.with_suffix(".log.1"), path):
+            with contextlib.suppress(FileNotFoundError):
+                kept += part.read_bytes()
+        return kept
+
+    def _log_path(self, name: str) -> Path:
+        return self._around.state / f"{name}.log"
+
+    def caller(self, token: str) -> tuple[str, frozenset[str]] | None:
+        """Return name and scopes of the plugin that holds a token; None when none does."""
+        digest = _digest(token)
+        for plugin in self._running.values():
+            if secrets.compare_digest(digest, _digest(plugin.token)):
+                return plugin.manifest.name, frozenset(plugin.manifest.scopes)
+        return None
+
+    # starting and stopping
+
+    async def start(self, name: str, settings: Mapping[str, object], uid: int) -> None:
+        """Keep the plugin running from now on; see the port."""
+        async with self._lock:
+            if name in self._running:
+                return
+            manifest = self._manifest(name)
+            plugin = _Running(
+                manifest=manifest,
+                settings=settings,
+                uid=uid,
+                token=secrets.token_urlsafe(32),
+                password=new_password(),
+            )
+            self._running[name] = plugin
+            try:
+                await self._tell_broker()
+            except BaseException:
+                del self._running[name]
+                raise
+            plugin.task = asyncio.create_task(self._supervise(plugin), name=f"plugin {name}")
+
+    async def stop(self, name: str) -> None:
+        """Stop it and take its token and broker user away (idempotent)."""
+        async with self._lock:
+            plugin = self._running.pop(name, None)
+            if plugin is None:
+                return
+            await self._end(plugin)
+            await self._tell_broker()
+
+    async def close(self) -> None:
+        """Stop all plugins."""
+        async with self._lock:
+            plugins = list(self._running.values())
+            self._running.clear()
+            await asyncio.gather(*(self._end(plugin) for plugin in plugins))
+
+    async def _end(self, plugin: _Running) -> None:
+        if plugin.child is not None:
+            await plugin.child.stop(_GRACE)
+        if plugin.task is not None:
+            plugin.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await plugin.task
+
+    async def _tell_broker(self) -> None:
+        if self._around.set_users is None:
+            return
+        everything = Topics(self._around.host_id).all
+        await self._around.set_users(
+            [
+                BrokerUser(
+                    name=plugin.manifest.name,
+                    password=plugin.password,
+                    reads=(everything,) if "events:read" in plugin.manifest.scopes else (),
+                )
+                for plugin in self._running.values()
+            ]
+        )
+
+    # the loop
+
+    async def _supervise(self, plugin: _Running) -> None:
+        name = plugin.manifest.name
+        loop = asyncio.get_running_loop()
+        delay = _FIRST_DELAY
+        while True:
+            began = loop.time()
+            try:
+                status: int | None = await self._run_once(plugin)
+                reason = f"its process ended with status {status}"
+            except LabdError as error:
+                status, reason = None, error.message
+            except OSError as error:
+                status, reason = None, f"cannot be started: {error}"
+            if name not in self._running:
+                return
+            if loop.time() - began > _STEADY:
+                delay = _FIRST_DELAY
+            plugin.state = PluginState.BACKOFF
+            log.warning("plugin %s: %s; again in %g s", name, reason, delay)
+            self._listener(
+                PluginChange(name=name, state=PluginState.BACKOFF, status=status, reason=reason)
+            )
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LAST_DELAY)
+
+    async def _run_once(self, plugin: _Running) -> int:
+        name = plugin.manifest.name
+        folder = await asyncio.to_thread(self._prepare, plugin)
+        # By descriptor: the plugin's user may be unable to pass through the folders above.
+        run = os.open(self._around.socket.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            argv, jail = self._command(plugin)
+            child = await spawn(
+                argv,
+                cwd=folder,
+                env=self._environment(plugin, run),
+                stdout=PIPE,
+                stderr=STDOUT,
+                pass_fds=[run],
+                jail=jail,
+                umask=0o077,
+            )
+        finally:
+            os.close(run)
+        plugin.child = child
+        plugin.starts += 1
+        plugin.state = PluginState.RUNNING
+        log.info("plugin %s runs (pid %d)", name, child.pid)
+        self._listener(PluginChange(name=name, state=PluginState.RUNNING))
+        try:
+            await self._record(plugin, child)
+            return await child.wait()
+        finally:
+            plugin.child = None
+            await child.stop(_GRACE)
+
+    def _command(self, plugin: _Running) -> tuple[list[str], Jail | None]:
+        manifest = plugin.manifest
+        if manifest.is_python:
+            program = manifest.folder / manifest.command[1]
+            launch = [sys.executable, "-m", "labd.plugin.launch", str(plugin.uid), str(os.getpid())]
+            return [*launch, str(program)], None
+        program = manifest.folder / manifest.command[0]
+        first = str(program) if program.exists() else manifest.command[0]
+        jail = Jail(uid=plugin.uid, gid=plugin.uid, new_netns=False, pdeathsig="KILL")
+        return [first, *manifest.command[1:]], jail
+
+    def _environment(self, plugin: _Running, run: int) -> dict[str, str]:
+        broker = self._around.broker
+        return {
+            "HOME": ".",
+            "PYTHONUNBUFFERED": "1",
+            files.ENV_NAME: plugin.manifest.name,
+            files.ENV_SOCKET: f"/proc/self/fd/{run}/{self._around.socket.name}",
+            files.ENV_HOST: self._around.host_id,
+            files.ENV_MQTT_HOST: broker.host,
+            files.ENV_MQTT_PORT: str(broker.port),
+            files.ENV_MQTT_USER: plugin.manifest.name,
+            files.ENV_EVENTS: " ".join(plugin.manifest.events),
+        }
+
+    def _prepare(self, plugin: _Running) -> Path:
+        """Make the plugin's folder with what it needs to come in."""
+        folder = self._around.state / plugin.manifest.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chown(folder, plugin.uid, plugin.uid)
+        for name, text in (
+            (files.SETTINGS, json.dumps(dict(plugin.settings))),
+            (files.TOKEN, plugin.token),
+            (files.PASSWORD, plugin.password),
+        ):
+            files.replace_file(folder / name, f"{text}\n", owner=plugin.uid)
+        for entry in folder.iterdir():  # the user id may have been another one before
+            os.chown(entry, plugin.uid, plugin.uid, follow_symlinks=False)
+        return folder
+
+    async def _record(self, plugin: _Running, child: Child) -> None:
+        """Keep what a plugin says, bounded."""
+        if child.stdout is None:
+            return
+        path = self._log_path(plugin.manifest.name)
+        while chunk := await child.stdout.read(1 << 14):
+            await asyncio.to_thread(_append, path, chunk)
+
+
+def _nobody(change: PluginChange) -> None:
+    """Hear nothing: `listen` was not called yet."""
+
+
+def _append(path: Path, chunk: bytes) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > _LOG_LIMIT:
+            path.replace(path.with_suffix(".log.1"))
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(chunk)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

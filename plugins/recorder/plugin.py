@@ -1,0 +1,51 @@
+"""recorder: writes every event as a line of JSON, a file per lab, rotated by size.
+
+`labs/NAME.jsonl` is the present file, `NAME.jsonl.1` the one before. Events without a lab go to
+`daemon.jsonl`. An event that was written and not noted is written again after a crash: readers drop
+what has a `seq` that they have seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from labd.plugin import Client, Event, Plugin
+
+plugin = Plugin()
+
+
+def rotate(path: Path, keep: int) -> None:
+    """Make `path` free: it becomes `.1`, `.1` becomes `.2`, and what is beyond `keep` goes."""
+    if keep < 1:
+        path.unlink(missing_ok=True)
+        return
+    for number in range(keep - 1, 0, -1):
+        older = path.with_name(f"{path.name}.{number}")
+        if older.exists():
+            older.replace(path.with_name(f"{path.name}.{number + 1}"))
+    path.replace(path.with_name(f"{path.name}.1"))
+
+
+def write(path: Path, line: str, limit: int, keep: int) -> None:
+    """Append a line, into a fresh file when the old one is full."""
+    path.parent.mkdir(exist_ok=True)
+    if path.exists() and path.stat().st_size + len(line) > limit:
+        rotate(path, keep)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
+@plugin.on("*")
+async def told(event: Event, lab: Client) -> None:
+    """Write an event."""
+    del lab
+    path = Path("labs") / f"{event.lab}.jsonl" if event.lab else Path("daemon.jsonl")
+    line = json.dumps(dict(event.record), separators=(",", ":")) + "\n"
+    limit, keep = int(str(plugin.settings["max-size"])), int(str(plugin.settings["keep"]))
+    await asyncio.to_thread(write, path, line, limit, keep)
+
+
+if __name__ == "__main__":
+    plugin.run()
