@@ -361,9 +361,17 @@ async def test_vnc_viewers_are_handed_over(host: Host) -> None:
     await host.up(machine)
     path = machine.run / "vnc.sock"
     assert path.stat().st_mode & 0o777 == 0o600
-    viewers = [await asyncio.open_unix_connection(str(path)) for _ in range(2)]
-    for reader, writer in viewers:
-        assert (await asyncio.wait_for(reader.readexactly(12), 5)).startswith(b"RFB 003.")
+    first, first_writer = await asyncio.open_unix_connection(str(path))
+    assert (await asyncio.wait_for(first.readexactly(12), 5)).startswith(b"RFB 003.")
+    await host.hv.close()
+    host.hv = QemuHypervisor(host.root.name[-8:].replace("_", "-").lower(), host.root)
+    [found] = await host.hv.scan()
+    assert await host.hv.adopt(machine, found.process) is RunState.RUNNING
+    second, second_writer = await asyncio.open_unix_connection(str(path))
+    assert (await asyncio.wait_for(second.readexactly(12), 5)).startswith(b"RFB 003.")
+    first_writer.write(b"RFB 003.008\n")  # who watched before the daemon went still watches
+    assert await asyncio.wait_for(first.readexactly(2), 5) == b"\x01\x01"
+    for writer in (first_writer, second_writer):
         writer.close()
         await writer.wait_closed()
     assert await host.hv.query("k1") is RunState.RUNNING
