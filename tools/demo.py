@@ -29,7 +29,7 @@ NODES = ("client", "router", "server")
 Json = dict[str, Any]
 
 
-class Failed(Exception):  # noqa: N818 -- a demo fails, it does not err
+class Failed(Exception):
     """Something was not observed."""
 
 
@@ -44,10 +44,12 @@ class Screen:
         self._began = time.monotonic()
 
     def line(self, text: str = "") -> None:
+        """Print a line."""
         with self._lock:
             print(text, flush=True)
 
     def step(self, text: str) -> None:
+        """Begin a step."""
         self._step += 1
         at = time.monotonic() - self._began
         self.line(
@@ -55,12 +57,15 @@ class Screen:
         )
 
     def command(self, text: str) -> None:
+        """Show what is typed."""
         self.line(f"{self._bold}    $ {text}{self._off}")
 
     def event(self, text: str) -> None:
+        """Show an event."""
         self.line(f"{self._dim}    event | {text}{self._off}")
 
     def seen(self, text: str) -> None:
+        """Say what was observed."""
         self.line(f"    ok: {text}")
 
 
@@ -75,10 +80,24 @@ class Demo:
 
     # running things
 
-    def lab(self, *args: str, show: bool = True, check: bool = True) -> str:
-        """Run `lab` as a person would, show what it prints, and return its output."""
-        if show:
-            self.screen.command("lab " + " ".join(args))
+    def lab(self, *args: str) -> None:
+        """Run `lab` as a person would, and show what it prints as it comes."""
+        self.screen.command("lab " + " ".join(args))
+        child = subprocess.Popen(
+            [BIN / "lab", "--root", self.root, *args],
+            cwd=HERE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert child.stdout is not None
+        for line in child.stdout:
+            self.screen.line(f"      {line.rstrip()}")
+        if child.wait() != 0:
+            raise Failed(f"`lab {' '.join(args)}` ended with {child.returncode}")
+
+    def quiet(self, *args: str) -> str:
+        """Run `lab` behind the scenes and return its output."""
         done = subprocess.run(
             [BIN / "lab", "--root", self.root, *args],
             cwd=HERE,
@@ -87,18 +106,14 @@ class Demo:
             timeout=600,
             check=False,
         )
-        if show:
-            for line in (done.stdout + done.stderr).splitlines():
-                self.screen.line(f"      {line}")
-        if check and done.returncode != 0:
-            raise Failed(
-                f"`lab {' '.join(args)}` ended with {done.returncode}: {done.stderr.strip()}"
-            )
+        if done.returncode != 0:
+            words = " ".join(args)
+            raise Failed(f"`lab {words}` ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
     def ask(self, *args: str) -> Json:
         """Return the JSON that a `lab` command prints."""
-        found = json.loads(self.lab("--json", *args, show=False))
+        found = json.loads(self.quiet("--json", *args))
         if not isinstance(found, dict):
             raise Failed(f"`lab --json {' '.join(args)}` printed no object")
         return found
@@ -178,7 +193,7 @@ class Demo:
             child.stdin.write(f"\n{command}\n".encode())
             child.stdin.flush()
             end = time.monotonic() + seconds
-            while wanted not in said.decode(errors="replace"):
+            while wanted not in clean(said):
                 if time.monotonic() > end:
                     raise Failed(f"{node} did not say {wanted!r}; it said: {bytes(said[-400:])!r}")
                 time.sleep(0.1)
@@ -186,7 +201,7 @@ class Demo:
             child.terminate()
             child.wait()
             reader.join()
-        text = said.decode(errors="replace").replace("\r", "")
+        text = clean(said)
         for line in text[text.find(command) :].splitlines()[:8]:
             self.screen.line(f"      {line}")
         return text
@@ -209,13 +224,19 @@ class Demo:
 
         reader = threading.Thread(target=show, daemon=True)
         reader.start()
+        time.sleep(0.4)  # until it listens: what comes before would be shown by --since
         try:
             yield
-            time.sleep(0.5)
+            time.sleep(0.4)
         finally:
             child.terminate()
             child.wait()
             reader.join()
+
+
+def clean(said: bytes | bytearray) -> str:
+    """Return what a console said without line discipline and cursor questions."""
+    return bytes(said).decode(errors="replace").replace("\r", "").replace("\x1b[6n", "")
 
 
 def alive(pid: int) -> bool:
@@ -254,10 +275,10 @@ def show(demo: Demo, *, keep: bool) -> None:
     demo.serve()
     host = str(demo.ask("version")["daemon"]["host_id"])
     with suppress(Failed):
-        demo.lab("destroy", LAB, "--force", show=False)
+        demo.quiet("destroy", LAB, "--force")
 
     screen.step("Build the `tiny` image from Debian's packages (cached after the first time)")
-    if "tiny" not in demo.lab("image", "ls", show=False):
+    if "tiny" not in demo.quiet("image", "ls"):
         demo.lab("image", "build", "tiny")
     demo.lab("image", "ls")
 
@@ -366,7 +387,7 @@ def main() -> int:
         except (Failed, subprocess.TimeoutExpired) as error:
             demo.screen.line(f"\nFAILED: {error}\nThe daemon's log is {demo.log}")
             with suppress(Failed):
-                demo.lab("destroy", LAB, "--force", check=False)
+                demo.quiet("destroy", LAB, "--force")
             return 1
         if args.keep:
             undo.pop_all()

@@ -54,6 +54,15 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
+        # Spans and metrics that nobody collects cost time, and must never leave the host by an
+        # environment variable.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     attach(
         app,

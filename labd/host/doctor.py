@@ -94,7 +94,9 @@ def _permissions(facts: Facts) -> Iterator[Finding]:
             advice=f"groupadd --system {facts.group}, then usermod -aG {facts.group} USER",
         )
     if facts.closed is None:
-        yield Finding(name="folders", level=Level.OK, text=f"others can pass through to {facts.state}")
+        yield Finding(
+            name="folders", level=Level.OK, text=f"others can pass through to {facts.state}"
+        )
     else:
         yield Finding(
             name="folders",

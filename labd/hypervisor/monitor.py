@@ -20,7 +20,7 @@ from qemu.qmp.events import EventListener
 from qemu.qmp.message import Message
 from qemu.qmp.protocol import Runstate, StateError
 
-from labd.model.errors import NodeGone, NodeUnresponsive, WorldError
+from labd.model.errors import NodeGone, NodeUnresponsive, QmpRefused
 
 DEADLINE: Final = 5.0  # seconds for one call
 _READ_LIMIT = 4 << 20  # bytes of one message
@@ -31,12 +31,6 @@ _library_log = logging.getLogger("labd.hypervisor.qmp")
 _library_log.setLevel(logging.CRITICAL)
 
 QmpEvent = Mapping[str, object]
-
-
-class QmpRefused(WorldError):
-    """QEMU understood a command and refused it; the message has QEMU's words."""
-
-    code = "qmp_refused"
 
 
 class _Listener(EventListener):

@@ -20,8 +20,8 @@ from labd.hypervisor import folding, process
 from labd.hypervisor.agent import GuestAgent
 from labd.hypervisor.console import ConsoleHub
 from labd.hypervisor.display import VncPort
-from labd.hypervisor.monitor import DEADLINE, Monitor, QmpEvent, QmpRefused
-from labd.model.errors import Conflict, LabdError, NodeGone, NodeUnresponsive
+from labd.hypervisor.monitor import DEADLINE, Monitor, QmpEvent
+from labd.model.errors import Conflict, LabdError, NodeGone, NodeUnresponsive, QmpRefused
 from labd.model.machine import GuestEvent, GuestEventKind, MachineSpec, RunState
 from labd.model.process import ProcessId
 from labd.model.specs import Display

@@ -11,10 +11,11 @@ READY: Final = "labd: ready"
 _MESSAGE: Final = f"{READY} bootsector\r\n".encode() + b"\0"
 _ORIGIN: Final = 0x7C00  # where the BIOS loads a boot sector
 _SECTOR: Final = 512
+_DISK: Final = 1 << 20  # SeaBIOS on q35 does not boot from a disk of a single sector
 
 
 def boot_sector() -> bytes:
-    """Return a raw disk of one sector (512 bytes)."""
+    """Return a raw disk of 1 MiB whose first sector boots."""
     head = bytes.fromhex(
         "fa"  #         cli
         "31c0"  #       xor ax, ax
@@ -44,4 +45,4 @@ def boot_sector() -> bytes:
     message = _ORIGIN + len(head) + 3 + len(body)
     load = b"\xbe" + message.to_bytes(2, "little")
     code = head + load + body + _MESSAGE
-    return code.ljust(_SECTOR - 2, b"\0") + b"\x55\xaa"
+    return (code.ljust(_SECTOR - 2, b"\0") + b"\x55\xaa").ljust(_DISK, b"\0")

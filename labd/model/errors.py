@@ -17,6 +17,7 @@
         ├── NodeGone               the QEMU process of a node has ended
         ├── NodeUnresponsive       QEMU did not answer a QMP call before its deadline
         ├── LaunchFailed           QEMU could not be started; carries its stderr
+        ├── QmpRefused             QEMU understood a QMP command and refused it; its own words
         ├── GuestFailed            the guest did not become ready, or its agent said no
         ├── NetworkFailed          the kernel refused a network request
         ├── StorageFailed          the disk or the inventory failed
@@ -181,6 +182,12 @@ class LaunchFailed(WorldError):
     """QEMU could not be started; the message has its stderr. No process is left."""
 
     code = "launch_failed"
+
+
+class QmpRefused(WorldError):
+    """QEMU understood a QMP command and refused it; the message has QEMU's words."""
+
+    code = "qmp_refused"
 
 
 class GuestFailed(WorldError):

@@ -1,0 +1,1 @@
+"""Benchmarks of labd against baselines; `bench/run.py` runs them."""

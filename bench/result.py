@@ -1,0 +1,73 @@
+"""One figure of a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A figure, what it is compared with, and the bar that it should clear.
+
+    Attributes:
+        baseline: None when the bar is absolute.
+        max_ratio: The bar for `labd / baseline`; None for no such bar.
+        max_value: The bar for `labd` itself; None for no such bar.
+    """
+
+    name: str
+    n: int
+    unit: str
+    labd: float
+    baseline: float | None = None
+    max_ratio: float | None = None
+    max_value: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Return labd's figure over the baseline's."""
+        return self.labd / self.baseline if self.baseline else None
+
+    @property
+    def ok(self) -> bool | None:
+        """Tell whether the bar is cleared; None when there is none."""
+        if self.max_ratio is not None and self.ratio is not None:
+            return self.ratio <= self.max_ratio
+        return None if self.max_value is None else self.labd < self.max_value
+
+    def row(self) -> str:
+        """Return the line of the table."""
+        baseline = f"{self.baseline:10.3f}" if self.baseline is not None else f"{'-':>10}"
+        ratio = f"{self.ratio:7.2f}" if self.ratio is not None else f"{'-':>7}"
+        bar = ""
+        if self.ok is not None:
+            limit = (
+                f"ratio {self.max_ratio:g}" if self.max_ratio is not None else f"{self.max_value:g}"
+            )
+            bar = f"{limit}: {'ok' if self.ok else 'MISSED'}"
+        return f"{self.name:<20} {self.n:>4} {self.unit:<8} {self.labd:10.3f} {baseline} {ratio}  {bar}"
+
+    def record(self) -> dict[str, object]:
+        """Return what goes into results.json."""
+        return {
+            "name": self.name,
+            "n": self.n,
+            "unit": self.unit,
+            "labd": round(self.labd, 6),
+            "baseline": None if self.baseline is None else round(self.baseline, 6),
+            "ratio": None if self.ratio is None else round(self.ratio, 4),
+            "bar": self.max_ratio if self.max_ratio is not None else self.max_value,
+            "ok": self.ok,
+        }
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the middle value."""
+    return sorted(values)[len(values) // 2]
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the value below which `percent` of the values lie (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

@@ -1,0 +1,71 @@
+"""Benchmarks: labd beside a baseline, in one run, as ratios.
+
+    make bench                                  all of them
+    make bench BENCH_ARGS="--only cli_ls"       some of them
+
+Prints a table and writes `bench/out/results.json`: a list of `{name, n, unit, labd, baseline,
+ratio}`, with `bar` and `ok` where there is a bar. Figures are medians; the header says of how many
+runs, and how loaded the machine was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench import cli, events, idle, labs
+from bench.result import Result
+
+OUT = Path(__file__).resolve().parent / "out"
+
+# Each benchmark, and the names of the results that it gives.
+BENCHMARKS: list[tuple[Callable[[list[int], int], Iterable[Result]], tuple[str, ...]]] = [
+    (cli.run, ("cli_ls", "cli_version")),
+    (labs.run, ("up_running", "up_output", "destroy")),
+    (events.run, ("event_latency_p50", "event_latency_p99")),
+    (idle.run, ("idle_cpu_percent", "idle_rss_mib")),
+]
+
+
+def main() -> int:
+    """Run what was asked for; the exit status is 1 when a bar was missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    known = [name for _, names in BENCHMARKS for name in names]
+    parser.add_argument("--only", nargs="+", choices=known, metavar="NAME", help=", ".join(known))
+    parser.add_argument("--sizes", nargs="+", type=int, default=[1, 10, 50], metavar="N")
+    parser.add_argument("--repeat", type=int, default=3, help="runs per figure (median)")
+    args = parser.parse_args()
+    wanted = set(args.only or known)
+    load = os.getloadavg()
+    print(
+        f"# {platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Linux "
+        f"{platform.release()}, load {load[0]:.2f} {load[1]:.2f} {load[2]:.2f} at the start, "
+        f"medians of {args.repeat} runs"
+    )
+    print(f"{'name':<20} {'n':>4} {'unit':<8} {'labd':>10} {'baseline':>10} {'ratio':>7}  bar")
+    results: list[Result] = []
+    for benchmark, names in BENCHMARKS:
+        if not wanted.intersection(names):
+            continue
+        for result in benchmark(args.sizes, args.repeat):
+            if result.name in wanted:
+                results.append(result)
+                print(result.row(), flush=True)
+    OUT.mkdir(exist_ok=True)
+    (OUT / "results.json").write_text(
+        json.dumps([result.record() for result in results], indent=1) + "\n"
+    )
+    missed = [result for result in results if result.ok is False]
+    print(f"# load {os.getloadavg()[0]:.2f} at the end; bars missed: {len(missed)}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
