@@ -11,6 +11,7 @@ import click
 
 from labd.cli.session import (
     BAD_INPUT,
+    FAILED,
     INTERRUPTED,
     NOT_FOUND,
     Session,
@@ -135,8 +136,8 @@ def run(argv: list[str]) -> int:
         return INTERRUPTED
     except (BrokenPipeError, SystemExit) as error:
         # The reader has gone (`lab events | head`): nothing more can be said, and nothing is wrong.
-        # click turns that into an exit of its own when it happens inside of a verb.
-        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+        # Inside of a verb click makes an exit with status 1 of it, and of nothing else here.
+        if isinstance(error, SystemExit) and error.code != FAILED:
             raise
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- for the rest of life
         return 0

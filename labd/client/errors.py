@@ -27,9 +27,11 @@ class EventsPruned(errors.NotFound):
 
 
 def _tree(root: type[errors.LabdError]) -> dict[str, type[errors.LabdError]]:
+    """Return code -> class of what a client may meet; a daemon's own classes stay its own."""
     found = {root.code: root}
     for child in root.__subclasses__():
-        found.update(_tree(child))
+        if child.__module__ in {errors.__name__, __name__}:
+            found.update(_tree(child))
     return found
 
 

@@ -70,7 +70,7 @@ class FakeTemplates:
             raise TemplateError("--set", [Problem(message=f"no parameter '{unknown[0]}'")])
         nodes = [value.strip() for key, _, value in lines if key == "node"]
         return LabSpec(
-            template=next(value.strip() for key, _, value in lines if key == "name"),
+            template=next((value.strip() for key, _, value in lines if key == "name"), "none"),
             description="a fake",
             parameters=dict(settings),
             nodes=tuple(NodeSpec(name=name, image="tiny") for name in nodes),
