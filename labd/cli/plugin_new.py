@@ -14,14 +14,14 @@ description = "Says what becomes of nodes"
 
 # Which events it hears; `*` stands for any part.
 events = ["node.*"]
-# What its token may do: labs:read, labs:control, events:read, images:read.
+# What its token may do; see docs/api.md.
 scopes = ["labs:read", "events:read"]
 
 # Settings that `lab plugin enable {name} --set greeting=Hello` gives, with their defaults.
 [settings.greeting]
 type = "string"
 default = "Hello"
-description = "Said when the plugin starts"
+description = "Said before each event"
 """
 
 _CODE = '''\
@@ -37,7 +37,8 @@ plugin = Plugin()
 @plugin.on("node.*")
 async def told(event: Event, lab: Client) -> None:
     """Say it; `lab plugin logs {name}` shows it. `lab` acts: await lab.start("web", "server")."""
-    print(event.type, event.lab, event.node, event.data.get("reason", ""), flush=True)
+    reason = event.data.get("reason", "")
+    print(plugin.settings["greeting"], event.type, event.lab, event.node, reason, flush=True)
 
 
 if __name__ == "__main__":

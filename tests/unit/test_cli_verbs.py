@@ -14,6 +14,7 @@ import pexpect
 import pytest
 
 from labd.cli.main import VERBS, run
+from labd.plugin.manifest import read
 from tests.unit.api_server import Server, api_server
 
 WEB = "name: web\nnode: a\nnode: b\n"
@@ -197,7 +198,8 @@ def test_a_new_plugin_is_written_once(lab: Cli) -> None:
         str(lab.home / "greeter" / "plugin.py"),
     ]
     assert "lab plugin enable greeter" in err
-    assert 'name = "greeter"' in (lab.home / "greeter" / "plugin.toml").read_text()
+    manifest = read(lab.home / "greeter")
+    assert (manifest.name, manifest.events) == ("greeter", ("node.*",))
     compile((lab.home / "greeter" / "plugin.py").read_text(), "plugin.py", "exec")
     assert "is there already" in lab("plugin", "new", "greeter", "--dir", str(lab.home), expect=2)
 
