@@ -17,12 +17,12 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from labd.hypervisor.argv import Descriptors, build
 from labd.hypervisor.devices import layers
+from labd.images.overlay import Fresh
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.specs import DiskBus, ImageFormat, Machine, NicModel
 
@@ -99,11 +99,13 @@ def taps(namespace: str, count: int) -> list[int]:
     return found
 
 
-async def launch(index: int, folder: Path, base: Path, prototype: bytes, tap: int) -> Guest:
+async def launch(index: int, folder: Path, base: Path, prototype: Fresh, tap: int) -> Guest:
     """Start one QEMU with its CPUs stopped."""
     folder.mkdir()
     overlay = folder / "root.qcow2"
-    overlay.write_bytes(prototype)
+    with overlay.open("wb") as file:
+        file.write(prototype.head)
+        file.truncate(prototype.length)
     spec = machine(index, folder, overlay, base)
     sockets: dict[str, socket.socket] = {}
     for name in ("qmp", "people", "serial", "agent"):
@@ -138,6 +140,7 @@ async def run(guest: Guest) -> None:
     """Let the CPUs of a guest run, and see by QMP that they do."""
     reader, writer = await asyncio.open_unix_connection(guest.folder / "qmp")
     await reader.readline()
+    answer: dict[str, dict[str, str]] = {}
     for command in ("qmp_capabilities", "cont", "query-status"):
         writer.write(json.dumps({"execute": command}).encode())
         while "return" not in (answer := json.loads(await reader.readline())):
@@ -153,7 +156,7 @@ async def first_output(guest: Guest) -> None:
     writer.close()
 
 
-async def measure(count: int, base: Path, prototype: bytes) -> Times:
+async def measure(count: int, base: Path, prototype: Fresh) -> Times:
     """Take `count` guests up and down once."""
     namespace = f"bare-{os.getpid()}"
     with tempfile.TemporaryDirectory(prefix="bare-") as name:
@@ -179,15 +182,3 @@ async def measure(count: int, base: Path, prototype: bytes) -> Times:
             subprocess.run(["ip", "netns", "del", namespace], check=True)
         end = time.monotonic()
     return Times(running[0] - began, output - began, end - output)
-
-
-async def median(repeat: int, measure_once: Callable[[], Awaitable[Times]]) -> Times:
-    """Return the medians of several runs."""
-    runs = [await measure_once() for _ in range(repeat)]
-
-    def middle(pick: Callable[[Times], float]) -> float:
-        return sorted(pick(run) for run in runs)[len(runs) // 2]
-
-    return Times(
-        middle(lambda t: t.running), middle(lambda t: t.output), middle(lambda t: t.destroy)
-    )

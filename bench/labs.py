@@ -13,8 +13,7 @@ from bench import bare
 from bench.daemon import Stream, scratch_daemon
 from bench.result import Result, median
 from labd.images.bootsector import boot_sector
-from labd.images.overlay import overlay_header
-from labd.model.specs import ImageFormat
+from labd.images.overlay import fresh
 from tests.system.harness import Daemon
 
 TEMPLATE = """name: bench
@@ -37,7 +36,7 @@ def run(sizes: list[int], repeat: int) -> Iterator[Result]:
         daemon.image("bootsector")
         base = Path(name) / "base.raw"
         base.write_bytes(boot_sector())
-        prototype = overlay_header(str(base), ImageFormat.RAW, base.stat().st_size)
+        prototype = fresh(base.stat().st_size, str(base), "raw")
         for count in sizes:
             ours, theirs = [], []
             for _ in range(repeat):

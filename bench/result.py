@@ -46,7 +46,8 @@ class Result:
                 f"ratio {self.max_ratio:g}" if self.max_ratio is not None else f"{self.max_value:g}"
             )
             bar = f"{limit}: {'ok' if self.ok else 'MISSED'}"
-        return f"{self.name:<20} {self.n:>4} {self.unit:<8} {self.labd:10.3f} {baseline} {ratio}  {bar}"
+        head = f"{self.name:<20} {self.n:>4} {self.unit:<8} {self.labd:10.3f}"
+        return f"{head} {baseline} {ratio}  {bar}"
 
     def record(self) -> dict[str, object]:
         """Return what goes into results.json."""

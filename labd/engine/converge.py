@@ -284,9 +284,7 @@ class Converger:
         lab = await self._journal.lab(name)
         kept = {node.name for node in lab.spec.nodes}
         gone = [n for n in await self._world.inventory.nodes(name) if n.name not in kept]
-        for node in gone:
-            await self._runner.stop(NodeRef(name, node.name), operation.id)
-            await self._runner.erase(node, operation.id)
+        await asyncio.gather(*(self._runner.erase(node, operation.id) for node in gone))
         if gone:
             async with self._world.inventory.transaction() as tx:
                 for node in gone:

@@ -223,7 +223,9 @@ class Labs:
             async with asyncio.timeout(limit):
                 await self._converger.apply(operation.lab, operation)
         except TimeoutError:
-            error = GuestFailed(f"lab {operation.lab} was not up within {limit:g} s")
+            error = GuestFailed(
+                f"lab {operation.lab} was not up within {limit:g} s", timed_out=True
+            )
             await self._undo_up(operation, error)
             raise error from None
         except LabdError as error:

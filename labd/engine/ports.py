@@ -112,7 +112,7 @@ class Hypervisor(Protocol):
         """Remove sockets, logs and the run folder of a machine that has ended (idempotent)."""
 
     async def wait_console(self, key: str, pattern: str) -> str:
-        """Return the first serial line since the launch in which `pattern` is found.
+        """Return the first serial line since the launch or reset in which `pattern` is found.
 
         Waits without limit of its own; ends with NodeGone when the machine ends.
         """

@@ -167,7 +167,10 @@ class NodeRunner:
         if node.state in NODE_ALIVE:
             # Said first, so that the end of its QEMU is no crash.
             await self._journal.move(
-                NodeRef(node.lab, node.name), NodeState.STOPPING, operation=operation
+                NodeRef(node.lab, node.name),
+                NodeState.STOPPING,
+                operation=operation,
+                unless=set(NodeState) - NODE_ALIVE,
             )
         await self._world.hypervisor.kill(node.key)
         if node.machine is not None:

@@ -48,6 +48,7 @@ class RotatingLog:
         self._path, self._limit = path, limit
         self._fd = -1
         self._size = 0
+        self._since_mark: int | None = None
 
     @property
     def older(self) -> Path:
@@ -70,7 +71,10 @@ class RotatingLog:
         with contextlib.suppress(OSError):
             if self._size + len(data) > self._limit:
                 self._rotate()
-            self._size += os.write(self._fd, data[-self._limit :])
+            written = os.write(self._fd, data[-self._limit :])
+            self._size += written
+            if self._since_mark is not None:
+                self._since_mark += written
 
     def read(self) -> bytes:
         """Return everything that is kept. Blocks: call it in a thread."""
@@ -79,6 +83,17 @@ class RotatingLog:
             with contextlib.suppress(FileNotFoundError):
                 parts.append(path.read_bytes())
         return b"".join(parts)
+
+    def mark(self) -> None:
+        """Remember this place for `read_since_mark`."""
+        self._since_mark = 0
+
+    def read_since_mark(self) -> bytes:
+        """Return what is kept of the output since the last mark, or all without one. Blocks."""
+        kept = self.read()
+        if self._since_mark is None:
+            return kept
+        return kept[max(0, len(kept) - self._since_mark) :]
 
     def close(self) -> None:
         """Close the file (idempotent)."""
@@ -243,8 +258,12 @@ class ConsoleHub(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
 
+    def was_reset(self) -> None:
+        """The machine begins anew: what it said before is no answer to `wait` any more."""
+        self._log.mark()
+
     async def wait(self, pattern: str) -> str:
-        """Return the first line since the launch in which `pattern` is found.
+        """Return the first line since the launch or last reset in which `pattern` is found.
 
         Raises:
             InputError: It is not a regular expression.
@@ -297,7 +316,7 @@ class ConsoleHub(asyncio.Protocol):
         return NodeGone(f"{self._name} has ended; start it again with `lab start {self._name}`")
 
     def _search_past(self, pattern: re.Pattern[str]) -> str | None:
-        for raw in self._log.read().split(b"\n"):
+        for raw in self._log.read_since_mark().split(b"\n"):
             line = clean_line(raw)
             if pattern.search(line):
                 return line

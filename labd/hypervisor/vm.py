@@ -256,6 +256,7 @@ class Vm:
         if event is None:
             return
         if event.kind is _K.RESET:
+            self.hub.was_reset()
             self._reset.set()
         self._tell(event)
 

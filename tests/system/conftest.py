@@ -1,0 +1,93 @@
+"""Fixtures of the system tests: a real daemon each, and a leak check at the end of each test."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import CACHE, Daemon
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fail early and plainly where the host lacks what system tests are about."""
+    ours = [item for item in items if Path(__file__).parent in item.path.parents]
+    if not ours:
+        return
+    if os.geteuid() != 0:
+        pytest.exit("tests/system needs root: it makes namespaces and taps", returncode=2)
+    for program in ("qemu-system-x86_64", "mosquitto", "nft", "ip"):
+        if shutil.which(program) is None:
+            pytest.exit(f"{program} is missing; `make setup` installs it", returncode=2)
+
+
+@pytest.fixture(scope="session")
+def built_tiny() -> None:
+    """Build the tiny guest once for all workers."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        import sys
+
+        subprocess.run(
+            [sys.executable, "-m", "labd.images.tiny", "--cache", str(CACHE)],
+            check=True,
+            capture_output=True,
+        )
+
+
+@pytest.fixture
+def make_daemon() -> Iterator[Callable[..., Daemon]]:
+    """Return a maker of daemons; each is started, and at the end stopped and found clean."""
+    made: list[Daemon] = []
+
+    def make(config: str = "", *, start: bool = True) -> Daemon:
+        root = Path(tempfile.mkdtemp(prefix="labd-"))
+        root.chmod(0o755)
+        daemon = Daemon(root, config)
+        made.append(daemon)
+        if start:
+            daemon.start()
+        return daemon
+
+    yield make
+    problems = []
+    for daemon in made:
+        problems += finish(daemon)
+    assert not problems, "\n".join(problems)
+
+
+def finish(daemon: Daemon) -> list[str]:
+    """Destroy what the test left, stop the daemon, and return what leaked."""
+    problems: list[str] = []
+    try:
+        if daemon.process is None:
+            return []
+        if daemon.process.poll() is not None:
+            daemon.start()
+        for lab in daemon.json("ls")["labs"]:
+            daemon.run("wait", lab["name"], "--for", "idle", timeout=120)
+            daemon.lab("destroy", lab["name"], "--force")
+        problems += daemon.leaks()
+        status = daemon.stop()
+        if status != 0:
+            problems.append(f"labd ended with {status}: {daemon.log.read_text()[-2000:]}")
+        problems += daemon.leaks_after_stop()
+    finally:
+        if daemon.process is not None and daemon.process.poll() is None:
+            daemon.kill()
+        if not problems:
+            shutil.rmtree(daemon.root, ignore_errors=True)
+    return problems
+
+
+@pytest.fixture
+def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
+    """Return a started daemon."""
+    return make_daemon()

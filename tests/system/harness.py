@@ -1,0 +1,259 @@
+"""A whole labd on a scratch root, as a person would run it; and what the kernel says of it.
+
+Nothing here believes labd: processes come from /proc, links from netlink, namespaces from
+/run/netns, events from a subscriber of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+TEMPLATES = REPO / "lab-templates"
+# Built guests are shared by all test runs of this checkout; each root links to it.
+CACHE = REPO / ".cache"
+
+Json = dict[str, Any]
+
+
+class LabFailed(AssertionError):
+    """A `lab` command ended with another status than was expected."""
+
+
+class Daemon:
+    """`labd serve` on a root of its own, and the `lab` command for it."""
+
+    def __init__(self, root: Path, config: str = "") -> None:
+        self.root = root
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = root / "daemon.log"
+        self.host_id = ""
+        (root / "etc").mkdir(parents=True)
+        if config:
+            (root / "etc" / "labd.toml").write_text(config)
+        CACHE.mkdir(exist_ok=True)
+        (root / "cache").symlink_to(CACHE)
+
+    # life
+
+    def start(self, *args: str, seconds: float = 30) -> None:
+        """Start the daemon and wait until it answers."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [BIN / "labd", "serve", "--root", self.root, *args],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until(self._answers, f"labd answers (its log: {self.log})", seconds)
+        self.host_id = str(self.json("version")["daemon"]["host_id"])
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"labd ended: {self.log.read_text()[-3000:]}")
+        done = subprocess.run(
+            [BIN / "lab", "--root", self.root, "version"], capture_output=True, check=False
+        )
+        return done.returncode == 0
+
+    def kill(self) -> None:
+        """End the daemon with SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, seconds: float = 30) -> int:
+        """Stop it in order; return its exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(seconds)
+
+    # the command line
+
+    def run(
+        self, *args: str, timeout: float = 300, text: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `lab`; never raises for its exit status."""
+        return subprocess.run(
+            [BIN / "lab", "--root", self.root, *args],
+            cwd=REPO,
+            capture_output=True,
+            text=True,
+            input=text,
+            timeout=timeout,
+            check=False,
+        )
+
+    def lab(self, *args: str, expect: int = 0, timeout: float = 300) -> str:
+        """Run `lab` and return what it printed on stdout, or on stderr when it should fail."""
+        done = self.run(*args, timeout=timeout)
+        if done.returncode != expect:
+            raise LabFailed(
+                f"`lab {' '.join(args)}` ended with {done.returncode}, not {expect}\n"
+                f"{done.stdout}{done.stderr}\n--- labd:\n{self.log.read_text()[-4000:]}"
+            )
+        return done.stderr if expect else done.stdout
+
+    def json(self, *args: str) -> Json:
+        """Return the object that `lab --json` prints."""
+        found = json.loads(self.lab("--json", *args))
+        assert isinstance(found, dict)
+        return found
+
+    def nodes(self, lab: str) -> dict[str, Json]:
+        """Return the nodes of a lab by name, as `lab status` tells them."""
+        return {node["name"]: node for node in self.json("status", lab)["nodes"]}
+
+    def states(self, lab: str) -> dict[str, str]:
+        """Return node name -> state."""
+        return {name: node["state"] for name, node in self.nodes(lab).items()}
+
+    def pids(self, lab: str) -> dict[str, int]:
+        """Return node name -> pid of its QEMU."""
+        return {name: int(node["pid"] or 0) for name, node in self.nodes(lab).items()}
+
+    def events(self, after: int = 0) -> list[Json]:
+        """Return all events after a seq by the replay endpoint."""
+        lines = self.lab("--json", "events", "--since", str(after)).splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+
+    def image(self, recipe: str = "tiny") -> None:
+        """Have the image of a recipe."""
+        if recipe not in self.lab("image", "ls"):
+            self.lab("image", "build", recipe, timeout=600)
+
+    def console(self, node: str, command: str, wanted: str, seconds: float = 60) -> str:
+        """Type a command on a serial console until a regular expression matches what comes back."""
+        child = subprocess.Popen(
+            [BIN / "lab", "--root", self.root, "console", node],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        out, said = child.stdout, bytearray()
+
+        def read() -> None:
+            while chunk := os.read(out.fileno(), 4096):
+                said.extend(chunk)
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+
+        def text() -> str:
+            return said.decode(errors="replace").replace("\r", "")
+
+        # The echo of the command itself must not count: look behind a mark that is computed.
+        mark = f"mark-{time.monotonic_ns()}"
+        quoted = f"{mark[:5]}''{mark[5:]}"
+        try:
+            child.stdin.write(f"\necho {quoted}; {command}\n".encode())
+            child.stdin.flush()
+            until(
+                lambda: re.search(wanted, text().partition(f"\n{mark}\n")[2]) is not None,
+                lambda: f"{node} says {wanted!r} to {command!r}; it said {text()[-1500:]!r}",
+                seconds,
+            )
+        finally:
+            child.terminate()
+            child.wait()
+            reader.join()
+            child.stdin.close()
+            child.stdout.close()
+        return text().partition(f"\n{mark}\n")[2]
+
+    # what the kernel says
+
+    def qemus(self) -> list[int]:
+        """Return the pids of all QEMU processes of this root, from /proc."""
+        # Written by labd into -name; the files themselves are passed as descriptors.
+        marker = f"@{self.host_id}.".encode()
+        return [pid for pid in processes() if marker in cmdline(pid) and b"qemu" in cmdline(pid)]
+
+    def namespaces(self) -> list[str]:
+        """Return the names of the network namespaces of this root."""
+        folder = Path("/run/netns")
+        names = os.listdir(folder) if folder.is_dir() else []
+        return sorted(name for name in names if name.startswith(f"labd-{self.host_id}-"))
+
+    def leaks(self) -> list[str]:
+        """Return everything of labs that is left on this host, besides what labs exist for."""
+        found = [f"process {pid}: {cmdline(pid)[:200]!r}" for pid in self.qemus()]
+        found += [f"namespace {name}" for name in self.namespaces()]
+        for folder in ("lib/nodes", "run/n", "lib/images/.partial"):
+            path = self.root / folder
+            if path.is_dir():
+                found += [f"file {entry}" for entry in path.iterdir()]
+        rules = subprocess.run(
+            ["nft", "list", "tables"], capture_output=True, text=True, check=True
+        )
+        found += [line for line in rules.stdout.splitlines() if f"labd_{self.host_id}" in line]
+        links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True)
+        found += [line for line in links.stdout.splitlines() if f"labd:{self.host_id}" in line]
+        return found
+
+    def leaks_after_stop(self) -> list[str]:
+        """Return processes and sockets that outlive a stopped daemon without labs."""
+        root = os.fsencode(f"{self.root}/")
+        found = [f"process {p}: {cmdline(p)[:200]!r}" for p in processes() if root in cmdline(p)]
+        for line in Path("/proc/net/unix").read_text().splitlines():
+            if f"{self.root}/" in line:
+                found.append(f"socket {line.split()[-1]}")
+        return found
+
+
+def processes() -> list[int]:
+    """Return the pids of all processes that are no zombies."""
+    return [int(e) for e in os.listdir("/proc") if e.isdecimal() and not is_zombie(int(e))]
+
+
+def is_zombie(pid: int) -> bool:
+    """Tell whether a process has ended and was not waited for (or is gone)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs."""
+    return not is_zombie(pid)
+
+
+def cmdline(pid: int) -> bytes:
+    """Return the argv of a process, NUL between; empty when it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def until(seen: Callable[[], bool], what: str | Callable[[], str], seconds: float = 30) -> None:
+    """Wait until something is seen; fail with `what` after `seconds`."""
+    end = time.monotonic() + seconds
+    while not seen():
+        if time.monotonic() > end:
+            raise AssertionError(
+                f"not seen within {seconds:g} s: {what if isinstance(what, str) else what()}"
+            )
+        time.sleep(0.1)
+
+
+def end(pid: int) -> None:
+    """End a process of the test's own daemon with SIGKILL."""
+    os.kill(pid, signal.SIGKILL)

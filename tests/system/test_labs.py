@@ -1,0 +1,448 @@
+"""Labs on real QEMU, real bridges and a real broker; asserted on the kernel, QMP and a subscriber."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import (
+    TEMPLATES,
+    Daemon,
+    Json,
+    cmdline,
+    end,
+    is_alive,
+    until,
+)
+
+pytestmark = pytest.mark.usefixtures("built_tiny")
+
+
+def template(name: str) -> str:
+    return str(TEMPLATES / f"{name}.yaml")
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def qmp(daemon: Daemon, key: str, command: str) -> Json:
+    """Ask a QEMU itself, on the monitor for people."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(10)
+        line.connect(str(daemon.root / "run/n" / key / "hmp.sock"))
+        reader = line.makefile("rb")
+        reader.readline()
+        answer: Json = {}
+        for name in ("qmp_capabilities", command):
+            line.sendall(json.dumps({"execute": name}).encode())
+            while "return" not in (answer := json.loads(reader.readline())):
+                pass
+        found = answer["return"]
+        assert isinstance(found, dict)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes"),
+    [
+        ("hello", {"hello"}),
+        ("two-tier", {"client", "router", "server"}),
+        ("lan-party", {"player-1", "player-2", "player-3"}),
+        ("bootsector", {"boot"}),
+    ],
+)
+def test_every_shipped_template_goes_up_and_down(
+    daemon: Daemon, name: str, nodes: set[str]
+) -> None:
+    daemon.image("tiny")
+    daemon.image("bootsector")
+    settings = ["--set", "players=3"] if name == "lan-party" else []
+    daemon.lab("up", template(name), *settings)
+    status = daemon.nodes(name)
+    assert {n["state"] for n in status.values()} == {"ready"}
+    if name != "bootsector":
+        assert set(status) == nodes
+    pids = {int(node["pid"]) for node in status.values()}
+    assert set(daemon.qemus()) == pids
+    assert len(daemon.namespaces()) == 1
+    for node in status.values():
+        assert qmp(daemon, node["key"], "query-status")["status"] == "running"
+        assert qmp(daemon, node["key"], "query-uuid")["UUID"] == node["uuid"]
+
+    daemon.lab("down", name, "--force")
+    assert daemon.qemus() == []
+    assert daemon.namespaces() == []
+    assert set(daemon.states(name).values()) == {"stopped"}
+
+    daemon.lab("up", template(name), *settings)
+    assert set(daemon.states(name).values()) == {"ready"}
+    assert not set(daemon.qemus()) & pids
+    daemon.lab("destroy", name)
+    assert daemon.leaks() == []
+    daemon.lab("status", name, expect=4)
+
+
+def test_client_reaches_server_through_router(daemon: Daemon) -> None:
+    daemon.image()
+    daemon.lab("up", template("two-tier"))
+    said = daemon.console("two-tier/client", "ping -c 2 -W 5 server", r"2 packets received")
+    assert "ttl=63" in said, "one router lies between them"
+
+
+def test_two_labs_of_one_template_never_meet(daemon: Daemon) -> None:
+    daemon.image()
+    daemon.lab("up", template("two-tier"), "--name", "alice")
+    daemon.lab("up", template("two-tier"), "--name", "bob")
+    a, b = (json.dumps(daemon.json("status", lab)["spec"]) for lab in ("alice", "bob"))
+    assert a == b, "same addresses, same MACs"
+    spaces = daemon.namespaces()
+    assert len(spaces) == 2
+
+    def counters(space: str) -> dict[str, int]:
+        out = subprocess.run(
+            ["ip", "-n", space, "-j", "-s", "link"], capture_output=True, text=True, check=True
+        ).stdout
+        return {
+            link["ifname"]: link["stats64"]["rx"]["packets"]
+            for link in json.loads(out)
+            if link["ifname"] != "lo"
+        }
+
+    key = {lab: daemon.json("status", lab)["key"] for lab in ("alice", "bob")}
+    space = {lab: next(s for s in spaces if s.endswith(key[lab])) for lab in key}
+    daemon.console("alice/client", "hostname > /tmp/me; echo alice >> /tmp/me; sync", "#")
+    daemon.console("bob/client", "ping -c 1 -W 5 server", "1 packets received")
+    quiet = counters(space["bob"])
+    daemon.console("alice/client", "ping -c 20 -i 0.1 -W 5 server", "20 packets received")
+    after = counters(space["bob"])
+    # A guest may say a word of its own (ARP, IPv6 discovery); twenty pings over four taps it is not.
+    assert sum(after.values()) - sum(quiet.values()) < 20, (quiet, after)
+    assert "No such file" in daemon.console("bob/client", "cat /tmp/me", "/tmp/me.*\n.*#")
+
+
+def test_a_subscriber_hears_every_event_in_order(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.image("bootsector")
+    broker = daemon.json("version")["daemon"]["broker"]
+    record = tmp_path / "record"
+    with record.open("wb") as out:
+        listener = subprocess.Popen(
+            ["mosquitto_sub", "-V", "5", "-q", "1", "-t", f"labd/v1/{daemon.host_id}/#"]
+            + mosquitto_args(broker),
+            stdout=out,
+        )
+    try:
+        until(lambda: b"online" in record.read_bytes(), "the retained status", 10)
+        start = int(daemon.events()[-1]["seq"])
+        daemon.lab("up", template("bootsector"))
+        daemon.lab("destroy", "bootsector")
+        told = daemon.events(after=start)
+        assert [e["seq"] for e in told] == list(range(start + 1, start + 1 + len(told)))
+
+        def heard() -> list[Json]:
+            lines = [line for line in record.read_text().splitlines() if line.strip()]
+            return [e for e in map(json.loads, lines) if e.get("seq", 0) > start]
+
+        def events() -> list[Json]:
+            return [e for e in heard() if not e["type"].endswith(".snapshot")]
+
+        until(lambda: len(events()) >= len(told), "all events", 10)
+        assert [e["seq"] for e in events()] == [e["seq"] for e in told]
+        assert events() == told
+        types = [e["type"].removeprefix("io.labd.") for e in told]
+        for earlier, later in [
+            ("operation.started", "lab.created"),
+            ("lab.created", "node.starting"),
+            ("node.starting", "node.running"),
+            ("node.running", "node.ready"),
+            ("node.ready", "node.destroyed"),
+            ("node.destroyed", "lab.destroyed"),
+        ]:
+            assert types.index(earlier) < types.index(later), types
+    finally:
+        listener.terminate()
+        listener.wait()
+
+
+def mosquitto_args(broker: Json) -> list[str]:
+    """Return how mosquitto_sub reaches the managed broker as an administrator."""
+    return [
+        "-h",
+        str(broker["host"]),
+        "-p",
+        str(broker["port"]),
+        "-u",
+        str(broker["username"]),
+        "-P",
+        Path(str(broker["password_file"])).read_text().strip(),
+    ]
+
+
+def test_a_killed_daemon_loses_nothing(daemon: Daemon) -> None:
+    daemon.image()
+    daemon.lab("up", template("two-tier"))
+    before = daemon.pids("two-tier")
+    daemon.console("two-tier/client", "echo here > /tmp/mark", "#")
+    last = int(daemon.events()[-1]["seq"])
+    daemon.kill()
+    assert all(is_alive(pid) for pid in before.values())
+    end(before["server"])
+    daemon.start()
+    pids = daemon.pids("two-tier")
+    assert pids["client"] == before["client"]
+    assert pids["router"] == before["router"]
+    assert daemon.states("two-tier") == {"client": "ready", "router": "ready", "server": "crashed"}
+    assert "here" in daemon.console("two-tier/client", "cat /tmp/mark", "here")
+    meanwhile = daemon.events(after=last)
+    assert [e["seq"] for e in meanwhile] == list(range(last + 1, last + 1 + len(meanwhile)))
+    crash = next(e for e in meanwhile if e["type"] == "io.labd.node.crashed")
+    assert crash["node"] == "server"
+    assert "away" in crash["data"]["reason"]
+    adopted = {e["node"] for e in meanwhile if e["type"] == "io.labd.node.adopted"}
+    assert adopted == {"client", "router"}
+    daemon.lab("start", "two-tier/server")
+    daemon.console("two-tier/client", "ping -c 1 -W 5 server", "1 packets received")
+
+
+def test_a_daemon_killed_in_the_middle_of_up_goes_on(daemon: Daemon) -> None:
+    daemon.image()
+    daemon.lab("up", template("two-tier"), "--no-wait")
+    until(lambda: len(daemon.qemus()) >= 1, "the first QEMU", 30)
+    daemon.kill()
+    daemon.start()
+    daemon.lab("wait", "two-tier", "--timeout", "120")
+    assert set(daemon.states("two-tier").values()) == {"ready"}
+    assert len(daemon.qemus()) == 3
+    daemon.console("two-tier/client", "ping -c 1 -W 5 server", "1 packets received")
+
+
+def test_a_daemon_killed_in_the_middle_of_destroy_goes_on(daemon: Daemon) -> None:
+    daemon.image("bootsector")
+    many = "name: many\nnodes:\n  n: {image: bootsector, count: 6, machine: pc, disk_bus: ide, memory: 16 MiB}\n"
+    path = write(daemon.root / "many.yaml", many)
+    daemon.lab("up", path)
+    daemon.lab("destroy", "many", "--no-wait")
+    daemon.kill()
+    daemon.start()
+    until(lambda: daemon.json("ls")["labs"] == [], "the lab is gone", 30)
+    assert daemon.leaks() == []
+
+
+def test_sigterm_leaves_machines_running_and_down_does_not(daemon: Daemon) -> None:
+    daemon.image("bootsector")
+    daemon.lab("up", template("bootsector"))
+    pids = daemon.qemus()
+    assert daemon.stop() == 0
+    assert all(is_alive(pid) for pid in pids)
+    daemon.start("--down")
+    assert daemon.qemus() == pids
+    assert daemon.stop() == 0
+    assert not any(is_alive(pid) for pid in pids)
+    daemon.start()
+    assert set(daemon.states("bootsector").values()) == {"stopped"}
+
+
+def test_a_second_daemon_on_the_same_root_is_refused(daemon: Daemon) -> None:
+    assert daemon.process is not None
+    second = subprocess.run(
+        [
+            cmdline(daemon.process.pid).split(b"\0")[0],
+            *cmdline(daemon.process.pid).split(b"\0")[1:-1],
+        ],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert str(daemon.process.pid) in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_the_watchdog_plugin_brings_a_killed_node_back(daemon: Daemon) -> None:
+    daemon.image("bootsector")
+    text = Path(template("bootsector")).read_text()
+    if "restart" not in text:
+        text = re.sub(r"(\n( +)image: .*\n)", r"\1\2restart: {mode: on-failure}\n", text, count=1)
+    daemon.lab("plugin", "enable", "watchdog")
+    daemon.lab("up", write(daemon.root / "again.yaml", text), "--name", "again")
+    (victim,) = daemon.pids("again").values()
+    end(victim)
+    until(
+        lambda: (
+            set(daemon.states("again").values()) == {"ready"}
+            and victim not in daemon.pids("again").values()
+        ),
+        "the node is ready again",
+        60,
+    )
+
+
+def test_a_failing_up_leaves_nothing_behind(daemon: Daemon) -> None:
+    daemon.image("bootsector")
+    never = (
+        "name: never\nnodes:\n"
+        "  a: {image: bootsector, machine: pc, disk_bus: ide, memory: 16 MiB}\n"
+        "  b: {image: bootsector, machine: pc, disk_bus: ide, memory: 16 MiB,\n"
+        "      ready: {console: no such line, timeout: 2s}}\n"
+    )
+    path = write(daemon.root / "never.yaml", never)
+    message = daemon.lab("up", path, expect=1)
+    assert "never/b is not ready after 2 s" in message
+    assert daemon.json("ls")["labs"] == []
+    assert daemon.leaks() == []
+    assert "not ready after 2 s" in daemon.lab("up", path, "--keep", expect=1)
+    assert daemon.json("status", "never")["state"] == "failed"
+    assert len(daemon.qemus()) == 2
+
+
+EDIT = """name: edit
+parameters:
+  size: {type: size, default: 16 MiB}
+networks: {lan: {}}
+nodes:
+  a: {image: bootsector, machine: pc, disk_bus: ide, memory: 16 MiB, nics: {eth0: {network: lan, model: e1000}}}
+  b: {image: bootsector, machine: pc, disk_bus: ide, memory: "${size}", nics: {eth0: {network: lan, model: e1000}}}
+"""
+
+
+def test_up_of_an_edited_file_applies_the_difference(daemon: Daemon) -> None:
+    daemon.image("bootsector")
+    path = write(daemon.root / "edit.yaml", EDIT)
+    daemon.lab("up", path)
+    first = daemon.pids("edit")
+    assert daemon.json("plan", path)["changes"] == []
+    daemon.lab("up", path)
+    assert daemon.pids("edit") == first, "up on a running lab changes nothing"
+
+    more = EDIT.replace(
+        "  a: {", "  c: {image: bootsector, machine: pc, disk_bus: ide, memory: 16 MiB}\n  a: {"
+    )
+    write(daemon.root / "edit.yaml", more)
+    plan = daemon.json("plan", path, "--set", "size=24 MiB")["changes"]
+    assert [(c["action"], c["name"]) for c in plan] == [("create", "c"), ("replace", "b")]
+    daemon.lab("up", path, "--set", "size=24 MiB")
+    second = daemon.pids("edit")
+    assert second["a"] == first["a"], "what did not change keeps running"
+    assert second["b"] != first["b"]
+    assert set(second) == {"a", "b", "c"}
+
+    write(daemon.root / "edit.yaml", EDIT)
+    daemon.lab("up", path, "--set", "size=24 MiB")
+    assert daemon.pids("edit") == {name: second[name] for name in ("a", "b")}
+    assert len(daemon.qemus()) == 2
+
+
+def test_pause_resume_reset_stop_start_restart(daemon: Daemon) -> None:
+    daemon.image()
+    daemon.lab("up", template("hello"))
+    ((name, node),) = daemon.nodes("hello").items()
+    ref = f"hello/{name}"
+    daemon.lab("pause", ref)
+    assert daemon.states("hello")[name] == "paused"
+    assert qmp(daemon, node["key"], "query-status")["status"] == "paused"
+    assert "is paused, and must be" in daemon.lab("pause", ref, expect=1)
+    daemon.lab("resume", ref)
+    assert daemon.states("hello")[name] == "ready"
+    daemon.lab("stop", ref)
+    assert daemon.states("hello")[name] == "stopped"
+    stopped = [e for e in daemon.events() if e["type"] == "io.labd.node.stopped"][-1]
+    assert stopped["data"]["graceful"] is True, "the guest was asked, and obeyed"
+    daemon.lab("start", ref)
+    first = daemon.pids("hello")[name]
+    daemon.lab("restart", ref, "--force")
+    assert daemon.pids("hello")[name] != first
+    assert daemon.states("hello")[name] == "ready"
+    daemon.lab("reset", ref)
+    daemon.lab("wait", ref, "--for", "ready", "--timeout", "60")
+    told = [e["type"].removeprefix("io.labd.node.") for e in daemon.events()]
+    assert "ready" in told[told.index("reset") :], "after a reset the guest has to say it again"
+
+
+def test_a_guest_that_powers_itself_off_is_told(daemon: Daemon) -> None:
+    daemon.image()
+    daemon.lab("up", template("hello"))
+    (name,) = daemon.states("hello")
+    daemon.console(f"hello/{name}", "echo going; poweroff -f", "going")
+    until(lambda: daemon.states("hello")[name] == "stopped", "the node is stopped", 30)
+    told = [e for e in daemon.events() if e["type"] == "io.labd.node.stopped"][-1]
+    assert told["data"]["cause"] == "guest-poweroff"
+    assert daemon.qemus() == []
+
+
+def test_a_hung_qemu_is_unresponsive_and_holds_nobody_up(daemon: Daemon) -> None:
+    import os
+    import signal
+    import time
+
+    daemon.image("bootsector")
+    many = "name: hung\nnodes:\n  n: {image: bootsector, count: 3, machine: pc, disk_bus: ide, memory: 16 MiB}\n"
+    daemon.lab("up", write(daemon.root / "hung.yaml", many))
+    victim = daemon.pids("hung")["n-2"]
+    os.kill(victim, signal.SIGSTOP)
+    began = time.monotonic()
+    daemon.lab("ls")
+    daemon.lab("status", "hung")
+    daemon.lab("pause", "hung/n-1")
+    assert time.monotonic() - began < 5
+    until(lambda: daemon.states("hung")["n-2"] == "unresponsive", "it is unresponsive", 60)
+    os.kill(victim, signal.SIGCONT)
+    until(lambda: daemon.states("hung")["n-2"] == "ready", "it is well again", 60)
+    os.kill(victim, signal.SIGSTOP)
+    daemon.lab("destroy", "hung", "--force")
+    assert not is_alive(victim)
+
+
+def test_a_host_without_room_refuses_before_it_starts_anything(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = make_daemon()
+    daemon.image()
+    big = "name: big\nnodes:\n  n: {image: tiny, count: 40, memory: 60 GiB}\n"
+    message = daemon.lab("up", write(daemon.root / "big.yaml", big), expect=1)
+    assert "lab big does not fit: its 40 nodes need 2.3 TiB" in message
+    assert daemon.json("ls")["labs"] == []
+    assert daemon.leaks() == []
+
+
+def test_every_qemu_has_least_privilege(daemon: Daemon) -> None:
+    daemon.image("bootsector")
+    many = "name: least\nnetworks: {lan: {}}\nnodes:\n  n: {image: bootsector, count: 2, machine: pc, disk_bus: ide, memory: 16 MiB, nics: {eth0: {network: lan, model: e1000}}}\n"
+    daemon.lab("up", write(daemon.root / "least.yaml", many))
+    uids = set()
+    for pid in daemon.qemus():
+        status = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        )
+        uid = set(status["Uid"].split())
+        assert len(uid) == 1
+        assert "0" not in uid
+        uids |= uid
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(status[kind], 16) == 0, kind
+        assert status["NoNewPrivs"].strip() == "1"
+        assert status["Seccomp"].strip() == "2"
+        links = subprocess.run(
+            ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-o", "link"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert [line.split(": ")[1] for line in links.splitlines()] == ["lo"]
+        argv = cmdline(pid).split(b"\0")
+        for option in (b"-nodefaults", b"-no-user-config", b"-S", b"-sandbox"):
+            assert option in argv
+    assert len(uids) == 2, "a user id of its own each"
+
+
+def test_destroy_of_an_unknown_lab_and_node(daemon: Daemon) -> None:
+    assert "there is no lab nothing" in daemon.lab("destroy", "nothing", expect=4)
+    assert "there is no lab nothing" in daemon.lab("status", "nothing", expect=4)
+    assert "there is no lab nothing" in daemon.lab("stop", "nothing/node", expect=4)
