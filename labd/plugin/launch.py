@@ -1,25 +1,33 @@
 """How a Python plugin starts: import the SDK as root, become a user without rights, run its code.
 
-    python -m labd.plugin.launch UID PARENT PROGRAM
+    python -I -u -m labd.plugin.launch UID PARENT FOLDER_FD PROGRAM
 
-labd may live in a folder that other users cannot pass through (a checkout below /root). So the SDK
-and the plugin's text are read first, and only then the process gives up its rights, for good; no
-line of the plugin has run before that. The working folder is the plugin's own.
+`-I` matters: without it Python would import from the working folder, which is the plugin's own, and
+so a plugin could have its code run as root at its next start.
+
+labd, its virtual environment or Python itself may live in a folder that other users cannot pass
+through (a checkout below /root). So the SDK and the plugin's text are read first, and only then the
+process gives up its rights, for good; no line of the plugin has run before that. What is imported
+later comes through descriptors of the folders on the import path (`/proc/self/fd/N`), which need no
+way through what is above them. They show a plugin the program's text, and nothing else: whoever
+holds such a descriptor still has only an unprivileged user's rights to what is below it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import linecache
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-# All that a plugin will need of labd is imported now: later it might not be readable any more.
+# What nearly every plugin needs; now, because it is quicker than by descriptor.
 import labd.client.client
 import labd.client.errors
 import labd.events.mqtt
-import labd.plugin.sdk  # noqa: F401
+import labd.plugin.sdk
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 
@@ -46,17 +54,60 @@ def drop_rights(uid: int, parent: int) -> None:
         sys.exit("labd has ended")
 
 
-def main() -> None:
-    """Run a plugin."""
-    uid, parent, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    text = Path(program).read_bytes()
+def open_import_path() -> dict[str, int]:
+    """Open the folders that modules come from: path of the folder -> descriptor.
+
+    Of a checkout only the package is opened, not all that lies beside it.
+    """
+    package = Path(labd.plugin.sdk.__file__).parents[1]
+    folders = {str(package)}
+    for entry in sys.path:
+        checkout = entry == str(package.parent) and Path(entry, "pyproject.toml").exists()
+        if entry and not checkout and Path(entry).is_dir():
+            folders.add(entry)
+    return {folder: os.open(folder, os.O_PATH | os.O_DIRECTORY) for folder in folders}
+
+
+def reach_by_descriptor(opened: Mapping[str, int]) -> None:
+    """Let imports go through descriptors where the path itself is closed to this user."""
+    moved = {}
+    for folder, fd in opened.items():
+        if os.access(folder, os.R_OK | os.X_OK):
+            os.close(fd)
+        else:
+            moved[folder] = f"/proc/self/fd/{fd}"
+
+    def there(path: str) -> str:
+        for folder in sorted(moved, key=len, reverse=True):
+            if path == folder or path.startswith(f"{folder}/"):
+                return moved[folder] + path.removeprefix(folder)
+        return path
+
+    sys.path[:] = [there(entry) for entry in sys.path]
+    for module in list(sys.modules.values()):
+        found = getattr(module, "__path__", None)
+        if isinstance(found, list):
+            found[:] = [there(entry) for entry in found]
+    sys.path_importer_cache.clear()
+
+
+def run(program: Path) -> None:
+    """Run the plugin's text, read as root, as a user who may be unable to read it again."""
+    uid, parent, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    text = program.read_bytes()
+    opened = open_import_path()
     drop_rights(uid, parent)
-    sys.argv[:] = [program]
+    reach_by_descriptor(opened)
+    sys.path.insert(0, f"/proc/self/fd/{folder}")  # modules beside the plugin's own
+    name = str(program)
+    sys.argv[:] = [name, *sys.argv[5:]]
+    lines = text.decode(errors="replace").splitlines(keepends=True)
+    linecache.cache[name] = (len(text), None, lines, name)  # for tracebacks
     module = type(sys)("__main__")
-    module.__file__ = program
+    module.__file__ = name
     sys.modules["__main__"] = module
-    exec(compile(text, program, "exec"), module.__dict__)  # noqa: S102 - this is what it is for
+    exec(compile(text, name, "exec"), module.__dict__)  # noqa: S102 - this is what it is for
 
 
 if __name__ == "__main__":
-    main()
+    run(Path(sys.argv[4]))

@@ -1,16 +1,19 @@
 """`plugin.toml`: what a plugin is, what it hears, what it may do, and its settings.
 
-name = "greeter"
-version = "1.0.0"
-description = "Says hello"
-command = ["python", "plugin.py"]     # the default; any program in the folder will do
-events = ["node.*"]
-scopes = ["labs:read", "labs:control", "events:read"]
+    name = "greeter"
+    version = "1.0.0"
+    description = "Says hello"
+    command = ["python", "plugin.py"]  # the default; or a program, such as ["bash", "plugin.sh"]
+    events = ["node.*"]
+    scopes = ["labs:read", "labs:control", "events:read"]
 
-[settings.greeting]
-type = "string"                       # string, integer, number, boolean, duration, strings
-default = "Hello"                     # left out: it must be given
-description = "What is said"
+    [settings.greeting]
+    type = "string"
+    default = "Hello"                  # left out: it must be given
+    description = "What is said"
+
+A word of `command` that is a file of the plugin's folder is that file; `python` is labd's own
+interpreter, with `labd.plugin` to import. `labd.plugin.settings` tells the types of settings.
 """
 
 from __future__ import annotations
@@ -19,11 +22,11 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from labd.model.errors import ConfigError, InputError
 from labd.model.names import did_you_mean, is_name
-from labd.model.units import parse_duration
+from labd.plugin.settings import Misplaced, Setting, read_setting, texts
 
 FILE = "plugin.toml"
 SCOPES = frozenset(
@@ -38,93 +41,7 @@ SCOPES = frozenset(
     }
 )
 _KEYS = ("name", "version", "description", "command", "events", "scopes", "settings")
-_SETTING_KEYS = ("type", "default", "description", "choices")
 _PATTERN = re.compile(r"[a-z*][a-z.*-]{0,63}\Z")
-_JSON_TYPES: Mapping[str, Mapping[str, object]] = {
-    "string": {"type": "string"},
-    "integer": {"type": "integer"},
-    "number": {"type": "number"},
-    "boolean": {"type": "boolean"},
-    "duration": {"type": "string", "description": "like 30s or 5m"},
-    "strings": {"type": "array", "items": {"type": "string"}},
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One setting. `default` is None when it must be given."""
-
-    type: str = "string"
-    default: object = None
-    description: str = ""
-    choices: tuple[str, ...] = ()
-
-    def value(self, given: object) -> object:
-        """Return the value that was given, as JSON has it or as text from a command line.
-
-        Raises:
-            InputError: It is not of the type.
-        """
-        value = _PARSERS[self.type](given)
-        if self.choices and value not in self.choices:
-            raise InputError(f"must be one of {', '.join(self.choices)}")
-        return value
-
-
-def _string(given: object) -> object:
-    if not isinstance(given, str):
-        raise InputError("must be text")
-    return given
-
-
-def _integer(given: object) -> object:
-    if isinstance(given, int) and not isinstance(given, bool):
-        return given
-    if isinstance(given, str) and re.fullmatch(r"-?\d{1,18}", given):
-        return int(given)
-    raise InputError("must be a whole number")
-
-
-def _number(given: object) -> object:
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        return given
-    if isinstance(given, str) and re.fullmatch(r"-?\d{1,18}(\.\d{1,9})?", given):
-        return float(given)
-    raise InputError("must be a number")
-
-
-def _boolean(given: object) -> object:
-    if isinstance(given, bool):
-        return given
-    if given in ("true", "false"):
-        return given == "true"
-    raise InputError("must be true or false")
-
-
-def _duration(given: object) -> object:
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        return given
-    if isinstance(given, str):
-        return parse_duration(given)
-    raise InputError("must be a duration, like 30s or 5m")
-
-
-def _strings(given: object) -> object:
-    if isinstance(given, str):
-        return [part.strip() for part in given.split(",") if part.strip()]
-    if isinstance(given, list | tuple) and all(isinstance(item, str) for item in given):
-        return list(given)
-    raise InputError("must be a list of texts, or one text with commas between")
-
-
-_PARSERS = {
-    "string": _string,
-    "integer": _integer,
-    "number": _number,
-    "boolean": _boolean,
-    "duration": _duration,
-    "strings": _strings,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,21 +62,15 @@ class Manifest:
         """Tell whether it runs in labd's own interpreter."""
         return self.command[0] == "python"
 
+    def has_file(self, word: str) -> bool:
+        """Tell whether a word of the command is a file of the plugin's folder."""
+        return is_inside(word) and (self.folder / word).is_file()
+
     def settings_schema(self) -> dict[str, object]:
         """Return the settings as JSON Schema."""
-        properties: dict[str, object] = {}
-        for name, setting in self.settings.items():
-            entry: dict[str, object] = dict(_JSON_TYPES[setting.type])
-            if setting.description:
-                entry["description"] = setting.description
-            if setting.choices:
-                entry["enum"] = list(setting.choices)
-            if setting.default is not None:
-                entry["default"] = setting.default
-            properties[name] = entry
         return {
             "type": "object",
-            "properties": properties,
+            "properties": {name: setting.schema() for name, setting in self.settings.items()},
             "required": [n for n, s in self.settings.items() if s.default is None],
             "additionalProperties": False,
         }
@@ -191,89 +102,107 @@ class Manifest:
         return values
 
 
+def is_inside(word: str) -> bool:
+    """Tell whether a path stays in the folder that it is relative to."""
+    path = PurePosixPath(word)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
 def read(folder: Path) -> Manifest:
     """Read the manifest of a plugin's folder.
 
     Raises:
-        ConfigError: It cannot be read or is wrong; the message begins with the file.
+        ConfigError: It cannot be read or is wrong; the message begins with file:line.
     """
     path = folder / FILE
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     try:
-        return _manifest(folder, document)
-    except InputError as error:
-        raise ConfigError(f"{path}: {error.message}") from error
+        return _manifest(folder, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        number = place[1] if place else len(text.splitlines())
+        raise ConfigError(f"{path}:{number}: not valid TOML: {error}") from error
+    except Misplaced as error:
+        raise ConfigError(f"{path}:{_line(text, error.section, error.key)}: {error}") from error
+
+
+def _line(text: str, section: str, key: str) -> int:
+    """Return where a key stands, else its section, else 1; tomllib does not tell."""
+    found, current = 1, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\s*([\w.\"'-]+)\s*\]", line):
+            current = re.sub(r"[\"']", "", header[1])
+            # A table that should not be there is named by its own header.
+            if current in {section, key} or current.startswith(f"{key}."):
+                found = number
+        elif current == section and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]", line):
+            return number
+    return found
 
 
 def _manifest(folder: Path, document: Mapping[str, object]) -> Manifest:
     for key in document:
         if key not in _KEYS:
-            raise InputError(f"unknown key '{key[:64]}'{did_you_mean(key, _KEYS)}")
+            raise Misplaced("", key, f"unknown key '{key[:64]}'{did_you_mean(key, _KEYS)}")
     name = document.get("name", "")
     if not is_name(name) or name != folder.name:
-        raise InputError(f"name must be that of its folder, {folder.name!r}")
+        raise Misplaced("", "name", f"name must be that of its folder, {folder.name!r}")
     settings = document.get("settings", {})
     if not isinstance(settings, Mapping):
-        raise InputError("settings must be tables, like [settings.url]")
-    command = _texts(document.get("command", ["python", "plugin.py"]), "command")
-    events = _texts(document.get("events", []), "events")
-    scopes = _texts(document.get("scopes", []), "scopes")
-    if not command:
-        raise InputError("command must name a program")
-    for pattern in events:
-        if not _PATTERN.match(pattern):
-            raise InputError(f"events: '{pattern[:64]}' is no pattern; write it like node.*")
-    for scope in scopes:
-        if scope not in SCOPES:
-            raise InputError(f"unknown scope '{scope[:64]}'{did_you_mean(scope, SCOPES)}")
+        raise Misplaced("", "settings", "settings must be tables, like [settings.url]")
     return Manifest(
         name=str(name),
         folder=folder,
-        version=str(document.get("version", "")),
-        description=str(document.get("description", "")),
-        command=command,
-        events=events,
-        scopes=scopes,
-        settings={str(key): _setting(str(key), value) for key, value in settings.items()},
+        version=_text(document, "version"),
+        description=_text(document, "description"),
+        command=_command(folder, document),
+        events=_events(document),
+        scopes=_scopes(document),
+        settings={str(key): read_setting(str(key), value) for key, value in settings.items()},
     )
 
 
-def _texts(value: object, key: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InputError(f'{key} must be a list of texts, like ["a", "b"]')
-    return tuple(value)
+def _text(document: Mapping[str, object], key: str) -> str:
+    value = document.get(key, "")
+    if not isinstance(value, str):
+        raise Misplaced("", key, f'{key} must be text, like "1.0"')
+    return value
 
 
-def _setting(name: str, entry: object) -> Setting:
-    if not isinstance(entry, Mapping):
-        raise InputError(f"settings.{name} must be a table")
-    for key in entry:
-        if key not in _SETTING_KEYS:
-            raise InputError(
-                f"unknown key '{key[:64]}' in settings.{name}{did_you_mean(key, _SETTING_KEYS)}"
-            )
-    kind = entry.get("type", "string")
-    if kind not in _PARSERS:
-        raise InputError(
-            f"settings.{name}: unknown type {kind!r}{did_you_mean(str(kind), _PARSERS)}"
-        )
-    setting = Setting(
-        type=str(kind),
-        default=entry.get("default"),
-        description=str(entry.get("description", "")),
-        choices=_texts(entry.get("choices", []), f"settings.{name}.choices"),
-    )
-    if setting.default is not None:
-        try:
-            setting.value(setting.default)
-        except InputError as error:
-            raise InputError(f"settings.{name}: default: {error.message}") from error
-    return setting
+def _command(folder: Path, document: Mapping[str, object]) -> tuple[str, ...]:
+    command = texts(document.get("command", ["python", "plugin.py"]), "", "command")
+    if not command or not all(command):
+        raise Misplaced("", "command", "command must name a program")
+    # Where its code is: behind `python`, or the program itself when it is given as a path.
+    program = command[0]
+    if program == "python":
+        program = command[1] if len(command) > 1 else ""
+    elif "/" not in program:
+        return command
+    if not (is_inside(program) and (folder / program).is_file()):
+        raise Misplaced("", "command", f"command: there is no file {program!r} in {folder}")
+    return command
+
+
+def _events(document: Mapping[str, object]) -> tuple[str, ...]:
+    events = texts(document.get("events", []), "", "events")
+    for pattern in events:
+        if not _PATTERN.match(pattern):
+            wrong = f"events: '{pattern[:64]}' is no pattern; write it like node.*"
+            raise Misplaced("", "events", wrong)
+    return events
+
+
+def _scopes(document: Mapping[str, object]) -> tuple[str, ...]:
+    scopes = texts(document.get("scopes", []), "", "scopes")
+    for scope in scopes:
+        if scope not in SCOPES:
+            wrong = f"unknown scope '{scope[:64]}'{did_you_mean(scope, SCOPES)}"
+            raise Misplaced("", "scopes", wrong)
+    return scopes
 
 
 def discover(folders: Iterable[Path]) -> tuple[dict[str, Manifest], dict[str, str]]:

@@ -2,7 +2,8 @@
 
 A plugin handles every event at least once and in order. Where it was is in the file `cursor`; what
 it missed (it was away, the broker lost it, messages were dropped) comes from the replay endpoint.
-MQTT only makes it quick: without a broker the plugin goes on, by asking every few seconds.
+MQTT only makes it quick: while there is no broker the plugin asks every second. Where the broker is
+not labd's own, plugins have no user there, and follow the API's stream instead.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from labd.client import AsyncClient
 from labd.client.errors import EventsPruned
+from labd.client.types import EventPage
 from labd.events.mqtt import BrokerAddress, MqttError, connect
 from labd.model.errors import LabdError
 from labd.plugin.event import Event
@@ -32,9 +34,9 @@ StartHandler = Callable[[AsyncClient], Awaitable[None]]
 
 _RETRIES = 3
 _RETRY_DELAY = 1.0  # seconds, doubled each time
-_POLL = 5.0  # seconds between two questions while there is no broker
+_POLL = 1.0  # seconds between two questions while there is no broker
 _PAGE = 500
-_RECONNECT = 1.0  # seconds
+_FIRST_WAIT, _LAST_WAIT = 0.5, 30.0  # seconds between two requests while labd does not answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Plugin:
         self._subscriptions: list[_Subscription] = []
         self._starters: list[StartHandler] = []
         self._cursor = 0
+        self._trouble = ""  # the last that was logged: the same is not told twice
 
     def on(self, pattern: str, lab: str = "") -> Callable[[Handler], Handler]:
         """Have a handler called for each event whose type matches, such as `node.*`.
@@ -114,7 +117,11 @@ class Plugin:
                 await starter(client)
             log.info("%s hears events after %d", self.name, self._cursor)
             while True:
-                await self._hear(client, address, credentials.host_id)
+                if address.host:
+                    await self._hear(client, address, credentials.host_id)
+                else:
+                    await self._follow(client)
+                await asyncio.sleep(_POLL)
 
     def keep(self, name: str, text: str) -> None:
         """Write a file in the plugin's folder, whole and durably."""
@@ -123,39 +130,73 @@ class Plugin:
     # the cursor
 
     async def _find_cursor(self, client: AsyncClient) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        """Go on where it was, or begin with the present."""
+        last = int((await self._ask(client, None))["last"])
+        try:
             self._cursor = int((self.folder / CURSOR).read_text())
-            return
-        if self._since == "now":
-            while True:
-                try:
-                    self._cursor = int((await client.events(limit=1))["last"])
-                    break
-                except LabdError as error:
-                    log.warning("labd does not answer yet: %s", error)
-                    await asyncio.sleep(_RECONNECT)
+        except (OSError, ValueError):
+            self._cursor = last if self._since == "now" else 0
+        if self._cursor > last:
+            log.warning("labd has a new inventory: hearing its events from the first on")
+            self._cursor = 0
         self._keep_cursor()
 
     def _keep_cursor(self) -> None:
         replace_file(self.folder / CURSOR, f"{self._cursor}\n")
 
+    async def _ask(self, client: AsyncClient, after: int | None) -> EventPage:
+        """Return a page of events; asks until labd answers.
+
+        Raises:
+            EventsPruned: They are not kept any more.
+        """
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                page = await client.events(after, _PAGE if after is not None else 1)
+            except EventsPruned:
+                raise
+            except LabdError as error:
+                self._warn(f"labd does not give events: {error}")
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _LAST_WAIT)
+            else:
+                return page
+
+    def _warn(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            log.warning("%s", trouble)
+        self._trouble = trouble
+
     # hearing
 
     async def _hear(self, client: AsyncClient, address: BrokerAddress, host_id: str) -> None:
-        """Listen over one connection; without one, ask now and then."""
+        """Listen over one connection; without one, catch up by the API."""
         root = f"labd/v1/{host_id}"
         try:
             async with connect(address, identifier=f"plugin-{self.name}-{os.getpid()}") as broker:
                 await broker.subscribe(f"{root}/events", qos=1)
                 await broker.subscribe(f"{root}/lab/+/events", qos=1)
+                self._trouble = ""
                 # What happened before the subscription stood comes from the replay endpoint.
                 await self._catch_up(client)
                 async for message in broker.messages:
-                    await self._take(client, bytes(message.payload))
-        except MqttError as error:
-            log.warning("no broker (%s): asking labd instead", error)
+                    if isinstance(message.payload, bytes):
+                        await self._take(client, message.payload)
+        except (MqttError, TimeoutError) as error:
+            self._warn(f"no broker ({error}): asking labd instead")
             await self._catch_up(client)
-            await asyncio.sleep(_POLL)
+
+    async def _follow(self, client: AsyncClient) -> None:
+        """Read the API's stream until it ends."""
+        await self._catch_up(client)
+        try:
+            async with contextlib.aclosing(client.follow(self._cursor)) as stream:
+                self._trouble = ""
+                async for record in stream:
+                    await self._handle(Event.of(dict(record)), client)
+        except LabdError as error:
+            self._warn(f"labd does not give events: {error}")
 
     async def _take(self, client: AsyncClient, payload: bytes) -> None:
         try:
@@ -175,20 +216,17 @@ class Plugin:
         """Handle everything after the cursor that labd has."""
         while True:
             try:
-                page = await client.events(self._cursor, _PAGE)
+                page = await self._ask(client, self._cursor)
             except EventsPruned as error:
-                first = int(str(error.details.get("first", self._cursor + 1)))
+                first = int(str(error.details.get("first", self._cursor + 2)))
                 log.warning(
                     "events %d to %d are lost: labd keeps them no more", self._cursor + 1, first - 1
                 )
                 self._cursor = first - 1
                 continue
-            except LabdError as error:
-                log.warning("labd does not answer: %s", error)
-                return
             for record in page["events"]:
                 await self._handle(Event.of(dict(record)), client)
-            if self._cursor >= int(page["last"]):
+            if not page["events"] or self._cursor >= int(page["last"]):
                 return
 
     async def _handle(self, event: Event, client: AsyncClient) -> None:

@@ -1,7 +1,8 @@
 """The daemon's side: one supervised process a plugin (`engine.ports.PluginRunner`).
 
 A plugin has a user id, a token, a broker user and a folder of its own. It ends with the daemon. One
-that crashes is started again with back-off, and harms nobody.
+that crashes is started again with back-off, and harms nobody. What it needs of closed folders (its
+own code, labd's socket) it reaches through descriptors, as `/proc/self/fd/N`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from labd.model.names import did_you_mean
 from labd.model.plugins import InstalledPlugin, PluginChange
 from labd.model.states import PluginState
 from labd.plugin import files
+from labd.plugin.leftovers import end_leftovers
 from labd.plugin.manifest import Manifest, discover
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,8 @@ log = logging.getLogger(__name__)
 _FIRST_DELAY, _LAST_DELAY = 1.0, 60.0  # seconds between two starts
 _STEADY = 60.0  # seconds of life after which the back-off begins anew
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-_LOG_LIMIT = 256 << 10  # bytes; twice that is kept
+_LAST_WORDS = 2.0  # seconds for what is still in the pipe of a process that has ended
+_UIDS = 256  # a plugin keeps a user id that is no further from the wanted one
 
 SetUsers = Callable[[Sequence[BrokerUser]], Awaitable[None]]
 
@@ -48,8 +51,10 @@ class Surroundings:
         state: A folder per plugin, by name.
         socket: The API's socket for plugins.
         host_id: For topics.
-        broker: Address without credentials.
-        set_users: Tells the broker its users; None for a broker that is not labd's.
+        broker: Where labd's own broker listens; its credentials are not given on.
+        set_users: Tells the broker its users; None for a broker that is not labd's, where labd
+            cannot make users, so that plugins hear events by the API alone.
+        python: The interpreter of plugins in Python.
     """
 
     folders: tuple[Path, ...]
@@ -58,6 +63,7 @@ class Surroundings:
     host_id: str
     broker: BrokerAddress
     set_users: SetUsers | None
+    python: str = sys.executable
 
 
 @dataclass
@@ -65,8 +71,8 @@ class _Running:
     manifest: Manifest
     settings: Mapping[str, object]
     uid: int
-    token: str
     password: str
+    token_hash: str = ""  # of the process that runs now
     state: PluginState = PluginState.STARTING
     starts: int = 0
     child: Child | None = None
@@ -140,23 +146,25 @@ class Supervisor:
         """Return name and scopes of the plugin that holds a token; None when none does."""
         digest = _digest(token)
         for plugin in self._running.values():
-            if secrets.compare_digest(digest, _digest(plugin.token)):
+            if secrets.compare_digest(digest, plugin.token_hash):
                 return plugin.manifest.name, frozenset(plugin.manifest.scopes)
         return None
 
     # starting and stopping
 
     async def start(self, name: str, settings: Mapping[str, object], uid: int) -> None:
-        """Keep the plugin running from now on; see the port."""
+        """Keep the plugin running from now on; see the port.
+
+        `uid` is taken when it is free: a plugin that has run before keeps the user id of its
+        folder, and no two plugins ever share one.
+        """
         async with self._lock:
             if name in self._running:
                 return
-            manifest = self._manifest(name)
             plugin = _Running(
-                manifest=manifest,
+                manifest=self._manifest(name),
                 settings=settings,
-                uid=uid,
-                token=secrets.token_urlsafe(32),
+                uid=await asyncio.to_thread(self._free_uid, name, uid),
                 password=new_password(),
             )
             self._running[name] = plugin
@@ -166,6 +174,18 @@ class Supervisor:
                 del self._running[name]
                 raise
             plugin.task = asyncio.create_task(self._supervise(plugin), name=f"plugin {name}")
+
+    def _free_uid(self, name: str, wanted: int) -> int:
+        folder = self._around.state / name
+        taken = {plugin.uid for plugin in self._running.values()}
+        if self._around.state.is_dir():
+            others = (entry for entry in self._around.state.iterdir() if entry != folder)
+            taken |= {entry.stat().st_uid for entry in others if entry.is_dir()}
+        if folder.is_dir():
+            kept = folder.stat().st_uid
+            if kept not in taken and abs(kept - wanted) < _UIDS:
+                return kept
+        return next(uid for uid in range(wanted, wanted + len(taken) + 1) if uid not in taken)
 
     async def stop(self, name: str) -> None:
         """Stop it and take its token and broker user away (idempotent)."""
@@ -190,6 +210,17 @@ class Supervisor:
             plugin.task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await plugin.task
+        await self._sweep(plugin)
+
+    async def _sweep(self, plugin: _Running) -> None:
+        """End what the plugin itself has started and left."""
+        folder = self._folder(plugin)
+        count = await asyncio.to_thread(end_leftovers, plugin.uid, folder)
+        if count:
+            log.info("plugin %s: ended %d processes that it had left", plugin.manifest.name, count)
+
+    def _folder(self, plugin: _Running) -> Path:
+        return self._around.state / plugin.manifest.name
 
     async def _tell_broker(self) -> None:
         if self._around.set_users is None:
@@ -234,74 +265,99 @@ class Supervisor:
             delay = min(delay * 2, _LAST_DELAY)
 
     async def _run_once(self, plugin: _Running) -> int:
+        """Run the plugin's process to its end and return its status, negative for a signal."""
         name = plugin.manifest.name
-        folder = await asyncio.to_thread(self._prepare, plugin)
-        # By descriptor: the plugin's user may be unable to pass through the folders above.
-        run = os.open(self._around.socket.parent, os.O_PATH | os.O_DIRECTORY)
-        try:
-            argv, jail = self._command(plugin)
-            child = await spawn(
-                argv,
-                cwd=folder,
-                env=self._environment(plugin, run),
-                stdout=PIPE,
-                stderr=STDOUT,
-                pass_fds=[run],
-                jail=jail,
-                umask=0o077,
-            )
-        finally:
-            os.close(run)
+        await self._sweep(plugin)  # of a daemon that was killed
+        token = secrets.token_urlsafe(32)
+        folder = await asyncio.to_thread(self._prepare, plugin, token)
+        plugin.token_hash = _digest(token)
+        child = await self._spawn(plugin, folder)
         plugin.child = child
         plugin.starts += 1
         plugin.state = PluginState.RUNNING
         log.info("plugin %s runs (pid %d)", name, child.pid)
         self._listener(PluginChange(name=name, state=PluginState.RUNNING))
+        words = asyncio.create_task(self._record(plugin, child), name=f"log of plugin {name}")
         try:
-            await self._record(plugin, child)
-            return await child.wait()
+            status = await child.wait()
+            await self._sweep(plugin)  # also of what holds the other end of its pipe
+            await asyncio.wait({words}, timeout=_LAST_WORDS)
+            return status
         finally:
             plugin.child = None
+            words.cancel()
             await child.stop(_GRACE)
 
-    def _command(self, plugin: _Running) -> tuple[list[str], Jail | None]:
-        manifest = plugin.manifest
-        if manifest.is_python:
-            program = manifest.folder / manifest.command[1]
-            launch = [sys.executable, "-m", "labd.plugin.launch", str(plugin.uid), str(os.getpid())]
-            return [*launch, str(program)], None
-        program = manifest.folder / manifest.command[0]
-        first = str(program) if program.exists() else manifest.command[0]
-        jail = Jail(uid=plugin.uid, gid=plugin.uid, new_netns=False, pdeathsig="KILL")
-        return [first, *manifest.command[1:]], jail
+    async def _spawn(self, plugin: _Running, folder: Path) -> Child:
+        # By descriptor: the plugin's user may be unable to pass through the folders above.
+        run = os.open(self._around.socket.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            code = os.open(plugin.manifest.folder, os.O_PATH | os.O_DIRECTORY)
+            try:
+                argv, jail = self._command(plugin, code)
+                return await spawn(
+                    argv,
+                    cwd=folder,
+                    env=self._environment(plugin, run, code),
+                    stdout=PIPE,
+                    stderr=STDOUT,
+                    pass_fds=[run, code],
+                    jail=jail,
+                    umask=0o077,
+                )
+            finally:
+                os.close(code)
+        finally:
+            os.close(run)
 
-    def _environment(self, plugin: _Running, run: int) -> dict[str, str]:
+    def _command(self, plugin: _Running, code: int) -> tuple[list[str], Jail | None]:
+        manifest, uid = plugin.manifest, plugin.uid
+        if manifest.is_python:
+            # It drops its rights itself: see there.
+            launch = [self._around.python, "-I", "-u", "-m", "labd.plugin.launch"]
+            program = str(manifest.folder / manifest.command[1])
+            arguments = [str(uid), str(os.getpid()), str(code), program]
+            return [*launch, *arguments, *manifest.command[2:]], None
+        words = [
+            f"/proc/self/fd/{code}/{word}" if manifest.has_file(word) else word
+            for word in manifest.command
+        ]
+        return words, Jail(uid=uid, gid=uid, new_netns=False, pdeathsig="KILL")
+
+    def _environment(self, plugin: _Running, run: int, code: int) -> dict[str, str]:
         broker = self._around.broker
+        known = self._around.set_users is not None
         return {
             "HOME": ".",
-            "PYTHONUNBUFFERED": "1",
+            "XDG_CONFIG_HOME": ".",
             files.ENV_NAME: plugin.manifest.name,
             files.ENV_SOCKET: f"/proc/self/fd/{run}/{self._around.socket.name}",
             files.ENV_HOST: self._around.host_id,
-            files.ENV_MQTT_HOST: broker.host,
+            files.ENV_MQTT_HOST: broker.host if known else "",
             files.ENV_MQTT_PORT: str(broker.port),
             files.ENV_MQTT_USER: plugin.manifest.name,
             files.ENV_EVENTS: " ".join(plugin.manifest.events),
+            files.ENV_CODE: f"/proc/self/fd/{code}",
+            files.ENV_STATE: str(self._folder(plugin)),
         }
 
-    def _prepare(self, plugin: _Running) -> Path:
+    def _prepare(self, plugin: _Running, token: str) -> Path:
         """Make the plugin's folder with what it needs to come in."""
-        folder = self._around.state / plugin.manifest.name
+        folder = self._folder(plugin)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chown(folder, plugin.uid, plugin.uid)
+        if folder.stat().st_uid != plugin.uid:
+            files.give(folder, plugin.uid)
+        broker = self._around.broker
+        subscriber = f"-h {broker.host}\n-p {broker.port}\n-V mqttv5\n-q 1\n"
+        subscriber += f"-u {plugin.manifest.name}\n-P {plugin.password}"
         for name, text in (
             (files.SETTINGS, json.dumps(dict(plugin.settings))),
-            (files.TOKEN, plugin.token),
+            (files.TOKEN, token),
+            (files.HEADER, f"Authorization: Bearer {token}"),
             (files.PASSWORD, plugin.password),
+            (files.SUBSCRIBER, subscriber),
         ):
             files.replace_file(folder / name, f"{text}\n", owner=plugin.uid)
-        for entry in folder.iterdir():  # the user id may have been another one before
-            os.chown(entry, plugin.uid, plugin.uid, follow_symlinks=False)
         return folder
 
     async def _record(self, plugin: _Running, child: Child) -> None:
@@ -309,21 +365,19 @@ class Supervisor:
         if child.stdout is None:
             return
         path = self._log_path(plugin.manifest.name)
+        failing = False
         while chunk := await child.stdout.read(1 << 14):
-            await asyncio.to_thread(_append, path, chunk)
+            try:
+                await asyncio.to_thread(files.append_log, path, chunk)
+                failing = False
+            except OSError as error:  # a full disk is no reason to stop a plugin
+                if not failing:
+                    log.warning("the log of plugin %s is incomplete: %s", path.stem, error)
+                failing = True
 
 
 def _nobody(change: PluginChange) -> None:
     """Hear nothing: `listen` was not called yet."""
-
-
-def _append(path: Path, chunk: bytes) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_size > _LOG_LIMIT:
-            path.replace(path.with_suffix(".log.1"))
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(chunk)
 
 
 def _digest(token: str) -> str:

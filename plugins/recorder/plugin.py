@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 from labd.plugin import Client, Event, Plugin
@@ -31,10 +32,13 @@ def rotate(path: Path, keep: int) -> None:
 def write(path: Path, line: str, limit: int, keep: int) -> None:
     """Append a line, into a fresh file when the old one is full."""
     path.parent.mkdir(exist_ok=True)
-    if path.exists() and path.stat().st_size + len(line) > limit:
+    data = line.encode()
+    if path.exists() and path.stat().st_size + len(data) > limit:
         rotate(path, keep)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line)
+    with path.open("ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # before the event counts as handled
 
 
 @plugin.on("*")

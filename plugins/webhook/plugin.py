@@ -13,7 +13,7 @@ import json
 import logging
 import urllib.error
 import urllib.request
-from urllib.parse import urlsplit
+from http.client import HTTPException
 
 from labd.plugin import Client, Event, Plugin
 
@@ -28,7 +28,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_opener = urllib.request.build_opener(_NoRedirect)
+_opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
 
 
 def signature(body: bytes, secret: str) -> str:
@@ -37,16 +37,15 @@ def signature(body: bytes, secret: str) -> str:
 
 
 def post(url: str, body: bytes, secret: str, timeout: float) -> None:
-    """Send one event.
+    """Send one event; `timeout` in seconds.
 
     Raises:
-        OSError: It was not taken.
+        OSError, HTTPException: It was not taken.
     """
-    if urlsplit(url).scheme not in {"http", "https"}:
-        raise OSError(f"{url!r} is no http or https URL")
     headers = {"Content-Type": "application/cloudevents+json", "User-Agent": "labd-webhook"}
     if secret:
         headers["X-Labd-Signature"] = signature(body, secret)
+    # The manifest lets http and https URLs pass only.
     request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310
     with _opener.open(request, timeout=timeout):
         pass
@@ -67,7 +66,7 @@ async def told(event: Event, lab: Client) -> None:
     for attempt in range(retries + 1):
         try:
             await asyncio.to_thread(post, url, body, secret, timeout)
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             log.warning("event %d was not taken by %s: %s", event.seq, url, error)
             if attempt == retries:
                 log.warning("event %d is given up after %d tries", event.seq, retries + 1)
