@@ -1,8 +1,9 @@
 """Lab templates: YAML in, a complete `LabSpec` out, and every mistake with file, line and column.
 
-The way of a text: `document` reads YAML into plain data that knows its places, `parameters` puts
-values in, `expand` repeats nodes with a `count`, `form` checks the shape (pydantic), and `compile`
-checks what the shape cannot say and derives the rest.
+The way of a text: `document` reads YAML into plain data that knows its places, `parameters` chooses
+values, `expand` repeats nodes with a `count` and puts the values in, `form` is the shape (pydantic)
+and `complaints` says what does not fit it, `compile` and `addresses` check what a shape cannot say
+and derive the rest.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Mapping, Sequence
 
 from labd.model.specs import LabSpec
 from labd.template.compile import compile_lab
+from labd.template.complaints import check_form
 from labd.template.document import Problems, read
 from labd.template.expand import expand
-from labd.template.form import check_form
-from labd.template.parameters import declared, put_in
+from labd.template.parameters import choose, declared
 from labd.template.schema import schema
 
 __all__ = ["load", "parameters", "schema"]
@@ -30,16 +31,17 @@ def load(text: str, file: str, settings: Mapping[str, str] | None = None) -> Lab
         settings: Parameter name -> value as text, as `--set` gives it.
 
     Raises:
-        TemplateError: With every problem that was found.
+        TemplateError: With every problem of the first of these steps that found any: reading,
+            declarations, settings (its file is then `--set`), values, shape, meaning.
     """
     problems = Problems(file)
     document = read(text, problems)
     problems.raise_if_any()
-    values = declared(document, problems)
+    found = declared(document, problems)
     problems.raise_if_any()
-    put_in(document, values, dict(settings or {}), problems)
+    values = choose(document, found, dict(settings or {}), problems)
     problems.raise_if_any()
-    expand(document, problems)
+    expand(document, values, problems)
     problems.raise_if_any()
     form = check_form(document, problems)
     problems.raise_if_any()

@@ -1,14 +1,14 @@
-"""From a checked form to a `LabSpec`: references, addresses, dependencies, and what is derived."""
+"""From a checked form to a `LabSpec`: references, limits of machines, dependencies, readiness."""
 
 from __future__ import annotations
 
-import ipaddress
+import graphlib
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Final
 
-from labd.model.names import did_you_mean, is_name, stable_mac
+from labd.model.names import did_you_mean, is_name
 from labd.model.specs import (
     BootDevice,
     Dependency,
@@ -24,158 +24,127 @@ from labd.model.specs import (
     NodeSpec,
     Readiness,
     RestartPolicy,
-    RouteSpec,
 )
+from labd.template.addresses import Addressing, Interface
+from labd.template.complaints import Complaints
 from labd.template.document import Document, Path, Problems
-from labd.template.form import LabForm, NetworkForm, NicForm, NodeForm
+from labd.template.form import MAX_NICS, LabForm, NicForm, NodeForm
+from labd.template.patterns import trouble
 
-MAX_NODES = 500
-_MAX_NICS = 16
-_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\Z")
 _IMAGE = re.compile(r"sha256:[0-9a-f]{64}\Z")
-_UPLINK = re.compile(r"none\Z|nat\Z|bridge:[A-Za-z0-9_.-]{1,15}\Z")
-# (a+)+ and the like take a time that is exponential in the length of the line.
-_NESTED_REPEAT = re.compile(r"\([^()]*[+*][^()]*\)[+*{]")
-
-Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
-Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+# An interface name as the kernel takes it (dev_valid_name, net/core/dev.c), less exotic characters.
+_UPLINK = re.compile(r"(?:none|nat|bridge:[A-Za-z0-9][A-Za-z0-9_.-]{0,14})\Z")
+_MIB, _TIB = 1 << 20, 1 << 40
+_IDE_DRIVES: Final = {Machine.PC: 4, Machine.Q35: 6}
+_MICROVM_DEVICES: Final = 22
 
 
 def compile_lab(form: LabForm, document: Document, problems: Problems, *, digest: str) -> LabSpec:
     """Return the spec; what is wrong goes to `problems`, and the spec is then of no use."""
-    return _Compiler(form, document, problems).lab(digest)
+    complaints = Complaints(document, problems)
+    return _Compiler(form, complaints, Addressing(form.name, complaints)).lab(digest)
 
 
 @dataclass
 class _Compiler:
     form: LabForm
-    document: Document
-    problems: Problems
-    subnets: dict[str, Subnet] = field(default_factory=dict)
-    addresses: dict[tuple[str, str], str] = field(default_factory=dict)
-    macs: dict[str, str] = field(default_factory=dict)
+    complaints: Complaints
+    addressing: Addressing
+    segments: dict[str, str] = field(default_factory=dict)  # network or link -> its section
 
-    def wrong(self, message: str, path: Path, *, key: bool = False) -> None:
-        place = self.document.key_place(path) if key else self.document.place(path)
-        self.problems.add(message, place)
+    def _wrong(self, message: str, path: Path, *, key: bool = False) -> None:
+        self.complaints.wrong(message, path, key=key)
 
     def lab(self, digest: str) -> LabSpec:
         form = self.form
         self._give_links_their_ends()
         networks = tuple(self._networks())
-        if len(form.nodes) > MAX_NODES:
-            self.wrong(f"a lab has at most {MAX_NODES} nodes, not {len(form.nodes)}", ("nodes",))
         nodes = tuple(self._node(name, node) for name, node in form.nodes.items())
         self._check_cycles()
         return LabSpec(
             template=form.name,
-            description=form.description.strip(),
+            description=form.description,
             parameters=dict(form.parameters),
             digest=digest,
             nodes=nodes,
             networks=networks,
         )
 
-    # networks
+    # networks and links
 
     def _networks(self) -> Iterator[NetworkSpec]:
         for section, forms in (("networks", self.form.networks), ("links", self.form.links)):
             for name, network in forms.items():
                 path: Path = (section, name)
-                if section == "links" and name in self.form.networks:
-                    self.wrong(f"link {name}: a network has that name already", path, key=True)
+                where = f"{section[:-1]} {name}"
+                if self.segments.setdefault(name, section) != section:
+                    self._wrong(f"{where}: a network has that name; choose another", path, key=True)
                 if not _UPLINK.match(network.uplink):
-                    self.wrong(
-                        f"{section[:-1]} {name}: uplink must be none, nat or bridge:INTERFACE",
+                    self._wrong(
+                        f"{where}: uplink must be none, nat or bridge:INTERFACE, not "
+                        f"'{network.uplink[:64]}'",
                         (*path, "uplink"),
                     )
-                self._subnet(name, network, path)
                 yield NetworkSpec(
                     name=name,
                     link=section == "links",
-                    subnet=str(self.subnets.get(name, "")),
+                    subnet=self.addressing.subnet(where, name, network, (*path, "subnet")),
                     uplink=network.uplink,
                     mtu=network.mtu,
                 )
-
-    def _subnet(self, name: str, network: NetworkForm, path: Path) -> None:
-        if not network.subnet:
-            return
-        path = (*path, "subnet")
-        try:
-            subnet = ipaddress.ip_network(network.subnet)
-        except ValueError:
-            try:
-                near = ipaddress.ip_network(network.subnet, strict=False)
-            except ValueError:
-                self.wrong(
-                    f"network {name}: '{network.subnet[:64]}' is no subnet; write it like "
-                    "10.0.1.0/24",
-                    path,
-                )
-            else:
-                self.wrong(
-                    f"network {name}: '{network.subnet}' is an address in a subnet; write {near}",
-                    path,
-                )
-            return
-        for other, taken in self.subnets.items():
-            if taken.version == subnet.version and taken.overlaps(subnet):
-                self.wrong(
-                    f"network {name}: subnet {subnet} overlaps {taken} of network {other}", path
-                )
-        self.subnets[name] = subnet
 
     def _give_links_their_ends(self) -> None:
         for name, link in self.form.links.items():
             path: Path = ("links", name, "ends")
             if len(link.ends) != 2:
-                self.wrong(f"link {name}: has exactly two ends, not {len(link.ends)}", path)
+                self._wrong(f"link {name}: has exactly two ends, not {len(link.ends)}", path)
+                continue
+            if link.ends[0] == link.ends[1]:
+                self._wrong(f"link {name}: both ends are {link.ends[0][:64]}; name two", path)
                 continue
             for index, end in enumerate(link.ends):
                 self._give_end(name, end, (*path, index))
-            declared = [
-                f"{node}:{nic}"
-                for node, form in self.form.nodes.items()
-                for nic, nic_form in form.nics.items()
-                if nic_form.network == name
-            ]
-            for extra in sorted(set(declared) - set(link.ends)):
-                node, _, nic = extra.partition(":")
-                self.wrong(
-                    f"node {node}, nic {nic}: link {name} ends at {' and '.join(link.ends)}; use a "
-                    "network for more",
-                    ("nodes", node, "nics", nic, "network"),
-                )
+            self._refuse_third_ends(name, link.ends)
 
     def _give_end(self, link: str, end: str, path: Path) -> None:
-        node, colon, nic = end.partition(":")
-        if not colon or not is_name(nic):
-            self.wrong(f"link {link}: end '{end[:64]}' must be NODE:NIC, like router:eth1", path)
+        node, _, nic = end.partition(":")
+        if not is_name(nic):
+            self._wrong(f"link {link}: end '{end[:64]}' must be NODE:NIC, like router:eth1", path)
             return
         form = self.form.nodes.get(node)
         if form is None:
-            self.wrong(
-                f"link {link}: there is no node '{node[:64]}'{did_you_mean(node, self.form.nodes)}",
-                path,
-            )
+            near = did_you_mean(node, self.form.nodes)
+            self._wrong(f"link {link}: there is no node '{node[:64]}'{near}", path)
             return
-        there = form.nics.get(nic)
-        if there is None:
-            form.nics[nic] = NicForm(network=link)
+        there = form.nics.setdefault(nic, NicForm(network=link))
+        if there.network is None:
+            there.network = link
         elif there.network != link:
-            self.wrong(f"link {link}: {end} is in network {there.network} already", path)
+            self._wrong(f"link {link}: {end} is in network {there.network} already", path)
+        if len(form.nics) > MAX_NICS:
+            self._wrong(f"link {link}: node {node} has more than {MAX_NICS} nics then", path)
+
+    def _refuse_third_ends(self, link: str, ends: list[str]) -> None:
+        for node, form in self.form.nodes.items():
+            for nic, nic_form in form.nics.items():
+                if nic_form.network == link and f"{node}:{nic}" not in ends:
+                    self._wrong(
+                        f"node {node}, nic {nic}: link {link} ends at {' and '.join(ends)}; use a "
+                        "network for more than two",
+                        ("nodes", node, "nics", nic, "network"),
+                    )
 
     # nodes
 
     def _node(self, name: str, form: NodeForm) -> NodeSpec:
         path: Path = ("nodes", name)
         self._check_source(name, form, path)
-        self._check_machine(name, form, path)
-        if len(form.nics) > _MAX_NICS:
-            self.wrong(f"node {name}: has at most {_MAX_NICS} nics", (*path, "nics"))
-        if len(set(form.boot)) != len(form.boot) or not form.boot:
-            self.wrong(f"node {name}: boot names each device once", (*path, "boot"))
+        self._check_sizes(name, form, path)
+        if form.machine is Machine.MICROVM:
+            self._check_microvm(name, form, path)
+        else:
+            self._check_drives(name, form, path)
+        nics, own = self._nics(name, form, path)
         return NodeSpec(
             name=name,
             image=form.image,
@@ -193,12 +162,10 @@ class _Compiler:
             display=form.display,
             boot=tuple(form.boot),
             accel=form.accel,
-            restart=RestartPolicy(
-                mode=form.restart.mode, limit=form.restart.limit, window=form.restart.window
-            ),
+            restart=self._restart(name, form, path),
             cmdline=form.cmdline,
-            nics=tuple(self._nic(name, nic, item) for nic, item in form.nics.items()),
-            routes=tuple(self._routes(name, form, path)),
+            nics=nics,
+            routes=tuple(self.addressing.routes(name, form, own, path)),
             forwarding=form.forwarding,
             commands=tuple(tuple(argv) for argv in form.commands),
             depends_on=tuple(self._dependencies(name, form, path)),
@@ -207,168 +174,139 @@ class _Compiler:
 
     def _check_source(self, name: str, form: NodeForm, path: Path) -> None:
         if not form.image and not form.profile:
-            self.wrong(f"node {name} needs the key 'image' or 'profile'", path, key=True)
+            self._wrong(f"node {name} needs the key 'image' or 'profile'", path, key=True)
         elif form.image and not is_name(form.image) and not _IMAGE.match(form.image):
-            self.wrong(
-                f"node {name}: image '{form.image[:64]}' is not the name of an image; paths are "
-                "not allowed, import the file with `lab image import`",
+            self._wrong(
+                f"node {name}: image '{form.image[:64]}' is not the name of an image; import a "
+                "file or URL with `lab image import` and write its name",
                 (*path, "image"),
             )
-        if form.memory is not None and not 1 << 20 <= form.memory <= 4 << 40:
-            self.wrong(f"node {name}: memory must be 1 MiB to 4 TiB", (*path, "memory"))
-        for key, size in (
-            ("disk", form.disk),
-            *((f"disks/{k}", d.size) for k, d in form.disks.items()),
-        ):
-            if size is not None and not 1 << 20 <= size <= 64 << 40:
-                where = (*path, *key.split("/"), *(("size",) if "/" in key else ()))
-                self.wrong(f"node {name}: a disk must have 1 MiB to 64 TiB", where)
 
-    def _check_machine(self, name: str, form: NodeForm, path: Path) -> None:
-        if form.machine is not Machine.MICROVM:
-            return
-        limits = (
-            ("firmware", form.firmware is not Firmware.BIOS),
-            ("display", form.display is not Display.NONE),
-            ("disk_bus", form.disk_bus is not DiskBus.VIRTIO),
-            ("nics", any(nic.model is not NicModel.VIRTIO for nic in form.nics.values())),
-            ("boot", BootDevice.NETWORK in form.boot),
-        )
-        for key, broken in limits:
-            if broken:
-                self.wrong(
-                    f"node {name}: machine microvm has no PCI, so {key} must be left at its "
-                    "default; or use machine q35",
-                    (*path, key),
-                )
+    def _check_sizes(self, name: str, form: NodeForm, path: Path) -> None:
+        if form.memory is not None and not _MIB <= form.memory <= 4 * _TIB:
+            self._wrong(f"node {name}: memory must be 1 MiB to 4 TiB", (*path, "memory"))
+        sizes: list[tuple[int | None, Path]] = [(form.disk, ("disk",))]
+        sizes += [(item.size, ("disks", disk, "size")) for disk, item in form.disks.items()]
+        for size, at in sizes:
+            if size is not None and not _MIB <= size <= 64 * _TIB:
+                self._wrong(f"node {name}: a disk must have 1 MiB to 64 TiB", (*path, *at))
 
-    def _nic(self, node: str, name: str, form: NicForm) -> NicSpec:
-        path: Path = ("nodes", node, "nics", name)
-        where = f"node {node}, nic {name}"
-        known = {**self.form.networks, **self.form.links}
-        if form.network not in known:
-            self.wrong(
-                f"{where}: there is no network '{form.network}'"
-                f"{did_you_mean(form.network, known) or '; declare it under networks:'}",
-                (*path, "network"),
+    def _check_microvm(self, name: str, form: NodeForm, path: Path) -> None:
+        """Refuse what needs PCI: see QEMU's docs/system/i386/microvm.rst."""
+        broken: list[Path] = []
+        if form.firmware is not Firmware.BIOS:
+            broken.append(("firmware",))
+        if form.display is not Display.NONE:
+            broken.append(("display",))
+        if form.disk_bus is not DiskBus.VIRTIO:
+            broken.append(("disk_bus",))
+        if "boot" in form.model_fields_set and {*form.boot} - {BootDevice.DISK}:
+            broken.append(("boot",))
+        broken += [
+            ("disks", disk, "bus")
+            for disk, item in form.disks.items()
+            if item.bus not in {None, DiskBus.VIRTIO}
+        ]
+        broken += [
+            ("nics", nic, "model")
+            for nic, item in form.nics.items()
+            if item.model is not NicModel.VIRTIO
+        ]
+        for at in broken:
+            self._wrong(
+                f"node {name}: machine microvm has virtio disks and NICs only, and neither screen, "
+                f"CD-ROM nor uefi; leave {at[-1]} out, or write machine: q35",
+                (*path, *at),
             )
-        if form.address and form.addresses:
-            self.wrong(f"{where}: write address or addresses, not both", path, key=True)
-        texts = [form.address] if form.address else form.addresses
-        addresses = []
-        for index, text in enumerate(texts):
-            place: Path = (*path, "address") if form.address else (*path, "addresses", index)
-            found = self._address(where, text, form.network, place)
-            if found is not None:
-                addresses.append(found)
-        gateway = self._gateway(where, form, addresses, (*path, "gateway"))
-        return NicSpec(
-            name=name,
-            network=form.network,
-            mac=self._mac(node, name, form, (*path, "mac")),
-            addresses=tuple(str(address) for address in addresses),
-            gateway=gateway,
-            model=form.model,
-        )
-
-    def _mac(self, node: str, name: str, form: NicForm, path: Path) -> str:
-        mac = form.mac.lower() or stable_mac(self.form.name, node, name)
-        where = f"node {node}, nic {name}"
-        if not _MAC.match(mac):
-            self.wrong(
-                f"{where}: '{form.mac[:64]}' is no MAC address; write it like 02:00:00:00:00:01",
+        if len(form.disks) + len(form.nics) + 1 > _MICROVM_DEVICES:
+            self._wrong(
+                f"node {name}: machine microvm holds {_MICROVM_DEVICES} disks and NICs; write "
+                "machine: q35",
                 path,
+                key=True,
             )
-        elif int(mac[:2], 16) & 1:
-            self.wrong(
-                f"{where}: {mac} is a multicast MAC address; make its first octet even", path
-            )
-        elif mac in self.macs:
-            self.wrong(f"{where}: MAC address {mac} is {self.macs[mac]}'s already", path)
-        self.macs.setdefault(mac, f"{node}/{name}")
-        return mac
 
-    def _address(self, where: str, text: str, network: str, path: Path) -> Address | None:
-        address: Address | None = None
-        with suppress(ValueError):
-            address = ipaddress.ip_interface(text) if "/" in text else None
-        if address is None:
-            self.wrong(
-                f"{where}: '{text[:64]}' is no address with prefix length; write it like "
-                "10.0.1.10/24",
-                path,
+    def _check_drives(self, name: str, form: NodeForm, path: Path) -> None:
+        if len(set(form.boot)) != len(form.boot) or not form.boot:
+            self._wrong(f"node {name}: boot must name each device once", (*path, "boot"))
+        buses = [form.disk_bus, *(item.bus or form.disk_bus for item in form.disks.values())]
+        limit = _IDE_DRIVES[form.machine]
+        if buses.count(DiskBus.IDE) > limit:
+            self._wrong(
+                f"node {name}: machine {form.machine} holds {limit} ide disks; use bus virtio or "
+                "scsi for more",
+                (*path, "disks"),
+                key=True,
             )
-            return None
-        subnet = self.subnets.get(network)
-        if subnet is not None and subnet.version == address.version:
-            if address.ip not in subnet:
-                self.wrong(
-                    f"{where}: {address.ip} is not in {subnet}, the subnet of network {network}",
-                    path,
-                )
-            elif address.network != subnet:
-                self.wrong(
-                    f"{where}: network {network} has prefix length {subnet.prefixlen}; write "
-                    f"{address.ip}/{subnet.prefixlen}",
-                    path,
-                )
-        edges = {address.network.network_address, address.network.broadcast_address}
-        if address.version == 4 and address.network.prefixlen < 31 and address.ip in edges:
-            self.wrong(
-                f"{where}: {address.ip} is the network or broadcast address of {address.network}",
-                path,
-            )
-        taken = self.addresses.setdefault((network, str(address.ip)), where)
-        if taken != where:
-            self.wrong(f"{where}: {address.ip} is the address of {taken} already", path)
-        return address
 
-    def _gateway(self, where: str, form: NicForm, addresses: list[Address], path: Path) -> str:
-        if not form.gateway:
-            return ""
-        try:
-            gateway = ipaddress.ip_address(form.gateway)
-        except ValueError:
-            self.wrong(
-                f"{where}: gateway '{form.gateway[:64]}' is no address; write it like 10.0.1.1",
-                path,
+    def _nics(
+        self, node: str, form: NodeForm, path: Path
+    ) -> tuple[tuple[NicSpec, ...], list[Interface]]:
+        specs: list[NicSpec] = []
+        own: list[Interface] = []
+        for name, nic in form.nics.items():
+            at: Path = (*path, "nics", name)
+            self._check_network(f"node {node}, nic {name}", nic, at)
+            interfaces, gateway = self.addressing.nic(node, name, nic, at)
+            own += interfaces
+            specs.append(
+                NicSpec(
+                    name=name,
+                    network=nic.network or "",
+                    mac=self.addressing.mac(node, name, nic, (*at, "mac")),
+                    addresses=tuple(str(interface) for interface in interfaces),
+                    gateway=gateway,
+                    model=nic.model,
+                )
             )
-            return ""
-        if not any(gateway in address.network for address in addresses):
-            self.wrong(f"{where}: gateway {gateway} is in no subnet of this nic's addresses", path)
-        elif any(gateway == address.ip for address in addresses):
-            self.wrong(f"{where}: gateway {gateway} is the nic's own address", path)
-        return str(gateway)
+        self._check_default_routes(node, form, path)
+        return tuple(specs), own
 
-    def _routes(self, name: str, form: NodeForm, path: Path) -> Iterator[RouteSpec]:
-        for index, route in enumerate(form.routes):
-            where: Path = (*path, "routes", index)
-            try:
-                to = "default" if route.to == "default" else str(ipaddress.ip_network(route.to))
-            except ValueError:
-                self.wrong(
-                    f"node {name}: route to '{route.to[:64]}': write a subnet like 10.0.2.0/24, or "
-                    "default",
-                    (*where, "to"),
+    def _check_network(self, where: str, nic: NicForm, path: Path) -> None:
+        if nic.network is None:
+            self._wrong(f"{where} needs the key 'network'; it is no end of a link", path, key=True)
+        elif nic.network not in self.segments:
+            near = did_you_mean(nic.network, self.segments) or "; declare it under networks:"
+            self._wrong(f"{where}: there is no network '{nic.network}'{near}", (*path, "network"))
+
+    def _check_default_routes(self, node: str, form: NodeForm, path: Path) -> None:
+        taken: dict[bool, str] = {}
+        gateways: list[tuple[str, str, Path]] = [
+            (f"nic {name}", nic.gateway, (*path, "nics", name, "gateway"))
+            for name, nic in form.nics.items()
+            if nic.gateway
+        ]
+        gateways += [
+            (f"route {index + 1}", route.via, (*path, "routes", index))
+            for index, route in enumerate(form.routes)
+            if route.to == "default"
+        ]
+        for owner, via, at in gateways:
+            first = taken.setdefault(":" in via, owner)
+            if first != owner:
+                self._wrong(
+                    f"node {node}: {owner} is a second default route besides that of {first}; "
+                    "keep one",
+                    at,
                 )
-                continue
-            try:
-                yield RouteSpec(to=to, via=str(ipaddress.ip_address(route.via)))
-            except ValueError:
-                self.wrong(
-                    f"node {name}: route via '{route.via[:64]}': write an address like 10.0.1.1",
-                    (*where, "via"),
-                )
+
+    def _restart(self, name: str, form: NodeForm, path: Path) -> RestartPolicy:
+        restart = form.restart
+        if not 1 <= restart.window <= 86400:
+            self._wrong(
+                f"node {name}: restart window must be 1s to 1d", (*path, "restart", "window")
+            )
+        return RestartPolicy(mode=restart.mode, limit=restart.limit, window=restart.window)
 
     def _dependencies(self, name: str, form: NodeForm, path: Path) -> Iterator[Dependency]:
         for other, condition in form.depends_on.items():
             where: Path = (*path, "depends_on", other)
             if other == name:
-                self.wrong(f"node {name}: depends on itself", where, key=True)
+                self._wrong(f"node {name}: depends on itself; take that out", where, key=True)
             elif other not in self.form.nodes:
-                self.wrong(
-                    f"node {name}: depends on '{other}', and there is no such node"
-                    f"{did_you_mean(other, self.form.nodes)}",
+                near = did_you_mean(other, self.form.nodes)
+                self._wrong(
+                    f"node {name}: depends on '{other}', and there is no such node{near}",
                     where,
                     key=True,
                 )
@@ -378,15 +316,18 @@ class _Compiler:
     def _ready(self, name: str, form: NodeForm, path: Path) -> Readiness:
         ready = form.ready
         path = (*path, "ready")
-        ways = [w for w in ("console", "tcp", "agent", "command") if getattr(ready, w)]
+        ways = [way for way in ("console", "tcp", "agent", "command") if getattr(ready, way)]
         if len(ways) > 1:
-            self.wrong(f"node {name}: ready takes one of {', '.join(ways)}", path)
-        if ready.console:
-            self._check_pattern(name, ready.console, (*path, "console"))
-        if ready.tcp and not any(n.address or n.addresses for n in form.nics.values()):
-            self.wrong(f"node {name}: ready tcp needs a nic with an address", (*path, "tcp"))
-        if not 0 < ready.timeout <= 86400:
-            self.wrong(f"node {name}: ready timeout must be 1s to 1d", (*path, "timeout"))
+            self._wrong(f"node {name}: ready takes one of {', '.join(ways)}; keep one", path)
+        if problem := trouble(ready.console):
+            self._wrong(f"node {name}: ready console: {problem}", (*path, "console"))
+        if ready.tcp and not _is_probed(form):
+            self._wrong(
+                f"node {name}: ready tcp needs a nic with an address, the first one IPv4",
+                (*path, "tcp"),
+            )
+        if not 1 <= ready.timeout <= 86400:
+            self._wrong(f"node {name}: ready timeout must be 1s to 1d", (*path, "timeout"))
         return Readiness(
             console=ready.console,
             tcp_port=ready.tcp,
@@ -395,41 +336,26 @@ class _Compiler:
             timeout=ready.timeout,
         )
 
-    def _check_pattern(self, name: str, pattern: str, path: Path) -> None:
+    def _check_cycles(self) -> None:
+        """Tell one cycle of dependencies by its members; each depends on the next."""
+        nodes = self.form.nodes
+        graph = {
+            name: [other for other in form.depends_on if other != name and other in nodes]
+            for name, form in nodes.items()
+        }
         try:
-            re.compile(pattern)
-        except re.error as error:
-            self.wrong(f"node {name}: ready console: not a regular expression: {error}", path)
-            return
-        if _NESTED_REPEAT.search(pattern) or re.search(r"\\[1-9]|\(\?P=", pattern):
-            self.wrong(
-                f"node {name}: ready console: nested repeats and back-references are not allowed",
-                path,
+            graphlib.TopologicalSorter(graph).prepare()
+        except graphlib.CycleError as error:
+            # Its list goes from what is needed to who needs it.
+            cycle: list[str] = list(reversed(error.args[1]))
+            self._wrong(
+                f"node {cycle[0]}: waits for itself: {' -> '.join(cycle)}; take one out",
+                ("nodes", cycle[0], "depends_on"),
+                key=True,
             )
 
-    def _check_cycles(self) -> None:
-        """Tell each cycle of dependencies once, by its members."""
-        done: set[str] = set()
-        for start in self.form.nodes:
-            trail: list[str] = []
-            cycle = self._cycle(start, trail, done)
-            if cycle:
-                self.wrong(
-                    f"node {cycle[0]}: depends on itself: {' -> '.join([*cycle, cycle[0]])}",
-                    ("nodes", cycle[0], "depends_on"),
-                    key=True,
-                )
-                return
 
-    def _cycle(self, name: str, trail: list[str], done: set[str]) -> list[str]:
-        if name in trail:
-            return trail[trail.index(name) :]
-        if name in done or name not in self.form.nodes:
-            return []
-        trail.append(name)
-        for other in self.form.nodes[name].depends_on:
-            if other != name and (found := self._cycle(other, trail, done)):
-                return found
-        trail.pop()
-        done.add(name)
-        return []
+def _is_probed(form: NodeForm) -> bool:
+    """Tell whether labd can reach the node's first address: its own in a network is IPv4."""
+    texts = [text for nic in form.nics.values() for text in (nic.address, *nic.addresses) if text]
+    return bool(texts) and ":" not in texts[0]

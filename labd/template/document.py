@@ -1,28 +1,48 @@
 """YAML as plain data that knows where each part stands.
 
-Only what a template needs of YAML 1.2 is let in: mappings with string keys, sequences and plain
-scalars. No anchors, so that a small text cannot stand for a large one; no tags, so that nothing is
-constructed.
+Only what a template needs of YAML 1.2 is let in: one document of mappings with text as keys,
+sequences and scalars. No anchors, so that a small text cannot stand for a large one; no tags and no
+directives, so that nothing is constructed and `no` or `on` stay the words they are (they were
+booleans in YAML 1.1). ruamel.yaml splits the text into events; what they mean is decided here, in
+one pass with a bounded depth.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.error import FileMark, MarkedYAMLError, StringMark, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    NodeEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+from ruamel.yaml.reader import ReaderError
 
 from labd.model.errors import Problem, TemplateError
 
-MAX_TEXT = 256 << 10  # bytes
-_MAX_DEPTH = 20
-_CORE = "tag:yaml.org,2002:"
+MAX_TEXT: Final = 256 << 10  # bytes
+_MAX_DEPTH: Final = 16  # ruamel takes a time that is quadratic in the depth
+
+_NULL = re.compile(r"(?:~|null|Null|NULL|)\Z")
+_BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
+_INT = re.compile(r"(?:[-+]?[0-9]{1,18}|0o[0-7]{1,20}|0x[0-9a-fA-F]{1,15})\Z")
+_FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]{1,30}|[0-9]{1,30}(?:\.[0-9]{0,30})?)(?:[eE][-+]?[0-9]{1,2})?\Z"
+)
 
 Path = tuple[str | int, ...]
+Place = tuple[int, int]
 
 
 class Problems:
@@ -32,18 +52,27 @@ class Problems:
         self.file = file
         self._found: dict[tuple[int, int, str], Problem] = {}
 
-    def add(self, message: str, place: tuple[int, int] = (0, 0)) -> None:
+    def add(self, message: str, place: Place = (0, 0)) -> None:
         """Note a problem; the same one at the same place counts once."""
         line, column = place
+        message = "".join(c if c.isprintable() else _escaped(c) for c in message)
         self._found.setdefault(
             (line, column, message), Problem(message=message, line=line, column=column)
         )
+
+    def any_at(self, place: Place) -> bool:
+        """Tell whether something is wrong at a place already."""
+        return any(key[:2] == place for key in self._found)
 
     def raise_if_any(self) -> None:
         """Raise TemplateError with all problems, in the order of the text."""
         if self._found:
             found = [self._found[key] for key in sorted(self._found)]
             raise TemplateError(self.file, found)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 @dataclass
@@ -54,13 +83,17 @@ class Document:
         data: Dictionaries, lists and scalars.
         places: Path of a part -> line and column (1-based) of its value.
         keys: Path of a part -> line and column of its key.
+        texts: Path of a scalar -> what was written; `1.10` is another text than the number 1.1.
         origins: Path of a copy (of a counted node) -> path of what was written.
+        copies: Name of a copy -> its number, from 1.
     """
 
     data: dict[str, Any]
-    places: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    keys: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    places: dict[Path, Place] = field(default_factory=dict)
+    keys: dict[Path, Place] = field(default_factory=dict)
+    texts: dict[Path, str] = field(default_factory=dict)
     origins: dict[Path, Path] = field(default_factory=dict)
+    copies: dict[str, int] = field(default_factory=dict)
 
     def original(self, path: Sequence[str | int]) -> Path:
         """Return the path in the text for a path in the data."""
@@ -70,112 +103,217 @@ class Document:
                 return self.origins[path[:length]] + path[length:]
         return path
 
-    def place(self, path: Sequence[str | int]) -> tuple[int, int]:
+    def place(self, path: Sequence[str | int]) -> Place:
         """Return where a value stands, or the nearest part around it that was written."""
         at = self.original(path)
         while at and at not in self.places:
             at = at[:-1]
         return self.places.get(at, (1, 1))
 
-    def key_place(self, path: Sequence[str | int]) -> tuple[int, int]:
-        """Return where the key of a value stands."""
+    def key_place(self, path: Sequence[str | int]) -> Place:
+        """Return where the key of a value stands, or the nearest part around it."""
         at = self.original(path)
         return self.keys.get(at) or self.place(at)
 
-
-def _mark(node: Node) -> tuple[int, int]:
-    return node.start_mark.line + 1, node.start_mark.column + 1
+    def is_later_copy(self, path: Sequence[str | int]) -> bool:
+        """Tell whether a path is in the second or a later copy of a counted node."""
+        return len(path) > 1 and path[0] == "nodes" and self.copies.get(str(path[1]), 0) > 1
 
 
 def read(text: str, problems: Problems) -> Document:
     """Read YAML; what is wrong goes to `problems`, and the data is then of no use."""
     document = Document(data={})
-    if len(text.encode()) > MAX_TEXT:
+    if len(text.encode(errors="surrogatepass")) > MAX_TEXT:
         problems.add(f"the template is larger than {MAX_TEXT >> 10} KiB; split the lab", (1, 1))
         return document
-    yaml = YAML(typ="safe", pure=True)
+    builder = _Builder(document, problems)
     try:
-        for event in yaml.parse(text):
-            if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
-                mark = event.start_mark
-                problems.add(
-                    "anchors and aliases (& and *) are not allowed; write a parameter or repeat it",
-                    (mark.line + 1, mark.column + 1),
-                )
-                return document
-        root = YAML(typ="safe", pure=True).compose(text)
+        for event in YAML(typ="safe", pure=True).parse(text):
+            builder.take(event)
+    except _Refused as refused:
+        problems.add(str(refused), refused.place)
+        return document
+    except ReaderError as error:
+        problems.add(_unprintable(text, error), _place_of(text, error.position))
+        return document
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        problems.add(f"not valid YAML: {_one_line(error.problem or str(error))}", place)
+        found = error.problem_mark or error.context_mark
+        problems.add(_explain(error), _mark(found) if found else (1, 1))
         return document
-    except (YAMLError, ValueError, RecursionError) as error:
-        problems.add(f"not valid YAML: {_one_line(str(error))}", (1, 1))
+    except (YAMLError, ValueError) as error:
+        problems.add(f"not valid YAML: {' '.join(str(error).split())[:200]}", (1, 1))
         return document
-    if root is None:
+    if builder.root is None:
         problems.add("the template is empty; begin with name: and nodes:", (1, 1))
-        return document
-    if not isinstance(root, MappingNode):
-        problems.add("a template is a mapping; begin with name: and nodes:", _mark(root))
-        return document
-    document.data = _Reader(document, problems).value(root, ())
+    elif not isinstance(builder.root, dict):
+        problems.add("a template is a mapping; begin with name: and nodes:", document.place(()))
+    else:
+        document.data = builder.root
     return document
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
+def _mark(mark: StringMark | FileMark) -> Place:
+    return mark.line + 1, mark.column + 1
 
 
-class _Reader:
+def _place_of(text: str, position: int) -> Place:
+    before = text[:position]
+    return before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1
+
+
+def _unprintable(text: str, error: ReaderError) -> str:
+    code = ord(text[error.position]) if error.position < len(text) else 0
+    return f"the character U+{code:04X} is not allowed; take it out"
+
+
+_EXPLANATIONS: Final = (
+    (r"character '\\t'", "a tab stands where only spaces may; indent with spaces"),
+    (r"character '(.)' that cannot start", "text that begins with {0} must be put in quotes"),
+    (
+        r"mapping values are not allowed",
+        "a second ': '; put the text in quotes, or mend the indent",
+    ),
+    (r"expected <block end>", "this line does not belong here; align it with its neighbours"),
+    (r"expected ',' or '(.)'", "a ',' or '{0}' is missing before this"),
+    (r"stream end", "the text ends too early; close the bracket or quote that is open"),
+    (r"end of stream", "the text ends too early; close the bracket or quote that is open"),
+    (r"could not find expected ':'", "a line without ': '; write key: value"),
+)
+
+
+def _explain(error: MarkedYAMLError) -> str:
+    problem = " ".join((error.problem or str(error)).split())[:200]
+    for pattern, message in _EXPLANATIONS:
+        if found := re.search(pattern, problem):
+            return f"not valid YAML: {message.format(*found.groups())}"
+    return f"not valid YAML: {problem}"
+
+
+class _Refused(Exception):
+    """YAML that is valid and not let in; reading ends."""
+
+    def __init__(self, message: str, place: Place) -> None:
+        super().__init__(message)
+        self.place = place
+
+
+@dataclass
+class _Open:
+    """A collection whose end has not come. `key` is the one that waits for its value."""
+
+    path: Path
+    value: dict[str, Any] | list[Any]
+    key: str | None = None
+
+
+class _Builder:
+    """Makes plain data of YAML events."""
+
     def __init__(self, document: Document, problems: Problems) -> None:
+        self.root: Any = None
         self._document = document
         self._problems = problems
+        self._open: list[_Open] = []
+        self._documents = 0
 
-    def value(self, node: Node, path: Path) -> Any:  # noqa: ANN401 - plain data
-        self._document.places[path] = _mark(node)
-        if len(path) > _MAX_DEPTH:
-            self._problems.add("nested too deeply", _mark(node))
-            return None
-        if not str(node.tag).startswith(_CORE):
-            problem = f"tag {str(node.tag)[:40]!r} is not allowed; leave it out"
-            self._problems.add(problem, _mark(node))
-            return None
-        if isinstance(node, MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, SequenceNode):
-            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
-        assert isinstance(node, ScalarNode)  # noqa: S101 - there is no fourth kind
-        return self._scalar(node)
+    def take(self, event: Event) -> None:
+        """Take the next event; raises _Refused."""
+        if isinstance(event, DocumentStartEvent):
+            self._begin_document(event)
+        elif isinstance(event, MappingEndEvent | SequenceEndEvent):
+            self._open.pop()
+        elif isinstance(event, NodeEvent):
+            self._check(event)
+            if self._wants_key():
+                self._key(event)
+            else:
+                self._value(event)
 
-    def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, ScalarNode):
-                self._problems.add("a key must be a plain word", _mark(key_node))
-                continue
-            key = key_node.value
-            if key == "<<":
-                self._problems.add("merge keys (<<) are not allowed; repeat it", _mark(key_node))
-                continue
-            if key in found:
-                self._problems.add(f"key '{key[:64]}' is there twice", _mark(key_node))
-                continue
-            self._document.keys[*path, key] = _mark(key_node)
-            found[key] = self.value(value_node, (*path, key))
-        return found
+    def _begin_document(self, event: DocumentStartEvent) -> None:
+        self._documents += 1
+        place = _mark(event.start_mark)
+        if event.version or event.tags:
+            raise _Refused("directives (%) are not allowed; leave the line out", place)
+        if self._documents > 1:
+            raise _Refused("a template is one YAML document; take out what follows ---", place)
 
-    def _scalar(self, node: ScalarNode) -> object:
-        text: str = node.value
-        kind = str(node.tag).removeprefix(_CORE)
-        try:
-            if kind == "null":
-                return None
-            if kind == "bool":
-                return text.lower() == "true"
-            if kind == "int":
-                return int(text.replace("_", ""), 0)
-            if kind == "float":
-                return float(text)
-        except ValueError:
-            return text
-        return text
+    def _check(self, event: NodeEvent) -> None:
+        place = _mark(event.start_mark)
+        if isinstance(event, AliasEvent) or event.anchor:
+            raise _Refused(
+                "anchors and aliases (& and *) are not allowed; write a parameter or repeat it",
+                place,
+            )
+        tag = getattr(event, "tag", None)  # aliases have none
+        if tag is not None:
+            raise _Refused(f"tag {str(tag)[:60]!r} is not allowed; leave it out", place)
+        if len(self._open) >= _MAX_DEPTH:
+            raise _Refused("nested too deeply; a template needs no more than a few levels", place)
+
+    def _wants_key(self) -> bool:
+        return (
+            bool(self._open)
+            and isinstance(self._open[-1].value, dict)
+            and (self._open[-1].key is None)
+        )
+
+    def _key(self, event: NodeEvent) -> None:
+        place = _mark(event.start_mark)
+        if not isinstance(event, ScalarEvent):
+            raise _Refused("a key must be a plain word", place)
+        key: str = event.value
+        into = self._open[-1]
+        into.key = key
+        if key == "<<":
+            raise _Refused("merge keys (<<) are not allowed; repeat it", place)
+        if not isinstance(_scalar(event), str):
+            self._problems.add(f"key '{key[:64]}' is no text; put it in quotes", place)
+        elif key in into.value:
+            self._problems.add(f"key '{key[:64]}' is there twice", place)
+        self._document.keys[*into.path, key] = place
+
+    def _value(self, event: NodeEvent) -> None:
+        path = self._next_path()
+        self._document.places[path] = _mark(event.start_mark)
+        if isinstance(event, ScalarEvent):
+            self._document.texts[path] = event.value
+            self._put(_scalar(event))
+            return
+        made: dict[str, Any] | list[Any] = {} if isinstance(event, MappingStartEvent) else []
+        assert isinstance(event, MappingStartEvent | SequenceStartEvent)  # noqa: S101 - no fourth
+        self._put(made)
+        self._open.append(_Open(path, made))
+
+    def _next_path(self) -> Path:
+        if not self._open:
+            return ()
+        into = self._open[-1]
+        if isinstance(into.value, list):
+            return (*into.path, len(into.value))
+        assert into.key is not None  # noqa: S101 - `take` asks for the key first
+        return (*into.path, into.key)
+
+    def _put(self, value: Any) -> None:  # noqa: ANN401 - plain data
+        if not self._open:
+            self.root = value
+            return
+        into = self._open[-1]
+        if isinstance(into.value, list):
+            into.value.append(value)
+        elif into.key is not None:
+            into.value[into.key] = value
+            into.key = None
+
+
+def _scalar(event: ScalarEvent) -> object:
+    """Return what a scalar stands for by YAML 1.2's core schema (its section 10.3)."""
+    text: str = event.value
+    if not event.implicit[0]:
+        return text  # quoted
+    if _NULL.match(text):
+        return None
+    if _BOOL.match(text):
+        return text.lower() == "true"
+    if _INT.match(text):
+        return int(text, 0) if text[:2] in {"0o", "0x"} else int(text)
+    return float(text) if _FLOAT.match(text) else text

@@ -1,6 +1,6 @@
 """Nodes with a `count` become that many nodes: `player` becomes `player-1`, `player-2` and so on.
 
-`${index}` in their strings is the number of the copy, from 1, and their addresses go up by one a
+`${index}` in their texts is the number of the copy, from 1. An address without it goes up by one a
 copy. What names the group in `depends_on` waits for all of it.
 """
 
@@ -8,99 +8,146 @@ from __future__ import annotations
 
 import copy
 import ipaddress
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, Final
 
 from labd.model.names import is_name
-from labd.template.document import Document, Problems
+from labd.template.document import Document, Path, Problems
+from labd.template.form import MAX_COUNT, MAX_NODES
+from labd.template.parameters import Filler, fill
 
-MAX_COUNT = 100
+_INDEX: Final = "${index}"
 
 
-def expand(document: Document, problems: Problems) -> None:
-    """Expand `nodes:` in place."""
+def expand(document: Document, values: Mapping[str, str], problems: Problems) -> None:
+    """Repeat the counted nodes and put in the values, in place."""
     nodes = document.data.get("nodes")
     if not isinstance(nodes, dict):
+        fill(document, values, problems)
         return
-    expanded: dict[str, Any] = {}
-    groups: dict[str, list[str]] = {}
-    for name, node in nodes.items():
-        if not isinstance(node, dict) or "count" not in node:
-            expanded[name] = node
-            continue
-        count = node["count"]
-        place = document.place(("nodes", name, "count"))
-        if isinstance(count, bool) or not isinstance(count, int):
-            problems.add(f"node {name}: count must be a whole number", place)
-            continue
-        if not 1 <= count <= MAX_COUNT:
-            problems.add(f"node {name}: count must be 1 to {MAX_COUNT}, not {count}", place)
-            continue
-        if not is_name(f"{name}-{count}"):
-            problems.add(
-                f"node name '{name[:64]}-{count}' is not valid: use 1 to 31 of a-z, 0-9 and '-', "
-                "beginning with a letter",
-                document.key_place(("nodes", name)),
-            )
-            continue
-        groups[name] = [f"{name}-{index}" for index in range(1, count + 1)]
-        for index, copied in enumerate(groups[name], 1):
-            if copied in nodes:
-                problems.add(
-                    f"node {copied} is there twice: by itself and as a copy of {name}",
-                    document.key_place(("nodes", copied)),
-                )
-            document.origins["nodes", copied] = ("nodes", name)
-            expanded[copied] = _copy(document, name, node, index, problems)
-    for node in expanded.values():
+    # Every count is known before a copy is made, so that no text asks for millions of them.
+    counts = {
+        name: _count(document, name, node["count"], values, problems)
+        for name, node in nodes.items()
+        if isinstance(node, dict) and "count" in node
+    }
+    total = len(nodes) - len(counts) + sum(counts.values())
+    if total > MAX_NODES:
+        message = f"a lab has at most {MAX_NODES} nodes, not {total}; split the lab"
+        problems.add(message, document.key_place(("nodes",)))
+        return
+    groups = {name: [f"{name}-{n}" for n in range(1, counts[name] + 1)] for name in counts}
+    document.data["nodes"] = _repeat(document, nodes, groups, problems)
+    fill(document, values, problems)
+    for name, members in groups.items():
+        for index, member in enumerate(members):
+            _shift_addresses(document.data["nodes"][member], nodes[name], index)
+    for node in document.data["nodes"].values():
         _spread_dependencies(node, groups)
-    document.data["nodes"] = expanded
 
 
-def _copy(
-    document: Document, name: str, node: dict[str, Any], index: int, problems: Problems
+def _count(
+    document: Document, name: str, written: object, values: Mapping[str, str], problems: Problems
+) -> int:
+    """Return how many, 0 after a problem."""
+    path: Path = ("nodes", name, "count")
+    count = Filler(document, values, problems).value(written, path)
+    if isinstance(count, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", count):
+        count = int(count)
+    if isinstance(count, bool) or not isinstance(count, int):
+        problems.add(f"node {name[:64]}, count: write a whole number", document.place(path))
+        return 0
+    if not 1 <= count <= MAX_COUNT:
+        problems.add(
+            f"node {name[:64]}, count: must be 1 to {MAX_COUNT}, not {count}", document.place(path)
+        )
+        return 0
+    last = f"{name}-{count}"
+    if not is_name(last):
+        problems.add(
+            f"node {name[:64]}: '{last[:64]}' is not a valid name: use 1 to 31 of a-z, 0-9 and "
+            "'-', beginning with a letter",
+            document.key_place(path[:-1]),
+        )
+        return 0
+    return count
+
+
+def _repeat(
+    document: Document, nodes: dict[str, Any], groups: dict[str, list[str]], problems: Problems
 ) -> dict[str, Any]:
-    made: dict[str, Any] = _fill(copy.deepcopy(node), index)
-    del made["count"]
-    nics = made.get("nics")
-    for nic_name, nic in nics.items() if isinstance(nics, dict) else ():
-        if not isinstance(nic, dict):
+    found: dict[str, Any] = {}
+    for name, node in nodes.items():
+        if name not in groups:
+            found[name] = node
             continue
-        if "mac" in nic and index > 1:
+        for index, member in enumerate(groups[name], 1):
+            if member in nodes:
+                problems.add(
+                    f"node {member} is there twice: by itself and as a copy of {name}",
+                    document.key_place(("nodes", member)),
+                )
+                continue
+            document.origins["nodes", member] = ("nodes", name)
+            document.copies[member] = index
+            found[member] = copy.deepcopy({k: v for k, v in node.items() if k != "count"})
+        if len(groups[name]) > 1:
+            _refuse_fixed_macs(document, name, node, problems)
+    return found
+
+
+def _nics(node: object) -> dict[str, dict[str, Any]]:
+    nics = node.get("nics") if isinstance(node, dict) else None
+    if not isinstance(nics, dict):
+        return {}
+    return {name: nic for name, nic in nics.items() if isinstance(nic, dict)}
+
+
+def _refuse_fixed_macs(document: Document, name: str, node: object, problems: Problems) -> None:
+    for nic_name, nic in _nics(node).items():
+        if "mac" in nic and _INDEX not in str(nic["mac"]):
             problems.add(
-                f"node {name}: a node with a count cannot have a fixed mac; leave it out",
+                f"node {name}, nic {nic_name}: copies cannot share a MAC address; leave mac out",
                 document.place(("nodes", name, "nics", nic_name, "mac")),
             )
-        for key in ("address", "addresses"):
-            if key in nic:
-                nic[key] = _shift(nic[key], index - 1)
-    return made
 
 
-def _fill(data: Any, index: int) -> Any:  # noqa: ANN401 - plain data
-    if isinstance(data, dict):
-        return {key: _fill(item, index) for key, item in data.items()}
-    if isinstance(data, list):
-        return [_fill(item, index) for item in data]
-    return data.replace("${index}", str(index)) if isinstance(data, str) else data
+def _shift_addresses(node: object, written: object, by: int) -> None:
+    """Move the addresses of a copy, but those that say `${index}` themselves."""
+    originals = _nics(written)
+    for name, nic in _nics(node).items():
+        original = originals[name]
+        if "address" in nic:
+            nic["address"] = _shift(nic["address"], original["address"], by)
+        if isinstance(nic.get("addresses"), list):
+            nic["addresses"] = [
+                _shift(item, before, by)
+                for item, before in zip(nic["addresses"], original["addresses"], strict=True)
+            ]
 
 
-def _shift(value: Any, by: int) -> Any:  # noqa: ANN401 - plain data
-    if isinstance(value, list):
-        return [_shift(item, by) for item in value]
+def _shift(value: object, written: object, by: int) -> object:
+    if not isinstance(value, str) or "/" not in value or _INDEX in str(written):
+        return value
+    address, _, length = value.partition("/")
     try:
-        interface = ipaddress.ip_interface(value)
-        return f"{interface.ip + by}/{interface.network.prefixlen}"
-    except (ValueError, TypeError):
+        return f"{ipaddress.ip_address(address) + by}/{length}"
+    except ValueError:
         return value  # told later, with its place
 
 
-def _spread_dependencies(node: Any, groups: dict[str, list[str]]) -> None:  # noqa: ANN401
+def _spread_dependencies(node: object, groups: dict[str, list[str]]) -> None:
     needs = node.get("depends_on") if isinstance(node, dict) else None
-    if isinstance(needs, dict):
+    if isinstance(node, dict) and isinstance(needs, dict):
         node["depends_on"] = {
             member: condition
             for name, condition in needs.items()
             for member in groups.get(name, [name])
         }
-    elif isinstance(needs, list):
-        node["depends_on"] = [member for name in needs for member in groups.get(str(name), [name])]
+    elif isinstance(node, dict) and isinstance(needs, list):
+        node["depends_on"] = [
+            member
+            for name in needs
+            for member in (groups.get(name, [name]) if isinstance(name, str) else [name])
+        ]

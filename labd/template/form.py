@@ -1,17 +1,19 @@
 """The shape of a template: pydantic models, which also make the JSON Schema.
 
-Messages are made here from pydantic's error types, with the place of the part and what to write.
+What is wrong is told by `complaints`. Texts in `description` are those of the JSON Schema.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+import shlex
+from typing import Annotated, Final, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from labd.model.errors import InputError
-from labd.model.names import NAME_PATTERN, did_you_mean, is_name
+from labd.model.names import NAME_PATTERN, is_name
 from labd.model.specs import (
     Accel,
     BootDevice,
@@ -24,9 +26,14 @@ from labd.model.specs import (
     RestartMode,
 )
 from labd.model.units import parse_duration, parse_size
-from labd.template.document import Document, Problems
+from labd.template.patterns import MAX_LENGTH
 
-MAX_NODES = 500
+MAX_NODES: Final = 500
+MAX_COUNT: Final = 100
+MAX_NICS: Final = 16
+_MAX_DISKS = 12
+_MAX_ENTRIES = 64  # of lists that have no limit of their own
+_MAX_WORD = 1024  # characters
 _NAME_HELP = "use 1 to 31 of a-z, 0-9 and '-', beginning with a letter"
 
 
@@ -63,6 +70,22 @@ def _duration(value: object) -> float:
         raise _wrong(error.message) from error
 
 
+def _whole(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+        return int(value)  # as parameters come
+    raise _wrong("write a whole number")
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"  # as parameters come
+    raise _wrong("write true or false")  # yes, no, on and off are words in YAML 1.2
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise _wrong("write text; put it in quotes when YAML takes it for something else")
@@ -71,17 +94,35 @@ def _text(value: object) -> str:
     return value
 
 
-def _argv(value: object) -> object:
-    if isinstance(value, str) and value.strip():
-        return value.split()
-    if isinstance(value, list) and value and all(isinstance(i, str) and i for i in value):
-        return value
-    raise _wrong('write a command as a list of words, like [ping, -c, "1", server]')
+def _prose(value: object) -> str:
+    if not isinstance(value, str):
+        raise _wrong("write text; put it in quotes when YAML takes it for something else")
+    return _text(value.replace("\n", " ").rstrip())
+
+
+def _argv(value: object) -> list[str]:
+    if isinstance(value, str):
+        if set(value) & set("|&;<>$`*?"):
+            raise _wrong("no shell reads it; write [sh, -c, ...] for one that does")
+        try:
+            value = shlex.split(value)
+        except ValueError:
+            raise _wrong("a quote is not closed") from None
+    if not isinstance(value, list) or not value:
+        raise _wrong('write a command as a list of words, like [ping, -c, "1", server]')
+    for word in value:
+        if not isinstance(word, str) or not word:
+            raise _wrong(f"'{str(word)[:64]}' is no word; put numbers and the like in quotes")
+        if not word.isprintable():
+            raise _wrong("control characters and line ends are not allowed here")
+    if len(value) > _MAX_ENTRIES or any(len(word) > _MAX_WORD for word in value):
+        raise _wrong(f"has at most {_MAX_ENTRIES} words of at most {_MAX_WORD} characters")
+    return list(value)
 
 
 def _needs(value: object) -> object:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return dict.fromkeys(value, "ready")
+        return dict.fromkeys(value, DependsOn.READY)
     return value
 
 
@@ -90,7 +131,14 @@ def _restart(value: object) -> object:
 
 
 def _ready(value: object) -> object:
+    if isinstance(value, str) and value != "agent":
+        raise _wrong("write agent, or a mapping, like {console: 'login:'}")
     return {"agent": True} if value == "agent" else value
+
+
+def _empty(value: object) -> object:
+    """Take `lan:` without a value for `lan: {}`."""
+    return {} if value is None else value
 
 
 Name = Annotated[
@@ -107,11 +155,17 @@ Duration = Annotated[
     BeforeValidator(_duration),
     WithJsonSchema({"type": ["string", "number"], "examples": ["90s", "5m"]}),
 ]
+Whole = Annotated[int, BeforeValidator(_whole), WithJsonSchema({"type": "integer"})]
+Flag = Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})]
+Prose = Annotated[str, BeforeValidator(_prose), WithJsonSchema({"type": "string"})]
 Argv = Annotated[
     list[str],
     BeforeValidator(_argv),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
+
+_Item = TypeVar("_Item")
+OrEmpty = Annotated[_Item, BeforeValidator(_empty)]
 
 
 class Form(BaseModel):
@@ -126,39 +180,50 @@ class NetworkForm(Form):
     subnet: Text = Field(
         default="", description="CIDR, like 10.0.1.0/24; addresses are checked against it"
     )
-    uplink: Text = Field(default="none", description="none, nat or bridge:INTERFACE")
-    mtu: int = Field(default=1500, ge=576, le=9216, strict=True, description="Bytes")
+    uplink: Text = Field(
+        default="none", description="How it leaves the lab: none, nat or bridge:INTERFACE"
+    )
+    mtu: Whole = Field(default=1500, ge=576, le=9216, description="Bytes")
 
 
 class LinkForm(NetworkForm):
-    """A network with exactly two ends."""
+    """A network with exactly two ends. A NIC that a node does not have yet is added to it."""
 
-    ends: list[Text] = Field(description="Two ends, each NODE:NIC")
+    ends: list[Text] = Field(
+        description="The two ends, each NODE:NIC, like router:eth1",
+        json_schema_extra={"minItems": 2, "maxItems": 2},
+    )
 
 
 class NicForm(Form):
     """A node's attachment to a network."""
 
-    network: Name = Field(description="Name of a network or link")
+    network: Name | None = Field(
+        default=None, description="Name of a network; may be left out at the end of a link"
+    )
     address: Text = Field(default="", description="Address with prefix length, like 10.0.1.10/24")
-    addresses: list[Text] = Field(default_factory=list, description="Several addresses")
-    mac: Text = Field(default="", description="Derived from the names when left out")
+    addresses: list[Text] = Field(
+        default_factory=list, max_length=_MAX_ENTRIES, description="Several addresses"
+    )
+    mac: Text = Field(default="", description="Left out: derived from template, node and NIC")
     gateway: Text = Field(default="", description="Address of the default route over this NIC")
     model: NicModel = Field(default=NicModel.VIRTIO, description="The card that the guest sees")
 
 
 class DiskForm(Form):
-    """A disk besides the image's."""
+    """A disk besides the image's: empty at first, and kept by `lab down`."""
 
     size: Size = Field(description="Virtual size, like 1 GiB")
-    bus: DiskBus | None = Field(default=None, description="How it is attached; the node's disk_bus")
+    bus: DiskBus | None = Field(
+        default=None, description="How it is attached; left out: as disk_bus of the node"
+    )
 
 
 class RouteForm(Form):
     """A static route of the guest."""
 
-    to: Text = Field(description="CIDR, or default")
-    via: Text = Field(description="Address of the next hop")
+    to: Text = Field(description="Subnet, like 10.0.2.0/24, or default")
+    via: Text = Field(description="Address of the next hop, in a subnet of the node")
 
 
 class RestartForm(Form):
@@ -167,192 +232,106 @@ class RestartForm(Form):
     mode: RestartMode = Field(
         default=RestartMode.ON_FAILURE, description="no, on-failure or always"
     )
-    limit: int = Field(default=5, ge=1, le=1000, strict=True, description="Starts within window")
+    limit: Whole = Field(default=5, ge=1, le=1000, description="Starts within window, then no more")
     window: Duration = Field(default=300.0, description="Like 5m")
 
 
 class ReadyForm(Form):
-    """How the node shows that it is ready; one of console, tcp, agent and command."""
+    """How the node shows that it is ready: one of console, tcp, agent and command."""
 
     console: Text = Field(
-        default="", max_length=200, description="Regular expression for a serial line"
+        default="",
+        description="Regular expression that is found in a line of the serial output",
+        json_schema_extra={"maxLength": MAX_LENGTH},
     )
-    tcp: int = Field(
-        default=0, ge=0, le=65535, strict=True, description="Port of its first address"
+    tcp: Whole = Field(default=0, ge=0, le=65535, description="Port of the node's first address")
+    agent: Flag = Field(default=False, description="The guest agent answers")
+    command: Argv = Field(
+        default_factory=list, description="Run by the guest agent until its exit status is 0"
     )
-    agent: bool = Field(default=False, strict=True, description="The guest agent answers")
-    command: Argv = Field(default_factory=list, description="Exits with 0, run by the agent")
-    timeout: Duration = Field(default=180.0, description="Like 3m")
+    timeout: Duration = Field(
+        default=180.0, description="From the start of the node; then its start has failed"
+    )
 
 
 class NodeForm(Form):
-    """One virtual machine, or with count several."""
+    """One virtual machine, or several with count."""
 
-    image: Text = Field(default="", description="Name of an image, or sha256:...")
-    profile: Annotated[Name | None, Field(description="Name of a profile")] = None
-    count: int = Field(default=1, ge=1, le=100, description="That many nodes: NAME-1, NAME-2...")
-    vcpus: int | None = Field(default=None, ge=1, le=64, strict=True, description="Virtual CPUs")
-    memory: Size | None = Field(default=None, description="Like 256 MiB")
-    disk: Size | None = Field(default=None, description="Virtual size of the root disk")
-    disks: dict[Name, DiskForm] = Field(default_factory=dict, description="Further disks by name")
+    image: Text = Field(
+        default="", description="Name of an image (`lab image ls`), or sha256: and its digest"
+    )
+    profile: Name | None = Field(
+        default=None, description="Name of a profile, which says image, vcpus, memory and disk"
+    )
+    count: Whole = Field(
+        default=1,
+        ge=1,
+        le=MAX_COUNT,
+        description="That many nodes, NAME-1, NAME-2...; ${index} is the number, addresses go up",
+    )
+    vcpus: Whole | None = Field(default=None, ge=1, le=64, description="Virtual CPUs; left out: 1")
+    memory: Size | None = Field(default=None, description="Like 512 MiB; left out: 256 MiB")
+    disk: Size | None = Field(
+        default=None, description="Virtual size of the root disk; left out: the image's"
+    )
+    disks: dict[Name, DiskForm] = Field(
+        default_factory=dict, max_length=_MAX_DISKS, description="Further disks, by name"
+    )
     disk_bus: DiskBus = Field(default=DiskBus.VIRTIO, description="How disks are attached")
     firmware: Firmware = Field(default=Firmware.BIOS, description="bios or uefi")
-    machine: Machine = Field(default=Machine.Q35, description="QEMU machine type")
+    machine: Machine = Field(
+        default=Machine.Q35, description="pc, q35, or microvm: quick, virtio only, no PCI"
+    )
     display: Display = Field(default=Display.NONE, description="none or vnc")
     boot: list[BootDevice] = Field(
         default_factory=lambda: [BootDevice.DISK, BootDevice.CDROM],
-        description="What the firmware tries, in order",
+        description="What the firmware tries, in this order",
     )
-    accel: Accel = Field(default=Accel.AUTO, description="auto, kvm or tcg")
+    accel: Accel = Field(
+        default=Accel.AUTO, description="auto: KVM where it really works, else emulation (tcg)"
+    )
     restart: Annotated[RestartForm, BeforeValidator(_restart)] = Field(
         default_factory=lambda: RestartForm(mode=RestartMode.NO),
-        description="Restart policy: a mode, or mode, limit and window",
+        description="When it is started again: a mode, or mode, limit and window",
     )
     cmdline: Text = Field(
-        "", max_length=1024, description="Kernel command line, kernel images only"
+        default="",
+        max_length=_MAX_WORD,
+        description="Added to the kernel command line; kernel images only",
     )
-    nics: dict[Name, NicForm] = Field(default_factory=dict, description="Network cards by name")
-    routes: list[RouteForm] = Field(default_factory=list, description="Static routes")
-    forwarding: bool = Field(default=False, strict=True, description="Forward IP packets")
-    commands: list[Argv] = Field(default_factory=list, description="Run at boot (tiny)")
+    nics: dict[Name, OrEmpty[NicForm]] = Field(
+        default_factory=dict, max_length=MAX_NICS, description="Network cards, by name"
+    )
+    routes: list[RouteForm] = Field(
+        default_factory=list, max_length=_MAX_ENTRIES, description="Static routes"
+    )
+    forwarding: Flag = Field(default=False, description="The guest forwards IP packets")
+    commands: list[Argv] = Field(
+        default_factory=list,
+        max_length=_MAX_ENTRIES,
+        description="Run by the guest at boot, in this order (image tiny)",
+    )
     depends_on: Annotated[dict[Name, DependsOn], BeforeValidator(_needs)] = Field(
-        default_factory=dict, description="Node: running or ready"
+        default_factory=dict, description="Nodes it waits for, and until they are running or ready"
     )
     ready: Annotated[ReadyForm, BeforeValidator(_ready)] = Field(
-        default_factory=ReadyForm, description="How it shows that it is ready"
+        default_factory=ReadyForm,
+        description="How it shows that it is ready; left out: as its image says",
     )
-
-
-class ParameterForm(Form):
-    """A parameter; for the schema only, the values are put in before."""
-
-    type: Literal[
-        "string", "integer", "number", "boolean", "size", "duration", "name", "choice"
-    ] = Field(default="string", description="What it may be")
-    default: str | int | float | bool | None = Field(
-        default=None, description="Left out: must be given"
-    )
-    description: str = Field(default="", description="For people")
-    choices: list[str] = Field(default_factory=list, description="With type: choice")
 
 
 class LabForm(Form):
     """A lab template."""
 
     name: Name = Field(description="Name of the template, and of the lab unless --name says other")
-    description: str = Field(default="", max_length=2000, description="For people")
-    parameters: dict[str, str] = Field(default_factory=dict, description="Set by --set key=value")
-    networks: dict[Name, NetworkForm] = Field(default_factory=dict, description="By name")
-    links: dict[Name, LinkForm] = Field(default_factory=dict, description="Two-ended, by name")
-    nodes: dict[Name, NodeForm] = Field(
-        min_length=1, max_length=MAX_NODES, description="Virtual machines by name"
+    description: Prose = Field(default="", max_length=2000, description="For people")
+    parameters: Annotated[dict[str, str], BeforeValidator(_empty)] = Field(
+        default_factory=dict, description="What --set NAME=VALUE sets; ${NAME} puts it in"
     )
-
-
-_MODELS: dict[str, type[Form]] = {
-    "networks": NetworkForm,
-    "links": LinkForm,
-    "nodes": NodeForm,
-    "nics": NicForm,
-    "disks": DiskForm,
-    "routes": RouteForm,
-    "restart": RestartForm,
-    "ready": ReadyForm,
-}
-
-
-def check_form(document: Document, problems: Problems) -> LabForm:
-    """Return the form of plain data; what is wrong goes to `problems`."""
-    _drop_empty(document.data)
-    try:
-        return LabForm.model_validate(document.data)
-    except ValidationError as error:
-        for detail in error.errors(include_url=False, include_context=True):
-            _tell(detail, document, problems)
-    return LabForm.model_construct()
-
-
-def _drop_empty(data: dict[str, Any]) -> None:
-    """Take `lan:` without a value for `lan: {}`, and a section without a value for none."""
-    for section in ("networks", "links", "parameters"):
-        if section in data and data[section] is None:
-            data[section] = {}
-        if isinstance(data.get(section), dict):
-            data[section] = {k: {} if v is None else v for k, v in data[section].items()}
-
-
-def _tell(detail: ErrorDetails, document: Document, problems: Problems) -> None:
-    path = tuple(part for part in detail["loc"] if part != "[key]")
-    kind = detail["type"]
-    context = detail.get("ctx", {})
-    where = _where(path)
-    if kind == "extra_forbidden":
-        known = _model_at(path[:-1]).model_fields
-        key = str(path[-1])
-        message = f"unknown key '{key[:64]}' in {_where(path[:-1])}{did_you_mean(key, known)}"
-        problems.add(message, document.key_place(path))
-        return
-    if kind == "missing":
-        key = str(path[-1])
-        problems.add(f"{_where(path[:-1])} needs the key '{key}'", document.key_place(path[:-1]))
-        return
-    text = _text_of(kind, detail["msg"], context)
-    place = document.key_place(path) if "[key]" in detail["loc"] else document.place(path)
-    problems.add(f"{where}: {text}", place)
-
-
-def _text_of(kind: str, message: str, context: dict[str, Any]) -> str:
-    simple = {
-        "int_type": "write a whole number",
-        "int_from_float": "write a whole number",
-        "int_parsing": "write a whole number",
-        "bool_type": "write true or false",
-        "string_type": "write text",
-        "list_type": "write a list, like [a, b]",
-        "dict_type": "write a mapping, like {key: value}",
-        "model_type": "write a mapping, like {key: value}",
-        "model_attributes_type": "write a mapping, like {key: value}",
-    }
-    if kind in simple:
-        return simple[kind]
-    if kind == "enum":
-        return f"must be {str(context.get('expected', '')).replace(chr(39), '')}"
-    if kind == "labd":
-        return str(context["message"])
-    if kind in {"greater_than_equal", "less_than_equal"}:
-        bound = context.get("ge", context.get("le"))
-        return f"must be {'at least' if 'ge' in context else 'at most'} {bound}"
-    if kind == "too_short":
-        return f"needs {context.get('min_length')} or more"
-    if kind in {"too_long", "string_too_long"}:
-        return f"is too long: {context.get('max_length')} at most"
-    return message
-
-
-def _where(path: tuple[str | int, ...]) -> str:
-    """Say a path in words: `node client, nic eth0, mac`."""
-    nouns = {
-        "nodes": "node",
-        "networks": "network",
-        "links": "link",
-        "nics": "nic",
-        "disks": "disk",
-    }
-    words: list[str] = []
-    parts = list(path)
-    while parts:
-        part = parts.pop(0)
-        if part in nouns and parts:
-            words.append(f"{nouns[str(part)]} {str(parts.pop(0))[:64]}")
-        elif isinstance(part, int):
-            words.append(f"entry {part + 1}")
-        else:
-            words.append(str(part)[:64])
-    return ", ".join(words) or "the template"
-
-
-def _model_at(path: tuple[str | int, ...]) -> type[Form]:
-    for part in reversed(path):
-        if part in _MODELS:
-            return _MODELS[str(part)]
-    return LabForm
+    networks: Annotated[dict[Name, OrEmpty[NetworkForm]], BeforeValidator(_empty)] = Field(
+        default_factory=dict, description="Layer-2 segments, by name"
+    )
+    links: Annotated[dict[Name, LinkForm], BeforeValidator(_empty)] = Field(
+        default_factory=dict, description="Segments with exactly two ends, by name"
+    )
+    nodes: dict[Name, NodeForm] = Field(min_length=1, description="Virtual machines, by name")

@@ -1,64 +1,67 @@
-"""Parameters of a template: declared with types and defaults, put in by `${name}`."""
+"""Parameters of a template: declared with types and defaults, put in by `${name}`.
+
+`$${` stands for a plain `${`, as in Compose files. `${index}` is the number of the copy inside a
+node with a `count`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from labd.model.errors import InputError
 from labd.model.names import did_you_mean, is_name
 from labd.model.units import parse_duration, parse_size
 from labd.template.document import Document, Path, Problems
 
+INDEX: Final = "index"
 _KEYS = ("type", "default", "description", "choices")
-_HOLE = re.compile(r"\$\{([^}]*)\}")
-# Filled later, for each copy of a counted node.
-LATER = "index"
+_HOLE = re.compile(r"\$\$\{|\$\{([^{}]*)(\}?)")
+_MAX_PARAMETERS = 64
+_MAX_VALUE = 1024  # characters
+_MAX_FILLED = 4096  # characters of one text of the template with its values put in
 
 
-def _string(text: str) -> object:
+def _string(text: str) -> None:
     if not text.isprintable():
-        raise InputError("has a control character")
-    return text
+        raise InputError("control characters and line ends are not allowed")
 
 
-def _integer(text: str) -> object:
-    if not re.fullmatch(r"[+-]?\d{1,18}", text):
-        raise InputError("is no whole number")
-    return int(text)
+def _integer(text: str) -> None:
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise InputError("write a whole number")
 
 
-def _number(text: str) -> object:
-    if not re.fullmatch(r"[+-]?\d{1,18}(\.\d{1,9})?", text):
-        raise InputError("is no number")
-    return float(text)
+def _number(text: str) -> None:
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,9})?", text):
+        raise InputError("write a number, like 3 or 0.5")
 
 
-def _boolean(text: str) -> object:
+def _boolean(text: str) -> None:
     if text not in {"true", "false"}:
-        raise InputError("must be true or false")
-    return text == "true"
+        raise InputError("write true or false")
 
 
-def _size(text: str) -> object:
+def _size(text: str) -> None:
     parse_size(text)
-    return text
+    if not text.strip()[-1:].isalpha():
+        raise InputError(f"write a size with a unit, like {text.strip()} MiB")
 
 
-def _duration(text: str) -> object:
+def _duration(text: str) -> None:
     parse_duration(text)
-    return text
 
 
-def _name(text: str) -> object:
+def _name(text: str) -> None:
     if not is_name(text):
-        raise InputError("is no name: use 1 to 31 of a-z, 0-9 and '-', beginning with a letter")
-    return text
+        raise InputError(
+            "not a valid name: use 1 to 31 of a-z, 0-9 and '-', beginning with a letter"
+        )
 
 
-TYPES: Mapping[str, Callable[[str], object]] = {
+TYPES: Final[Mapping[str, Callable[[str], None]]] = {
     "string": _string,
     "integer": _integer,
     "number": _number,
@@ -80,15 +83,17 @@ class Parameter:
     description: str
     choices: tuple[str, ...]
 
-    def value(self, text: str) -> object:
-        """Return the value that a text stands for.
+    def check(self, text: str) -> None:
+        """Check a value.
 
         Raises:
             InputError: It is not of the type.
         """
+        if len(text) > _MAX_VALUE:
+            raise InputError(f"is too long: {_MAX_VALUE} characters at most")
         if self.type == "choice" and text not in self.choices:
             raise InputError(f"must be one of {', '.join(self.choices)}")
-        return TYPES[self.type](text)
+        TYPES[self.type](text)
 
     def as_dict(self) -> dict[str, object]:
         """Return it as JSON."""
@@ -101,142 +106,199 @@ class Parameter:
         }
 
 
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
 def declared(document: Document, problems: Problems) -> dict[str, Parameter]:
     """Return the declared parameters by name."""
     section = document.data.get("parameters")
     if section is None:
         return {}
+    place = document.place(("parameters",))
     if not isinstance(section, dict):
-        problems.add(
-            "parameters must be a mapping of name: {type: ...}", document.place(("parameters",))
-        )
+        problems.add("parameters: write a mapping, like {memory: {type: size}}", place)
+        return {}
+    if len(section) > _MAX_PARAMETERS:
+        problems.add(f"parameters: {_MAX_PARAMETERS} at most, not {len(section)}", place)
         return {}
     found = {}
-    for name in section:
-        parameter = _declared(document, name, problems)
+    for name, entry in section.items():
+        parameter = _declared(document, name, entry, problems)
         if parameter is not None:
             found[name] = parameter
     return found
 
 
-def _declared(document: Document, name: str, problems: Problems) -> Parameter | None:
+def _declared(document: Document, name: str, entry: object, problems: Problems) -> Parameter | None:
     path: Path = ("parameters", name)
-    entry = document.data["parameters"][name]
-    if not is_name(name) or name == LATER:
-        problems.add(f"parameter name '{name[:64]}' is not valid", document.key_place(path))
+    where = f"parameter {name[:64]}"
+    if not is_name(name) or name == INDEX:
+        why = "is the number of a copy" if name == INDEX else "is not a valid name"
+        problems.add(
+            f"parameter name '{name[:64]}' {why}; choose another", document.key_place(path)
+        )
         return None
     if not isinstance(entry, dict):
         problems.add(
-            f"parameter {name} must be a mapping like {{type: string, default: x}}",
-            document.place(path),
+            f"{where}: write a mapping, like {{type: string, default: x}}", document.place(path)
         )
         return None
     for key in entry:
         if key not in _KEYS:
-            message = f"unknown key '{key[:64]}' in parameter {name}{did_you_mean(key, _KEYS)}"
+            message = f"unknown key '{key[:64]}' in {where}{did_you_mean(key, _KEYS)}"
             problems.add(message, document.key_place((*path, key)))
-    kind = entry.get("type", "string")
+    kind = document.texts.get((*path, "type"), "") if "type" in entry else "string"
     if kind not in TYPES:
-        problems.add(
-            f"parameter {name}: unknown type {kind!r}{did_you_mean(str(kind), TYPES)}",
-            document.place((*path, "type")),
-        )
+        shown = f"unknown type '{kind[:64]}'{did_you_mean(kind, TYPES)}"
+        message = shown if kind else f"type: write one of {', '.join(TYPES)}"
+        problems.add(f"{where}: {message}", document.place((*path, "type")))
         return None
-    choices = entry.get("choices", [])
-    if not isinstance(choices, list) or bool(choices) != (kind == "choice"):
-        problems.add(
-            f"parameter {name}: choices is a list, and goes with type: choice", document.place(path)
-        )
+    choices = _choices(document, path, entry, kind, problems)
+    default = _written(document, (*path, "default"), entry, problems)
+    description = _written(document, (*path, "description"), entry, problems) or ""
+    if choices is None:
         return None
-    default = entry.get("default")
     parameter = Parameter(
-        name=name,
-        type=str(kind),
-        default=None if default is None else _text(default),
-        description=_text(entry.get("description", "")),
-        choices=tuple(_text(choice) for choice in choices),
+        name=name, type=kind, default=default, description=description, choices=choices
     )
-    if parameter.default is not None:
+    if default is not None:
         try:
-            parameter.value(parameter.default)
+            parameter.check(default)
         except InputError as error:
-            problems.add(
-                f"parameter {name}: default {parameter.default!r}: {error.message}",
-                document.place((*path, "default")),
-            )
+            message = f"{where}: default '{default[:64]}': {error.message}"
+            problems.add(message, document.place((*path, "default")))
     return parameter
 
 
-def put_in(
+def _choices(
+    document: Document, path: Path, entry: dict[str, Any], kind: str, problems: Problems
+) -> tuple[str, ...] | None:
+    """Return what is to be chosen from, as written; None after a problem."""
+    given = entry.get("choices")
+    count = len(given) if isinstance(given, list) else 0
+    if kind != "choice":
+        if "choices" not in entry:
+            return ()
+        message = f"parameter {path[1]}: choices go with type: choice"
+        problems.add(message, document.key_place((*path, "choices")))
+        return None
+    texts = [document.texts.get((*path, "choices", index)) for index in range(count)]
+    found = tuple(text for text in texts if text)
+    if not found or len(found) != count:
+        message = f"parameter {path[1]}: type choice needs choices: [this, that]"
+        problems.add(message, document.place((*path, "choices")))
+        return None
+    return found
+
+
+def _written(
+    document: Document, path: Path, entry: dict[str, Any], problems: Problems
+) -> str | None:
+    """Return a scalar as it was written, None for none: `1.10` is not the number 1.1 here."""
+    value = entry.get(str(path[-1]))
+    if value is None:
+        return None
+    if isinstance(value, dict | list):
+        problems.add(f"parameter {path[1]}: {path[-1]}: write one value", document.place(path))
+        return None
+    return document.texts[path]
+
+
+def choose(
     document: Document,
     parameters: Mapping[str, Parameter],
     settings: Mapping[str, str],
     problems: Problems,
-) -> None:
-    """Replace `${name}` everywhere outside `parameters:`; the values used stay in the document."""
-    for name in settings:
-        if name not in parameters:
-            problems.add(
-                f"--set {name[:64]}: the template has no such parameter"
-                f"{did_you_mean(name, parameters)}"
-            )
-    values: dict[str, object] = {}
-    for name, parameter in parameters.items():
-        text = settings.get(name, parameter.default)
-        if text is None:
-            problems.add(
-                f"parameter {name} has no default: give it with --set {name}=VALUE",
-                document.key_place(("parameters", name)),
-            )
+) -> Mapping[str, str]:
+    """Return the values: what was set, else the defaults.
+
+    Raises:
+        TemplateError: Of the file `--set`, when settings are wrong. The line is the number of the
+            setting, from 1, the column is one in its `KEY=VALUE`.
+    """
+    wrong = Problems("--set")
+    for number, (name, text) in enumerate(settings.items(), 1):
+        parameter = parameters.get(name)
+        if parameter is None:
+            near = did_you_mean(name, parameters) or "; the template has none"
+            wrong.add(f"there is no parameter '{name[:64]}'{near}", (number, 1))
             continue
         try:
-            values[name] = parameter.value(text)
+            parameter.check(text)
         except InputError as error:
-            if name in settings:
-                problems.add(f"--set {name}={text[:64]}: {error.message}")
-    document.data["parameters"] = {name: _text(value) for name, value in values.items()}
-    for key in document.data:
-        if key != "parameters":
-            fill = _Filler(document, parameters, values, problems)
-            document.data[key] = fill.value(document.data[key], (key,))
+            message = f"parameter {name}: '{text[:64]}': {error.message}"
+            wrong.add(message, (number, len(name) + 2))
+    wrong.raise_if_any()
+    values = {}
+    for name, parameter in parameters.items():
+        value = settings.get(name, parameter.default)
+        if value is None:
+            message = f"parameter {name} has no default; give it with --set {name}=VALUE"
+            problems.add(message, document.key_place(("parameters", name)))
+        else:
+            values[name] = value
+    return values
 
 
-class _Filler:
+def fill(document: Document, values: Mapping[str, str], problems: Problems) -> None:
+    """Put the values in everywhere outside `parameters:`."""
+    for key, section in document.data.items():
+        if key == "parameters":
+            continue
+        if key == "nodes" and isinstance(section, dict):
+            for name, node in section.items():
+                filler = Filler(document, values, problems, document.copies.get(name))
+                section[name] = filler.value(node, (key, name))
+        else:
+            document.data[key] = Filler(document, values, problems).value(section, (key,))
+    document.data["parameters"] = dict(values)
+
+
+class Filler:
+    """Puts values into plain data, below one path of a document.
+
+    Args:
+        index: Number of the copy, None outside of nodes with a count.
+    """
+
     def __init__(
         self,
         document: Document,
-        parameters: Mapping[str, Parameter],
-        values: Mapping[str, object],
+        values: Mapping[str, str],
         problems: Problems,
+        index: int | None = None,
     ) -> None:
         self._document = document
-        self._parameters = parameters
-        self._values = values
         self._problems = problems
+        own = {} if index is None else {INDEX: str(index)}
+        self._values = {**values, **own}
 
     def value(self, data: Any, path: Path) -> Any:  # noqa: ANN401 - plain data
+        """Return a copy of `data` with its holes filled."""
         if isinstance(data, dict):
             return {key: self.value(item, (*path, key)) for key, item in data.items()}
         if isinstance(data, list):
             return [self.value(item, (*path, index)) for index, item in enumerate(data)]
         return self._text(data, path) if isinstance(data, str) and "${" in data else data
 
-    def _text(self, text: str, path: Path) -> object:
-        for name in _HOLE.findall(text):
-            if name != LATER and name not in self._parameters:
-                self._problems.add(
-                    f"there is no parameter '{name[:64]}'{did_you_mean(name, self._parameters)}",
-                    self._document.place(path),
-                )
-        whole = _HOLE.fullmatch(text)
-        if whole and whole[1] in self._values:
-            return self._values[whole[1]]
-        return _HOLE.sub(
-            lambda hole: _text(self._values[hole[1]]) if hole[1] in self._values else hole[0], text
-        )
+    def _text(self, text: str, path: Path) -> str:
+        problems: list[str] = []
+
+        def put(hole: re.Match[str]) -> str:
+            if hole[0] == "$${":
+                return "${"
+            if not hole[2]:
+                problems.append("'${' without '}'; write ${NAME}, or $${ for a plain ${")
+            elif hole[1] not in self._values:
+                problems.append(self._unknown(hole[1]))
+            return self._values.get(str(hole[1]), "")
+
+        filled = _HOLE.sub(put, text)
+        if len(filled) > _MAX_FILLED:
+            problems.append(f"is longer than {_MAX_FILLED} characters; write less")
+        for problem in problems:
+            self._problems.add(problem, self._document.place(path))
+        return "" if problems else filled
+
+    def _unknown(self, name: str) -> str:
+        if name == INDEX:
+            return "${index} is the number of a copy; it goes into nodes with a count"
+        near = did_you_mean(name, self._values) or "; write $${ for a plain ${"
+        return f"there is no parameter '{name[:64]}'{near}"

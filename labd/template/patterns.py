@@ -1,0 +1,74 @@
+"""Which regular expressions a template may look for in a guest's output.
+
+A guest decides what it writes and a template what is looked for, so together they could keep the
+matcher busy for hours. Python's `re` backtracks; what makes it exponential (a repeat of a group
+that itself repeats or branches, back-references) is refused, as RE2 would not need to.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Final
+
+MAX_LENGTH: Final = 200
+_MAX_REPEATS: Final = 3  # *, + and {n,m}: each multiplies the time by the length of the line
+_MAX_BRANCHES: Final = 8  # ? and |: each doubles it
+_TOKEN = re.compile(
+    r"""(?P<escape>\\.)
+      | (?P<class>\[\^?\]?(?:\\.|[^\]\\])*\])
+      | (?P<group>\((?:\?(?P<kind>:|P<|[aimsux-]+:?|.))?)
+      | (?P<close>\))
+      | (?P<repeat>(?:[*+?]|\{[0-9]*(?:,[0-9]*)?\})[?+]?)
+      | (?P<other>.)""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def trouble(pattern: str) -> str:
+    """Return why a pattern is not let in, or nothing."""
+    if len(pattern) > MAX_LENGTH:
+        return f"is too long: {MAX_LENGTH} characters at most"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return f"not a regular expression: {error}"
+    return _dangerous(pattern)
+
+
+def _dangerous(pattern: str) -> str:
+    busy = [False]  # of each open group: it has a repeat or a branch in it
+    closed = False  # the group that has just ended was such a one
+    repeats = branches = 0
+    for token in _TOKEN.finditer(pattern):
+        after_busy, closed = closed, False
+        if token["escape"] and token["escape"][1] in "123456789":
+            return "back-references are not allowed"
+        if token["group"]:
+            if not _is_plain(token["kind"]):
+                return "look-around, conditions and back-references are not allowed"
+            busy.append(False)
+        elif token["close"]:
+            closed = busy.pop()
+            busy[-1] = busy[-1] or closed
+        elif token["repeat"]:
+            if after_busy and token["repeat"] != "?":
+                return "a group that repeats or branches cannot be repeated; write it out"
+            repeats += token["repeat"][0] in "*+" or "," in token["repeat"]
+            branches += token["repeat"][0] == "?"
+            busy[-1] = True
+        elif token["other"] == "|":
+            branches += 1
+            busy[-1] = True
+    if repeats > _MAX_REPEATS or branches > _MAX_BRANCHES:
+        return (
+            f"is too complex; use at most {_MAX_REPEATS} of * + {{}} and {_MAX_BRANCHES} of ? and |"
+        )
+    return ""
+
+
+def _is_plain(kind: str | None) -> bool:
+    """Tell whether what follows `(?` begins a group without powers of its own; None is `(`."""
+    return kind is None or kind in {":", "P<"} or (kind[0] in "aimsux")
