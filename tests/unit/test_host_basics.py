@@ -34,12 +34,12 @@ def root() -> Iterator[Path]:
 def test_the_paths_of_the_system_and_of_a_root() -> None:
     system = Paths.of(None)
     assert system.config == Path("/etc/labd/labd.toml")
-    assert system.socket == Path("/run/labd/labd.sock")
+    assert system.api_socket == Path("/run/labd/api.sock")
     assert system.database == Path("/var/lib/labd/labd.db")
     assert Paths.of(Path("/")) == system
     own = Paths.of(Path("/srv/x"))
     assert own.config == Path("/srv/x/etc/labd.toml")
-    assert own.socket == Path("/srv/x/run/labd.sock")
+    assert own.plugin_socket == Path("/srv/x/run/plugin.sock")
     assert own.lock == Path("/srv/x/run/labd.lock")
     assert (own.images, own.cache) == (Path("/srv/x/lib/images"), Path("/srv/x/cache"))
 
