@@ -72,7 +72,7 @@ async def _send(daemon: Daemon) -> None:
     """Make nodes speak in turns, `RATE` times a second in all."""
     lines = []
     for node in daemon.nodes("bench").values():
-        path = daemon.root / "run/n" / node["key"] / "people.sock"
+        path = daemon.root / "run/n" / node["key"] / "hmp.sock"
         reader, writer = await asyncio.open_unix_connection(path)
         await reader.readline()
         writer.write(b'{"execute": "qmp_capabilities"}')

@@ -251,7 +251,7 @@ def alive(pid: int) -> bool:
 def left_over(root: Path, host: str) -> list[str]:
     """Return what the kernel and the disk still have of labs of this root."""
     found = []
-    marker = os.fsencode(f"{root}/run/n/")
+    marker = f"@{host}.".encode()  # in -name of each QEMU of this root
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):
