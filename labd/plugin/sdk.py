@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ StartHandler = Callable[[AsyncClient], Awaitable[None]]
 _RETRIES = 3
 _RETRY_DELAY = 1.0  # seconds, doubled each time
 _POLL = 1.0  # seconds between two questions while there is no broker
+_PATROL = 30.0  # seconds; the last of a row of events may be lost without a gap to see it by
 _PAGE = 500
 _FIRST_WAIT, _LAST_WAIT = 0.5, 30.0  # seconds between two requests while labd does not answer
 
@@ -66,6 +67,7 @@ class Plugin:
         self._subscriptions: list[_Subscription] = []
         self._starters: list[StartHandler] = []
         self._cursor = 0
+        self._turn = asyncio.Lock()  # one event at a time
         self._trouble = ""  # the last that was logged: the same is not told twice
 
     def on(self, pattern: str, lab: str = "") -> Callable[[Handler], Handler]:
@@ -180,12 +182,35 @@ class Plugin:
                 self._trouble = ""
                 # What happened before the subscription stood comes from the replay endpoint.
                 await self._catch_up(client)
-                async for message in broker.messages:
-                    if isinstance(message.payload, bytes):
-                        await self._take(client, message.payload)
+                async with self._patrolled(client):
+                    async for message in broker.messages:
+                        if isinstance(message.payload, bytes):
+                            async with self._turn:
+                                await self._take(client, message.payload)
         except (MqttError, TimeoutError) as error:
             self._warn(f"no broker ({error}): asking labd instead")
             await self._catch_up(client)
+
+    @contextlib.asynccontextmanager
+    async def _patrolled(self, client: AsyncClient) -> AsyncIterator[None]:
+        """Ask labd now and then whether there is more, between two messages."""
+
+        async def patrol() -> None:
+            while True:
+                await asyncio.sleep(_PATROL)
+                async with self._turn:
+                    await self._catch_up(client)
+
+        task = asyncio.create_task(patrol(), name="patrol")
+        try:
+            yield
+        except MqttError:
+            async with self._turn:  # a handler is not broken off because the broker is gone
+                raise
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
     async def _follow(self, client: AsyncClient) -> None:
         """Read the API's stream until it ends."""

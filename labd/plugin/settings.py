@@ -45,7 +45,7 @@ class Misplaced(InputError):
 
 def _string(given: object) -> object:
     if not isinstance(given, str):
-        raise InputError("must be text")
+        raise InputError("must be text; put what looks like a number into double quotes")
     return given
 
 

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -246,8 +247,9 @@ class Supervisor:
         while True:
             began = loop.time()
             try:
-                status: int | None = await self._run_once(plugin)
-                reason = f"its process ended with status {status}"
+                status: int | None
+                status = ended = await self._run_once(plugin)
+                reason = _ending(ended)
             except LabdError as error:
                 status, reason = None, error.message
             except OSError as error:
@@ -378,6 +380,15 @@ class Supervisor:
 
 def _nobody(change: PluginChange) -> None:
     """Hear nothing: `listen` was not called yet."""
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"its process ended with exit status {status}"
+    try:
+        return f"its process was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"its process was ended by signal {-status}"
 
 
 def _digest(token: str) -> str:

@@ -1,0 +1,310 @@
+"""The shipped plugins, each as its own process behind a real broker and the real API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+import re
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from labd.model.errors import ConfigError
+from labd.model.events import EventType
+from labd.model.records import OperationKind, Wanted
+from labd.model.specs import RestartMode, RestartPolicy
+from labd.model.states import NodeState
+from tests.system.plugin_house import House
+from tests.system.plugin_house import house as open_house
+
+ON_FAILURE = RestartPolicy(mode=RestartMode.ON_FAILURE, limit=3, window=60)
+ALWAYS = RestartPolicy(mode=RestartMode.ALWAYS, limit=3, window=60)
+START, RESTART = OperationKind.START, OperationKind.RESTART
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    async with open_house() as made:
+        yield made
+
+
+async def watchdog(house: House, policy: RestartPolicy, **settings: object) -> None:
+    """Have a lab with a policy, and a watchdog that is quick."""
+    await house.up(policy)
+    await house.start(
+        "watchdog", **{"first-delay": 0.05, "max-delay": 0.2, "patience": 0.3, **settings}
+    )
+    await house.hears("watchdog")
+
+
+async def is_ready(house: House) -> None:
+    await house.until(
+        lambda: house.engine.all_nodes["web", "a"].state is NodeState.READY,
+        lambda: f"the node is ready; watchdog: {house.said('watchdog')}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        (NodeState.CRASHED, START),
+        (NodeState.PANICKED, RESTART),
+        (NodeState.UNRESPONSIVE, RESTART),
+    ],
+)
+async def test_a_failed_node_is_started_again(
+    house: House, state: NodeState, kind: OperationKind
+) -> None:
+    await watchdog(house, ON_FAILURE)
+    await house.fails(state)
+    await is_ready(house)
+    await asyncio.sleep(0.3)
+    assert house.engine.asked(kind) == 1
+    assert house.engine.asked(START, RESTART) == 1
+
+
+async def test_a_node_that_answers_in_time_is_left_alone(house: House) -> None:
+    await watchdog(house, ON_FAILURE, patience=0.5)
+    await house.fails(NodeState.UNRESPONSIVE)
+    house.engine.put("web", "a", NodeState.READY)
+    await asyncio.sleep(1)
+    assert house.engine.asked(START, RESTART) == 0
+
+
+@pytest.mark.parametrize(
+    ("policy", "cause", "starts"),
+    [
+        (ALWAYS, "guest-poweroff", 1),
+        (ALWAYS, "requested", 0),
+        (ON_FAILURE, "guest-poweroff", 0),
+        (RestartPolicy(), "guest-poweroff", 0),
+    ],
+)
+async def test_a_guest_that_powers_itself_off(
+    house: House, policy: RestartPolicy, cause: str, starts: int
+) -> None:
+    await watchdog(house, policy)
+    await house.fails(NodeState.STOPPED, cause=cause)
+    await asyncio.sleep(1)
+    assert house.engine.asked(START, RESTART) == starts
+
+
+async def test_without_a_policy_nothing_is_done(house: House) -> None:
+    await watchdog(house, RestartPolicy())
+    await house.fails()
+    await asyncio.sleep(0.7)
+    assert house.engine.asked(START, RESTART) == 0
+
+
+async def test_what_somebody_has_stopped_since_stays_stopped(house: House) -> None:
+    await watchdog(house, ALWAYS, **{"first-delay": 0.5, "max-delay": 60})
+    await house.fails()
+    await house.says("watchdog", "starting it again in 0.5 s")
+    house.engine.put("web", "a", NodeState.STOPPED, Wanted.STOPPED)
+    await asyncio.sleep(1)
+    assert house.engine.asked(START, RESTART) == 0
+    await house.fails(wanted=Wanted.STOPPED)
+    await asyncio.sleep(1)
+    assert house.engine.asked(START, RESTART) == 0
+
+
+async def test_one_that_fails_while_it_starts_is_tried_up_to_the_limit(house: House) -> None:
+    await watchdog(house, ON_FAILURE)
+    house.engine.fates = [NodeState.CRASHED, NodeState.STOPPED, NodeState.CRASHED]
+    await house.fails()
+    await house.says("watchdog", "web/a failed again after 3 restarts in 60 s: giving up")
+    assert house.engine.asked(START) == 3
+    said = house.said("watchdog")
+    assert [float(d) for d in re.findall(r"again in ([\d.]+) s", said)] == [0.05, 0.1, 0.2]
+    # Started by hand it runs, and within the window it is given up at once when it fails.
+    house.engine.put("web", "a", NodeState.READY)
+    await house.fails()
+    await house.until(lambda: house.said("watchdog").count("giving up") == 2, "giving up again")
+    assert house.engine.asked(START) == 3
+
+
+async def test_a_lab_that_is_busy_is_asked_again(house: House) -> None:
+    await watchdog(house, ON_FAILURE)
+    house.engine.busy = 2
+    await house.fails()
+    await is_ready(house)
+    assert house.engine.busy == 0
+
+
+async def test_its_duty_survives_its_own_end(house: House) -> None:
+    await watchdog(house, ON_FAILURE, **{"first-delay": 1, "max-delay": 60})
+    await house.fails()
+    await house.says("watchdog", "starting it again in 1 s")
+    await house.supervisor.stop("watchdog")
+    assert house.engine.asked(START) == 0
+    kept = json.loads((house.root / "state" / "watchdog" / "restarts.json").read_text())
+    assert kept["pending"] == {"web/a": "node.crashed"}
+    await house.start("watchdog", **{"first-delay": 1, "max-delay": 60})
+    await is_ready(house)
+    await house.until(lambda: "succeeded" in house.said("watchdog"), "the end of the start")
+    # So does the limit.
+    await house.fails()
+    await house.says("watchdog", "starting it again in 2 s")
+
+
+async def test_a_destroyed_lab_is_forgotten(house: House) -> None:
+    await watchdog(house, ON_FAILURE, **{"first-delay": 0.5})
+    await house.fails()
+    await house.says("watchdog", "starting it again")
+    await house.engine.act(OperationKind.DESTROY, "web")
+    await asyncio.sleep(1)
+    assert house.engine.asked(START, RESTART) == 0
+    kept = json.loads((house.root / "state" / "watchdog" / "restarts.json").read_text())
+    assert kept == {"history": {}, "pending": {}}
+    assert "Traceback" not in house.said("watchdog")
+
+
+# recorder
+
+
+def recorded(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def test_the_recorder_writes_a_file_per_lab_and_rotates(house: House) -> None:
+    await house.start("recorder", **{"max-size": 2048, "keep": 2})
+    await house.hears("recorder")
+    folder = house.root / "state" / "recorder"
+    await house.engine.build_image("tiny", "")  # an event without a lab
+    first = len(house.engine.all_events)
+    for _ in range(30):
+        await house.tell(lab="web")
+        await house.tell(lab="other")
+    last = len(house.engine.all_events)
+    files = folder / "labs"
+
+    def done() -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            return recorded(files / "other.jsonl")[-1]["seq"] == last
+        return False
+
+    await house.until(done, "the last event is written")
+    assert recorded(folder / "daemon.jsonl")[0]["type"] == "io.labd.operation.started"
+    names = sorted(entry.name for entry in files.iterdir())
+    assert names == [f"{lab}.jsonl{end}" for lab in ("other", "web") for end in ("", ".1", ".2")]
+    assert all(entry.stat().st_size <= 2048 for entry in files.iterdir())
+    seqs = [e["seq"] for end in (".2", ".1", "") for e in recorded(files / f"web.jsonl{end}")]
+    assert seqs == list(range(first + 1, last, 2))[-len(seqs) :]
+    sent = {event.seq: event.cloudevent() for event in house.engine.all_events}
+    assert all(sent[int(str(e["seq"]))] == e for e in recorded(files / "web.jsonl"))
+
+
+# webhook
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Takes what it is sent; `statuses` are the answers to the next requests, then 204."""
+
+    got: list[tuple[dict[str, str], bytes]]
+    statuses: list[int]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.statuses.pop(0) if self.statuses else 204
+        if status < 300:
+            self.got.append((dict(self.headers), body))
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def receiver(*statuses: int) -> Iterator[tuple[str, type[Receiver]]]:
+    kind = type("OneReceiver", (Receiver,), {"got": [], "statuses": list(statuses)})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/hook", kind
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def test_the_webhook_signs_retries_and_keeps_the_order(house: House) -> None:
+    with receiver(503, 302) as (url, seen):
+        await house.start("webhook", url=url, secret="s3cret", events="node.*,lab.state")
+        await house.hears("webhook")
+        chosen = [await house.tell(), await house.tell(EventType.LAB_STATE)]
+        await house.tell(EventType.LAB_CREATED)
+        chosen.append(await house.tell(EventType.NODE_CRASHED))
+        await house.until(lambda: len(seen.got) == 3, lambda: house.said("webhook"))
+    assert [json.loads(body)["seq"] for _, body in seen.got] == chosen
+    for headers, body in seen.got:
+        digest = hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
+        assert headers["X-Labd-Signature"] == f"sha256={digest}"
+        assert headers["Content-Type"] == "application/cloudevents+json"
+    assert "event 1 was not taken" in house.said("webhook")
+    assert "s3cret" not in house.said("webhook")
+
+
+async def test_the_webhook_gives_up_one_event_and_goes_on(house: House) -> None:
+    with receiver(500, 500) as (url, seen):
+        await house.start("webhook", url=url, events="*", retries=1)
+        await house.hears("webhook")
+        await house.tell()
+        second = await house.tell()
+        await house.until(lambda: len(seen.got) == 1, lambda: house.said("webhook"))
+    assert [json.loads(body)["seq"] for _, body in seen.got] == [second]
+    assert "X-Labd-Signature" not in seen.got[0][0]
+    assert "event 1 is given up after 2 tries" in house.said("webhook")
+
+
+async def test_what_happened_while_the_webhook_was_away_is_sent(house: House) -> None:
+    with receiver() as (url, seen):
+        await house.start("webhook", url=url, events="*")
+        await house.hears("webhook")
+        await house.supervisor.stop("webhook")
+        await house.tell()
+        await house.start("webhook", url=url, events="*")
+        await house.until(lambda: len(seen.got) == 1, lambda: house.said("webhook"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "plugin webhook needs the setting 'url': enable it with --set url=..."),
+        (
+            {"url": "file:///etc/passwd"},
+            "plugin webhook: setting url: must be an http or https URL, like https://example.org/events",
+        ),
+        (
+            {"url": "http://h/", "retrys": "1"},
+            "plugin webhook has no setting 'retrys'; did you mean 'retries'?",
+        ),
+        (
+            {"url": "http://h/", "retries": "-1"},
+            "plugin webhook: setting retries: must be at least 0",
+        ),
+        (
+            {"url": "http://h/", "timeout": "soon"},
+            (
+                "plugin webhook: setting timeout: duration 'soon' is not valid: "
+                "write it like 90s, 5m or 2h30m"
+            ),
+        ),
+    ],
+)
+async def test_wrong_settings_are_told(
+    house: House, settings: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        house.supervisor.check_settings("webhook", settings)
+    assert str(caught.value) == message

@@ -1,0 +1,395 @@
+"""Plugin processes: confined, supervised, never missing an event. Real broker, real API."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import venv
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import labd
+from labd.cli import plugin_new
+from labd.model.errors import ConfigError, NotFound
+from labd.model.events import EventType
+from labd.model.states import PluginState
+from labd.plugin import leftovers
+from tests.system.harness import is_alive
+from tests.system.plugin_house import REPO, UID, House
+from tests.system.plugin_house import house as open_house
+
+SAY = """
+@plugin.on("node.reset")
+async def told(event: Event, lab: Client) -> None:
+    print("heard", event.seq, flush=True)
+"""
+PROBE = """
+import os
+print("uids", *os.getresuid(), "gids", *os.getresgid(), "groups", *os.getgroups())
+print(open("/proc/self/status").read())
+print("settings", plugin.folder.resolve())
+"""
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    async with open_house() as made:
+        yield made
+
+
+def heard(house: House, name: str) -> list[int]:
+    return [int(seq) for seq in re.findall(r"^heard (\d+)", house.said(name), re.MULTILINE)]
+
+
+async def test_it_hears_and_acts(house: House) -> None:
+    code = """
+@plugin.on("node.crashed", lab="web")
+async def crashed(event: Event, lab: Client) -> None:
+    print("operation", (await lab.start(event.lab, event.node))["kind"], flush=True)
+"""
+    from labd.model.specs import RestartPolicy
+
+    await house.up(RestartPolicy())
+    await house.up(RestartPolicy(), "other")
+    house.python("helper", code)
+    await house.start("helper")
+    await house.hears("helper")
+    await house.fails(lab="other")
+    await house.fails()
+    await house.says("helper", "operation start")
+    assert house.said("helper").count("operation") == 1
+    assert [(c.name, c.state) for c in house.changes] == [("helper", PluginState.RUNNING)]
+    await house.supervisor.stop("helper")
+    assert house.supervisor.state("helper") == (PluginState.DISABLED, 0)
+    assert "Traceback" not in house.said("helper")
+
+
+async def test_it_is_nobody(house: House) -> None:
+    house.python("probe", PROBE)
+    await house.start("probe")
+    await house.hears("probe")
+    said = house.said("probe")
+    assert f"uids {UID} {UID} {UID} gids {UID} {UID} {UID} groups\n" in said
+    for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert re.search(rf"{name}:\t0+\n", said)
+    assert "NoNewPrivs:\t1\n" in said
+    folder = house.root / "state" / "probe"
+    facts = folder.stat()
+    assert (stat.S_IMODE(facts.st_mode), facts.st_uid) == (0o700, UID)
+    for entry in folder.iterdir():
+        assert (stat.S_IMODE(entry.stat().st_mode), entry.stat().st_uid) == (0o600, UID), entry
+    secrets = [(folder / name).read_text().strip() for name in ("token", "mqtt-password")]
+    pid = house.pid("probe")
+    for place in ("environ", "cmdline"):
+        told = Path(f"/proc/{pid}/{place}").read_text()
+        assert not any(secret in told for secret in secrets)
+
+
+async def test_what_it_leaves_in_its_folder_is_never_run_as_root(house: House) -> None:
+    house.python("rogue", SAY)
+    folder = house.root / "state" / "rogue"
+    site = folder / f".local/lib/python3.{sys.version_info.minor}/site-packages"
+    site.mkdir(parents=True)
+    trap = "import os\nif os.getuid() == 0: open('/proc/self/cwd/caught', 'w')\n"
+    (site / "usercustomize.py").write_text(trap)
+    (site / "trap.pth").write_text("import trapped\n")
+    for name in ("ctypes", "labd", "sitecustomize", "usercustomize", "signal", "trapped"):
+        (folder / f"{name}.py").write_text(trap)
+    os.chown(folder, UID, UID)
+    await house.start("rogue")
+    await house.hears("rogue")
+    seq = await house.tell()
+    await house.says("rogue", f"heard {seq}")
+    assert not (folder / "caught").exists()
+
+
+async def test_it_imports_from_folders_that_are_closed_to_it(house: House) -> None:
+    # A whole installation below a folder like /root: interpreter's packages and labd itself.
+    closed = house.root / "closed"
+    closed.mkdir(mode=0o700)
+    venv.create(closed / "env", symlinks=True, with_pip=False)
+    minor = f"python3.{sys.version_info.minor}"
+    packages = closed / "env" / "lib" / minor / "site-packages"
+    for entry in Path(sys.prefix, "lib", minor, "site-packages").iterdir():
+        if entry.is_dir():
+            subprocess.run(["cp", "-r", entry, packages], check=True)
+    subprocess.run(["cp", "-r", Path(labd.__file__).parent, closed / "labd"], check=True)
+    (closed / "pyproject.toml").touch()
+    (packages / "checkout.pth").write_text(f"{closed}\n")
+    house.add(
+        "late",
+        {
+            "plugin.py": "from labd.plugin import Plugin\nimport beside, os, sys\n"
+            "from labd.model import guestconfig\nimport click.testing\nimport xmlrpc.client\n"
+            f"print('closed', not os.access({str(closed)!r}, os.X_OK), beside.WORD)\n"
+            "print('from', guestconfig.__file__, click.testing.__file__)\n"
+            "Plugin().run()\n",
+            "beside.py": "WORD = 'beside itself'\n",
+        },
+    )
+    house.supervisor = house.new_supervisor(python=str(closed / "env" / "bin" / "python"))
+    await house.start("late")
+    await house.says("late", "late hears events after")
+    assert "closed True beside itself" in house.said("late")
+    assert re.search(r"from /proc/self/fd/\d+/model\S+ /proc/self/fd/\d+/click", house.said("late"))
+
+
+async def test_one_that_crashes_comes_back_with_new_credentials(house: House) -> None:
+    house.python("weak", SAY)
+    await house.start("weak")
+    await house.hears("weak")
+    first = house.pid("weak")
+    folder = house.root / "state" / "weak"
+    token = (folder / "token").read_text().strip()
+    assert house.supervisor.caller(token) == ("weak", frozenset({"labs:control", "events:read"}))
+    os.kill(first, signal.SIGKILL)
+    missed = [await house.tell() for _ in range(3)]
+    await house.says("weak", f"heard {missed[-1]}")
+    assert heard(house, "weak") == missed
+    assert house.pid("weak") != first
+    assert house.supervisor.caller(token) is None
+    assert house.supervisor.caller("") is None
+    assert house.supervisor.state("weak") == (PluginState.RUNNING, 1)
+    states = [(change.state, change.status) for change in house.changes]
+    runs, waits = PluginState.RUNNING, PluginState.BACKOFF
+    assert states == [(runs, None), (waits, -9), (runs, None)]
+    assert house.changes[1].reason == "its process was ended by SIGKILL"
+    fresh = (folder / "token").read_text().strip()
+    await house.supervisor.stop("weak")
+    assert house.supervisor.caller(fresh) is None
+
+
+async def test_one_that_cannot_run_backs_off_and_says_why(house: House) -> None:
+    house.add("broken", {"plugin.py": "import nothing_of_the_kind\n"})
+    house.add("gone", {"plugin.sh": "true"}, 'command = ["./plugin.sh"]\n')
+    await house.start("broken")
+    await house.start("gone")
+    await house.says("broken", "No module named 'nothing_of_the_kind'")
+    assert "import nothing_of_the_kind" in house.said("broken"), "the traceback has its line"
+    await house.says("gone", "Permission denied")
+    times: list[float] = []
+    while len(times) < 2:
+        wanted = 2 * len(times) + 3  # a start and an end each, and one start more
+        await house.until(
+            lambda: [c.name for c in house.changes].count("broken") >= wanted,  # noqa: B023
+            "its restart",
+        )
+        times.append(asyncio.get_running_loop().time())
+    assert times[1] - times[0] > 1.5, "the wait is doubled"
+    assert house.supervisor.state("broken")[1] >= 2
+
+
+async def test_its_own_processes_end_with_it(house: House) -> None:
+    script = "sleep 1000 & echo child $!; setsid sleep 1000 & echo child $!; exec sleep ${1:-1000}"
+    house.add("parent", {"plugin.sh": script}, 'command = ["bash", "plugin.sh", "0.3"]\n')
+    await house.start("parent")
+    # It ends by itself while a child holds its output open: that is noticed too.
+    await house.until(
+        lambda: PluginState.BACKOFF in [change.state for change in house.changes], "its end", 5
+    )
+    children = [int(pid) for pid in re.findall(r"child (\d+)", house.said("parent"))]
+    assert len(children) == 2
+    assert not any(is_alive(pid) for pid in children)
+    await house.supervisor.stop("parent")
+
+    house.add("lasting", {"plugin.sh": script}, 'command = ["bash", "plugin.sh"]\n')
+    await house.start("lasting")
+    await house.until(lambda: house.said("lasting").count("child") == 2, "both children")
+    children = [int(pid) for pid in re.findall(r"child (\d+)", house.said("lasting"))]
+    await house.supervisor.stop("lasting")
+    assert not any(is_alive(pid) for pid in children)
+
+
+async def test_no_two_share_a_user_and_each_keeps_its_own(house: House) -> None:
+    for name in ("beta", "alpha", "gamma"):
+        house.python(name, SAY)
+    # As the engine gives them: by place in the sorted names, which shift.
+    await house.start("beta", UID)
+    await house.start("alpha", UID)
+    await house.start("gamma", UID + 2)
+    await house.until(lambda: len(house.changes) == 3, "all run")
+
+    def owners() -> dict[str, int]:
+        folders = (entry for entry in (house.root / "state").iterdir() if entry.is_dir())
+        return {entry.name: entry.stat().st_uid for entry in folders}
+
+    before = owners()
+    assert before["beta"] == UID
+    assert len(set(before.values())) == 3
+    await house.supervisor.stop("beta")
+    await house.start("beta", UID + 1)
+    await house.until(lambda: len(house.changes) == 4, "beta runs again")
+    assert owners() == before
+    # A root that was moved to other user ids takes its files along.
+    await house.supervisor.stop("beta")
+    (house.root / "state" / "beta" / "labs").mkdir()
+    (house.root / "state" / "beta" / "labs" / "link").symlink_to("/etc/passwd")
+    await house.start("beta", UID + 5000)
+    await house.until(lambda: len(house.changes) == 5, "beta runs as another")
+    for path in [*(house.root / "state" / "beta").rglob("*"), house.root / "state" / "beta"]:
+        assert path.lstat().st_uid == UID + 5000
+    assert Path("/etc/passwd").stat().st_uid == 0
+
+
+async def test_every_event_once_and_in_order_whatever_the_broker_does(house: House) -> None:
+    house.lost = {4, 5, 11}
+    house.python("ear", SAY)
+    await house.start("ear")
+    await house.hears("ear")
+    for _ in range(12):
+        await house.tell()
+    await house.says("ear", "heard 12")
+    await house.supervisor.stop("ear")
+    for _ in range(4):
+        await house.tell()
+    await house.start("ear")
+    await house.says("ear", "heard 16")
+    # A broker that is killed comes back, and loses what it had.
+    assert house.broker.pid is not None
+    os.kill(house.broker.pid, signal.SIGKILL)
+    for _ in range(4):
+        await house.tell()
+        await asyncio.sleep(0.2)
+    await house.says("ear", "heard 20")
+    for _ in range(4):
+        await house.tell()
+    await house.says("ear", "heard 24")
+    assert heard(house, "ear") == list(range(1, 25))
+
+
+async def test_without_labds_broker_it_follows_the_api(house: House) -> None:
+    house.supervisor = house.new_supervisor(set_users=None)
+    house.python("ear", SAY)
+    await house.start("ear")
+    await house.hears("ear")
+    for _ in range(5):
+        await house.tell()
+    await house.says("ear", "heard 5", 5)
+    await house.supervisor.stop("ear")
+    assert heard(house, "ear") == [1, 2, 3, 4, 5]
+    assert "Traceback" not in house.said("ear")
+
+
+async def test_what_is_pruned_is_told_and_left(house: House) -> None:
+    house.python("ear", SAY)
+    await house.start("ear")
+    await house.hears("ear")
+    await house.supervisor.stop("ear")
+    for _ in range(10):
+        await house.tell()
+    house.engine.first = 8
+    await house.start("ear")
+    await house.says("ear", "heard 10")
+    assert heard(house, "ear") == [8, 9, 10]
+    assert "events 1 to 7 are lost" in house.said("ear")
+
+
+async def test_a_new_inventory_is_heard_from_its_beginning(house: House) -> None:
+    house.python("ear", SAY)
+    folder = house.root / "state" / "ear"
+    folder.mkdir(parents=True)
+    (folder / "cursor").write_text("900\n")
+    await house.tell()
+    await house.start("ear")
+    await house.says("ear", "heard 1")
+
+
+async def test_a_failing_handler_is_tried_again_then_left(house: House) -> None:
+    code = """
+@plugin.on("node.reset")
+async def told(event: Event, lab: Client) -> None:
+    print("heard", event.seq, flush=True)
+    if event.seq == 1:
+        raise ValueError("never")
+"""
+    house.python("ear", code)
+    await house.start("ear")
+    await house.hears("ear")
+    await house.tell()
+    await house.tell()
+    await house.says("ear", "heard 2")
+    assert heard(house, "ear") == [1, 1, 1, 1, 2]
+    assert "event 1 (node.reset) was left: its handler fails" in house.said("ear")
+    assert "ValueError: never" in house.said("ear")
+
+
+async def test_its_token_gives_no_more_than_its_scopes(house: House) -> None:
+    code = """
+@plugin.on("node.reset")
+async def told(event: Event, lab: Client) -> None:
+    try:
+        await lab.start("web")
+    except PluginError as error:
+        print(error.code, error, flush=True)
+"""
+    house.python("meek", code, 'scopes = ["events:read"]\n')
+    await house.start("meek")
+    await house.hears("meek")
+    await house.tell()
+    await house.says("meek", "forbidden plugin meek may not do this")
+    assert "labs:control" in house.said("meek")
+
+
+async def test_its_log_is_bounded(house: House) -> None:
+    house.add("loud", {"plugin.py": "while True: print('x' * 1000)\n"})
+    await house.start("loud")
+    await house.until((house.root / "state" / "loud.log.1").exists, "rotation")
+    await asyncio.sleep(0.3)
+    await house.supervisor.stop("loud")
+    assert 256 << 10 < len(house.supervisor.log("loud")) < 600 << 10
+    assert (house.root / "state" / "loud.log").stat().st_mode & 0o077 == 0
+
+
+async def test_what_a_new_plugin_is_made_of_runs(house: House) -> None:
+    (house.root / "plugins").mkdir()
+    plugin_new.write("greeter", str(house.root / "plugins"))
+    await house.start("greeter")
+    await house.hears("greeter")
+    await house.tell(EventType.NODE_CRASHED, reason="it fell")
+    await house.says("greeter", "node.crashed web a it fell")
+
+
+async def test_the_plugin_in_shell_of_the_documentation_runs(house: House) -> None:
+    from labd.model.specs import RestartPolicy
+
+    text = (REPO / "docs" / "plugins.md").read_text()
+    files = dict(re.findall(r"`again/(plugin\.\w+)`:\n\n```\w+\n(.*?)```", text, re.DOTALL))
+    assert sorted(files) == ["plugin.sh", "plugin.toml"]
+    assert len(files["plugin.sh"].splitlines()) <= 10
+    folder = house.root / "plugins" / "again"
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_text(content)
+    await house.up(RestartPolicy())
+    await house.start("again")
+    await house.until(lambda: bool(house.changes), "it runs")
+    await asyncio.sleep(1)
+    await house.fails()
+    await house.says("again", '"kind":"start"')
+    states = [record.state for record in house.engine.all_nodes.values()]
+    await house.until(
+        lambda: [r.state for r in house.engine.all_nodes.values()] == ["ready"], lambda: str(states)
+    )
+    secret = (house.root / "state" / "again" / "mqtt-password").read_text().strip().encode()
+    for process in leftovers._find(UID, house.root / "state" / "again"):
+        assert secret not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+
+
+async def test_unknown_and_wrong_plugins_are_refused(house: House) -> None:
+    house.add("odd", {"plugin.py": ""}, 'scopes = ["labs:reed"]\n')
+    with pytest.raises(NotFound, match=r"^there is no plugin watchdoc; did you mean 'watchdog'\?$"):
+        await house.start("watchdoc")
+    with pytest.raises(ConfigError, match=r"plugin\.toml:2: unknown scope 'labs:reed'; did you"):
+        await house.start("odd")
+    (odd,) = [plugin for plugin in house.supervisor.installed() if plugin.name == "odd"]
+    assert "unknown scope" in odd.problem
+    assert {"watchdog", "webhook", "recorder"} <= {p.name for p in house.supervisor.installed()}
+    assert house.supervisor.log("odd") == b""
+    await house.supervisor.stop("odd")
