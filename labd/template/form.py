@@ -144,7 +144,7 @@ def _empty(value: object) -> object:
 Name = Annotated[
     str, BeforeValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})
 ]
-Text = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": "string"})]
+Text = Annotated[str, BeforeValidator(_text)]
 Size = Annotated[
     int,
     BeforeValidator(_size),
@@ -155,9 +155,9 @@ Duration = Annotated[
     BeforeValidator(_duration),
     WithJsonSchema({"type": ["string", "number"], "examples": ["90s", "5m"]}),
 ]
-Whole = Annotated[int, BeforeValidator(_whole), WithJsonSchema({"type": "integer"})]
-Flag = Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})]
-Prose = Annotated[str, BeforeValidator(_prose), WithJsonSchema({"type": "string"})]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Prose = Annotated[str, BeforeValidator(_prose)]
 Argv = Annotated[
     list[str],
     BeforeValidator(_argv),

@@ -1,4 +1,4 @@
-"""Malformed templates: each with the whole message, place included, and nothing but TemplateError."""
+"""Malformed templates: each with its whole message, place included."""
 
 from __future__ import annotations
 
@@ -159,16 +159,16 @@ def test_what_could_harm_is_refused(text: str, error: str) -> None:
         (
             {"time": "soon"},
             (
-                "--set:1:6: parameter time: 'soon': duration 'soon' is not valid: write it like 90s, "
-                "5m or 2h30m"
+                "--set:1:6: parameter time: 'soon': duration 'soon' is not valid: write it like 90s"
+                ", 5m or 2h30m"
             ),
         ),
         ({"on": "yes"}, "--set:1:4: parameter on: 'yes': write true or false"),
         (
             {"who": "Me"},
             (
-                "--set:1:5: parameter who: 'Me': not a valid name: use 1 to 31 of a-z, 0-9 and '-', "
-                "beginning with a letter"
+                "--set:1:5: parameter who: 'Me': not a valid name: use 1 to 31 of a-z, 0-9 and '-'"
+                ", beginning with a letter"
             ),
         ),
         ({"way": "left"}, "--set:1:5: parameter way: 'left': must be one of up, down"),
