@@ -269,7 +269,9 @@ class NodeForm(Form):
         le=MAX_COUNT,
         description="That many nodes, NAME-1, NAME-2...; ${index} is the number, addresses go up",
     )
-    vcpus: Whole | None = Field(default=None, ge=1, le=64, description="Virtual CPUs; left out: 1")
+    vcpus: Annotated[Whole, Field(ge=1, le=64)] | None = Field(
+        default=None, description="Virtual CPUs; left out: 1"
+    )
     memory: Size | None = Field(default=None, description="Like 512 MiB; left out: 256 MiB")
     disk: Size | None = Field(
         default=None, description="Virtual size of the root disk; left out: the image's"

@@ -152,8 +152,8 @@ def test_what_could_harm_is_refused(text: str, error: str) -> None:
         (
             {"size": "big"},
             (
-                "--set:1:6: parameter size: 'big': size 'big' is not valid: write it like 256 MiB or "
-                "10 GiB"
+                "--set:1:6: parameter size: 'big': size 'big' is not valid: write it like 256 MiB"
+                " or 10 GiB"
             ),
         ),
         (
