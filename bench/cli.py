@@ -17,7 +17,7 @@ _RUNS = 15
 
 def _once(argv: Sequence[str]) -> float:
     began = time.monotonic()
-    subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     return (time.monotonic() - began) * 1000
 
 
