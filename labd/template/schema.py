@@ -12,6 +12,8 @@ from labd.template.parameters import TYPES
 _HOLE: Final = {"type": "string", "pattern": r"\$\{[a-z][a-z0-9-]*\}"}
 _SCALAR: Final = {"type": ["string", "number", "boolean"]}
 _NULL: Final = {"type": "null"}
+# What pydantic calls a bound behind a validator of one's own.
+_BOUNDS: Final = {"ge": "minimum", "le": "maximum", "max_length": "maxLength"}
 _PARAMETER: Final[dict[str, Any]] = {
     "type": "object",
     "title": "Parameter",
@@ -86,7 +88,8 @@ def _tidy(part: Any) -> Any:  # noqa: ANN401 - plain data
             made["propertyNames"] = {"pattern": pattern}
             made["additionalProperties"] = _tidy(entry)
         elif key != "title" and not (key == "default" and item is None):
-            made[key] = _tidy(item) if key in {"anyOf", "items", "additionalProperties"} else item
+            inside = key in {"anyOf", "items", "additionalProperties"}
+            made[_BOUNDS.get(key, key)] = _tidy(item) if inside else item
     if made.get("type") in ("integer", "number", "boolean") or "pattern" in made or "enum" in made:
         kept = {key: made.pop(key) for key in ("description", "default") if key in made}
         return {"anyOf": [made, _HOLE], **kept}
