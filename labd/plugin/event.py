@@ -43,7 +43,7 @@ class Event:
             ValueError: It is none of labd's.
         """
         seq, data = record.get("seq"), record.get("data", {})
-        if not isinstance(seq, int) or not isinstance(data, Mapping):
+        if type(seq) is not int or not isinstance(data, Mapping):
             raise ValueError("no event of labd: seq or data is wrong")
         text = {
             key: str(record.get(key, ""))

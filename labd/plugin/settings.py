@@ -187,8 +187,10 @@ def read_setting(name: str, entry: object) -> Setting:
             wrong = f"unknown key '{key[:64]}' in {section}{did_you_mean(key, _KEYS)}"
             raise Misplaced(section, key, wrong)
     kind = entry.get("type", "string")
+    if not isinstance(kind, str):
+        raise Misplaced(section, "type", f"{section}: type must be text, such as string")
     if kind not in _PARSERS:
-        wrong = f"{section}: unknown type {kind!r}{did_you_mean(str(kind), _PARSERS)}"
+        wrong = f"{section}: unknown type {kind!r}{did_you_mean(kind, _PARSERS)}"
         raise Misplaced(section, "type", wrong)
     setting = Setting(
         type=kind,
