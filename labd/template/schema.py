@@ -89,7 +89,7 @@ def _tidy(part: Any) -> Any:  # noqa: ANN401 - plain data
             made["additionalProperties"] = _tidy(entry)
         elif key != "title" and not (key == "default" and item is None):
             inside = key in {"anyOf", "items", "additionalProperties"}
-            made[_BOUNDS.get(key, key)] = _tidy(item) if inside else item
+            made[str(_BOUNDS.get(key, key))] = _tidy(item) if inside else item
     if made.get("type") in ("integer", "number", "boolean") or "pattern" in made or "enum" in made:
         kept = {key: made.pop(key) for key in ("description", "default") if key in made}
         return {"anyOf": [made, _HOLE], **kept}
