@@ -88,6 +88,11 @@ class RotatingLog:
         """Remember this place for `read_since_mark`."""
         self._since_mark = 0
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing was written since the last mark."""
+        return self._since_mark == 0
+
     def read_since_mark(self) -> bytes:
         """Return what is kept of the output since the last mark, or all without one. Blocks."""
         kept = self.read()
@@ -167,6 +172,7 @@ class ConsoleHub(asyncio.Protocol):
         self._name = name
         self._lost = lost
         self._transport: asyncio.Transport | None = None
+        self._swaps = 0
         self._writable = asyncio.Event()
         self._tail = bytearray()
         self._line = bytearray()
@@ -193,6 +199,18 @@ class ConsoleHub(asyncio.Protocol):
             self._tail[:0] = kept[-REPLAY:]
         await loop.create_unix_connection(lambda: self, sock=sock)
 
+    async def swap(self, sock: socket.socket) -> None:
+        """Put a fresh connection in place of the present one.
+
+        `sock` waits in QEMU's backlog already, so that no time passes between the two.
+        """
+        if self._transport is None or self._ended:
+            sock.close()
+            return
+        self._swaps += 1
+        self._transport.close()
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -208,6 +226,9 @@ class ConsoleHub(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Tell the owner, who knows whether the machine still lives."""
+        if self._swaps:
+            self._swaps -= 1  # the old one of `swap`
+            return
         self._transport = None
         self._detached.set()
         if not self._ended:
@@ -261,6 +282,11 @@ class ConsoleHub(asyncio.Protocol):
     def was_reset(self) -> None:
         """The machine begins anew: what it said before is no answer to `wait` any more."""
         self._log.mark()
+
+    @property
+    def silent(self) -> bool:
+        """Whether the machine has said nothing since its last reset."""
+        return self._log.silent
 
     async def wait(self, pattern: str) -> str:
         """Return the first line since the launch or last reset in which `pattern` is found.

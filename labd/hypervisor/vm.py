@@ -30,6 +30,7 @@ HEARTBEAT: Final = 15.0  # seconds between looks at a silent QEMU
 _DRAIN = 1.0  # seconds for what a dead QEMU has left in its sockets
 _QUIT_GRACE = 2.0  # seconds from QMP `quit` to SIGKILL
 _RESET_TIMEOUT = 2.0  # seconds until the RESET event after `system_reset`
+_UNSTICK_EVERY, _UNSTICK_TRIES = 2.0, 30  # seconds, and how often
 
 log = logging.getLogger(__name__)
 _K = GuestEventKind
@@ -257,6 +258,7 @@ class Vm:
             return
         if event.kind is _K.RESET:
             self.hub.was_reset()
+            self._spawn(self._unstick())
             self._reset.set()
         self._tell(event)
 
@@ -319,6 +321,19 @@ class Vm:
                 sock = process.connect(self.spec.run / process.SERIAL_SOCKET)
                 await self.hub.attach(sock, fresh=False)
                 return
+
+    async def _unstick(self) -> None:
+        """Make the serial line speak again after a reset.
+
+        QEMU 7.2 can lose a 16550's transmit interrupt in `system_reset`: what the guest writes then
+        waits in its driver for ever. A new connection has QEMU look at the line again.
+        """
+        for _ in range(_UNSTICK_TRIES):
+            await asyncio.sleep(_UNSTICK_EVERY)
+            if not self.hub.silent or self._closing or self.gone.is_set():
+                return
+            with contextlib.suppress(OSError):
+                await self.hub.swap(process.connect(self.spec.run / process.SERIAL_SOCKET))
 
     async def _check_uuid(self) -> None:
         answer = await self.execute("query-uuid")
