@@ -42,6 +42,8 @@ def expand(document: Document, values: Mapping[str, str], problems: Problems) ->
     fill(document, values, problems)
     for name, members in groups.items():
         for index, member in enumerate(members):
+            if member not in document.copies:
+                continue  # told by _repeat
             _shift_addresses(document.data["nodes"][member], nodes[name], index)
     for node in document.data["nodes"].values():
         _spread_dependencies(node, groups)

@@ -106,6 +106,7 @@ def survives(text: str, given_settings: dict[str, str] | None = None) -> None:
         assert SPEC.validate_json(SPEC.dump_json(spec)) == spec
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(), max_size=200))
 @example("\ud800")
 @example("a: \x85b\n\u2028c: [")
@@ -115,6 +116,7 @@ def test_any_text(text: str) -> None:
     survives(text)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(
@@ -131,6 +133,7 @@ def test_any_pieces_of_yaml(pieces: list[str]) -> None:
     survives("".join(pieces))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SHIPPED), st.data())
 def test_shipped_templates_with_mistakes(text: str, data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
@@ -140,7 +143,7 @@ def test_shipped_templates_with_mistakes(text: str, data: st.DataObject) -> None
     survives(text)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.one_of(SHAPED, NESTED), st.dictionaries(st.sampled_from(KEYS), st.text(max_size=9)))
 def test_any_data_of_nearly_the_right_shape(data: object, values: dict[str, str]) -> None:
     text = json.dumps(data, allow_nan=False, default=str) if _is_json(data) else str(data)
@@ -160,6 +163,7 @@ def _is_json(data: object) -> bool:
     return True
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab()|*+?{}[]^\\,12:P<>=!i-", max_size=30))
 def test_any_pattern(pattern: str) -> None:
     assert isinstance(trouble(pattern), str)
@@ -170,7 +174,7 @@ st.register_type_strategy(RestartPolicy, st.builds(RestartPolicy, window=FLOATS)
 st.register_type_strategy(Readiness, st.builds(Readiness, timeout=FLOATS))
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.builds(LabSpec, parameters=st.dictionaries(st.text(), st.text())))
 def test_a_spec_survives_its_json(spec: LabSpec) -> None:
     assert SPEC.validate_json(SPEC.dump_json(spec)) == spec
