@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import re
 import signal
@@ -117,9 +118,9 @@ async def test_it_imports_from_folders_that_are_closed_to_it(house: House) -> No
     venv.create(closed / "env", symlinks=True, with_pip=False)
     minor = f"python3.{sys.version_info.minor}"
     packages = closed / "env" / "lib" / minor / "site-packages"
-    for entry in Path(sys.prefix, "lib", minor, "site-packages").iterdir():
-        if entry.is_dir():
-            subprocess.run(["cp", "-r", entry, packages], check=True)
+    for name in ("aiomqtt", "paho", "click"):
+        (found,) = importlib.util.find_spec(name).submodule_search_locations  # type: ignore[union-attr,misc]
+        subprocess.run(["cp", "-r", found, packages], check=True)
     subprocess.run(["cp", "-r", Path(labd.__file__).parent, closed / "labd"], check=True)
     (closed / "pyproject.toml").touch()
     (packages / "checkout.pth").write_text(f"{closed}\n")
