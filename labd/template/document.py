@@ -40,6 +40,7 @@ _INT = re.compile(r"(?:[-+]?[0-9]{1,18}|0o[0-7]{1,20}|0x[0-9a-fA-F]{1,15})\Z")
 _FLOAT = re.compile(
     r"[-+]?(?:\.[0-9]{1,30}|[0-9]{1,30}(?:\.[0-9]{0,30})?)(?:[eE][-+]?[0-9]{1,2})?\Z"
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")  # by an escape, as JSON writes them; no text in UTF-8
 
 Path = tuple[str | int, ...]
 Place = tuple[int, int]
@@ -247,6 +248,10 @@ class _Builder:
         tag = getattr(event, "tag", None)  # aliases have none
         if tag is not None:
             raise _Refused(f"tag {str(tag)[:60]!r} is not allowed; leave it out", place)
+        if isinstance(event, ScalarEvent) and (half := _SURROGATE.search(event.value)):
+            raise _Refused(
+                f"the character U+{ord(half[0]):04X} is half of one; write the whole one", place
+            )
         if len(self._open) >= _MAX_DEPTH:
             raise _Refused("nested too deeply; a template needs no more than a few levels", place)
 

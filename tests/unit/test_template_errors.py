@@ -76,6 +76,11 @@ def test_there_are_many_malformed_templates() -> None:
             id="half a surrogate pair",
         ),
         pytest.param(
+            'name: a\nnodes: {a: {image: "\\ud83d\\ude00"}}\n',
+            "lab.yaml:2:20: the character U+D83D is half of one; write the whole one",
+            id="a surrogate pair as JSON escapes it",
+        ),
+        pytest.param(
             ONE + "#" * (256 << 10),
             "lab.yaml:1:1: the template is larger than 256 KiB; split the lab",
             id="too large",
