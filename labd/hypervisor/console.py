@@ -88,11 +88,6 @@ class RotatingLog:
         """Remember this place for `read_since_mark`."""
         self._since_mark = 0
 
-    @property
-    def silent(self) -> bool:
-        """Whether nothing was written since the last mark."""
-        return self._since_mark == 0
-
     def read_since_mark(self) -> bytes:
         """Return what is kept of the output since the last mark, or all without one. Blocks."""
         kept = self.read()
@@ -173,6 +168,7 @@ class ConsoleHub(asyncio.Protocol):
         self._lost = lost
         self._transport: asyncio.Transport | None = None
         self._swaps = 0
+        self._heard = 0.0
         self._writable = asyncio.Event()
         self._tail = bytearray()
         self._line = bytearray()
@@ -245,6 +241,7 @@ class ConsoleHub(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Record output, show it to the viewers and compare its lines with the patterns."""
         self._log.write(data)
+        self._heard = asyncio.get_running_loop().time()
         self._tail += data
         del self._tail[:-REPLAY]
         for viewer in self._viewers:
@@ -284,9 +281,14 @@ class ConsoleHub(asyncio.Protocol):
         self._log.mark()
 
     @property
-    def silent(self) -> bool:
-        """Whether the machine has said nothing since its last reset."""
-        return self._log.silent
+    def awaited(self) -> bool:
+        """Whether somebody waits for a line."""
+        return bool(self._waiters)
+
+    @property
+    def quiet_for(self) -> float:
+        """Seconds since the last output."""
+        return asyncio.get_running_loop().time() - self._heard
 
     async def wait(self, pattern: str) -> str:
         """Return the first line since the launch or last reset in which `pattern` is found.

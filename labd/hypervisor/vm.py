@@ -330,8 +330,10 @@ class Vm:
         """
         for _ in range(_UNSTICK_TRIES):
             await asyncio.sleep(_UNSTICK_EVERY)
-            if not self.hub.silent or self._closing or self.gone.is_set():
+            if not self.hub.awaited or self._closing or self.gone.is_set():
                 return
+            if self.hub.quiet_for < _UNSTICK_EVERY / 2:
+                continue
             with contextlib.suppress(OSError):
                 await self.hub.swap(process.connect(self.spec.run / process.SERIAL_SOCKET))
 
