@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 
 from labd.engine.deps import blockers, hopeless
 from labd.engine.diff import needs_replacing
@@ -16,7 +15,7 @@ from labd.engine.readiness import ReadinessKeeper
 from labd.engine.resolve import Sized, machine_of, size_node
 from labd.engine.runner import Launch, NodeRunner
 from labd.engine.world import World
-from labd.model.errors import GuestFailed, LabdError
+from labd.model.errors import GuestFailed, LabdError, NodeGone
 from labd.model.events import EventType, Happening
 from labd.model.names import NodeRef
 from labd.model.network import LabNetworkPlan
@@ -25,6 +24,9 @@ from labd.model.specs import Image, LabSpec, NodeSpec, Profile
 from labd.model.states import NODE_ALIVE, LabState, NodeState
 
 log = logging.getLogger(__name__)
+
+_READY = {NodeState.READY, NodeState.PAUSED}
+_OVER = {NodeState.CRASHED, NodeState.PANICKED, NodeState.STOPPED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,20 +39,16 @@ class Scene:
     network: LabNetworkPlan
 
 
-def first_failure(group: BaseExceptionGroup) -> BaseException:
-    """Return the failure that a person should hear of: a LabdError before anything else."""
-    leaves: list[BaseException] = []
-    todo: list[BaseException] = [group]
-    while todo:
-        error = todo.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            todo.extend(error.exceptions)
-        else:
-            leaves.append(error)
-    return next((leaf for leaf in leaves if isinstance(leaf, LabdError)), leaves[0])
+async def every(jobs: Iterable[Coroutine[None, None, None]]) -> None:
+    """Do all jobs to their end at one time, and only then raise the first error of them."""
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    if errors:
+        # A fault of labd is told before what may only follow from it.
+        raise next((e for e in errors if not isinstance(e, LabdError)), errors[0])
 
 
-async def all_of(jobs: Iterable[asyncio.Task[None] | asyncio.Future[None]]) -> None:
+async def all_of(jobs: Iterable[asyncio.Task[None]]) -> None:
     """Wait for all jobs; when one fails, cancel the others, wait for them, and raise its error."""
     jobs = list(jobs)
     if not jobs:
@@ -103,50 +101,72 @@ class Converger:
 
     # up
 
-    async def bring_up(self, name: str, operation: OperationRecord) -> None:
+    async def bring_up(
+        self, name: str, operation: OperationRecord, only: Collection[str] | None = None
+    ) -> None:
         """Make the networks, and start what should run and does not, by its dependencies.
+
+        Args:
+            name: Of the lab.
+            operation: That this is done for.
+            only: Names of the nodes to start and to wait for; None for all.
 
         Raises:
             LabdError: The first failure; nodes that this call was starting are stopped again,
                 those that run already stay.
         """
+        await self._finish_stops(name, operation)
         scene = await self.scene(name)
         await self._make_networks(scene, operation)
         due = [
             node
             for node in scene.nodes.values()
             if node.name in scene.sized
+            and (only is None or node.name in only)
             and node.wanted is Wanted.RUNNING
             and node.state not in NODE_ALIVE
         ]
-        waiting = self._watch_running(scene, operation)
         taps = await self._world.networks.open_taps(scene.network, [node.key for node in due])
+        starts: dict[str, asyncio.Task[None]] = {}
         try:
-            jobs = [
-                asyncio.create_task(self._start(scene, node, taps.pop(node.key, {}), operation))
-                for node in due
-            ]
-            await all_of([*jobs, *waiting])
+            for node in due:
+                task = asyncio.create_task(self._start(scene, node, taps, starts, operation))
+                starts[node.name] = task
+                # Who depends on the node looks again.
+                task.add_done_callback(lambda _: self._journal.wake())
+            await all_of([*starts.values(), *self._await_running(scene, operation, only)])
         finally:
             for fds in taps.values():
                 for fd in fds.values():
                     os.close(fd)
         await self._journal.settle(name, operation.id)
 
-    def _watch_running(self, scene: Scene, operation: OperationRecord) -> list[asyncio.Task[None]]:
+    async def _finish_stops(self, name: str, operation: OperationRecord) -> None:
+        """End what an earlier operation began to stop and could not."""
+        nodes = await self._world.inventory.nodes(name)
+        await every(
+            self._runner.stop(NodeRef(name, node.name), operation.id, force=True)
+            for node in nodes
+            if node.state is NodeState.STOPPING
+        )
+
+    def _await_running(
+        self, scene: Scene, operation: OperationRecord, only: Collection[str] | None
+    ) -> list[asyncio.Task[None]]:
         """Wait too for nodes that run already and are not ready yet."""
-        return [
-            self._readiness.watch(
-                NodeRef(node.lab, node.name),
-                node.key,
-                scene.network.namespace,
-                scene.sized[node.name].node,
-                scene.sized[node.name].ready,
-                operation.id,
-            )
-            for node in scene.nodes.values()
-            if node.state is NodeState.RUNNING and node.name in scene.sized
-        ]
+        tasks = []
+        for node in scene.nodes.values():
+            if node.state is not NodeState.RUNNING or node.name not in scene.sized:
+                continue
+            if only is not None and node.name not in only:
+                continue
+            ref, sized = NodeRef(node.lab, node.name), scene.sized[node.name]
+            if not self._readiness.watching(node.key):
+                self._readiness.watch(
+                    ref, node.key, scene.network.namespace, sized.node, sized.ready, operation.id
+                )
+            tasks.append(asyncio.create_task(self._ready(ref, node.key)))
+        return tasks
 
     async def _make_networks(self, scene: Scene, operation: OperationRecord) -> None:
         there = set(await self._world.networks.bridges(scene.network.namespace))
@@ -167,82 +187,78 @@ class Converger:
                 )
 
     async def _start(
-        self, scene: Scene, node: NodeRecord, taps: Mapping[str, int], operation: OperationRecord
+        self,
+        scene: Scene,
+        node: NodeRecord,
+        taps: dict[str, dict[str, int]],
+        starts: Mapping[str, asyncio.Task[None]],
+        operation: OperationRecord,
     ) -> None:
         ref = NodeRef(node.lab, node.name)
         sized = scene.sized[node.name]
-        handed_over = False
-        try:
-            await self._await_dependencies(scene.lab.name, sized.node)
-            async with self._world.booting:
-                choice = await self._world.choose_accel(sized.node.accel)
-                machine = machine_of(
-                    scene.lab.spec,
-                    scene.lab.name,
-                    sized,
-                    node,
-                    folder=self._world.node_folder(node.key),
-                    run=self._world.run / "n" / node.key,
-                    files=self._world.images.files(sized.image),
-                    kvm=choice.kvm,
-                )
-                handed_over = True
-                ready = await self._runner.start(
-                    Launch(
-                        ref=ref,
-                        namespace=scene.network.namespace,
-                        sized=sized,
-                        machine=machine,
-                        taps=taps,
-                        starts=node.starts + 1,
-                    ),
-                    operation.id,
-                )
-                if ready is not None:
-                    await self._ready(ref, ready)
-        finally:
-            if not handed_over:
-                for fd in taps.values():
-                    os.close(fd)
-
-    async def _ready(self, ref: NodeRef, ready: asyncio.Task[None]) -> None:
-        """Wait for a node to be ready, or to end."""
-        over = {
-            NodeState.READY,
-            NodeState.PAUSED,
-            NodeState.CRASHED,
-            NodeState.PANICKED,
-            NodeState.STOPPED,
-        }
-        state = asyncio.create_task(self._journal.wait_node(ref, over))
-        try:
-            await asyncio.wait({state, ready}, return_when=asyncio.FIRST_COMPLETED)
-            if ready.done() and not ready.cancelled() and (error := ready.exception()):
-                # An end of the machine is told by its state, which the watcher is writing.
-                await asyncio.wait({state}, timeout=1.0)
-                if not state.done():
-                    raise error
-            node = await state
-        finally:
-            state.cancel()
-        if node is not None and node.state not in {NodeState.READY, NodeState.PAUSED}:
-            why = f": {node.reason}" if node.reason else ""
-            raise GuestFailed(
-                f"node {ref} {node.state} before it was ready{why}; "
-                f"`lab logs {ref}` shows its last words"
+        await self._await_dependencies(scene.lab.name, sized.node, starts)
+        async with self._world.booting:
+            choice = await self._world.choose_accel(sized.node.accel)
+            machine = machine_of(
+                scene.lab.spec,
+                scene.lab.name,
+                sized,
+                node,
+                folder=self._world.node_folder(node.key),
+                run=self._world.run / "n" / node.key,
+                files=self._world.images.files(sized.image),
+                kvm=choice.kvm,
             )
+            launch = Launch(
+                ref=ref,
+                namespace=scene.network.namespace,
+                sized=sized,
+                machine=machine,
+                taps=taps,
+                starts=node.starts + 1,
+            )
+            await self._runner.start(launch, operation.id)
+            await self._ready(ref, node.key)
 
-    async def _await_dependencies(self, lab: str, spec: NodeSpec) -> None:
+    async def _ready(self, ref: NodeRef, key: str) -> None:
+        """Wait for a node to be ready, or to end.
+
+        The watch of its readiness may be begun anew meanwhile (it hung for a while, say), so this
+        follows what is written, not one task.
+
+        Raises:
+            GuestFailed: It ended, or was not ready in time.
+        """
+        while True:
+            changed = self._journal.changed()
+            node = await self._world.inventory.node(ref.lab, ref.node)
+            if node is None or node.state in _READY:
+                return
+            if node.state in _OVER:
+                why = f": {node.reason}" if node.reason else ""
+                raise GuestFailed(
+                    f"node {ref} {node.state} before it was ready{why}; "
+                    f"`lab logs {ref}` shows its last words"
+                )
+            error = self._readiness.failure(key)
+            # The end of a machine is told by its state, which the watcher is writing.
+            if error is not None and not isinstance(error, NodeGone):
+                raise error
+            await changed.wait()
+
+    async def _await_dependencies(
+        self, lab: str, spec: NodeSpec, starts: Mapping[str, asyncio.Task[None]]
+    ) -> None:
         while spec.depends_on:
             changed = self._journal.changed()
             nodes = await self._world.inventory.nodes(lab)
             states = {node.name: node.state for node in nodes}
-            if lost := hopeless(spec, states):
-                raise GuestFailed(
-                    f"node {lab}/{spec.name} waits for {lost[0]}, which {states[lost[0]]}"
-                )
             if not blockers(spec, states):
                 return
+            starting = [name for name, task in starts.items() if not task.done()]
+            if lost := hopeless(spec, states, starting):
+                state = states.get(lost[0], NodeState.DESTROYED)
+                raise GuestFailed(f"node {lab}/{spec.name} waits for {lost[0]}, which is {state}")
             await changed.wait()
 
     # change
@@ -257,11 +273,8 @@ class Converger:
         if lab.previous is not None:
             await self._stop_replaced(lab, lab.previous, operation)
         await self.bring_up(name, operation)
-        await self._remove_left_out(name, operation)
-        lab = await self._journal.lab(name)
-        if lab.previous is not None:
-            async with self._world.inventory.transaction() as tx:
-                await tx.put_lab(replace(lab, previous=None))
+        await self.remove_left_out(name, operation)
+        await self._journal.forget_previous(name)
 
     async def _stop_replaced(
         self, lab: LabRecord, previous: LabSpec, operation: OperationRecord
@@ -269,7 +282,7 @@ class Converger:
         old = {node.name: node for node in previous.nodes}
         before = {net.name: net for net in previous.networks}
         changed = {n.name for n in lab.spec.networks if before.get(n.name, n) != n}
-        stops = [
+        await every(
             self._runner.stop(NodeRef(lab.name, node.name), operation.id)
             for node in lab.spec.nodes
             if node.name in old
@@ -277,19 +290,20 @@ class Converger:
                 needs_replacing(old[node.name], node)
                 or changed.intersection(nic.network for nic in node.nics)
             )
-        ]
-        await asyncio.gather(*stops)
+        )
 
-    async def _remove_left_out(self, name: str, operation: OperationRecord) -> None:
+    async def remove_left_out(self, name: str, operation: OperationRecord) -> None:
+        """Remove nodes and networks that the spec does not have."""
         lab = await self._journal.lab(name)
         kept = {node.name for node in lab.spec.nodes}
         gone = [n for n in await self._world.inventory.nodes(name) if n.name not in kept]
-        await asyncio.gather(*(self._runner.erase(node, operation.id) for node in gone))
+        await every(self._runner.erase(node, operation.id) for node in gone)
         if gone:
             async with self._world.inventory.transaction() as tx:
                 for node in gone:
                     await tx.delete_node(name, node.name)
                     await tx.emit(_node_event(EventType.NODE_DESTROYED, node, operation))
+                await self._journal.derive(tx, name, operation.id, over=True)
         nodes = {node.name: node for node in await self._world.inventory.nodes(name)}
         await self._world.networks.apply(self._world.network_plan(lab, nodes))
         old = {net.name for net in lab.previous.networks} if lab.previous else set()
@@ -318,11 +332,9 @@ class Converger:
     ) -> None:
         """Stop every node, then remove the networks. Disks are kept."""
         nodes = await self._world.inventory.nodes(name)
-        await asyncio.gather(
-            *(
-                self._runner.stop(NodeRef(name, n.name), operation.id, force=force, grace=grace)
-                for n in nodes
-            )
+        await every(
+            self._runner.stop(NodeRef(name, n.name), operation.id, force=force, grace=grace)
+            for n in nodes
         )
         await self._remove_networks(await self._journal.lab(name), operation)
         await self._journal.settle(name, operation.id)
@@ -340,7 +352,7 @@ class Converger:
         if lab is None:
             return
         nodes = await self._world.inventory.nodes(name)
-        await asyncio.gather(*(self._runner.erase(node, operation.id) for node in nodes))
+        await every(self._runner.erase(node, operation.id) for node in nodes)
         await self._remove_networks(lab, operation)
         nodes = await self._world.inventory.nodes(name)
         async with self._world.inventory.transaction() as tx:
@@ -365,20 +377,33 @@ class Converger:
         grace: float,
     ) -> None:
         """Stop some nodes at one time."""
-        await asyncio.gather(
-            *(
-                self._runner.stop(NodeRef(lab, name), operation.id, force=force, grace=grace)
-                for name in names
-            )
+        await every(
+            self._runner.stop(NodeRef(lab, name), operation.id, force=force, grace=grace)
+            for name in names
         )
         await self._journal.settle(lab, operation.id)
 
-    async def undo_starts(self, name: str, before: set[str], operation: OperationRecord) -> None:
-        """Stop the nodes that run and did not before; used when `up` of an old lab failed."""
-        for node in await self._world.inventory.nodes(name):
-            if node.state is not NodeState.STOPPED and node.name not in before:
-                with suppress(LabdError):
-                    await self._runner.stop(NodeRef(name, node.name), operation.id, force=True)
+    async def undo_starts(
+        self,
+        name: str,
+        operation: OperationRecord,
+        *,
+        before: set[str],
+        only: Collection[str] | None,
+    ) -> None:
+        """Stop the nodes that did not run before; used when a start in an old lab failed.
+
+        Args:
+            name: Of the lab.
+            operation: That failed.
+            before: Names of the nodes that ran before it.
+            only: Names of the nodes that it was to start; None for all.
+        """
+        await every(
+            self._runner.stop(NodeRef(name, node.name), operation.id, force=True)
+            for node in await self._world.inventory.nodes(name)
+            if node.name not in before and (only is None or node.name in only)
+        )
 
 
 def _node_event(kind: EventType, node: NodeRecord, operation: OperationRecord) -> Happening:

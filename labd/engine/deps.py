@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from labd.model.specs import DependsOn, NodeSpec
 from labd.model.states import NodeState
@@ -11,7 +11,8 @@ _REACHED = {
     DependsOn.RUNNING: frozenset({NodeState.RUNNING, NodeState.READY, NodeState.PAUSED}),
     DependsOn.READY: frozenset({NodeState.READY, NodeState.PAUSED}),
 }
-_FAILED = frozenset({NodeState.CRASHED, NodeState.PANICKED, NodeState.DESTROYED})
+# Somebody waits already for what becomes of these.
+_COMING = frozenset({NodeState.STARTING, NodeState.RUNNING})
 
 
 def blockers(node: NodeSpec, states: Mapping[str, NodeState]) -> tuple[str, ...]:
@@ -23,9 +24,22 @@ def blockers(node: NodeSpec, states: Mapping[str, NodeState]) -> tuple[str, ...]
     )
 
 
-def hopeless(node: NodeSpec, states: Mapping[str, NodeState]) -> tuple[str, ...]:
-    """Return the names of those that it waits for in vain, for they failed."""
-    return tuple(name for name in blockers(node, states) if states.get(name) in _FAILED)
+def hopeless(
+    node: NodeSpec, states: Mapping[str, NodeState], starting: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Return the names of those that it waits for in vain.
+
+    Args:
+        node: The one that waits.
+        states: As they are now.
+        starting: Names of the nodes whose start is not finished; it is not known yet how they end,
+            whatever state they are in.
+    """
+    return tuple(
+        name
+        for name in blockers(node, states)
+        if name not in starting and states.get(name) not in _COMING
+    )
 
 
 def closure(wanted: Iterable[str], nodes: Mapping[str, NodeSpec]) -> set[str]:

@@ -21,6 +21,7 @@ from labd.engine.recovery import Recovered, Recovery
 from labd.engine.resolve import size_node
 from labd.engine.runner import NodeRunner
 from labd.engine.watch import Watcher
+from labd.engine.works import Works
 from labd.engine.world import World
 from labd.model.errors import LabdError, NotFound
 from labd.model.events import Event, EventType, Happening
@@ -60,10 +61,11 @@ class Engine:
         self._readiness = ReadinessKeeper(world, self.journal)
         nodes = NodeRunner(world, self.journal, self._watcher, self._readiness)
         converger = Converger(world, self.journal, nodes, self._readiness)
-        self._labs = Labs(world, self.journal, self._operations, converger, self._watcher)
+        works = Works(world, self.journal, self._operations, converger, self._watcher)
+        self._labs = Labs(world, self.journal, self._operations, converger, works)
         self._library = Library(world, self._operations)
         self.plugin_service = Plugins(world, runner)
-        self._recovery = Recovery(world, self.journal, self._operations, self._labs, self._watcher)
+        self._recovery = Recovery(world, self.journal, self._operations, works, self._watcher)
         self._tasks: list[asyncio.Task[None]] = []
 
     # life
@@ -90,22 +92,28 @@ class Engine:
 
     async def close(self) -> None:
         """Stop working and leave every VM as it is."""
-        await self._operations.close()
-        await self.plugin_service.close()
-        self._readiness.close()
-        for task in self._tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        await self._watcher.close()
-        await self.journal.tell(Happening(type=EventType.DAEMON_STOPPED))
-        await self._world.hypervisor.close()
+        try:
+            await self._operations.close()
+            await self.plugin_service.close()
+            self._readiness.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._watcher.close()
+            await self.journal.tell(Happening(type=EventType.DAEMON_STOPPED))
+        finally:
+            await self._world.hypervisor.close()
 
     async def take_everything_down(self) -> None:
         """Stop every lab; used by `labd serve --down`."""
         for lab in await self._inventory.labs():
             if lab.state is LabState.STOPPED:
                 continue
+            holder = self._operations.holder(lab.name)
+            if holder is not None:
+                await self._operations.wait(holder.id, 120.0)
+                if await self._inventory.lab(lab.name) is None:
+                    continue
             operation = await self.act(OperationKind.DOWN, lab.name)
             await self._operations.wait(operation.id, 120.0)
 
@@ -120,13 +128,17 @@ class Engine:
 
     async def _watch_boot(self, ref: NodeRef) -> None:
         lab, node = await self.journal.lab(ref.lab), await self.journal.node(ref)
-        spec = lab.spec.node(ref.node)
+        if node.state is not NodeState.RUNNING:
+            return
+        spec = next((spec for spec in lab.spec.nodes if spec.name == ref.node), None)
+        if spec is None:
+            return  # it is on its way out
         profiles = {p.name: p for p in await self._inventory.profiles()}
         images = {i.name: i for i in await self._inventory.images()}
         ready = size_node(spec, profiles, images).ready
         if is_immediate(ready):
-            if node.state is NodeState.RUNNING:
-                await self.journal.move(ref, NodeState.READY)
+            others = set(NodeState) - {NodeState.RUNNING}
+            await self.journal.move(ref, NodeState.READY, unless=others)
             return
         namespace = self._world.namespace(lab)
         self._readiness.watch(ref, node.key, namespace, spec, ready)

@@ -148,7 +148,7 @@ class Journal:
                     tx, ref, node, state, reason, operation, event, data or {}, changes
                 )
                 event = None
-            await self._derive(tx, ref.lab, operation)
+            await self.derive(tx, ref.lab, operation)
         self.wake()
         return node
 
@@ -182,11 +182,20 @@ class Journal:
         log.info("node %s is %s%s", ref, to, f": {reason}" if reason else "")
         return node
 
-    async def _derive(self, tx: Transaction, name: str, operation: str) -> None:
+    async def derive(
+        self, tx: Transaction, name: str, operation: str, *, over: bool = False
+    ) -> None:
+        """Write a lab's state as it follows from the rows of a transaction of the caller.
+
+        With `over`, a lab that is starting does not stay so: nothing starts any more.
+        """
         lab = await self._inventory.lab(name)
         if lab is None:
             return
-        state = derive_lab_state(lab, await self._inventory.nodes(name))
+        seen = lab
+        if over and lab.state is LabState.STARTING:
+            seen = replace(lab, state=LabState.RUNNING)
+        state = derive_lab_state(seen, await self._inventory.nodes(name))
         if state is not lab.state:
             await self.put_lab_state(tx, lab, state, operation)
 
@@ -204,18 +213,27 @@ class Journal:
         )
         return lab
 
-    async def settle(self, name: str, operation: str = "") -> None:
-        """Derive the state of a lab afresh."""
+    async def forget_previous(self, name: str) -> None:
+        """Write that a change of a lab's spec is finished."""
         async with self._inventory.transaction() as tx:
-            await self._derive(tx, name, operation)
+            await tx.put_lab(replace(await self.lab(name), previous=None))
+
+    async def settle(self, name: str, operation: str = "") -> None:
+        """Derive the state of a lab afresh, at the end of what was done to it."""
+        async with self._inventory.transaction() as tx:
+            await self.derive(tx, name, operation, over=True)
         self.wake()
 
-    async def update(self, ref: NodeRef, **changes: Unpack[NodeUpdate]) -> NodeRecord | None:
-        """Change fields of a node that are no state, without an event."""
+    async def update(
+        self, ref: NodeRef, *, unless: Iterable[NodeState] = (), **changes: Unpack[NodeUpdate]
+    ) -> NodeRecord | None:
+        """Change fields of a node that are no state, without an event; not in states `unless`."""
         async with self._inventory.transaction() as tx:
             node = await self._inventory.node(ref.lab, ref.node)
             if node is None:
                 return None
+            if node.state in set(unless):
+                return node
             node = replace(node, **changes)
             await tx.put_node(node)
         return node

@@ -192,16 +192,18 @@ class Library:
             NotFound: There is none.
             InUse: A lab or a profile needs it.
         """
-        image, users = await self.image(name)
-        if users:
-            raise InUse(
-                f"image {name} is used by {', '.join(users[:5])}"
-                f"{' and others' if len(users) > 5 else ''}; destroy or change these first",
-                users=users,
-            )
         async with self._world.inventory.transaction() as tx:
+            image, users = await self.image(name)
+            if users:
+                raise InUse(
+                    f"image {name} is used by {', '.join(users[:5])}"
+                    f"{' and others' if len(users) > 5 else ''}; destroy or change these first",
+                    users=users,
+                )
             await tx.delete_image(name)
             await tx.emit(Happening(type=EventType.IMAGE_REMOVED, subject=name))
+        if self._incoming:
+            return  # one of them may be the same file; what is left over goes at the next start
         if all(other.digest != image.digest for other in await self._world.inventory.images()):
             await self._world.images.discard(image)
 
@@ -231,16 +233,16 @@ class Library:
             raise InputError(f"profile {profile.name}: vcpus must be 1 to {MAX_VCPUS}")
         if profile.memory < MIB:
             raise InputError(f"profile {profile.name}: memory must be 1 MiB or more")
-        await self.image(profile.image)
-        there = await self._world.inventory.profile(profile.name)
-        if there == profile:
-            return there
-        if there is not None:
-            raise Conflict(
-                f"there is another profile {profile.name} already; remove it first with "
-                f"`lab profile rm {profile.name}`"
-            )
         async with self._world.inventory.transaction() as tx:
+            await self.image(profile.image)
+            there = await self._world.inventory.profile(profile.name)
+            if there == profile:
+                return there
+            if there is not None:
+                raise Conflict(
+                    f"there is another profile {profile.name} already; remove it first with "
+                    f"`lab profile rm {profile.name}`"
+                )
             await tx.put_profile(profile)
             await tx.emit(
                 Happening(
@@ -258,16 +260,18 @@ class Library:
             NotFound: There is none.
             InUse: A lab names it.
         """
-        await self.profile(name)
-        users = [
-            f"{lab.name}/{node.name}"
-            for lab in await self._world.inventory.labs()
-            for node in lab.spec.nodes
-            if node.profile == name
-        ]
-        if users:
-            raise InUse(f"profile {name} is used by {', '.join(users[:5])}", users=users)
         async with self._world.inventory.transaction() as tx:
+            await self.profile(name)
+            users = [
+                f"{lab.name}/{node.name}"
+                for lab in await self._world.inventory.labs()
+                for spec in (lab.spec, lab.previous)
+                for node in (spec.nodes if spec else ())
+                if node.profile == name
+            ]
+            if users:
+                users = list(dict.fromkeys(users))
+                raise InUse(f"profile {name} is used by {', '.join(users[:5])}", users=users)
             await tx.delete_profile(name)
             await tx.emit(Happening(type=EventType.PROFILE_REMOVED, subject=name))
 

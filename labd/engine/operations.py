@@ -6,11 +6,10 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 from labd.engine.ports import Inventory, Transaction
-from labd.model.errors import Busy, LabdError, NotFound
+from labd.model.errors import Busy, Conflict, LabdError, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.states import OperationState
@@ -18,7 +17,9 @@ from labd.model.states import OperationState
 log = logging.getLogger(__name__)
 
 Work = Callable[[OperationRecord], Awaitable[None]]
-Intent = Callable[[Transaction, OperationRecord], Awaitable[None]]
+# Checks and writes inside the transaction that accepts an operation, where nothing else moves;
+# returns what to add to the request.
+Intent = Callable[[Transaction, OperationRecord], Awaitable[Mapping[str, object]]]
 _PROGRESS_EVERY = 1.0  # seconds between two progress events of one operation
 
 
@@ -42,6 +43,7 @@ class Operations:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._progress: dict[str, Mapping[str, object]] = {}
         self._told: dict[str, float] = {}
+        self._closed = False
 
     def require_free(self, lab: str) -> None:
         """Return when no operation holds the lab.
@@ -72,9 +74,16 @@ class Operations:
     ) -> OperationRecord:
         """Write the operation and its intent in one transaction, then work on it in a task.
 
+        A cancellation of the caller that comes after the commit takes nothing back: the operation
+        was accepted, and is worked on.
+
         Raises:
             Busy: Another operation holds the lab.
+            Conflict: The daemon stops.
+            LabdError: Of `intent`; nothing was written.
         """
+        if self._closed:
+            raise Conflict("labd is stopping; ask again when it is back")
         if lab:
             self.require_free(lab)
         operation = OperationRecord(
@@ -88,23 +97,40 @@ class Operations:
             self._held[lab] = operation
         try:
             async with self._inventory.transaction() as tx:
-                await tx.put_operation(operation)
                 await tx.emit(self._happening(operation, EventType.OPERATION_STARTED, {}))
                 if intent is not None:
-                    await intent(tx, operation)
+                    more = await intent(tx, operation)
+                    operation = replace(operation, request={**operation.request, **more})
+                await tx.put_operation(operation)
         except BaseException:
-            self._held.pop(lab, None)
+            if await self._inventory.operation(operation.id) is None:
+                self._release(operation)
+            else:
+                self._spawn(operation, work)
             raise
         self._spawn(operation, work)
         return operation
 
+    def running(self) -> list[OperationRecord]:
+        """Return the operations that hold a lab."""
+        return list(self._held.values())
+
+    async def mark_undoing(
+        self, tx: Transaction, operation: OperationRecord, error: LabdError
+    ) -> None:
+        """Write that an operation has failed and is being undone, also by the next daemon."""
+        marked = replace(operation, request={**operation.request, "undoing": error.message})
+        await tx.put_operation(marked)
+
     def resume(self, operation: OperationRecord, work: Work) -> None:
         """Go on with an operation that an earlier daemon left half done."""
-        if operation.lab:
-            self._held[operation.lab] = operation
         self._spawn(operation, work)
 
     def _spawn(self, operation: OperationRecord, work: Work) -> None:
+        if self._closed:
+            return  # the next daemon goes on with it
+        if operation.lab:
+            self._held[operation.lab] = operation
         task = asyncio.create_task(self._run(operation, work), name=operation.id)
         self._tasks[operation.id] = task
 
@@ -124,15 +150,21 @@ class Operations:
             error = fault
         try:
             await self.finish(operation, error)
+        except LabdError:
+            log.exception("the outcome of operation %s cannot be written", operation.id)
         finally:
             self._release(operation)
 
-    def _release(self, operation: OperationRecord) -> None:
+    def _let_go(self, operation: OperationRecord) -> None:
         holder = self._held.get(operation.lab)
         if holder is not None and holder.id == operation.id:
             del self._held[operation.lab]
+
+    def _release(self, operation: OperationRecord) -> None:
+        self._let_go(operation)
         self._tasks.pop(operation.id, None)
         self._told.pop(operation.id, None)
+        self._progress.pop(operation.id, None)
 
     async def finish(self, operation: OperationRecord, error: BaseException | None) -> None:
         """Write the outcome."""
@@ -140,7 +172,7 @@ class Operations:
             operation,
             state=OperationState.FAILED if error else OperationState.SUCCEEDED,
             error=problem_of(error) if error else None,
-            progress=self._progress.pop(operation.id, operation.progress),
+            progress=self._progress.get(operation.id, operation.progress),
             finished=self._clock(),
         )
         kind = EventType.OPERATION_FAILED if error else EventType.OPERATION_SUCCEEDED
@@ -148,6 +180,8 @@ class Operations:
         async with self._inventory.transaction() as tx:
             await tx.put_operation(done)
             await tx.emit(self._happening(done, kind, data))
+            # Free before anybody can hear that it is over; what is asked next is written after.
+            self._let_go(operation)
         if error:
             log.warning("operation %s (%s %s) failed: %s", done.id, done.kind, done.lab, error)
         else:
@@ -200,9 +234,8 @@ class Operations:
 
     async def close(self) -> None:
         """Stop working; half done operations go on with the next daemon."""
+        self._closed = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)

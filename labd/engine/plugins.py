@@ -34,6 +34,7 @@ class Plugins:
         self._uids: dict[str, int] = {}
         self._changes: asyncio.Queue[PluginChange] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()  # intent and process change together
         runner.listen(self._changes.put_nowait)
 
     async def start(self) -> None:
@@ -120,18 +121,19 @@ class Plugins:
             NotFound: It is not installed.
             ConfigError: Its manifest or the settings are wrong.
         """
-        found = self._find(name)
-        if found.problem:
-            raise ConfigError(found.problem)
-        checked = self._runner.check_settings(name, settings)
-        record = PluginRecord(name=name, enabled=True, settings=dict(checked))
-        before = {plugin.name: plugin for plugin in await self._inventory.plugins()}.get(name)
-        if before == record and self._runner.state(name)[0] is not PluginState.DISABLED:
+        async with self._changing:
+            found = self._find(name)
+            if found.problem:
+                raise ConfigError(found.problem)
+            checked = self._runner.check_settings(name, settings)
+            record = PluginRecord(name=name, enabled=True, settings=dict(checked))
+            before = {plugin.name: plugin for plugin in await self._inventory.plugins()}.get(name)
+            if before == record and self._runner.state(name)[0] is not PluginState.DISABLED:
+                return self._view(found, record)
+            await self._write(record, EventType.PLUGIN_ENABLED)
+            await self._runner.stop(name)
+            await self._start(record)
             return self._view(found, record)
-        await self._write(record, EventType.PLUGIN_ENABLED)
-        await self._runner.stop(name)
-        await self._start(record)
-        return self._view(found, record)
 
     async def disable(self, name: str) -> PluginView:
         """Stop it, and remember that.
@@ -139,13 +141,20 @@ class Plugins:
         Raises:
             NotFound: It is neither installed nor known.
         """
-        records = {record.name: record for record in await self._inventory.plugins()}
-        record = records.get(name)
-        if record is not None and record.enabled:
-            record = PluginRecord(name=name, enabled=False, settings=record.settings)
-            await self._write(record, EventType.PLUGIN_DISABLED)
-        await self._runner.stop(name)
-        return self._view(self._find(name), record)
+        async with self._changing:
+            records = {record.name: record for record in await self._inventory.plugins()}
+            record = records.get(name)
+            if record is None:
+                found = self._find(name)
+            else:  # its folder may have been removed since
+                installed = {plugin.name: plugin for plugin in self._runner.installed()}
+                gone = InstalledPlugin(name=name, problem=f"plugin {name} is not installed")
+                found = installed.get(name, gone)
+            if record is not None and record.enabled:
+                record = PluginRecord(name=name, enabled=False, settings=record.settings)
+                await self._write(record, EventType.PLUGIN_DISABLED)
+            await self._runner.stop(name)
+            return self._view(found, record)
 
     async def _write(self, record: PluginRecord, kind: EventType) -> None:
         async with self._inventory.transaction() as tx:

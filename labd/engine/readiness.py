@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from labd.engine.journal import Journal
 from labd.engine.world import World
-from labd.model.errors import GuestFailed, NodeGone, NodeUnresponsive
+from labd.model.errors import GuestFailed, LabdError, NodeGone, NodeUnresponsive
 from labd.model.names import NodeRef
 from labd.model.specs import NodeSpec, Readiness
 from labd.model.states import NodeState
@@ -40,15 +40,15 @@ class ReadinessKeeper:
         self._world = world
         self._journal = journal
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, LabdError] = {}
 
     def watch(
         self, ref: NodeRef, key: str, namespace: str, spec: NodeSpec, ready: Readiness, op: str = ""
-    ) -> asyncio.Task[None]:
+    ) -> None:
         """Watch a node that runs until it is ready; an earlier watch of it is given up.
 
-        Returns:
-            A task that ends when the node is ready, and raises GuestFailed when it is not in time
-            or NodeGone when its machine ended. The state `ready` is written by the task.
+        The state `ready` is written when it is. When it is not in time, or its machine ends,
+        `failure` tells so, and everybody who waits in the journal looks again.
         """
         self.forget(key)
         task = asyncio.create_task(
@@ -56,19 +56,37 @@ class ReadinessKeeper:
         )
         self._tasks[key] = task
         task.add_done_callback(lambda done: self._done(key, ref, done))
-        return task
+
+    def watching(self, key: str) -> bool:
+        """Tell whether a machine is watched at this moment."""
+        return key in self._tasks
+
+    def failure(self, key: str) -> LabdError | None:
+        """Return why the last watch of a machine failed; None when it did not, or goes on.
+
+        GuestFailed: it was not ready in time. NodeGone: its machine ended.
+        """
+        return self._failures.get(key)
 
     def forget(self, key: str) -> None:
         """Give up watching a machine."""
+        self._failures.pop(key, None)
         task = self._tasks.pop(key, None)
         if task is not None:
             task.cancel()
 
     def _done(self, key: str, ref: NodeRef, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(key) is task:
-            del self._tasks[key]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.info("node %s did not become ready: %s", ref, error)
+        if self._tasks.get(key) is not task:
+            return
+        del self._tasks[key]
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.info("node %s did not become ready: %s", ref, error)
+        if not isinstance(error, LabdError):
+            log.error("the watch of node %s failed by a fault of labd", ref, exc_info=error)
+            error = GuestFailed(f"the readiness of node {ref} cannot be told: {error}")
+        self._failures[key] = error
+        self._journal.wake()
 
     async def _watch(
         self, ref: NodeRef, key: str, namespace: str, spec: NodeSpec, ready: Readiness, op: str
@@ -76,9 +94,12 @@ class ReadinessKeeper:
         try:
             async with asyncio.timeout(ready.timeout):
                 await self._wait(key, namespace, spec, ready)
+                await self._journal.wait_node(ref, set(NodeState) - {NodeState.UNRESPONSIVE})
         except TimeoutError:
             reason = f"not ready after {ready.timeout:g} s: no {describe(ready)}"
-            await self._journal.update(ref, reason=reason)
+            await self._journal.update(
+                ref, reason=reason, unless=set(NodeState) - set(_STILL_BOOTING)
+            )
             raise GuestFailed(
                 f"node {ref} is {reason}; `lab console {ref}` shows what it says"
             ) from None

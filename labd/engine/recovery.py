@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labd.engine.journal import Journal
-from labd.engine.labs import Labs
 from labd.engine.operations import Operations
 from labd.engine.watch import Watcher
+from labd.engine.works import Works
 from labd.engine.world import World
-from labd.model.errors import NodeGone, NodeUnresponsive, WorldError
+from labd.model.errors import LabdError, NodeGone, NodeUnresponsive, StorageFailed, WorldError
 from labd.model.events import EventType, Happening
 from labd.model.machine import RunState
 from labd.model.names import NodeRef
-from labd.model.records import NodeRecord
+from labd.model.records import NodeRecord, OperationKind
 from labd.model.states import NODE_ALIVE, NodeState
 
 log = logging.getLogger(__name__)
@@ -43,12 +43,12 @@ class Recovery:
     """Adoption, undoing and going on."""
 
     def __init__(
-        self, world: World, journal: Journal, operations: Operations, labs: Labs, watcher: Watcher
+        self, world: World, journal: Journal, operations: Operations, works: Works, watcher: Watcher
     ) -> None:
         self._world = world
         self._journal = journal
         self._operations = operations
-        self._labs = labs
+        self._works = works
         self._watcher = watcher
 
     async def run(self) -> Recovered:
@@ -60,11 +60,12 @@ class Recovery:
         known = {node.key: node for node in nodes}
         orphans = await self._end_orphans(known)
         alive = [node for node in nodes if node.state in NODE_ALIVE]
-        outcomes = await asyncio.gather(*(self._adopt(node) for node in alive))
+        outcomes = await asyncio.gather(*(self._take_over(node) for node in alive))
         await self._sweep(nodes)
         resumed = await self._go_on()
         for lab in await self._world.inventory.labs():
-            await self._journal.settle(lab.name)
+            if self._operations.holder(lab.name) is None:
+                await self._journal.settle(lab.name)
         return Recovered(
             adopted=sum(outcomes),
             lost=len(outcomes) - sum(outcomes),
@@ -86,6 +87,16 @@ class Recovery:
             ended += 1
         return ended
 
+    async def _take_over(self, node: NodeRecord) -> bool:
+        """Take over one node; one that cannot be taken over holds up neither labd nor others."""
+        try:
+            return await self._adopt(node)
+        except StorageFailed:
+            raise
+        except LabdError as error:
+            log.warning("node %s/%s cannot be taken over: %s", node.lab, node.name, error)
+            return False
+
     async def _adopt(self, node: NodeRecord) -> bool:
         """Take over one node; tell whether it still lives."""
         ref = NodeRef(node.lab, node.name)
@@ -98,12 +109,15 @@ class Recovery:
             await self._gone(ref, node, gone)
             return False
         except NodeUnresponsive:
+            if node.state is NodeState.STARTING:
+                await self._undo_start(ref, node)
+                return False
             await self._tell_adopted(ref, node, "unresponsive")
             await self._journal.move(
                 ref,
                 NodeState.UNRESPONSIVE,
                 reason=f"QEMU hung {_AWAY}",
-                unless={NodeState.STOPPING},
+                unless={NodeState.STOPPING, NodeState.PANICKED},
             )
             return True
         await self._tell_adopted(ref, node, str(found))
@@ -144,14 +158,14 @@ class Recovery:
         """Bring the record of an adopted node in line with what QEMU says."""
         hypervisor = self._world.hypervisor
         if found is RunState.SHUTDOWN:
+            self._watcher.powered_off(node.key, _AWAY)  # its end is heard by the watcher, too
             await hypervisor.kill(node.key)
             await self._stopped(ref, f"the guest powered off {_AWAY}", "guest-poweroff")
             return False
         if node.state is NodeState.STARTING:
             # It was never let go, or its start was not committed: undone here, done anew by the
             # operation that goes on.
-            await hypervisor.kill(node.key)
-            await self._stopped(ref, "its start was not finished", "start-failed")
+            await self._undo_start(ref, node)
             return False
         if node.state is NodeState.STOPPING:
             return True  # the operation that goes on will end it
@@ -168,6 +182,10 @@ class Recovery:
             self._watcher.boots_again(ref)
         return True
 
+    async def _undo_start(self, ref: NodeRef, node: NodeRecord) -> None:
+        await self._world.hypervisor.kill(node.key)
+        await self._stopped(ref, "its start was not finished", "start-failed")
+
     async def _sweep(self, nodes: Sequence[NodeRecord]) -> None:
         """Remove namespaces, folders and image files that belong to nothing."""
         labs = await self._world.inventory.labs()
@@ -175,7 +193,10 @@ class Recovery:
         for namespace in await self._world.networks.namespaces():
             if namespace not in wanted:
                 log.warning("removing namespace %s: it belongs to no lab", namespace)
-                await self._world.networks.remove(namespace)
+                try:
+                    await self._world.networks.remove(namespace)
+                except WorldError as error:
+                    log.warning("namespace %s stays: %s", namespace, error)
         keys = {node.key for node in nodes}
         for folder in (self._world.state / "nodes", self._world.run / "n"):
             await asyncio.to_thread(_remove_all_but, folder, keys)
@@ -186,18 +207,21 @@ class Recovery:
     async def _go_on(self) -> int:
         resumed = 0
         for operation in await self._world.inventory.operations(running=True, limit=10_000):
-            work = self._labs.work_of(operation.kind)
-            if work is None:
+            if not self._works.handles(operation.kind):
                 await self._operations.finish(
                     operation, WorldError("labd was restarted meanwhile; ask for it again")
                 )
                 continue
             if await self._world.inventory.lab(operation.lab) is None:
                 # Only `destroy`, or the undoing of `up`, ends with no lab.
-                await self._operations.finish(operation, None)
+                error = None
+                if operation.kind is not OperationKind.DESTROY:
+                    why = operation.request.get("undoing") or f"lab {operation.lab} is no more"
+                    error = WorldError(f"{why} (taken back before a restart of labd)")
+                await self._operations.finish(operation, error)
                 continue
             log.info("going on with %s of lab %s (%s)", operation.kind, operation.lab, operation.id)
-            self._operations.resume(operation, work)
+            self._operations.resume(operation, self._works.of(operation.kind))
             resumed += 1
         return resumed
 

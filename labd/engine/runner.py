@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from labd.engine.readiness import ReadinessKeeper, is_immediate
 from labd.engine.resolve import DiskPlan, Sized, disk_plans
 from labd.engine.watch import Watcher
 from labd.engine.world import World
-from labd.model.errors import LabdError, NodeGone, NodeUnresponsive, StorageFailed
+from labd.model.errors import LabdError, NodeGone, StorageFailed, WorldError
 from labd.model.machine import MachineSpec
 from labd.model.names import NodeRef
 from labd.model.records import NodeRecord
@@ -22,16 +22,23 @@ from labd.model.states import NODE_ALIVE, NodeState
 
 log = logging.getLogger(__name__)
 
+_ASKABLE = {NodeState.RUNNING, NodeState.READY, NodeState.STOPPING}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """All that is needed to start one node."""
+    """All that is needed to start one node.
+
+    Attributes:
+        taps: Machine key -> NIC -> descriptor, of the whole lab; who makes them closes what no
+            machine took out.
+    """
 
     ref: NodeRef
     namespace: str
     sized: Sized
     machine: MachineSpec
-    taps: Mapping[str, int]
+    taps: dict[str, dict[str, int]]
     starts: int
 
 
@@ -46,15 +53,12 @@ class NodeRunner:
         self._watcher = watcher
         self._readiness = readiness
 
-    async def start(self, launch: Launch, operation: str) -> asyncio.Task[None] | None:
+    async def start(self, launch: Launch, operation: str) -> None:
         """Build and start a node; its CPUs run when this returns.
 
         The state and the machine are committed before QEMU exists, and the process before its
         CPUs run, so that a daemon that dies in between leaves nothing that the next one cannot
         find and undo.
-
-        Returns:
-            The task that waits until it is ready, None when it is ready at once.
 
         Raises:
             LaunchFailed, StorageFailed, NodeGone, NodeUnresponsive: The node is stopped again.
@@ -72,7 +76,7 @@ class NodeRunner:
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._abandon, ref, machine, operation)
             await self.make_disks(disk_plans(launch.sized, machine.folder))
-            process = await self._world.hypervisor.launch(machine, launch.taps)
+            process = await self._world.hypervisor.launch(machine, launch.taps.pop(machine.key, {}))
             await self._journal.update(ref, process=process)
             await self._world.hypervisor.resume(machine.key)
             immediate = is_immediate(launch.sized.ready)
@@ -84,15 +88,15 @@ class NodeRunner:
                 data={"accel": "kvm" if machine.kvm else "tcg", "pid": process.pid},
             )
             undo.pop_all()
-        await self._watcher.settle_early_end(machine.key)
-        if immediate:
-            return None
-        return self._readiness.watch(
-            ref, machine.key, launch.namespace, launch.sized.node, launch.sized.ready, operation
-        )
+        if not immediate:
+            self._readiness.watch(
+                ref, machine.key, launch.namespace, launch.sized.node, launch.sized.ready, operation
+            )
+        await self._watcher.started(machine.key)
 
     async def _abandon(self, ref: NodeRef, machine: MachineSpec, operation: str) -> None:
         await self._world.hypervisor.kill(machine.key)
+        self._watcher.give_up(machine.key)
         with suppress(LabdError):  # the error that brought us here is the one to tell
             await self._journal.move(
                 ref,
@@ -124,18 +128,26 @@ class NodeRunner:
     async def stop(
         self, ref: NodeRef, operation: str, *, force: bool = False, grace: float = 20.0
     ) -> None:
-        """Stop a node: ask its guest, wait `grace` seconds, then power off. Disks are kept."""
+        """Stop a node: ask its guest, wait `grace` seconds, then power off. Disks are kept.
+
+        A node that is found `stopping` is one whose stop an earlier daemon began; it is asked anew.
+        """
         node = await self._world.inventory.node(ref.lab, ref.node)
         if node is None or node.state is NodeState.STOPPED:
             return
         self._readiness.forget(node.key)
-        if node.state not in NODE_ALIVE:
+        polite = not force and node.state in _ASKABLE
+        # It may end by itself at any moment; whoever writes first is right.
+        node = await self._journal.move(
+            ref, NodeState.STOPPING, operation=operation, unless=set(NodeState) - NODE_ALIVE
+        )
+        if node is None:
+            return
+        if node.state is not NodeState.STOPPING:
             await self._journal.move(
                 ref, NodeState.STOPPED, operation=operation, data={"cause": "requested"}
             )
             return
-        polite = not force and node.state in {NodeState.RUNNING, NodeState.READY}
-        await self._journal.move(ref, NodeState.STOPPING, operation=operation)
         obeyed = polite and await self._ask(node, grace)
         await self._world.hypervisor.kill(node.key)
         how = "the guest powered off" if obeyed else ("powered off" if polite else "")
@@ -155,10 +167,10 @@ class NodeRunner:
             async with asyncio.timeout(grace):
                 await self._world.hypervisor.power_down(node.key)
                 await off.wait()
-        except (TimeoutError, NodeUnresponsive):
-            return False
         except NodeGone:
             return True
+        except (TimeoutError, WorldError):
+            return False
         return True
 
     async def erase(self, node: NodeRecord, operation: str) -> None:
@@ -173,6 +185,7 @@ class NodeRunner:
                 unless=set(NodeState) - NODE_ALIVE,
             )
         await self._world.hypervisor.kill(node.key)
+        node = await self._world.inventory.node_by_key(node.key) or node
         if node.machine is not None:
             await self._world.hypervisor.forget(node.machine)
         folder = self._world.node_folder(node.key)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from labd.engine.journal import Journal
 from labd.engine.ports import Hypervisor, Inventory
@@ -23,63 +25,122 @@ _LIVE = {NodeState.RUNNING, NodeState.READY}
 _PLAIN = {_K.WATCHDOG: EventType.NODE_WATCHDOG, _K.IO_ERROR: EventType.NODE_IO_ERROR}
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """An event with the life of the machine to which it belongs; None ends the launch of that."""
+
+    key: str
+    life: int
+    event: GuestEvent | None
+    handled: asyncio.Event
+
+
 class Watcher:
-    """Hears the hypervisor, and writes what happened to nodes on their own account."""
+    """Hears the hypervisor, and writes what happened to nodes on their own account.
+
+    A machine's key is kept over its restarts. An event is bound to the life in which it was heard,
+    so that the late end of an old process is never taken for the end of the next one. Events of a
+    machine whose start is not written yet are kept, and handled in their order once it is.
+    """
 
     def __init__(self, inventory: Inventory, hypervisor: Hypervisor, journal: Journal) -> None:
         self._inventory = inventory
         self._hypervisor = hypervisor
         self._journal = journal
-        self._queue: asyncio.Queue[GuestEvent] = asyncio.Queue()
+        self._queue: asyncio.Queue[_Heard] = asyncio.Queue()
+        self._life: dict[str, int] = {}
+        self._early: dict[str, list[GuestEvent]] = {}
         self._off: dict[str, asyncio.Event] = {}
-        self._ended: dict[str, GuestEvent] = {}
+        self._powered_off: dict[str, str] = {}  # key -> since when, for people
         self._was_ready: set[str] = set()
         self._causes: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._boots: list[NodeRef] = []
         self._rewatch = asyncio.Event()
-        hypervisor.listen(self._queue.put_nowait)
+        hypervisor.listen(self._hear)
+
+    def _hear(self, event: GuestEvent) -> None:
+        if event.kind in {_K.POWERED_OFF, _K.EXITED}:
+            self.off(event.key).set()
+        self._put(event.key, event)
+
+    def _put(self, key: str, event: GuestEvent | None) -> asyncio.Event:
+        handled = asyncio.Event()
+        self._queue.put_nowait(_Heard(key, self._life.get(key, 0), event, handled))
+        return handled
 
     # what operations tell the watcher
 
     def expect(self, key: str) -> None:
-        """Forget earlier ends of a machine that is about to be launched."""
-        self._ended.pop(key, None)
-        self._off[key] = asyncio.Event()
-        self._was_ready.discard(key)
+        """Begin another life of a machine that is about to be launched."""
+        self._forget(key)
+        self._early[key] = []
+
+    async def started(self, key: str) -> None:
+        """Handle what a machine did while its start was being written; `running` is committed."""
+        await self._put(key, None).wait()
 
     def off(self, key: str) -> asyncio.Event:
         """Return the event that is set when the guest powers off or QEMU ends."""
         return self._off.setdefault(key, asyncio.Event())
 
-    def caused_by(self, key: str, operation: str) -> None:
-        """Let the next moves of a machine carry the operation that caused them."""
+    def powered_off(self, key: str, when: str = "") -> None:
+        """Let the next end of a machine count as the guest's own power-off, not as a crash."""
+        self._powered_off[key] = when
+
+    @contextmanager
+    def caused_by(self, key: str, operation: str) -> Iterator[None]:
+        """Let the moves of a machine in this block carry the operation that causes them."""
         self._causes[key] = operation
+        try:
+            yield
+        finally:
+            self._causes.pop(key, None)
+
+    def give_up(self, key: str) -> None:
+        """Forget what a machine did whose start has failed."""
+        self._forget(key)
 
     def drop(self, key: str) -> None:
-        """Forget a machine."""
-        for table in (self._ended, self._off, self._causes):
+        """Forget a machine that never comes back."""
+        self._forget(key)
+        del self._life[key]
+
+    def _forget(self, key: str) -> None:
+        # The number of the life stays: what is still in the queue is of an earlier one.
+        self._life[key] = self._life.get(key, 0) + 1
+        for table in (self._early, self._off, self._causes, self._powered_off):
             table.pop(key, None)
         self._was_ready.discard(key)
-
-    async def settle_early_end(self, key: str) -> None:
-        """Write the end of a machine that died while its start was being written."""
-        event = self._ended.get(key)
-        if event is not None:
-            await self._exited(event)
 
     # the worker
 
     async def run(self) -> None:
         """Handle events for ever."""
         while True:
-            event = await self._queue.get()
+            heard = await self._queue.get()
             try:
-                await self._handle(event)
-            except LabdError as error:
-                log.warning("event %s of machine %s: %s", event.kind, event.key, error)
+                await self._sort(heard)
             finally:
+                heard.handled.set()
                 self._queue.task_done()
+
+    async def _sort(self, heard: _Heard) -> None:
+        if heard.life != self._life.get(heard.key, 0):
+            return
+        if heard.event is None:
+            for event in self._early.pop(heard.key, []):
+                await self._try(event)
+        elif heard.key in self._early:
+            self._early[heard.key].append(heard.event)
+        else:
+            await self._try(heard.event)
+
+    async def _try(self, event: GuestEvent) -> None:
+        try:
+            await self._handle(event)
+        except LabdError as error:
+            log.warning("event %s of machine %s: %s", event.kind, event.key, error)
 
     async def _handle(self, event: GuestEvent) -> None:
         node = await self._inventory.node_by_key(event.key)
@@ -91,70 +152,91 @@ class Watcher:
                 await self._paused(ref, node, event)
             case _K.RESUMED:
                 await self._running_again(
-                    ref, node, event, EventType.NODE_RESUMED, NodeState.PAUSED
+                    ref, node, event, EventType.NODE_RESUMED, {NodeState.PAUSED, NodeState.PANICKED}
                 )
             case _K.RESPONSIVE:
-                await self._responsive(ref, node, event)
+                # It asks QEMU, which may hang again; that must not hold up other machines.
+                self._spawn(self._responsive(ref, node, event))
             case _K.RESET:
                 await self._was_reset(ref, node, event)
             case _K.POWERED_OFF:
-                self._powered_off(ref, node, event)
+                self._end_powered_off(node, "")
             case _K.PANICKED:
-                await self._journal.move(
-                    ref,
-                    NodeState.PANICKED,
-                    reason="the guest panicked",
-                    data=_facts(event),
-                    unless=set(NodeState) - _LIVE - {NodeState.PAUSED},
-                )
+                await self._panicked(ref, event)
             case _K.UNRESPONSIVE:
-                if node.state is NodeState.READY:
-                    self._was_ready.add(node.key)
-                await self._journal.move(
-                    ref,
-                    NodeState.UNRESPONSIVE,
-                    reason="QEMU does not answer",
-                    data=event.data,
-                    unless=set(NodeState) - _LIVE - {NodeState.PAUSED},
-                )
+                await self._unresponsive(ref, node, event)
             case _K.EXITED:
                 await self._exited(event)
             case _K.WATCHDOG | _K.IO_ERROR:
-                await self._tell(_PLAIN[event.kind], ref, node, event)
+                await self._tell(_PLAIN[event.kind], ref, event)
             case _K.AGENT_OPENED:
                 log.debug("agent of %s opened its port", ref)
 
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except LabdError as error:
+                log.warning("watching a machine: %s", error)
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _tell(
-        self, kind: EventType, ref: NodeRef, node: NodeRecord, event: GuestEvent
+        self, kind: EventType, ref: NodeRef, event: GuestEvent, operation: str = ""
     ) -> None:
         await self._journal.tell(
             Happening(
-                type=kind,
-                lab=ref.lab,
-                node=ref.node,
-                operation=self._causes.pop(node.key, ""),
-                data=_facts(event),
+                type=kind, lab=ref.lab, node=ref.node, operation=operation, data=_facts(event)
             )
         )
 
     async def _was_reset(self, ref: NodeRef, node: NodeRecord, event: GuestEvent) -> None:
-        await self._tell(EventType.NODE_RESET, ref, node, event)
+        operation = self._causes.get(node.key, "")
+        await self._tell(EventType.NODE_RESET, ref, event, operation)
+        self._was_ready.discard(node.key)
         if node.state is not NodeState.READY:
             return
         await self._journal.move(
-            ref, NodeState.RUNNING, reason="it was reset", unless=set(NodeState) - {NodeState.READY}
+            ref,
+            NodeState.RUNNING,
+            operation=operation,
+            reason="it was reset",
+            unless=set(NodeState) - {NodeState.READY},
         )
         self.boots_again(ref)
 
+    async def _panicked(self, ref: NodeRef, event: GuestEvent) -> None:
+        await self._journal.move(
+            ref,
+            NodeState.PANICKED,
+            reason="the guest panicked",
+            data=_facts(event),
+            unless=set(NodeState) - _LIVE - {NodeState.PAUSED, NodeState.UNRESPONSIVE},
+        )
+
+    async def _unresponsive(self, ref: NodeRef, node: NodeRecord, event: GuestEvent) -> None:
+        if node.state is NodeState.READY:
+            self._was_ready.add(node.key)
+        await self._journal.move(
+            ref,
+            NodeState.UNRESPONSIVE,
+            reason="QEMU does not answer",
+            data=event.data,
+            unless=set(NodeState) - _LIVE - {NodeState.PAUSED},
+        )
+
     async def _paused(self, ref: NodeRef, node: NodeRecord, event: GuestEvent) -> None:
-        if node.state not in _LIVE:
+        # QEMU stops the CPUs of a guest that powered off, too.
+        if node.state not in _LIVE or node.key in self._powered_off:
             return
         if node.state is NodeState.READY:
             self._was_ready.add(node.key)
         await self._journal.move(
             ref,
             NodeState.PAUSED,
-            operation=self._causes.pop(node.key, ""),
+            operation=self._causes.get(node.key, ""),
             data=_facts(event),
             unless=set(NodeState) - _LIVE,
         )
@@ -165,9 +247,9 @@ class Watcher:
         node: NodeRecord,
         event: GuestEvent,
         kind: EventType,
-        origin: NodeState,
+        origins: set[NodeState],
     ) -> None:
-        if node.state is not origin:
+        if node.state not in origins:
             return
         ready = node.key in self._was_ready
         self._was_ready.discard(node.key)
@@ -175,9 +257,9 @@ class Watcher:
             ref,
             NodeState.READY if ready else NodeState.RUNNING,
             event=kind,
-            operation=self._causes.pop(node.key, ""),
+            operation=self._causes.get(node.key, ""),
             data=_facts(event),
-            unless=set(NodeState) - {origin},
+            unless=set(NodeState) - origins,
         )
         if not ready:
             self.boots_again(ref)
@@ -185,50 +267,55 @@ class Watcher:
     async def _responsive(self, ref: NodeRef, node: NodeRecord, event: GuestEvent) -> None:
         if node.state is not NodeState.UNRESPONSIVE:
             return
-        if await self._hypervisor.query(node.key) is RunState.RUNNING:
+        found = await self._hypervisor.query(node.key)
+        if found is RunState.RUNNING:
             await self._running_again(
-                ref, node, event, EventType.NODE_RESPONSIVE, NodeState.UNRESPONSIVE
+                ref, node, event, EventType.NODE_RESPONSIVE, {NodeState.UNRESPONSIVE}
             )
-        else:
-            await self._journal.move(
-                ref,
-                NodeState.PAUSED,
-                event=EventType.NODE_RESPONSIVE,
-                unless=set(NodeState) - {NodeState.UNRESPONSIVE},
-            )
-
-    def _powered_off(self, ref: NodeRef, node: NodeRecord, event: GuestEvent) -> None:
-        self.off(node.key).set()
-        if node.state in _OWNED:
             return
-        # QEMU holds the machine still (-action shutdown=pause); ending it must not hold up
-        # the events of the other machines.
-        task = asyncio.create_task(self._end_powered_off(ref, node, event))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _end_powered_off(self, ref: NodeRef, node: NodeRecord, event: GuestEvent) -> None:
+        if found is RunState.SHUTDOWN:
+            self._end_powered_off(node, "")
+            return
+        if found is RunState.PANICKED:
+            await self._panicked(ref, event)
+            return
         await self._journal.move(
             ref,
-            NodeState.STOPPED,
-            reason="the guest powered off",
-            data={**_facts(event), "cause": "guest-poweroff"},
-            unless={*_OWNED, NodeState.STOPPED},
-            process=None,
+            NodeState.PAUSED,
+            event=EventType.NODE_RESPONSIVE,
+            unless=set(NodeState) - {NodeState.UNRESPONSIVE},
         )
-        await self._hypervisor.kill(node.key)
+
+    def _end_powered_off(self, node: NodeRecord, when: str) -> None:
+        """End a QEMU that holds a guest which powered off (-action shutdown=pause).
+
+        The state is written when the process has ended, so that nobody starts the node before.
+        """
+        self.powered_off(node.key, when)
+        if node.state not in _OWNED:
+            # Ending it must not hold up the events of the other machines.
+            self._spawn(self._hypervisor.kill(node.key))
 
     async def _exited(self, event: GuestEvent) -> None:
-        self.off(event.key).set()
-        self._ended[event.key] = event
         node = await self._inventory.node_by_key(event.key)
         if node is None or node.process is None:
             return
-        why = str(event.data.get("reason") or "its QEMU ended unexpectedly")
+        ref = NodeRef(node.lab, node.name)
+        if event.key in self._powered_off:
+            when = self._powered_off.pop(event.key)
+            await self._journal.move(
+                ref,
+                NodeState.STOPPED,
+                reason=f"the guest powered off {when}".rstrip(),
+                data={**_facts(event), "cause": "guest-poweroff"},
+                unless={*_OWNED, NodeState.STOPPED, NodeState.CRASHED},
+                process=None,
+            )
+            return
         await self._journal.move(
-            NodeRef(node.lab, node.name),
+            ref,
             NodeState.CRASHED,
-            reason=why,
+            reason=str(event.data.get("reason") or "its QEMU ended unexpectedly"),
             data=event.data,
             unless={*_OWNED, NodeState.STOPPED, NodeState.CRASHED},
             process=None,

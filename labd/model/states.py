@@ -78,7 +78,7 @@ NODE_MOVES: Mapping[NodeState, frozenset[NodeState]] = MappingProxyType(
         _N.UNRESPONSIVE: frozenset({_N.RUNNING, _N.READY, _N.PAUSED, *_ALIVE} - {_N.UNRESPONSIVE}),
         _N.STOPPING: frozenset({_N.STOPPED, _N.CRASHED}),
         _N.CRASHED: frozenset({_N.STARTING, _N.STOPPED, _N.DESTROYED}),
-        _N.PANICKED: frozenset({_N.RUNNING, _N.STOPPING, _N.STOPPED, _N.CRASHED}),
+        _N.PANICKED: frozenset({_N.RUNNING, _N.PAUSED, _N.STOPPING, _N.STOPPED, _N.CRASHED}),
         _N.DESTROYED: frozenset(),
     }
 )

@@ -1,0 +1,271 @@
+"""What accepted operations do to labs, and how they are taken back when they fail.
+
+Each can be done again from its begin, by the next daemon too: it looks at what is, not at how far
+it was. An operation that failed and is being undone is marked so before the undoing begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+from labd.engine.converge import Converger, every
+from labd.engine.journal import Journal
+from labd.engine.operations import Operations, Work
+from labd.engine.ports import Transaction
+from labd.engine.watch import Watcher
+from labd.engine.world import World
+from labd.model.errors import GuestFailed, LabdError, WorldError
+from labd.model.events import EventType, Happening
+from labd.model.names import NodeRef
+from labd.model.records import LabRecord, OperationKind, OperationRecord, Wanted
+from labd.model.states import LabState, NodeState
+
+log = logging.getLogger(__name__)
+
+_K = OperationKind
+_ENDED = {NodeState.CRASHED, NodeState.STOPPED}
+_SEEN_WITHIN = 5.0  # seconds for the watcher to hear what QEMU was told
+
+
+class Works:
+    """The works of `up`, `down`, `destroy` and the actions on nodes."""
+
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        operations: Operations,
+        converger: Converger,
+        watcher: Watcher,
+    ) -> None:
+        self._world = world
+        self._journal = journal
+        self._operations = operations
+        self._converger = converger
+        self._watcher = watcher
+        self._works: Mapping[OperationKind, Work] = {
+            _K.UP: self.up,
+            _K.DOWN: self._down,
+            _K.DESTROY: self._destroy,
+            _K.START: self._start,
+            _K.STOP: self._stop,
+            _K.RESTART: self._restart,
+            _K.PAUSE: self._pause,
+            _K.RESUME: self._resume,
+            _K.RESET: self._reset,
+        }
+
+    def of(self, kind: OperationKind) -> Work:
+        """Return how an operation of a lab is worked on.
+
+        Raises:
+            KeyError: It is none of a lab.
+        """
+        return self._works[kind]
+
+    def handles(self, kind: OperationKind) -> bool:
+        """Tell whether it is an operation of a lab."""
+        return kind in self._works
+
+    # starting, and taking back
+
+    async def up(self, operation: OperationRecord) -> None:
+        """Bring it up; on failure take back what this operation did, unless it shall be kept."""
+        timeout = operation.request.get("timeout")
+        limit = float(timeout) if isinstance(timeout, int | float) else None
+
+        async def work() -> None:
+            scope = asyncio.timeout(limit)
+            try:
+                async with scope:
+                    await self._converger.apply(operation.lab, operation)
+            except TimeoutError:
+                if not scope.expired():
+                    raise
+                raise GuestFailed(
+                    f"lab {operation.lab} was not up within {limit:g} s", timed_out=True
+                ) from None
+
+        await self._or_undo(operation, work)
+
+    async def _start(self, operation: OperationRecord) -> None:
+        await self._or_undo(
+            operation,
+            lambda: self._converger.bring_up(operation.lab, operation, _starts(operation)),
+        )
+
+    async def _restart(self, operation: OperationRecord) -> None:
+        async def work() -> None:
+            await self._stop(operation)
+            await self._converger.bring_up(operation.lab, operation, _starts(operation))
+
+        await self._or_undo(operation, work)
+
+    async def _or_undo(
+        self, operation: OperationRecord, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Work, and when that fails take it back and raise why.
+
+        Raises:
+            LabdError: Why it failed; that the undoing failed too is only logged.
+        """
+        undoing = operation.request.get("undoing")
+        if undoing:
+            await self._undo(operation)
+            raise WorldError(f"{undoing} (taken back after a restart of labd)")
+        try:
+            await work()
+        except LabdError as error:
+            try:
+                if await self._write_failed(operation, error):
+                    await self._undo(operation)
+            except LabdError as another:
+                log.warning(
+                    "what %s did to lab %s could not be taken back: %s",
+                    operation.id,
+                    operation.lab,
+                    another,
+                )
+            raise
+
+    async def _write_failed(self, operation: OperationRecord, error: LabdError) -> bool:
+        """Write the intent of the undoing; tell whether there is anything to undo."""
+        async with self._world.inventory.transaction() as tx:
+            lab = await self._journal.lab(operation.lab)
+            if operation.request.get("keep"):
+                await self._journal.put_lab_state(
+                    tx, lab, LabState.FAILED, operation.id, error.message
+                )
+                return False
+            await self._operations.mark_undoing(tx, operation, error)
+            if operation.request.get("new"):
+                lab = replace(lab, wanted=Wanted.DESTROYED)
+                await self._journal.put_lab_state(tx, lab, LabState.DESTROYING, operation.id)
+            else:
+                await self._restore(tx, lab, operation)
+        return True
+
+    async def _restore(self, tx: Transaction, lab: LabRecord, operation: OperationRecord) -> None:
+        """Write spec and intent as they were before the operation."""
+        if operation.kind is _K.UP and lab.previous is not None:
+            lab = replace(lab, spec=lab.previous, previous=lab.spec)
+            await tx.emit(
+                Happening(
+                    type=EventType.LAB_CHANGED,
+                    lab=lab.name,
+                    operation=operation.id,
+                    data={"template": lab.spec.template},
+                )
+            )
+        was = operation.request.get("was")
+        if isinstance(was, Mapping) and was:
+            lab = replace(lab, wanted=Wanted(was["lab"]))
+            for node in await self._world.inventory.nodes(lab.name):
+                wanted = was["nodes"].get(node.name)
+                if wanted is not None:
+                    await tx.put_node(replace(node, wanted=Wanted(wanted)))
+        await tx.put_lab(lab)
+
+    async def _undo(self, operation: OperationRecord) -> None:
+        name = operation.lab
+        if operation.request.get("new"):
+            await self._converger.destroy(name, operation)
+            return
+        before = operation.request.get("before")
+        kept = {str(item) for item in before} if isinstance(before, list) else set()
+        await self._converger.undo_starts(name, operation, before=kept, only=_starts(operation))
+        lab = await self._journal.lab(name)
+        if operation.kind is _K.UP and lab.previous is not None:
+            try:
+                await self._converger.apply(name, operation)
+            except LabdError as error:
+                log.warning("lab %s could not be taken back to its old spec: %s", name, error)
+                await self._converger.remove_left_out(name, operation)
+                await self._journal.forget_previous(name)
+        if lab.wanted is Wanted.STOPPED:
+            await self._converger.take_down(name, operation, force=True, grace=0)
+        await self._journal.settle(name, operation.id)
+
+    # ending
+
+    async def _down(self, operation: OperationRecord) -> None:
+        force, grace = _manner(operation)
+        await self._converger.take_down(operation.lab, operation, force=force, grace=grace)
+
+    async def _destroy(self, operation: OperationRecord) -> None:
+        await self._converger.destroy(operation.lab, operation)
+
+    async def _stop(self, operation: OperationRecord) -> None:
+        force, grace = _manner(operation)
+        await self._converger.stop_nodes(
+            operation.lab, _nodes(operation), operation, force=force, grace=grace
+        )
+
+    # what QEMU is told
+
+    async def _pause(self, operation: OperationRecord) -> None:
+        await self._each(operation, self._world.hypervisor.pause, {NodeState.PAUSED})
+
+    async def _resume(self, operation: OperationRecord) -> None:
+        back = {NodeState.RUNNING, NodeState.READY}
+        await self._each(operation, self._world.hypervisor.resume, back)
+
+    async def _each(
+        self,
+        operation: OperationRecord,
+        call: Callable[[str], Awaitable[None]],
+        states: set[NodeState],
+    ) -> None:
+        """Call the hypervisor for each node, and wait until the watcher has seen the effect.
+
+        Raises:
+            GuestFailed: It has not.
+        """
+
+        async def one(name: str) -> None:
+            ref = NodeRef(operation.lab, name)
+            node = await self._journal.node(ref)
+            with self._watcher.caused_by(node.key, operation.id):
+                await call(node.key)
+                try:
+                    async with asyncio.timeout(_SEEN_WITHIN):
+                        await self._journal.wait_node(ref, states | _ENDED)
+                except TimeoutError:
+                    raise GuestFailed(
+                        f"QEMU did not tell that it did {operation.kind} {ref}; "
+                        f"`lab status {ref.lab}` shows how it is"
+                    ) from None
+
+        await every(one(name) for name in _nodes(operation))
+
+    async def _reset(self, operation: OperationRecord) -> None:
+        async def one(name: str) -> None:
+            node = await self._journal.node(NodeRef(operation.lab, name))
+            with self._watcher.caused_by(node.key, operation.id):
+                await self._world.hypervisor.reset(node.key)
+                if node.state in {NodeState.PANICKED, NodeState.PAUSED}:
+                    await self._world.hypervisor.resume(node.key)
+                await self._watcher.drain()
+
+        await every(one(name) for name in _nodes(operation))
+
+
+def _nodes(operation: OperationRecord) -> list[str]:
+    nodes = operation.request.get("nodes")
+    return [str(name) for name in nodes] if isinstance(nodes, list | tuple) else []
+
+
+def _starts(operation: OperationRecord) -> list[str] | None:
+    """Return the nodes that an operation starts, None for all of its lab."""
+    starts = operation.request.get("starts")
+    return [str(name) for name in starts] if isinstance(starts, list | tuple) else None
+
+
+def _manner(operation: OperationRecord) -> tuple[bool, float]:
+    """Return `force` and `grace` (seconds) of a request."""
+    grace = operation.request.get("grace", 20.0)
+    force = bool(operation.request.get("force"))
+    return force, float(grace) if isinstance(grace, int | float) else 20.0

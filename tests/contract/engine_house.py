@@ -1,0 +1,435 @@
+"""A whole engine on fakes: a host, networks and images in memory, and the real inventory.
+
+`House` is the machine that the daemon runs on. `start` and `restart` put a new engine on it; the
+host's processes, the networks and the inventory outlive it. `Fate` kills a daemon at any call that
+it makes of the world, as a power-off of the process would: nothing that it still does has an
+effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from labd.engine.engine import Engine
+from labd.engine.ports import Transaction
+from labd.engine.recovery import Recovered
+from labd.engine.world import NODE_UIDS, Limits, World
+from labd.inventory.sqlite import SqliteInventory
+from labd.model.errors import NotFound, StorageFailed
+from labd.model.events import Event
+from labd.model.names import NodeRef
+from labd.model.network import LabNetworkPlan
+from labd.model.plugins import InstalledPlugin, PluginChange
+from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord
+from labd.model.specs import (
+    Dependency,
+    DependsOn,
+    Image,
+    ImageFormat,
+    LabSpec,
+    NetworkSpec,
+    NicSpec,
+    NodeSpec,
+    Readiness,
+)
+from labd.model.states import NODE_ALIVE, LabState, NodeState, OperationState, PluginState
+from labd.model.units import GIB, MIB
+from labd.network.plan import plan
+from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
+from tests.contract.fakes_images import FakeImages
+
+UID_BASE = 700_000
+K = OperationKind
+LIMIT = 5.0  # seconds after which a test that waits has failed
+
+
+class FakeNetworks:
+    """Implements the port `Networks`; `spaces` is namespace -> bridges."""
+
+    def __init__(self) -> None:
+        self.spaces: dict[str, set[str]] = {}
+        self.listening: set[tuple[str, int]] = set()
+        self.fail: dict[str, Exception] = {}
+
+    def _may(self, verb: str) -> None:
+        if verb in self.fail:
+            raise self.fail[verb]
+
+    async def apply(self, plan: LabNetworkPlan) -> None:
+        self._may("apply")
+        self.spaces[plan.namespace] = {bridge.bridge for bridge in plan.bridges}
+
+    async def open_taps(
+        self, plan: LabNetworkPlan, keys: Iterable[str]
+    ) -> dict[str, dict[str, int]]:
+        self._may("open_taps")
+        wanted = set(keys)
+        taps: dict[str, dict[str, int]] = {key: {} for key in wanted}
+        for port in plan.ports:
+            if port.key in wanted:
+                assert port.bridge in self.spaces[plan.namespace]
+                taps[port.key][port.nic] = os.eventfd(0)
+        return taps
+
+    async def remove(self, namespace: str) -> None:
+        self._may("remove")
+        self.spaces.pop(namespace, None)
+
+    async def namespaces(self) -> Sequence[str]:
+        return sorted(self.spaces)
+
+    async def bridges(self, namespace: str) -> Sequence[str]:
+        return sorted(self.spaces.get(namespace, ()))
+
+    async def probe_tcp(self, namespace: str, address: str, port: int, timeout: float) -> bool:
+        return (address, port) in self.listening
+
+
+def open_taps() -> int:
+    """Return how many taps of FakeNetworks are open in this process."""
+    links = []
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{entry}"))
+        except FileNotFoundError:
+            continue
+    return links.count("anon_inode:[eventfd]")
+
+
+class FakePlugins:
+    """Implements the port `PluginRunner`; `running` is name -> (settings, uid)."""
+
+    def __init__(self) -> None:
+        self.plugins = {"hook": InstalledPlugin(name="hook", version="1")}
+        self.running: dict[str, tuple[Mapping[str, object], int]] = {}
+        self.told: Callable[[PluginChange], None] = lambda _: None
+
+    def listen(self, listener: Callable[[PluginChange], None]) -> None:
+        self.told = listener
+
+    def installed(self) -> Sequence[InstalledPlugin]:
+        return list(self.plugins.values())
+
+    def check_settings(self, name: str, settings: Mapping[str, object]) -> Mapping[str, object]:
+        if name not in self.plugins:
+            raise NotFound(f"there is no plugin {name}")
+        return {"url": "http://localhost", **settings}
+
+    async def start(self, name: str, settings: Mapping[str, object], uid: int) -> None:
+        await asyncio.sleep(0)
+        self.running[name] = (settings, uid)
+        self.told(PluginChange(name=name, state=PluginState.RUNNING))
+
+    async def stop(self, name: str) -> None:
+        await asyncio.sleep(0)
+        self.running.pop(name, None)
+
+    def state(self, name: str) -> tuple[PluginState, int]:
+        return (PluginState.RUNNING if name in self.running else PluginState.DISABLED), 0
+
+    def log(self, name: str) -> bytes:
+        return b"said\n"
+
+    async def close(self) -> None:
+        self.running.clear()
+
+
+class Fate:
+    """Counts what a daemon asks of the world, and ends it at one of these calls.
+
+    Attributes:
+        dead: Nothing that the daemon asks has an effect any more.
+        calls: What it asked so far.
+        at: Dies at the call of this number.
+        before: Dies before that call has its effect, otherwise after it.
+        name: Dies at the first call of this name instead.
+    """
+
+    def __init__(self) -> None:
+        self.dead = asyncio.Event()
+        self.calls: list[str] = []
+        self.at = 0
+        self.before = True
+        self.name = ""
+
+    def check(self, *, after: bool = False) -> None:
+        last = self.calls[-1] if self.calls else ""
+        due = len(self.calls) == self.at or (bool(self.name) and last == self.name)
+        if due and self.before is not after:
+            self.dead.set()
+        if self.dead.is_set():
+            raise StorageFailed("the daemon is dead")
+
+    def called(self, name: str) -> None:
+        self.calls.append(name)
+        self.check()
+
+
+class Mortal:
+    """A port whose calls fail once the daemon is dead."""
+
+    def __init__(self, target: Any, fate: Fate, names: set[str]) -> None:
+        self._target = target
+        self._fate = fate
+        self._names = names
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._target, name)
+        if name not in self._names:
+            return method
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            self._fate.called(name)
+            result = await method(*args, **kwargs)
+            self._fate.check(after=True)
+            return result
+
+        return call
+
+
+class MortalInventory(Mortal):
+    """An inventory that commits nothing more for a dead daemon."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        async with self._target.transaction() as tx:
+            yield tx
+            self._fate.called("commit")
+        self._fate.check(after=True)
+
+
+_ASKED = {
+    "hypervisor": {"launch", "resume", "kill", "kill_process", "forget", "power_down", "adopt"},
+    "networks": {"apply", "open_taps", "remove"},
+    "images": {"make_overlay", "make_blank", "discard", "sweep"},
+}
+
+
+class House:
+    """The machine, and the daemon that runs on it now."""
+
+    engine: Engine
+    hypervisor: FakeHypervisor
+    fate: Fate
+
+    def __init__(self, inventory: SqliteInventory, root: Path) -> None:
+        self.host = FakeHost()
+        self.networks = FakeNetworks()
+        self.images = FakeImages(root / "images")
+        self.plugins = FakePlugins()
+        self.inventory = inventory
+        self.root = root
+        self.memory = 64 * GIB
+        self.slots = 8
+
+    async def start(self, **fate: Any) -> Recovered:
+        """Start a daemon. `fate` is set on its `Fate`."""
+        self.fate = Fate()
+        for key, value in fate.items():
+            setattr(self.fate, key, value)
+        self.hypervisor = FakeHypervisor(self.host)
+
+        def mortal(target: Any, kind: str) -> Any:
+            return Mortal(target, self.fate, _ASKED[kind])
+
+        inventory: Any = MortalInventory(self.inventory, self.fate, set())
+        world = World(
+            inventory=inventory,
+            hypervisor=mortal(self.hypervisor, "hypervisor"),
+            networks=mortal(self.networks, "networks"),
+            images=mortal(self.images, "images"),
+            state=self.root / "state",
+            run=self.root / "run",
+            limits=Limits(uid_base=UID_BASE, max_booting=self.slots, memory_reserve=GIB),
+            plan_network=lambda spec, key, keys: plan(spec, key, "fake", keys),
+            memory_available=lambda: self.memory,
+            booting=asyncio.Semaphore(self.slots),
+        )
+
+        async def findings() -> Sequence[Mapping[str, str]]:
+            return []
+
+        self.engine = Engine(world, self.plugins, findings=findings, info=dict)
+        return await self.engine.start()
+
+    async def kill_daemon(self) -> None:
+        """End the daemon as SIGKILL does."""
+        self.fate.dead.set()
+        self.host.daemon = None
+        with suppress(StorageFailed):
+            await self.engine.close()
+
+    async def restart(self, **fate: Any) -> Recovered:
+        """Kill the daemon, and start another one."""
+        await self.kill_daemon()
+        return await self.start(**fate)
+
+    async def close(self) -> None:
+        """Stop the daemon as SIGTERM does."""
+        await self.engine.close()
+
+    # asking
+
+    async def done(self, asked: Awaitable[OperationRecord]) -> OperationRecord:
+        """Return an operation when it has ended."""
+        operation = await asked
+        async with asyncio.timeout(LIMIT):
+            operation = await self.engine.wait_operation(operation.id, LIMIT)
+        assert operation.state is not OperationState.RUNNING, operation
+        return operation
+
+    async def ok(self, asked: Awaitable[OperationRecord]) -> OperationRecord:
+        """Return an operation that has succeeded."""
+        operation = await self.done(asked)
+        assert operation.state is OperationState.SUCCEEDED, operation.error
+        return operation
+
+    async def fails(self, asked: Awaitable[OperationRecord]) -> Mapping[str, object]:
+        """Return the error of an operation that has failed."""
+        operation = await self.done(asked)
+        assert operation.state is OperationState.FAILED
+        assert operation.error is not None
+        return operation.error
+
+    async def up(self, spec: LabSpec, name: str = "web", **how: Any) -> OperationRecord:
+        return await self.ok(self.engine.up(name, spec, **how))
+
+    async def act(self, kind: K, *nodes: str, **how: Any) -> OperationRecord:
+        return await self.ok(self.engine.act(kind, "web", nodes, **how))
+
+    async def idle(self) -> None:
+        """Return when no operation runs."""
+        async with asyncio.timeout(LIMIT):
+            while running := await self.inventory.operations(running=True):
+                for operation in running:
+                    await self.engine.wait_operation(operation.id, LIMIT)
+                await asyncio.sleep(0)
+
+    async def until(self, node: str, *states: NodeState, lab: str = "web") -> NodeRecord:
+        """Return a node as soon as it is in one of some states."""
+        async with asyncio.timeout(LIMIT):
+            found = await self.engine.journal.wait_node(NodeRef(lab, node), states)
+        assert found is not None
+        return found
+
+    async def key(self, node: str, lab: str = "web") -> str:
+        return (await self.engine.node(NodeRef(lab, node))).key
+
+    async def lab(self, name: str = "web") -> LabRecord:
+        found = await self.inventory.lab(name)
+        assert found is not None
+        return found
+
+    async def states(self, lab: str = "web") -> dict[str, str]:
+        return {node.name: str(node.state) for node in await self.inventory.nodes(lab)}
+
+    async def seq(self) -> int:
+        return await self.inventory.last_seq()
+
+    async def story(self, after: int = 0) -> list[str]:
+        """Return the events after a seq as short lines."""
+        return [line(event) for event in await self.inventory.events(after, 10_000)]
+
+    async def settled(self) -> None:
+        """Return when the watcher has nothing more to do."""
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+
+    # what must hold at any moment of rest
+
+    async def check(self) -> None:
+        """Assert that rows, processes, networks, files and events fit together."""
+        await self.idle()
+        nodes = await self.inventory.nodes()
+        alive = {node.key: node for node in nodes if node.state in NODE_ALIVE}
+        assert set(self.host.machines) == set(alive)
+        for key, node in alive.items():
+            assert node.process == self.host.machines[key].process
+        assert all(node.process is None for node in nodes if node.key not in alive)
+        assert len({node.uid for node in nodes}) == len(nodes)
+        assert all(UID_BASE <= node.uid < UID_BASE + NODE_UIDS for node in nodes)
+        labs = {lab.name: lab for lab in await self.inventory.labs()}
+        spaces = {f"labd-fake-{lab.key}" for lab in labs.values()}
+        assert set(self.networks.spaces) <= spaces
+        for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
+            left = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+            assert left <= {node.key for node in nodes}
+        assert open_taps() == 0
+        seqs = [event.seq for event in await self.inventory.events(0, 100_000)]
+        assert seqs == list(range(1, len(seqs) + 1))
+        for lab in labs.values():
+            assert {node.name for node in nodes if node.lab == lab.name} == {
+                node.name for node in lab.spec.nodes
+            }
+            assert lab.previous is None or lab.state is LabState.FAILED
+
+    async def check_nothing(self) -> None:
+        """Assert that no trace of any lab is left."""
+        await self.check()
+        assert await self.inventory.labs() == []
+        assert await self.inventory.nodes() == []
+        assert self.host.machines == {}
+        assert self.networks.spaces == {}
+        for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
+            assert not folder.exists() or list(folder.iterdir()) == []
+
+
+def line(event: Event) -> str:
+    """Return an event as a short line."""
+    happening = event.happening
+    words = [str(happening.type), happening.node or happening.subject]
+    if happening.type == "lab.state":
+        words.append(f"{happening.data['from']}>{happening.data['to']}")
+    if happening.type.startswith("operation."):
+        words.append(str(happening.data["kind"]))
+    return " ".join(filter(None, words))
+
+
+@asynccontextmanager
+async def house(root: Path, **fate: Any) -> AsyncIterator[House]:
+    """Give a house with a daemon and an image `disk` (raw, 1 MiB)."""
+    inventory = await SqliteInventory.open(Path(":memory:"))
+    it = House(inventory, root)
+    try:
+        async with inventory.transaction() as tx:
+            await tx.put_image(image("disk"))
+        await it.start(**fate)
+        yield it
+        if not it.fate.dead.is_set():
+            await it.check()
+        await it.close()
+    finally:
+        await inventory.close()
+
+
+def image(name: str, digest: str = "") -> Image:
+    return Image(
+        name=name,
+        format=ImageFormat.RAW,
+        digest=f"sha256:{digest or name.encode().hex():0<64}",
+        size=MIB,
+        virtual_size=MIB,
+        files=("disk",),
+    )
+
+
+def node(name: str, *needs: str, **fields: Any) -> NodeSpec:
+    """Return a node that is ready when it says `guest: up`; `needs` are `NODE` or `NODE:ready`."""
+    fields.setdefault("ready", Readiness(console="guest: up", timeout=LIMIT))
+    fields.setdefault("nics", (NicSpec(name="eth0", network="lan", mac="02:00:00:00:00:01"),))
+    depends = []
+    for need in needs:
+        other, _, condition = need.partition(":")
+        depends.append(Dependency(node=other, condition=DependsOn(condition or "ready")))
+    return NodeSpec(name=name, image="disk", memory=128 * MIB, depends_on=tuple(depends), **fields)
+
+
+def spec(*nodes: NodeSpec, networks: tuple[str, ...] = ("lan",)) -> LabSpec:
+    return LabSpec(
+        template="t", nodes=nodes, networks=tuple(NetworkSpec(name=name) for name in networks)
+    )

@@ -1,0 +1,744 @@
+"""The engine on fakes: what each request does and tells, in order, and what a failure leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labd.model.errors import Busy, IllegalTransition, InputError, NetworkFailed, NoRoom, NotFound
+from labd.model.machine import GuestEventKind, MachineSpec
+from labd.model.names import NodeRef
+from labd.model.records import OperationKind, Wanted
+from labd.model.specs import DiskSpec, NetworkSpec, NicSpec, Readiness
+from labd.model.states import LabState, NodeState
+from labd.model.units import GIB, MIB
+from tests.contract.engine_house import House, house, node, spec
+from tests.contract.fakes_hypervisor import FakeMachine
+
+K = OperationKind
+N = NodeState
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[House]:
+    async with house(tmp_path) as it:
+        yield it
+
+
+NOW = Readiness()  # ready as soon as the CPUs run
+
+# order
+
+
+async def test_up_tells_everything_in_order(home: House) -> None:
+    seq = await home.seq()
+    operation = await home.up(spec(node("a")))
+    assert await home.story(seq) == [
+        "operation.started up",
+        "lab.created",
+        "node.created a",
+        "network.up lan",
+        "node.starting a",
+        "node.running a",
+        "node.ready a",
+        "lab.state starting>running",
+        "operation.succeeded up",
+    ]
+    events = await home.inventory.events(seq, 100)
+    assert {event.happening.operation for event in events} == {operation.id}
+    assert {event.happening.lab for event in events} == {"web"}
+
+
+async def test_down_asks_the_guest_and_keeps_the_disks(home: House) -> None:
+    await home.up(spec(node("a")))
+    seq, key = await home.seq(), await home.key("a")
+    await home.act(K.DOWN)
+    assert await home.story(seq) == [
+        "operation.started down",
+        "lab.state running>stopping",
+        "node.stopping a",
+        "node.stopped a",
+        "lab.state stopping>stopped",
+        "network.down lan",
+        "operation.succeeded down",
+    ]
+    found = await home.engine.node(NodeRef("web", "a"))
+    assert (found.wanted, found.reason) == (Wanted.STOPPED, "the guest powered off")
+    assert list((home.root / "state" / "nodes" / key).iterdir())
+    assert home.networks.spaces == {}
+
+
+async def test_destroy_leaves_nothing(home: House) -> None:
+    await home.up(spec(node("a")))
+    seq = await home.seq()
+    await home.act(K.DESTROY)
+    assert await home.story(seq) == [
+        "operation.started destroy",
+        "lab.state running>destroying",
+        "node.stopping a",
+        "network.down lan",
+        "node.destroyed a",
+        "lab.destroyed",
+        "operation.succeeded destroy",
+    ]
+    await home.check_nothing()
+
+
+async def test_stop_and_start_of_one_node(home: House) -> None:
+    await home.up(spec(node("a"), node("b")))
+    seq = await home.seq()
+    await home.act(K.STOP, "a")
+    await home.act(K.START, "a")
+    assert await home.story(seq) == [
+        "operation.started stop",
+        "node.stopping a",
+        "node.stopped a",
+        "operation.succeeded stop",
+        "operation.started start",
+        "node.starting a",
+        "lab.state running>degraded",
+        "node.running a",
+        "node.ready a",
+        "lab.state degraded>running",
+        "operation.succeeded start",
+    ]
+    assert (await home.engine.node(NodeRef("web", "a"))).starts == 2
+
+
+async def test_restart_stops_and_starts_under_the_same_identity(home: House) -> None:
+    await home.up(spec(node("a")))
+    before = await home.engine.node(NodeRef("web", "a"))
+    seq = await home.seq()
+    await home.act(K.RESTART, "a")
+    assert [line for line in await home.story(seq) if line.startswith("node.")] == [
+        "node.stopping a",
+        "node.stopped a",
+        "node.starting a",
+        "node.running a",
+        "node.ready a",
+    ]
+    after = await home.engine.node(NodeRef("web", "a"))
+    assert (after.key, after.uuid, after.uid) == (before.key, before.uuid, before.uid)
+    assert after.process != before.process
+
+
+async def test_pause_and_resume(home: House) -> None:
+    await home.up(spec(node("a")))
+    seq = await home.seq()
+    pause = await home.act(K.PAUSE, "a")
+    resume = await home.act(K.RESUME)
+    assert await home.story(seq) == [
+        "operation.started pause",
+        "node.paused a",
+        "operation.succeeded pause",
+        "operation.started resume",
+        "node.resumed a",
+        "operation.succeeded resume",
+    ]
+    events = await home.inventory.events(seq, 100)
+    assert [e.happening.operation for e in events] == [pause.id] * 3 + [resume.id] * 3
+    assert await home.states() == {"a": "ready"}
+
+
+async def test_reset_goes_back_to_running_and_then_ready(home: House) -> None:
+    await home.up(spec(node("a")))
+    seq = await home.seq()
+    operation = await home.act(K.RESET, "a")
+    await home.until("a", N.READY)
+    story = await home.story(seq)
+    story.remove("operation.succeeded reset")
+    assert story == [
+        "operation.started reset",
+        "node.reset a",
+        "node.running a",
+        "lab.state running>degraded",
+        "node.ready a",
+        "lab.state degraded>running",
+    ]
+    reset, running = (await home.inventory.events(seq, 100))[1:3]
+    assert reset.happening.operation == running.happening.operation == operation.id
+
+
+async def test_a_cause_is_not_told_of_what_comes_later(home: House) -> None:
+    await home.up(spec(node("a")))
+    await home.act(K.PAUSE)
+    await home.act(K.RESUME)
+    seq = await home.seq()
+    await home.hypervisor.pause(await home.key("a"))  # by somebody at the second monitor
+    await home.until("a", N.PAUSED)
+    (event,) = await home.inventory.events(seq, 10)
+    assert event.happening.operation == ""
+
+
+# doing it twice
+
+
+async def test_up_twice_changes_nothing(home: House) -> None:
+    await home.up(spec(node("a"), node("b", "a")))
+    before, seq = await home.inventory.nodes(), await home.seq()
+    calls = len(home.hypervisor.calls)
+    await home.up(spec(node("a"), node("b", "a")))
+    assert await home.story(seq) == ["operation.started up", "operation.succeeded up"]
+    assert await home.inventory.nodes() == before
+    assert home.hypervisor.calls[calls:] == []
+    assert await home.engine.plan("web", spec(node("a"), node("b", "a"))) == []
+
+
+@pytest.mark.parametrize("kind", [K.DOWN, K.STOP])
+async def test_stopping_twice_changes_nothing(home: House, kind: OperationKind) -> None:
+    await home.up(spec(node("a")))
+    await home.act(kind)
+    before, seq = await home.inventory.nodes(), await home.seq()
+    await home.act(kind)
+    assert await home.story(seq) == [f"operation.started {kind}", f"operation.succeeded {kind}"]
+    assert await home.inventory.nodes() == before
+
+
+async def test_a_restart_of_the_daemon_changes_nothing_twice(home: House) -> None:
+    await home.up(spec(node("a"), node("b")))
+    await home.restart()
+    await home.settled()
+    before, seq = await home.inventory.nodes(), await home.seq()
+    await home.restart()
+    await home.settled()
+    assert await home.story(seq) == ["node.adopted a", "node.adopted b", "daemon.started"]
+    assert await home.inventory.nodes() == before
+
+
+# failures
+
+
+def fail_disk(home: House) -> None:
+    home.root.joinpath("state").mkdir(exist_ok=True)
+    home.root.joinpath("state", "nodes").write_text("in the way")
+
+
+def fail_launch(home: House) -> None:
+    home.host.fail_launch["*"] = "no such machine type"
+
+
+def fail_networks(home: House) -> None:
+    home.networks.fail["apply"] = NetworkFailed("no more bridges")
+
+
+def fail_taps(home: House) -> None:
+    home.networks.fail["open_taps"] = NetworkFailed("no more taps")
+
+
+def fail_resume(home: House) -> None:
+    inner = home.host.start
+
+    def start(spec: MachineSpec) -> FakeMachine:
+        made = inner(spec)
+        made.hung = True
+        return made
+
+    home.host.start = start  # type: ignore[method-assign]
+
+
+def fail_silent(home: House) -> None:
+    home.host.boot_output = b"guest: dead\n"
+
+
+def fail_crash(home: House) -> None:
+    home.host.boot_output = b""
+    home.host.opens_agent = True
+    home.host.open_agent = home.host.die  # type: ignore[method-assign]
+
+
+def fail_panic(home: House) -> None:
+    home.host.boot_output = b""
+    home.host.opens_agent = True
+    home.host.open_agent = home.host.panic  # type: ignore[method-assign]
+
+
+def fail_power_off(home: House) -> None:
+    home.host.boot_output = b""
+    home.host.opens_agent = True
+    home.host.open_agent = home.host.power_off  # type: ignore[method-assign]
+
+
+FAILURES = [
+    (fail_disk, "storage_failed", "cannot make"),
+    (fail_launch, "launch_failed", "no such machine type"),
+    (fail_networks, "network_failed", "no more bridges"),
+    (fail_taps, "network_failed", "no more taps"),
+    (fail_resume, "node_unresponsive", "did not answer"),
+    (fail_silent, "guest_failed", "not ready after 0.05 s"),
+    (fail_crash, "guest_failed", "crashed before it was ready"),
+    (fail_panic, "guest_failed", "panicked before it was ready"),
+    (fail_power_off, "guest_failed", "stopped before it was ready"),
+]
+QUICK = Readiness(console="guest: up", timeout=0.05)
+
+
+@pytest.mark.parametrize(("failure", "code", "text"), FAILURES)
+async def test_a_failed_up_leaves_nothing(home: House, failure: Any, code: str, text: str) -> None:
+    failure(home)
+    error = await home.fails(home.engine.up("web", spec(node("a", ready=QUICK), node("b", "a"))))
+    assert error["code"] == code
+    assert text in str(error["message"])
+    if failure is fail_disk:
+        home.root.joinpath("state", "nodes").unlink()
+    await home.check_nothing()
+    assert (await home.story())[-2:] == ["lab.destroyed", "operation.failed up"]
+
+
+@pytest.mark.parametrize(("failure", "code", "text"), FAILURES[1:])
+async def test_a_failed_up_of_a_stopped_lab_leaves_it_stopped(
+    home: House, failure: Any, code: str, text: str
+) -> None:
+    lab = spec(node("a", ready=QUICK), node("b", "a"))
+    await home.up(lab)
+    await home.act(K.DOWN)
+    failure(home)
+    error = await home.fails(home.engine.up("web", lab))
+    assert error["code"] == code
+    await home.check()
+    assert (await home.lab()).state is LabState.STOPPED
+    assert await home.states() == {"a": "stopped", "b": "stopped"}
+    assert home.networks.spaces == {}
+    assert {n.wanted for n in await home.inventory.nodes()} == {Wanted.STOPPED}
+
+
+@pytest.mark.parametrize(("failure", "code", "text"), FAILURES[1:])
+async def test_a_failed_start_leaves_the_others_alone(
+    home: House, failure: Any, code: str, text: str
+) -> None:
+    await home.up(spec(node("a", ready=QUICK), node("b")))
+    await home.act(K.STOP, "a")
+    other = await home.engine.node(NodeRef("web", "b"))
+    failure(home)
+    error = await home.fails(home.engine.act(K.START, "web", ["a"]))
+    assert error["code"] == code
+    await home.check()
+    assert await home.states() == {"a": "stopped", "b": "ready"}
+    assert await home.engine.node(NodeRef("web", "b")) == other
+    assert (await home.lab()).state is LabState.RUNNING
+
+
+async def test_keep_keeps_what_failed(home: House) -> None:
+    fail_silent(home)
+    await home.fails(home.engine.up("web", spec(node("a", ready=QUICK)), keep=True))
+    lab = await home.lab()
+    assert lab.state is LabState.FAILED
+    assert "not ready after 0.05 s" in lab.reason
+    found = await home.engine.node(NodeRef("web", "a"))
+    assert found.state is N.RUNNING
+    assert found.reason == "not ready after 0.05 s: no console pattern 'guest: up'"
+    home.host.say(found.key, b"guest: up\n")
+    await home.up(spec(node("a", ready=QUICK)))
+    assert (await home.lab()).state is LabState.RUNNING
+
+
+async def test_a_timeout_of_up(home: House) -> None:
+    home.host.boot_output = b""
+    error = await home.fails(home.engine.up("web", spec(node("a")), timeout=0.05))
+    assert error["code"] == "guest_failed"
+    assert error["message"] == "lab web was not up within 0.05 s"
+    await home.check_nothing()
+
+
+async def test_a_failure_beside_does_not_stop_the_watch_of_another_node(home: House) -> None:
+    await home.up(spec(node("a", ready=QUICK), node("b")))
+    home.host.boot_output = b""
+    home.host.reset(await home.key("b"), guest=True)
+    await home.until("b", N.RUNNING)
+    await home.act(K.STOP, "a")
+    await home.fails(home.engine.act(K.START, "web", ["a"]))
+    home.host.say(await home.key("b"), b"guest: up\n")
+    await home.until("b", N.READY)
+
+
+async def test_a_request_that_cannot_work_is_refused_and_writes_nothing(home: House) -> None:
+    seq = await home.seq()
+    with pytest.raises(InputError, match="there is no image"):
+        await home.engine.up("web", spec(replace(node("a"), image="nope")))
+    with pytest.raises(InputError, match="lab name"):
+        await home.engine.up("Web", spec(node("a")))
+    with pytest.raises(NotFound):
+        await home.engine.act(K.DOWN, "web")
+    assert await home.seq() == seq
+    assert home.engine._operations.running() == []
+
+
+# a changed spec
+
+
+async def test_an_edit_replaces_adds_and_removes(home: House) -> None:
+    await home.up(spec(node("a"), node("b"), node("c"), networks=("lan", "old")))
+    pids = {n.name: n.process for n in await home.inventory.nodes()}
+    seq = await home.seq()
+    new = spec(node("a"), replace(node("b"), memory=256 * MIB), node("d"), networks=("lan", "new"))
+    await home.up(new)
+    story = await home.story(seq)
+    assert story[:4] == [
+        "operation.started up",
+        "lab.changed",
+        "lab.state running>starting",
+        "node.created d",
+    ]
+    assert story[-3:] == ["node.destroyed c", "network.down old", "operation.succeeded up"]
+    assert story.index("node.stopped b") < story.index("node.starting b")
+    assert await home.states() == {"a": "ready", "b": "ready", "d": "ready"}
+    now = {n.name: n.process for n in await home.inventory.nodes()}
+    assert now["a"] == pids["a"]
+    assert now["b"] != pids["b"]
+    machine = home.host.machines[await home.key("b")]
+    assert machine.spec.memory == 256 * MIB
+    (bridges,) = home.networks.spaces.values()
+    assert bridges == {"br-lan", "br-new"}
+    assert (await home.lab()).state is LabState.RUNNING
+
+
+async def test_a_soft_edit_restarts_nothing(home: House) -> None:
+    await home.up(spec(node("a")))
+    before = await home.inventory.nodes()
+    await home.up(spec(replace(node("a"), ready=Readiness(console="guest: up", timeout=77))))
+    assert await home.inventory.nodes() == before
+
+
+async def test_a_network_that_changes_replaces_its_nodes(home: House) -> None:
+    lan = NicSpec(name="eth0", network="lan", mac="02:00:00:00:00:01")
+    dmz = replace(lan, network="dmz")
+    old = spec(node("a", nics=(lan,)), node("b", nics=(dmz,)), networks=("lan", "dmz"))
+    await home.up(old)
+    pids = {n.name: n.process for n in await home.inventory.nodes()}
+    jumbo = (NetworkSpec(name="lan"), NetworkSpec(name="dmz", mtu=9000))
+    await home.up(replace(old, networks=jumbo))
+    now = {n.name: n.process for n in await home.inventory.nodes()}
+    assert now["a"] == pids["a"]
+    assert now["b"] != pids["b"]
+
+
+async def test_a_failed_edit_is_taken_back(home: House) -> None:
+    old = spec(node("a"), node("b"), node("c"))
+    await home.up(old)
+    kept = await home.engine.node(NodeRef("web", "a"))
+    slow = node("d", ready=Readiness(console="never", timeout=0.05))
+    new = spec(node("a"), replace(node("b"), memory=256 * MIB), slow)
+    error = await home.fails(home.engine.up("web", new))
+    assert error["code"] == "guest_failed"
+    await home.check()
+    lab = await home.lab()
+    assert (lab.spec, lab.previous, lab.state) == (old, None, LabState.RUNNING)
+    assert await home.states() == {"a": "ready", "b": "ready", "c": "ready"}
+    assert await home.engine.node(NodeRef("web", "a")) == kept
+    assert home.host.machines[await home.key("b")].spec.memory == 128 * MIB
+
+
+async def test_a_failed_edit_of_a_stopped_lab_is_taken_back(home: House) -> None:
+    old = spec(node("a"), node("b"))
+    await home.up(old)
+    await home.act(K.DOWN)
+    slow = node("c", ready=Readiness(console="never", timeout=0.05))
+    await home.fails(home.engine.up("web", spec(node("a"), slow)))
+    await home.check()
+    assert await home.states() == {"a": "stopped", "b": "stopped"}
+    assert ((await home.lab()).spec, (await home.lab()).state) == (old, LabState.STOPPED)
+    assert home.networks.spaces == {}
+
+
+async def test_an_edit_that_can_not_be_taken_back_either_leaves_no_strange_nodes(
+    home: House,
+) -> None:
+    old = spec(node("a"), node("b"))
+    await home.up(old)
+    home.host.fail_launch["*"] = "no more memory"
+    await home.fails(home.engine.up("web", spec(replace(node("a"), vcpus=2), node("c"))))
+    await home.check()
+    lab = await home.lab()
+    assert (lab.spec, lab.previous, lab.state) == (old, None, LabState.DEGRADED)
+    assert await home.states() == {"a": "stopped", "b": "ready"}
+
+
+# order of start
+
+
+async def test_nodes_start_in_the_order_of_their_dependencies(home: House) -> None:
+    home.host.boot_output = b""
+    operation = await home.engine.up("web", spec(node("c", "b"), node("b", "a:running"), node("a")))
+    await home.until("b", N.RUNNING)
+    assert await home.states() == {"a": "running", "b": "running", "c": "stopped"}
+    home.host.say(await home.key("b"), b"guest: up\n")
+    await home.until("c", N.RUNNING)
+    for name in ("a", "c"):
+        home.host.say(await home.key(name), b"guest: up\n")
+    await home.engine.wait_operation(operation.id, 5)
+    assert (await home.lab()).state is LabState.RUNNING
+
+
+async def test_a_dependency_that_had_crashed_before_is_started_again(home: House) -> None:
+    lab = spec(node("a"), node("b", "a"))
+    await home.up(lab)
+    for name in ("b", "a"):
+        home.host.die(await home.key(name))
+        await home.until(name, N.CRASHED)
+    await home.up(lab)
+    assert await home.states() == {"a": "ready", "b": "ready"}
+
+
+@pytest.mark.parametrize("fate", ["die", "panic", "power_off"])
+async def test_a_dependency_that_fails_ends_the_wait_for_it(home: House, fate: str) -> None:
+    home.host.boot_output = b""
+    operation = await home.engine.up("web", spec(node("a"), node("b", "a"), node("c", "b")))
+    await home.until("a", N.RUNNING)
+    getattr(home.host, fate)(await home.key("a"))
+    error = await home.fails(home.engine.operation(operation.id))
+    assert error["code"] == "guest_failed"
+    await home.check_nothing()
+
+
+async def test_a_dependency_that_went_away_after_it_was_ready_is_hopeless(home: House) -> None:
+    # `a` is ready at once and powers off while `b` waits for `c`.
+    home.host.boot_output = b""
+    lab = spec(node("a", ready=NOW), node("c"), node("b", "c"), node("d", "b", "a"))
+    operation = await home.engine.up("web", lab, keep=True)
+    await home.until("c", N.RUNNING)
+    home.host.power_off(await home.key("a"))
+    error = await home.fails(home.engine.operation(operation.id))
+    assert error["message"] == "node web/d waits for a, which is stopped"
+
+
+async def test_starting_or_restarting_a_node_starts_what_it_depends_on(home: House) -> None:
+    await home.up(spec(node("a"), node("b", "a"), node("c")))
+    for kind in (K.START, K.RESTART):
+        await home.act(K.STOP)
+        await home.act(kind, "b")
+        assert await home.states() == {"a": "ready", "b": "ready", "c": "stopped"}
+
+
+async def test_boot_slots_bound_how_many_boot_at_one_time(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        home.slots = 2
+        await home.restart()
+        home.host.boot_output = b""
+        names = ["a", "b", "c", "d", "e"]
+        operation = await home.engine.up("web", spec(*(node(name) for name in names)))
+        started: set[str] = set()
+        most = 0
+        while len(started) < len(names):
+            await home.settled()
+            booting = {n.name for n in await home.inventory.nodes() if n.state is N.RUNNING}
+            most = max(most, len(booting))
+            assert len(booting) <= 2
+            started |= booting
+            home.host.say(await home.key(min(booting)), b"guest: up\n")
+        while booting := {n.key for n in await home.inventory.nodes() if n.state is N.RUNNING}:
+            home.host.say(booting.pop(), b"guest: up\n")
+            await home.settled()
+        assert most == 2
+        done = await home.engine.wait_operation(operation.id, 5)
+        assert done.error is None
+
+
+# refusals
+
+
+async def test_busy_names_the_operation(home: House) -> None:
+    home.host.boot_output = b""
+    operation = await home.engine.up("web", spec(node("a")))
+    with pytest.raises(Busy, match=f"lab web is busy: up \\({operation.id}\\) runs") as caught:
+        await home.engine.act(K.DOWN, "web")
+    assert caught.value.details == {"operation": operation.id, "kind": "up"}
+    with pytest.raises(Busy):
+        await home.engine.up("web", spec(node("a")))
+    view = await home.engine.lab("web")
+    assert view.operation is not None
+    assert view.operation.id == operation.id
+    await home.up(spec(node("a", ready=NOW)), name="other")  # no lab waits for another
+    home.host.say(await home.key("a"), b"guest: up\n")
+    await home.engine.wait_operation(operation.id, 5)
+
+
+async def test_two_at_one_moment(home: House) -> None:
+    await home.up(spec(node("a")))
+    results = await asyncio.gather(
+        *(home.engine.act(kind, "web") for kind in (K.DOWN, K.RESTART, K.DESTROY)),
+        return_exceptions=True,
+    )
+    refused = [result for result in results if isinstance(result, Busy)]
+    assert len(refused) == 2
+
+
+async def test_the_lab_is_free_when_its_outcome_is_told(home: House) -> None:
+    await home.up(spec(node("a")))
+    for _ in range(5):
+        for kind in (K.PAUSE, K.RESUME):
+            seq = await home.seq()
+            await home.engine.act(kind, "web")
+            while f"operation.succeeded {kind}" not in await home.story(seq):
+                await home.engine.wait_events(await home.seq())
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (K.RESUME, "cannot resume web/a: it is ready, and must be paused"),
+        (K.PAUSE, "cannot pause web/b: it is stopped, and must be ready or running"),
+        (
+            K.RESET,
+            "cannot reset web/b: it is stopped, and must be panicked or paused or ready or running",
+        ),
+    ],
+)
+async def test_what_a_node_cannot_do_now(home: House, kind: OperationKind, message: str) -> None:
+    await home.up(spec(node("a"), node("b")))
+    await home.act(K.STOP, "b")
+    seq = await home.seq()
+    with pytest.raises(IllegalTransition) as caught:
+        await home.engine.act(kind, "web", ["a" if kind is K.RESUME else "b"])
+    assert caught.value.message == message
+    assert await home.seq() == seq
+    with pytest.raises(NotFound, match=r"there is no node web/c"):
+        await home.engine.act(kind, "web", ["c"])
+
+
+async def test_a_whole_lab_takes_those_nodes_that_can(home: House) -> None:
+    await home.up(spec(node("a"), node("b")))
+    await home.act(K.STOP, "b")
+    await home.act(K.PAUSE)
+    assert await home.states() == {"a": "paused", "b": "stopped"}
+
+
+async def test_no_room_starts_nothing(home: House) -> None:
+    home.memory = GIB + 200 * MIB
+    seq = await home.seq()
+    with pytest.raises(NoRoom, match="its 2 nodes need 320 MiB, and the host has 200 MiB free"):
+        await home.engine.up("web", spec(node("a"), node("b")))
+    assert await home.seq() == seq
+    await home.up(spec(node("a")))
+    home.memory = GIB + 100 * MIB
+    await home.up(spec(node("a")))  # it runs already, and needs no more
+    await home.act(K.STOP)
+    for kind in (K.START, K.RESTART):
+        with pytest.raises(NoRoom):
+            await home.engine.act(kind, "web")
+
+
+async def test_two_labs_are_not_promised_the_same_memory(home: House) -> None:
+    home.memory = GIB + 200 * MIB
+    asked = [home.engine.up(name, spec(node("a"))) for name in ("web", "other")]
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(result).__name__ for result in results] == ["OperationRecord", "NoRoom"]
+    assert "160 MiB promised" in str(results[1])
+
+
+# identity, disks
+
+
+async def test_uids_are_unique_and_used_again(home: House) -> None:
+    for name in ("web", "one", "two"):
+        await home.up(spec(node("a"), node("b")), name=name)
+    uids = [n.uid for n in await home.inventory.nodes()]
+    assert sorted(uids) == list(range(700_000, 700_006))
+    mine = {n.uid for n in await home.inventory.nodes("one")}
+    await home.ok(home.engine.act(K.DESTROY, "one"))
+    await home.up(spec(node("a"), node("b")), name="three")
+    assert {n.uid for n in await home.inventory.nodes("three")} == mine
+
+
+async def test_disks_are_made_once_and_stay(home: House) -> None:
+    lab = spec(node("a", disks=(DiskSpec(name="data", size=MIB),)))
+    await home.up(lab)
+    folder = home.root / "state" / "nodes" / await home.key("a")
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["disk-data.qcow2", "root-6469736b0000.qcow2"]
+    (folder / names[0]).write_text("mine")
+    await home.act(K.RESTART)
+    assert (folder / names[0]).read_text() == "mine"
+
+
+# races
+
+
+async def test_a_node_may_crash_while_it_is_asked_to_stop(home: House) -> None:
+    home.host.obeys_power_down = False
+    await home.up(spec(node("a"), node("b")))
+    operation = await home.engine.act(K.DOWN, "web")
+    await home.until("a", N.STOPPING)
+    for name in ("a", "b"):
+        home.host.die(await home.key(name))
+    assert (await home.done(home.engine.operation(operation.id))).error is None
+    assert await home.states() == {"a": "stopped", "b": "stopped"}
+
+
+@pytest.mark.parametrize("kind", [K.DOWN, K.STOP, K.RESTART, K.DESTROY])
+@pytest.mark.parametrize("fate", ["die", "power_off", "panic"])
+async def test_an_end_at_the_moment_of_the_request(
+    home: House, kind: OperationKind, fate: str
+) -> None:
+    await home.up(spec(node("a"), node("b")))
+    key = await home.key("a")
+    asked = asyncio.create_task(home.engine.act(kind, "web", force=True))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    getattr(home.host, fate)(key)
+    await home.ok(asked)
+    await home.settled()
+    if kind is K.DESTROY:
+        await home.check_nothing()
+        return
+    assert set((await home.states()).values()) == {"ready" if kind is K.RESTART else "stopped"}
+
+
+async def test_the_intent_does_not_take_back_what_the_watcher_wrote(home: House) -> None:
+    # The crash is written while the request waits for its transaction.
+    await home.up(spec(node("a"), node("b")))
+    home.host.die(await home.key("a"))
+    async with home.inventory.transaction():
+        asked = asyncio.create_task(home.engine.act(K.STOP, "web", ["b"]))
+        await home.settled()
+    await home.ok(asked)
+    assert await home.states() == {"a": "crashed", "b": "stopped"}
+    await home.check()
+
+
+async def test_a_late_end_of_the_old_process_is_not_taken_for_the_new_one(home: House) -> None:
+    await home.up(spec(node("a"), node("b")))
+    key = await home.key("a")
+    queue = home.engine._watcher._queue
+    put = queue.put_nowait
+    late: list[Any] = []
+
+    def hold_up(item: Any) -> None:
+        ended = item.event is not None and item.event.kind is GuestEventKind.EXITED
+        (late.append if ended else put)(item)
+
+    queue.put_nowait = hold_up  # type: ignore[method-assign]
+    await home.act(K.RESTART, "a", force=True)
+    assert len(late) == 1
+    put(late[0])
+    await home.engine._watcher.drain()
+    assert await home.states() == {"a": "ready", "b": "ready"}
+    assert "node.crashed a" not in await home.story()
+    assert key in home.host.machines
+
+
+async def test_a_cancelled_request_is_either_done_or_not(home: House) -> None:
+    await home.up(spec(node("a")))
+    for turns in range(12):
+        asked = asyncio.create_task(home.engine.act(K.PAUSE, "web"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        await home.idle()
+        assert home.engine._operations.running() == []
+        if (await home.states())["a"] == "paused":
+            await home.act(K.RESUME)
+
+
+async def test_one_node_that_fails_does_not_leave_the_others_to_themselves(home: House) -> None:
+    await home.up(spec(node("a"), node("b")))
+    home.host.hang(await home.key("a"))
+    error = await home.fails(home.engine.act(K.PAUSE, "web"))
+    assert error["code"] == "node_unresponsive"
+    assert (await home.states())["b"] == "paused"  # and so it was when the outcome was written
+    await home.act(K.DOWN)
+    assert await home.states() == {"a": "stopped", "b": "stopped"}
