@@ -279,6 +279,8 @@ class ConsoleHub(asyncio.Protocol):
     def was_reset(self) -> None:
         """The machine begins anew: what it said before is no answer to `wait` any more."""
         self._log.mark()
+        # What it leaves unfinished, such as a prompt, is not the begin of its next line.
+        self._line.clear()
 
     @property
     def awaited(self) -> bool:

@@ -211,9 +211,8 @@ class Daemon:
         """Return processes and sockets that outlive a stopped daemon without labs."""
         root = os.fsencode(f"{self.root}/")
         found = [f"process {p}: {cmdline(p)[:200]!r}" for p in processes() if root in cmdline(p)]
-        for line in Path("/proc/net/unix").read_text().splitlines():
-            if f"{self.root}/" in line:
-                found.append(f"socket {line.split()[-1]}")
+        sockets = Path("/proc/net/unix").read_text().splitlines()
+        found += [f"socket {line.split()[-1]}" for line in sockets if f"{self.root}/" in line]
         return found
 
 

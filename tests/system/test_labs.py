@@ -1,11 +1,14 @@
-"""Labs on real QEMU, real bridges and a real broker; asserted on the kernel, QMP and a subscriber."""
+"""Labs on real QEMU, bridges and broker; asserted on the kernel, QMP and a subscriber."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +34,12 @@ def template(name: str) -> str:
 def write(path: Path, text: str) -> str:
     path.write_text(text)
     return str(path)
+
+
+def boot_sectors(name: str, count: int, more: str = "") -> str:
+    """Return a template of `count` boot sectors `n-1`, `n-2`…"""
+    keys = "image: bootsector, machine: pc, disk_bus: ide, memory: 16 MiB"
+    return f"name: {name}\nnodes:\n  n: {{{keys}, count: {count}{', ' + more if more else ''}}}\n"
 
 
 def qmp(daemon: Daemon, key: str, command: str) -> Json:
@@ -123,7 +132,7 @@ def test_two_labs_of_one_template_never_meet(daemon: Daemon) -> None:
     quiet = counters(space["bob"])
     daemon.console("alice/client", "ping -c 20 -i 0.1 -W 5 server", "20 packets received")
     after = counters(space["bob"])
-    # A guest may say a word of its own (ARP, IPv6 discovery); twenty pings over four taps it is not.
+    # A guest may say a word of its own (ARP, IPv6); twenty pings over four taps it is not.
     assert sum(after.values()) - sum(quiet.values()) < 20, (quiet, after)
     assert "No such file" in daemon.console("bob/client", "cat /tmp/me", "/tmp/me.*\n.*#")
 
@@ -134,8 +143,10 @@ def test_a_subscriber_hears_every_event_in_order(daemon: Daemon, tmp_path: Path)
     record = tmp_path / "record"
     with record.open("wb") as out:
         listener = subprocess.Popen(
-            ["mosquitto_sub", "-V", "5", "-q", "1", "-t", f"labd/v1/{daemon.host_id}/#"]
-            + mosquitto_args(broker),
+            [
+                *("mosquitto_sub", "-V", "5", "-q", "1", "-t", f"labd/v1/{daemon.host_id}/#"),
+                *mosquitto_args(broker),
+            ],
             stdout=out,
         )
     try:
@@ -225,8 +236,7 @@ def test_a_daemon_killed_in_the_middle_of_up_goes_on(daemon: Daemon) -> None:
 
 def test_a_daemon_killed_in_the_middle_of_destroy_goes_on(daemon: Daemon) -> None:
     daemon.image("bootsector")
-    many = "name: many\nnodes:\n  n: {image: bootsector, count: 6, machine: pc, disk_bus: ide, memory: 16 MiB}\n"
-    path = write(daemon.root / "many.yaml", many)
+    path = write(daemon.root / "many.yaml", boot_sectors("many", 6))
     daemon.lab("up", path)
     daemon.lab("destroy", "many", "--no-wait")
     daemon.kill()
@@ -308,8 +318,10 @@ parameters:
   size: {type: size, default: 16 MiB}
 networks: {lan: {}}
 nodes:
-  a: {image: bootsector, machine: pc, disk_bus: ide, memory: 16 MiB, nics: {eth0: {network: lan, model: e1000}}}
-  b: {image: bootsector, machine: pc, disk_bus: ide, memory: "${size}", nics: {eth0: {network: lan, model: e1000}}}
+  a: {image: bootsector, machine: pc, disk_bus: ide, memory: 16 MiB,
+      nics: {eth0: {network: lan, model: e1000}}}
+  b: {image: bootsector, machine: pc, disk_bus: ide, memory: "${size}",
+      nics: {eth0: {network: lan, model: e1000}}}
 """
 
 
@@ -361,11 +373,9 @@ def test_pause_resume_reset_stop_start_restart(daemon: Daemon) -> None:
     assert daemon.pids("hello")[name] != first
     assert daemon.states("hello")[name] == "ready"
     daemon.lab("reset", ref)
+    daemon.lab("wait", ref, "--for", "ready", "--timeout", "60")
     told = [e["type"].removeprefix("io.labd.node.") for e in daemon.events()]
-    assert "reset" in told
-    assert daemon.states("hello")[name] in {"running", "ready"}
-    uptime = daemon.console(ref, "cat /proc/uptime", r"^\d+\.\d\d ")
-    assert float(uptime.split()[0]) < 30, "it began anew"
+    assert "ready" in told[told.index("reset") :], "after a reset the guest has to say it again"
 
 
 def test_a_guest_that_powers_itself_off_is_told(daemon: Daemon) -> None:
@@ -380,13 +390,8 @@ def test_a_guest_that_powers_itself_off_is_told(daemon: Daemon) -> None:
 
 
 def test_a_hung_qemu_is_unresponsive_and_holds_nobody_up(daemon: Daemon) -> None:
-    import os
-    import signal
-    import time
-
     daemon.image("bootsector")
-    many = "name: hung\nnodes:\n  n: {image: bootsector, count: 3, machine: pc, disk_bus: ide, memory: 16 MiB}\n"
-    daemon.lab("up", write(daemon.root / "hung.yaml", many))
+    daemon.lab("up", write(daemon.root / "hung.yaml", boot_sectors("hung", 3)))
     victim = daemon.pids("hung")["n-2"]
     os.kill(victim, signal.SIGSTOP)
     began = time.monotonic()
@@ -416,8 +421,9 @@ def test_a_host_without_room_refuses_before_it_starts_anything(
 
 def test_every_qemu_has_least_privilege(daemon: Daemon) -> None:
     daemon.image("bootsector")
-    many = "name: least\nnetworks: {lan: {}}\nnodes:\n  n: {image: bootsector, count: 2, machine: pc, disk_bus: ide, memory: 16 MiB, nics: {eth0: {network: lan, model: e1000}}}\n"
-    daemon.lab("up", write(daemon.root / "least.yaml", many))
+    nic = "nics: {eth0: {network: lan, model: e1000}}"
+    text = boot_sectors("least", 2, nic) + "networks: {lan: {}}\n"
+    daemon.lab("up", write(daemon.root / "least.yaml", text))
     uids = set()
     for pid in daemon.qemus():
         status = dict(
