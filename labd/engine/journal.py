@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TypedDict, Unpack
 
@@ -135,7 +136,7 @@ class Journal:
         Raises:
             IllegalTransition: The table forbids it.
         """
-        async with self._inventory.transaction() as tx:
+        async with self._waking() as tx:
             node = await self._inventory.node(ref.lab, ref.node)
             if node is None:
                 return None
@@ -149,7 +150,6 @@ class Journal:
                 )
                 event = None
             await self.derive(tx, ref.lab, operation)
-        self.wake()
         return node
 
     async def _step(
@@ -220,9 +220,8 @@ class Journal:
 
     async def settle(self, name: str, operation: str = "") -> None:
         """Derive the state of a lab afresh, at the end of what was done to it."""
-        async with self._inventory.transaction() as tx:
+        async with self._waking() as tx:
             await self.derive(tx, name, operation, over=True)
-        self.wake()
 
     async def update(
         self, ref: NodeRef, *, unless: Iterable[NodeState] = (), **changes: Unpack[NodeUpdate]
@@ -240,9 +239,20 @@ class Journal:
 
     async def tell(self, happening: Happening) -> None:
         """Emit an event that changes no row."""
-        async with self._inventory.transaction() as tx:
+        async with self._waking() as tx:
             await tx.emit(happening)
-        self.wake()
+
+    @asynccontextmanager
+    async def _waking(self) -> AsyncIterator[Transaction]:
+        """Begin a transaction after which everybody who waits looks again.
+
+        Also when the task is cancelled as it commits: the change stands.
+        """
+        try:
+            async with self._inventory.transaction() as tx:
+                yield tx
+        finally:
+            self.wake()
 
     def wake(self) -> None:
         """Let everybody who waits look again."""

@@ -90,15 +90,14 @@ class FakeNetworks:
         return (address, port) in self.listening
 
 
-def open_taps() -> int:
-    """Return how many taps of FakeNetworks are open in this process."""
-    links = []
+def open_taps() -> list[int]:
+    """Return the taps of FakeNetworks that are open in this process."""
+    taps = []
     for entry in os.listdir("/proc/self/fd"):
-        try:
-            links.append(os.readlink(f"/proc/self/fd/{entry}"))
-        except FileNotFoundError:
-            continue
-    return links.count("anon_inode:[eventfd]")
+        with suppress(FileNotFoundError):
+            if os.readlink(f"/proc/self/fd/{entry}") == "anon_inode:[eventfd]":
+                taps.append(int(entry))
+    return taps
 
 
 class FakePlugins:
@@ -263,6 +262,8 @@ class House:
         self.host.daemon = None
         with suppress(StorageFailed):
             await self.engine.close()
+        for tap in open_taps():
+            os.close(tap)
 
     async def restart(self, **fate: Any) -> Recovered:
         """Kill the daemon, and start another one."""
@@ -359,7 +360,7 @@ class House:
         for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
             left = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
             assert left <= {node.key for node in nodes}
-        assert open_taps() == 0
+        assert open_taps() == []
         seqs = [event.seq for event in await self.inventory.events(0, 100_000)]
         assert seqs == list(range(1, len(seqs) + 1))
         for lab in labs.values():
