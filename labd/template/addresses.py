@@ -102,11 +102,11 @@ class Addressing:
         if problem := _no_host(interface.ip, interface.network):
             self.complaints.wrong(f"{where}: {problem}; choose another", path)
             return
-        owner = self.addresses.setdefault((network, interface.ip), where)
-        if owner != where:
-            self.complaints.wrong(
-                f"{where}: {interface.ip} is the address of {owner} already", path
-            )
+        owner = self.addresses.get((network, interface.ip))
+        if owner is not None:
+            whose = "there twice" if owner == where else f"the address of {owner} already"
+            self.complaints.wrong(f"{where}: {interface.ip} is {whose}", path)
+        self.addresses.setdefault((network, interface.ip), where)
 
     def _gateway(self, where: str, form: NicForm, own: list[Interface], path: Path) -> str:
         if not form.gateway:

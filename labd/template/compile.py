@@ -37,6 +37,8 @@ _UPLINK = re.compile(r"(?:none|nat|bridge:[A-Za-z0-9][A-Za-z0-9_.-]{0,14})\Z")
 _MIB, _TIB = 1 << 20, 1 << 40
 _IDE_DRIVES: Final = {Machine.PC: 4, Machine.Q35: 6}
 _MICROVM_DEVICES: Final = 22
+_SECTOR: Final = 512
+_DISK_NAME: Final = 20  # characters of a serial number: VIRTIO_BLK_ID_BYTES, and ATA's IDENTIFY
 
 
 def compile_lab(form: LabForm, document: Document, problems: Problems, *, digest: str) -> LabSpec:
@@ -79,7 +81,12 @@ class _Compiler:
                 where = f"{section[:-1]} {name}"
                 if self.segments.setdefault(name, section) != section:
                     self._wrong(f"{where}: a network has that name; choose another", path, key=True)
-                if not _UPLINK.match(network.uplink):
+                if section == "links" and network.uplink != "none":
+                    self._wrong(
+                        f"{where}: its ends are two nodes, so it has no uplink; use a network",
+                        (*path, "uplink"),
+                    )
+                elif not _UPLINK.match(network.uplink):
                     self._wrong(
                         f"{where}: uplink must be none, nat or bridge:INTERFACE, not "
                         f"'{network.uplink[:64]}'",
@@ -190,6 +197,25 @@ class _Compiler:
         for size, at in sizes:
             if size is not None and not _MIB <= size <= 64 * _TIB:
                 self._wrong(f"node {name}: a disk must have 1 MiB to 64 TiB", (*path, *at))
+            elif size is not None and size % _SECTOR:
+                self._wrong(
+                    f"node {name}: a disk must be a multiple of {_SECTOR} bytes, not {size}",
+                    (*path, *at),
+                )
+        for disk in form.disks:
+            where = f"node {name}, disk {disk}"
+            if disk == "root":
+                self._wrong(
+                    f"{where}: the first disk is called that; choose another",
+                    (*path, "disks", disk),
+                    key=True,
+                )
+            elif len(disk) > _DISK_NAME:
+                self._wrong(
+                    f"{where}: a guest sees only {_DISK_NAME} characters; choose a shorter name",
+                    (*path, "disks", disk),
+                    key=True,
+                )
 
     def _check_microvm(self, name: str, form: NodeForm, path: Path) -> None:
         """Refuse what needs PCI: see QEMU's docs/system/i386/microvm.rst."""

@@ -91,16 +91,21 @@ def _tell(detail: ErrorDetails, complaints: Complaints) -> None:
     in_key = "[key]" in detail["loc"]
     path = tuple(part for part in detail["loc"] if part != "[key]")
     kind = detail["type"]
+
+    def said(at: Path) -> str:
+        # What is wrong in the first copy is so in all; what only a later one has, is its own.
+        return where(at if document.is_later_copy(at) else document.original(at))
+
     if kind == "missing":
-        message = f"{where(path[:-1])} needs the key '{path[-1]}'"
+        message = f"{said(path[:-1])} needs the key '{path[-1]}'"
         place = document.key_place(path[:-1])
     elif kind == "extra_forbidden":
         key = str(path[-1])
         known = _model_at(path[:-1]).model_fields
-        message = f"unknown key '{key[:64]}' in {where(path[:-1])}{did_you_mean(key, known)}"
+        message = f"unknown key '{key[:64]}' in {said(path[:-1])}{did_you_mean(key, known)}"
         place = document.key_place(path)
     else:
-        message = f"{where(path)}: {_text_of(kind, detail['msg'], detail.get('ctx', {}))}"
+        message = f"{said(path)}: {_text_of(kind, detail['msg'], detail.get('ctx', {}))}"
         place = document.key_place(path) if in_key else document.place(path)
     complaints.add(message, path, place)
 

@@ -52,10 +52,12 @@ class Problems:
     def __init__(self, file: str) -> None:
         self.file = file
         self._found: dict[tuple[int, int, str], Problem] = {}
+        self._places: set[Place] = set()
 
     def add(self, message: str, place: Place = (0, 0)) -> None:
         """Note a problem; the same one at the same place counts once."""
         line, column = place
+        self._places.add(place)
         message = "".join(c if c.isprintable() else _escaped(c) for c in message)
         self._found.setdefault(
             (line, column, message), Problem(message=message, line=line, column=column)
@@ -63,7 +65,7 @@ class Problems:
 
     def any_at(self, place: Place) -> bool:
         """Tell whether something is wrong at a place already."""
-        return any(key[:2] == place for key in self._found)
+        return place in self._places
 
     def raise_if_any(self) -> None:
         """Raise TemplateError with all problems, in the order of the text."""
@@ -87,6 +89,7 @@ class Document:
         texts: Path of a scalar -> what was written; `1.10` is another text than the number 1.1.
         origins: Path of a copy (of a counted node) -> path of what was written.
         copies: Name of a copy -> its number, from 1.
+        filled: Characters that parameters have made so far, of all texts together.
     """
 
     data: dict[str, Any]
@@ -95,6 +98,7 @@ class Document:
     texts: dict[Path, str] = field(default_factory=dict)
     origins: dict[Path, Path] = field(default_factory=dict)
     copies: dict[str, int] = field(default_factory=dict)
+    filled: int = 0
 
     def original(self, path: Sequence[str | int]) -> Path:
         """Return the path in the text for a path in the data."""
@@ -127,7 +131,7 @@ def read(text: str, problems: Problems) -> Document:
     if len(text.encode(errors="surrogatepass")) > MAX_TEXT:
         problems.add(f"the template is larger than {MAX_TEXT >> 10} KiB; split the lab", (1, 1))
         return document
-    builder = _Builder(document, problems)
+    builder = _Builder(document, problems, text)
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
             builder.take(event)
@@ -210,8 +214,9 @@ class _Open:
 class _Builder:
     """Makes plain data of YAML events."""
 
-    def __init__(self, document: Document, problems: Problems) -> None:
+    def __init__(self, document: Document, problems: Problems, text: str) -> None:
         self.root: Any = None
+        self._text = text
         self._document = document
         self._problems = problems
         self._open: list[_Open] = []
@@ -234,7 +239,9 @@ class _Builder:
         self._documents += 1
         place = _mark(event.start_mark)
         if event.version or event.tags:
-            raise _Refused("directives (%) are not allowed; leave the line out", place)
+            found = re.search(r"^\ufeff?%", self._text, re.MULTILINE)
+            at = _place_of(self._text, found.start()) if found else place
+            raise _Refused("directives (%) are not allowed; leave the line out", at)
         if self._documents > 1:
             raise _Refused("a template is one YAML document; take out what follows ---", place)
 
@@ -279,11 +286,15 @@ class _Builder:
 
     def _value(self, event: NodeEvent) -> None:
         path = self._next_path()
-        self._document.places[path] = _mark(event.start_mark)
+        place = _mark(event.start_mark)
         if isinstance(event, ScalarEvent):
+            if not event.value and event.implicit[0]:  # nothing: YAML has it after the line end
+                place = self._document.keys.get(path, place)
+            self._document.places[path] = place
             self._document.texts[path] = event.value
             self._put(_scalar(event))
             return
+        self._document.places[path] = place
         made: dict[str, Any] | list[Any] = {} if isinstance(event, MappingStartEvent) else []
         assert isinstance(event, MappingStartEvent | SequenceStartEvent)  # noqa: S101 - no fourth
         self._put(made)

@@ -18,6 +18,7 @@ from labd.template.form import MAX_COUNT, MAX_NODES
 from labd.template.parameters import Filler, fill
 
 _INDEX: Final = "${index}"
+_MAX_PARTS: Final = 50_000  # values and collections of all nodes: a large lab has some 20,000
 
 
 def expand(document: Document, values: Mapping[str, str], problems: Problems) -> None:
@@ -35,6 +36,11 @@ def expand(document: Document, values: Mapping[str, str], problems: Problems) ->
     total = len(nodes) - len(counts) + sum(counts.values())
     if total > MAX_NODES:
         message = f"a lab has at most {MAX_NODES} nodes, not {total}; split the lab"
+        problems.add(message, document.key_place(("nodes",)))
+        return
+    parts = sum(_parts(node) * counts.get(name, 1) for name, node in nodes.items())
+    if parts > _MAX_PARTS:
+        message = f"a lab has at most {_MAX_PARTS} values in its nodes, not {parts}; split the lab"
         problems.add(message, document.key_place(("nodes",)))
         return
     groups = {name: [f"{name}-{n}" for n in range(1, counts[name] + 1)] for name in counts}
@@ -74,6 +80,13 @@ def _count(
         )
         return 0
     return count
+
+
+def _parts(data: object) -> int:
+    """Return how many values and collections there are; `document` has bounded their depth."""
+    if isinstance(data, dict):
+        return 1 + sum(map(_parts, data.values()))
+    return 1 + sum(map(_parts, data)) if isinstance(data, list) else 1
 
 
 def _repeat(

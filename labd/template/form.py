@@ -42,6 +42,8 @@ def _wrong(message: str) -> PydanticCustomError:
 
 
 def _name(value: object) -> object:
+    if value is None:
+        raise _wrong(f"write a name; {_NAME_HELP}")
     if not is_name(value):
         raise _wrong(f"'{str(value)[:64]}' is not a valid name: {_NAME_HELP}")
     return value
@@ -123,15 +125,19 @@ def _argv(value: object) -> list[str]:
 def _needs(value: object) -> object:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return dict.fromkeys(value, DependsOn.READY)
+    if not isinstance(value, dict):
+        raise _wrong("write names of nodes, like [db, web] or {db: ready, web: running}")
     return value
 
 
 def _restart(value: object) -> object:
+    if not isinstance(value, str | dict):
+        raise _wrong("write no, on-failure or always, or a mapping, like {limit: 3}")
     return {"mode": value} if isinstance(value, str) else value
 
 
 def _ready(value: object) -> object:
-    if isinstance(value, str) and value != "agent":
+    if value != "agent" and not isinstance(value, dict):
         raise _wrong("write agent, or a mapping, like {console: 'login:'}")
     return {"agent": True} if value == "agent" else value
 

@@ -22,6 +22,7 @@ _HOLE = re.compile(r"\$\$\{|\$\{([^{}]*)(\}?)")
 _MAX_PARAMETERS = 64
 _MAX_VALUE = 1024  # characters
 _MAX_FILLED = 4096  # characters of one text of the template with its values put in
+_MAX_FILLED_TOTAL = 8 << 20  # of all of them: a short text with many copies could fill the memory
 
 
 def _string(text: str) -> None:
@@ -279,6 +280,8 @@ class Filler:
         return self._text(data, path) if isinstance(data, str) and "${" in data else data
 
     def _text(self, text: str, path: Path) -> str:
+        if self._document.filled > _MAX_FILLED_TOTAL:
+            return ""
         problems: list[str] = []
 
         def put(hole: re.Match[str]) -> str:
@@ -293,6 +296,10 @@ class Filler:
         filled = _HOLE.sub(put, text)
         if len(filled) > _MAX_FILLED:
             problems.append(f"is longer than {_MAX_FILLED} characters; write less")
+        self._document.filled += len(filled)
+        if self._document.filled > _MAX_FILLED_TOTAL:
+            size = f"{_MAX_FILLED_TOTAL >> 20} MiB"
+            problems.append(f"the lab is larger than {size} with its values put in; split it")
         for problem in problems:
             self._problems.add(problem, self._document.place(path))
         return "" if problems else filled

@@ -12,8 +12,10 @@ import warnings
 from typing import Final
 
 MAX_LENGTH: Final = 200
-_MAX_REPEATS: Final = 3  # *, + and {n,m}: each multiplies the time by the length of the line
-_MAX_BRANCHES: Final = 8  # ? and |: each doubles it
+_LINE: Final = 4096  # characters: how far * and + may reach in a line of output
+# Ways to go on from one place of a line: * and + have as many as the line is long, {m,n} has
+# n - m + 1, ? and | have two, and they multiply. This many, from each place of a line, take 0.1 s.
+_MAX_WAYS: Final = 16 * _LINE
 _TOKEN = re.compile(
     r"""(?P<escape>\\.)
       | (?P<class>\[\^?\]?(?:\\.|[^\]\\])*\])
@@ -41,12 +43,14 @@ def trouble(pattern: str) -> str:
 def _dangerous(pattern: str) -> str:
     busy = [False]  # of each open group: it has a repeat or a branch in it
     closed = False  # the group that has just ended was such a one
-    repeats = branches = 0
+    ways = 1
     for token in _TOKEN.finditer(pattern):
         after_busy, closed = closed, False
         if token["escape"] and token["escape"][1] in "123456789":
             return "back-references are not allowed"
         if token["group"]:
+            if "x" in (token["kind"] or ""):
+                return "the flag x is not allowed; write it without blanks and comments"
             if not _is_plain(token["kind"]):
                 return "look-around, conditions and back-references are not allowed"
             busy.append(False)
@@ -56,17 +60,26 @@ def _dangerous(pattern: str) -> str:
         elif token["repeat"]:
             if after_busy and token["repeat"] != "?":
                 return "a group that repeats or branches cannot be repeated; write it out"
-            repeats += token["repeat"][0] in "*+" or "," in token["repeat"]
-            branches += token["repeat"][0] == "?"
+            ways *= _ways(token["repeat"])
             busy[-1] = True
         elif token["other"] == "|":
-            branches += 1
+            ways *= 2
             busy[-1] = True
-    if repeats > _MAX_REPEATS or branches > _MAX_BRANCHES:
-        return (
-            f"is too complex; use at most {_MAX_REPEATS} of * + {{}} and {_MAX_BRANCHES} of ? and |"
-        )
+    if ways > _MAX_WAYS:
+        return "would take too long; use one * or +, {m,n} with small numbers, and few ? and |"
     return ""
+
+
+def _ways(repeat: str) -> int:
+    """Return between how many lengths a repeat may choose."""
+    if repeat[0] in "*+":
+        return _LINE
+    if repeat[0] == "?":
+        return 2
+    low, comma, high = repeat.rstrip("?+").strip("{}").partition(",")
+    if not comma:
+        return 1
+    return max(1, min(_LINE, int(high) - int(low or 0) + 1)) if high else _LINE
 
 
 def _is_plain(kind: str | None) -> bool:

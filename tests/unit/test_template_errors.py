@@ -124,6 +124,22 @@ def test_there_are_many_malformed_templates() -> None:
             id="a parameter that swells",
         ),
         pytest.param(
+            "name: a\nparameters: {p: {default: "
+            + "x" * 1000
+            + "}}\nnodes: {a: {image: tiny, count: 100, commands: [["
+            + ", ".join(['"${p}${p}"'] * 64)
+            + "]]}}\n",
+            "lab.yaml:3:458: the lab is larger than 8 MiB with its values put in; split it",
+            id="parameters that swell in copies",
+        ),
+        pytest.param(
+            "name: a\nnodes: {a: {image: tiny, count: 100, routes: ["
+            + ", ".join(["{}"] * 500)
+            + "]}}\n",
+            "lab.yaml:2:1: a lab has at most 50000 values in its nodes, not 50400; split the lab",
+            id="many parts in many copies",
+        ),
+        pytest.param(
             ONE.replace("nodes", "description: " + "x" * 2001 + "\nnodes"),
             "lab.yaml:2:14: description: is too long: 2000 characters at most",
             id="a long description",
@@ -231,7 +247,10 @@ def test_parameters_of_a_broken_template_are_told() -> None:
         "(?:up|ready) in [0-9]+ ms",
         "(?i)ready",
         "(?i:ready)",
-        r"\(a+\)+",
+        r"\(a\)+",
+        r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}",
+        "(a|b)" * 10,
+        "[0-9]+ of (?:ten|twenty)",
         "[(*+]+",
         "[]a]+",
         "(ready)?",
@@ -254,8 +273,14 @@ def test_a_harmless_pattern_is_let_in(pattern: str) -> None:
         "(?:a*)*",
         "([a-z]+)*$",
         "a?" * 30,
-        "(a|b)" * 10,
-        ".*" * 4,
+        "(a|b)" * 20,
+        ".*.*",
+        "a*b+c",
+        "a{1,99}a{1,99}a{1,99}",
+        "a{2,}.*",
+        "(?x)(a+) +$",
+        "(?x:(a+) +)$",
+        "(?x)#)",
         r"(a)\1",
         "(?P<x>a)(?P=x)",
         "(?<=a)b",

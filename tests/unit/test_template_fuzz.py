@@ -164,7 +164,8 @@ def _is_json(data: object) -> bool:
 
 
 @settings(deadline=None)
-@given(st.text(alphabet="ab()|*+?{}[]^\\,12:P<>=!i-", max_size=30))
+@given(st.text(alphabet="ab()|*+?{}[]^\\,12:P<>=!ix#- ", max_size=30))
+@example("(?x)#)")
 def test_any_pattern(pattern: str) -> None:
     assert isinstance(trouble(pattern), str)
 
