@@ -33,6 +33,7 @@ _JSON_TYPES: Mapping[str, Mapping[str, object]] = {
     "url": {"type": "string", "format": "uri"},
 }
 _NUMBERS = {"integer", "number", "duration"}
+_LIMIT = 10**18  # as in text; and JSON as Python reads it has NaN, Infinity and endless integers
 
 
 class Misplaced(InputError):
@@ -50,7 +51,7 @@ def _string(given: object) -> object:
 
 
 def _integer(given: object) -> object:
-    if isinstance(given, int) and not isinstance(given, bool):
+    if isinstance(given, int) and not isinstance(given, bool) and abs(given) < _LIMIT:
         return given
     if isinstance(given, str) and re.fullmatch(r"-?\d{1,18}", given):
         return int(given)
@@ -58,7 +59,7 @@ def _integer(given: object) -> object:
 
 
 def _number(given: object) -> object:
-    if isinstance(given, int | float) and not isinstance(given, bool):
+    if isinstance(given, int | float) and not isinstance(given, bool) and abs(given) < _LIMIT:
         return given
     if isinstance(given, str) and re.fullmatch(r"-?\d{1,18}(\.\d{1,9})?", given):
         return float(given)
@@ -74,7 +75,7 @@ def _boolean(given: object) -> object:
 
 
 def _duration(given: object) -> object:
-    if isinstance(given, int | float) and not isinstance(given, bool) and given >= 0:
+    if isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < _LIMIT:
         return given
     if isinstance(given, str):
         return parse_duration(given)

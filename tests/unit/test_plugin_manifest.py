@@ -10,6 +10,7 @@ from labd.model.errors import ConfigError
 from labd.plugin.manifest import discover, read
 
 HEAD = 'name = "greeter"\n'
+NO_DURATION = "plugin greeter: setting wait: must be a duration, like 30s or 5m"
 FULL = """\
 name = "greeter"
 version = "1.2.0"
@@ -100,10 +101,13 @@ def test_settings_get_their_defaults(
                 "put what looks like a number into double quotes"
             ),
         ),
-        (
-            {"times": 1, "wait": -1},
-            "plugin greeter: setting wait: must be a duration, like 30s or 5m",
-        ),
+        ({"times": 10**400}, "plugin greeter: setting times: must be a whole number"),
+        ({"times": 1, "wait": -1}, NO_DURATION),
+        ({"times": 1, "wait": float("nan")}, NO_DURATION),
+        ({"times": 1, "wait": float("inf")}, NO_DURATION),
+        ({"times": 1, "wait": 10**400}, NO_DURATION),
+        ({"times": 1, "wait": True}, NO_DURATION),
+        ({"times": 1, "wait": []}, NO_DURATION),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path: Path, given: dict[str, object], message: str) -> None:
