@@ -9,8 +9,9 @@ labd, its virtual environment or Python itself may live in a folder that other u
 through (a checkout below /root). So the SDK and the plugin's text are read first, and only then the
 process gives up its rights, for good; no line of the plugin has run before that. What is imported
 later comes through descriptors of the folders on the import path (`/proc/self/fd/N`), which need no
-way through what is above them. They show a plugin the program's text, and nothing else: whoever
-holds such a descriptor still has only an unprivileged user's rights to what is below it.
+way through what is above them, and give none (`labd.plugin.folders`). They show a plugin the
+program's text, and nothing else: whoever holds such a descriptor still has only an unprivileged
+user's rights to what is below it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import labd.client.client
 import labd.client.errors
 import labd.events.mqtt
 import labd.plugin.sdk
+from labd.plugin.folders import open_folder
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 
@@ -65,7 +67,7 @@ def open_import_path() -> dict[str, int]:
         checkout = entry == str(package.parent) and Path(entry, "pyproject.toml").exists()
         if entry and not checkout and Path(entry).is_dir():
             folders.add(entry)
-    return {folder: os.open(folder, os.O_PATH | os.O_DIRECTORY) for folder in folders}
+    return {folder: open_folder(Path(folder)) for folder in folders}
 
 
 def reach_by_descriptor(opened: Mapping[str, int]) -> None:

@@ -1,7 +1,9 @@
-"""What a plugin leaves running: found by its user id and its environment, and ended.
+"""What a plugin leaves running: found by its user id and its environment or folder, and ended.
 
 A plugin may start processes of its own (a shell with its pipeline). They do not end with it, nor
-with a daemon that was killed, so they are looked for after each end and before each start.
+with a daemon that was killed, so they are looked for after each end and before each start. The user
+id alone would do if no two daemons were ever configured with the same ones; so what has neither the
+plugin's environment nor works in its folder is left alone.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _UIDS = re.compile(rb"^Uid:\t(\d+)\t", re.MULTILINE)
 
 
 def _find(uid: int, folder: Path) -> list[ProcessId]:
-    """Return the processes of a plugin: of its user, and with its folder in their environment."""
+    """Return the processes of a plugin: of its user, and with its folder around them."""
     marker = f"{ENV_STATE}={folder}".encode()
     found = []
     for entry in os.scandir("/proc"):
@@ -34,9 +36,10 @@ def _find(uid: int, folder: Path) -> list[ProcessId]:
             if process is None or uids is None or int(uids[1]) != uid:
                 continue
             environment = Path(entry.path, "environ").read_bytes().split(b"\0")
+            works_in = Path(os.readlink(f"{entry.path}/cwd"))
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-        if marker in environment:
+        if marker in environment or works_in.is_relative_to(folder):
             found.append(process)
     return found
 

@@ -29,6 +29,7 @@ from labd.model.names import did_you_mean
 from labd.model.plugins import InstalledPlugin, PluginChange
 from labd.model.states import PluginState
 from labd.plugin import files
+from labd.plugin.folders import open_folder
 from labd.plugin.leftovers import end_leftovers
 from labd.plugin.manifest import Manifest, discover
 
@@ -38,7 +39,7 @@ _FIRST_DELAY, _LAST_DELAY = 1.0, 60.0  # seconds between two starts
 _STEADY = 60.0  # seconds of life after which the back-off begins anew
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _LAST_WORDS = 2.0  # seconds for what is still in the pipe of a process that has ended
-_UIDS = 256  # a plugin keeps a user id that is no further from the wanted one
+_UIDS = 64  # a plugin keeps a user id that is no further from the wanted one
 
 SetUsers = Callable[[Sequence[BrokerUser]], Awaitable[None]]
 
@@ -292,9 +293,9 @@ class Supervisor:
 
     async def _spawn(self, plugin: _Running, folder: Path) -> Child:
         # By descriptor: the plugin's user may be unable to pass through the folders above.
-        run = os.open(self._around.socket.parent, os.O_PATH | os.O_DIRECTORY)
+        run = open_folder(self._around.socket.parent)
         try:
-            code = os.open(plugin.manifest.folder, os.O_PATH | os.O_DIRECTORY)
+            code = open_folder(plugin.manifest.folder)
             try:
                 argv, jail = self._command(plugin, code)
                 return await spawn(

@@ -120,6 +120,47 @@ def test_one_that_is_killed_comes_back_and_harms_no_other(
     assert states["falls"][0] in {"backoff", "running"}
 
 
+def test_it_sees_nothing_beside_its_folders(
+    installed: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    # All lies below a folder that only root can enter: what is beside must stay hidden by it.
+    daemon = installed(shell='name = "shell"\ncommand = ["sh", "plugin.sh"]\n')
+    closed = tmp_path / "closed"
+    (closed / "beside").write_text("hidden")
+    closed.parent.chmod(0o700)
+    closed.chmod(0o755)
+    look = 'echo "$1: $(cat "$2" 2>&1)"\n'
+    (closed / "shell" / "plugin.sh").write_text(
+        f"look() {{ {look} }}\n"
+        'look code "$LABD_PLUGIN_DIR/plugin.toml"\n'
+        'look beside "$LABD_PLUGIN_DIR/../beside"\n'
+        'look config "${LABD_API_SOCKET%/*}/../etc/labd.toml"\n'
+        "sleep 3000\n"
+    )
+    daemon.lab("plugin", "enable", "shell")
+    until(lambda: "config:" in daemon.lab("plugin", "logs", "shell"), "it has looked")
+    said = daemon.lab("plugin", "logs", "shell")
+    assert 'code: name = "shell"' in said
+    assert "hidden" not in said
+    assert "[plugins]" not in said
+    assert said.count("No such file or directory") == 2
+
+
+def test_what_it_started_ends_with_it_also_without_its_environment(
+    installed: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = installed(parent='name = "parent"\ncommand = ["sh", "plugin.sh"]\n')
+    (tmp_path / "closed" / "parent" / "plugin.sh").write_text(
+        "env -i setsid sleep 3000 &\necho child $!\nsetsid sleep 3000 &\necho child $!\nwait\n"
+    )
+    daemon.lab("plugin", "enable", "parent")
+    until(lambda: daemon.lab("plugin", "logs", "parent").count("child") == 2, "both run")
+    children = [int(word) for word in daemon.lab("plugin", "logs", "parent").split()[1::2]]
+    assert all(is_alive(pid) for pid in children)
+    daemon.lab("plugin", "disable", "parent")
+    assert not any(is_alive(pid) for pid in children)
+
+
 # tokens
 
 

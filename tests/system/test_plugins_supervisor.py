@@ -131,6 +131,8 @@ async def test_it_imports_from_folders_that_are_closed_to_it(house: House) -> No
             "from labd.model import guestconfig\nimport click.testing\nimport xmlrpc.client\n"
             f"print('closed', not os.access({str(closed)!r}, os.X_OK), beside.WORD)\n"
             "print('from', guestconfig.__file__, click.testing.__file__)\n"
+            "up = os.path.dirname(guestconfig.__file__) + '/../..'\n"
+            "print('out', os.path.exists(up + '/pyproject.toml'), os.path.exists(up + '/model'))\n"
             "Plugin().run()\n",
             "beside.py": "WORD = 'beside itself'\n",
         },
@@ -139,6 +141,7 @@ async def test_it_imports_from_folders_that_are_closed_to_it(house: House) -> No
     await house.start("late")
     await house.says("late", "late hears events after")
     assert "closed True beside itself" in house.said("late")
+    assert "out False True" in house.said("late"), "no way out of the package by `..`"
     assert re.search(r"from /proc/self/fd/\d+/model\S+ /proc/self/fd/\d+/click", house.said("late"))
 
 
