@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -141,3 +142,41 @@ def is_subscriber(pid: int) -> bool:
     except OSError:
         return False
     return name == "mosquitto_sub" and any(link.startswith("socket:") for link in links)
+
+
+def test_the_watchdog_starts_a_killed_machine_until_its_limit(
+    installed: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    template = (REPO / TEMPLATE).read_text()
+    policy = "    restart: {mode: on-failure, limit: 2, window: 5m}\n"
+    (tmp_path / "kept.yaml").write_text(template.rstrip() + "\n" + policy)
+    daemon = installed()
+    enable(daemon, "watchdog", "first-delay=0.1", "max-delay=1s")
+    hears(daemon, "watchdog")
+    daemon.lab("up", str(tmp_path / "kept.yaml"), "--name", "boot")
+    for _ in range(2):
+        (machine,) = daemon.qemus()
+        end(machine)
+        until(
+            partial(runs_anew, daemon, machine),
+            lambda: f"it is started again: {daemon.lab('plugin', 'logs', 'watchdog')}",
+        )
+    (machine,) = daemon.qemus()
+    end(machine)
+    until(
+        lambda: (
+            "boot/boot failed again after 2 restarts" in daemon.lab("plugin", "logs", "watchdog")
+        ),
+        "it gives up",
+    )
+    assert daemon.states("boot") == {"boot": "crashed"}
+    # What a person stops stays stopped, and what a person starts runs.
+    daemon.lab("start", "boot")
+    daemon.lab("stop", "boot", "--force")
+    assert daemon.states("boot") == {"boot": "stopped"}
+    assert daemon.qemus() == []
+
+
+def runs_anew(daemon: Daemon, before: int) -> bool:
+    """Tell whether the machine is ready in another process than before."""
+    return daemon.qemus() not in ([], [before]) and daemon.states("boot") == {"boot": "ready"}
