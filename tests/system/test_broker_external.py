@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pwd
 import shutil
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -71,9 +72,17 @@ def make_certificates(folder: Path) -> None:
     )  # fmt: skip
 
 
+def free_port() -> int:
+    """Return a port that the kernel gave out just now, so no neighbour tries the same one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
 async def start(folder: Path) -> tuple[asyncio.subprocess.Process, int]:
-    """Start mosquitto on the first port of some that it can bind."""
-    for port in range(31_800, 31_900):
+    """Start mosquitto on a free port; another one when somebody was quicker."""
+    for _ in range(5):
+        port = free_port()
         (folder / "mosquitto.conf").write_text(_CONFIG.format(port=port))
         process = await asyncio.create_subprocess_exec(
             "mosquitto", "-c", "mosquitto.conf", cwd=folder
