@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import grp
+import json
 import logging
 import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -37,7 +39,7 @@ from labd.events.mqtt import BrokerAddress
 from labd.events.publisher import Publisher
 from labd.host import config as configuration
 from labd.host.config import Config
-from labd.host.doctor import judge
+from labd.host.doctor import Finding, Level, judge
 from labd.host.facts import gather, read_meminfo
 from labd.host.lockfile import RootLock
 from labd.host.logs import set_up as set_up_logs
@@ -77,20 +79,62 @@ def main() -> None:
     """The training-lab daemon; `lab` is the command to use it."""
 
 
-@main.command()
-@click.option(
+_root_option = click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="LABD_ROOT",
     help="Keep everything below one folder; without it /etc/labd, /run/labd, /var/lib/labd, "
     "/var/cache/labd.",
 )
-@click.option(
+_config_option = click.option(
     "--config",
     "config_file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Instead of labd.toml in the configuration folder.",
 )
+
+
+@main.command()
+@_root_option
+@_config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with stable keys.")
+def doctor(root: Path | None, config_file: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Judge this host without a daemon; `lab doctor` ends up here when none answers."""
+    try:
+        paths, config = _configured(root, config_file)
+        findings = asyncio.run(_examine(paths, config))
+    except InputError as error:
+        _die(error, 2)
+    except LabdError as error:
+        _die(error, 1)
+    if as_json:
+        found = [finding.as_dict() for finding in findings]
+        click.echo(json.dumps({"findings": found}, indent=2))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.level:<5} {finding.name}: {finding.text}")
+            if finding.level is not Level.OK and finding.advice:
+                click.echo(f"      {finding.advice}")
+    sys.exit(any(finding.level is Level.FAIL for finding in findings))
+
+
+async def _examine(paths: Paths, config: Config) -> list[Finding]:
+    with tempfile.TemporaryDirectory(prefix="labd-doctor-") as folder:
+        # Machines' users must reach the device node in it.
+        os.chmod(folder, 0o711)  # noqa: S103 - names in it are no secret
+        return await _judge(paths, config, QemuHypervisor("doctor", Path(folder)))
+
+
+async def _judge(paths: Paths, config: Config, hypervisor: QemuHypervisor) -> list[Finding]:
+    facts = await gather(paths, config)
+    probe = await hypervisor.probe_kvm()
+    access = await asyncio.to_thread(hypervisor.explain_kvm)
+    return judge(facts, kvm_probe=probe, kvm_access=access)
+
+
+@main.command()
+@_root_option
+@_config_option
 @click.option("--down", is_flag=True, help="Stop all machines too when the daemon is stopped.")
 def serve(root: Path | None, config_file: Path | None, down: bool) -> None:  # noqa: FBT001
     """Run the daemon in the foreground."""
@@ -109,9 +153,13 @@ def _die(error: LabdError, status: int) -> None:
     sys.exit(status)
 
 
-def _settings(root: Path | None, config_file: Path | None, *, take_down: bool) -> Settings:
+def _configured(root: Path | None, config_file: Path | None) -> tuple[Paths, Config]:
     paths = Paths.of(Path(os.path.abspath(root)) if root else None)
-    config = configuration.load(config_file or paths.config, required=config_file is not None)
+    return paths, configuration.load(config_file or paths.config, required=config_file is not None)
+
+
+def _settings(root: Path | None, config_file: Path | None, *, take_down: bool) -> Settings:
+    paths, config = _configured(root, config_file)
     set_up_logs(config.daemon.log_level, config.daemon.log_format)
     if os.geteuid() != 0:
         raise ConfigError("labd makes namespaces, taps and users' processes: run it as root")
@@ -287,8 +335,7 @@ class Daemon:
             return None
 
     async def _findings(self) -> Sequence[Mapping[str, str]]:
-        facts = await gather(self._paths, self._config)
-        findings = judge(facts, kvm_probe=await self._hypervisor.probe_kvm())
+        findings = await _judge(self._paths, self._config, self._hypervisor)
         return [finding.as_dict() for finding in findings]
 
     def _info(self) -> Mapping[str, object]:

@@ -57,16 +57,17 @@ class Finding:
         }
 
 
-def judge(facts: Facts, *, kvm_probe: str | None = None) -> list[Finding]:
+def judge(facts: Facts, *, kvm_probe: str | None = None, kvm_access: str = "") -> list[Finding]:
     """Return a finding for everything labd depends on, in the order of importance.
 
     Args:
         facts: From `labd.host.facts.gather`.
         kvm_probe: Empty when a tiny guest ran under KVM, else why not; None when it was not tried.
+        kvm_access: How machines get at `/dev/kvm`, for the one who reads.
     """
     return [
         *_permissions(facts),
-        _kvm(facts, kvm_probe),
+        _kvm(facts, kvm_probe, kvm_access),
         _qemu(facts),
         *_programs(facts),
         *_kernel(facts),
@@ -106,7 +107,7 @@ def _permissions(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _kvm(facts: Facts, probe: str | None) -> Finding:
+def _kvm(facts: Facts, probe: str | None, access: str) -> Finding:
     def slow(text: str, advice: str) -> Finding:
         text = f"{text}; machines run by software emulation (TCG), several times slower"
         return Finding(name="kvm", level=Level.WARN, text=text, advice=advice)
@@ -134,10 +135,11 @@ def _kvm(facts: Facts, probe: str | None) -> Finding:
             "look at dmesg for kvm; accel: kvm forces it",
         )
     tried = "a probe guest ran" if probe == "" else "not tried with a guest"
+    how = f"; {access}" if access else ""
     return Finding(
         name="kvm",
         level=Level.OK if probe == "" else Level.WARN,
-        text=f"/dev/kvm opens, the CPU shows {facts.cpu_flag}, {tried}",
+        text=f"/dev/kvm opens, the CPU shows {facts.cpu_flag}, {tried}{how}",
         advice="" if probe == "" else "start labd, which tries it",
     )
 

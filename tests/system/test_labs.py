@@ -454,3 +454,17 @@ def test_destroy_of_an_unknown_lab_and_node(daemon: Daemon) -> None:
     assert "there is no lab nothing" in daemon.lab("destroy", "nothing", expect=4)
     assert "there is no lab nothing" in daemon.lab("status", "nothing", expect=4)
     assert "there is no lab nothing" in daemon.lab("stop", "nothing/node", expect=4)
+
+
+def test_doctor_judges_a_host_without_a_daemon(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(start=False)
+    done = daemon.run("--json", "doctor")
+    findings = {item["name"]: item for item in json.loads(done.stdout)["findings"]}
+    assert findings["root"]["level"] == "ok"
+    assert findings["qemu"]["level"] == "ok"
+    assert done.returncode == int(any(item["level"] == "fail" for item in findings.values()))
+    text = daemon.run("doctor")
+    assert text.stderr == "lab: labd does not run; looking at the host without it\n"
+    assert "root: running as root" in text.stdout
+    (daemon.root / "etc" / "labd.toml").write_text("[daemon]\naccel = 'fast'\n")
+    assert daemon.run("doctor").returncode == 2

@@ -156,7 +156,7 @@ def test_a_family_without_its_verb_shows_help(
     assert json.loads(capfd.readouterr().err)["message"] == "missing verb; see --help"
 
 
-@pytest.mark.parametrize("verb", ["ls", "version", "up WEB", "events", "destroy web", "doctor"])
+@pytest.mark.parametrize("verb", ["ls", "version", "up WEB", "events", "destroy web"])
 def test_a_stopped_daemon_is_status_3_with_advice(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], verb: str
 ) -> None:

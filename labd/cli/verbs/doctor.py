@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+
 import click
 
 from labd.cli.session import FAILED, Session, verb
 from labd.cli.text import plain, table
+from labd.model.errors import DaemonUnreachable
 
 
 @verb("doctor")
 def doctor(session: Session) -> None:
-    """Tell what labd can do on this host, and what to mend; exit status 1 when something fails."""
-    findings = session.client.doctor()
+    """Tell what labd can do on this host, and what to mend; exit status 1 when something fails.
+
+    Where no daemon answers, `labd doctor` looks by itself.
+    """
+    try:
+        findings = session.client.doctor()
+    except DaemonUnreachable:
+        _without_daemon(session)
+        raise
     if session.json:
         session.emit({"findings": findings})
     else:
@@ -22,3 +34,16 @@ def doctor(session: Session) -> None:
                 session.say(f"{item['name']}: {plain(item['advice'])}")
     if any(item["level"] == "fail" for item in findings):
         click.get_current_context().exit(FAILED)
+
+
+def _without_daemon(session: Session) -> None:
+    """Become `labd doctor`; return when it is not installed beside `lab`."""
+    beside = os.path.join(os.path.dirname(sys.argv[0]), "labd")
+    program = beside if os.access(beside, os.X_OK) else shutil.which("labd")
+    if program is None or session.socket:
+        return
+    root = ["--root", session.root] if session.root else []
+    as_json = ["--json"] if session.json else []
+    session.note("lab: labd does not run; looking at the host without it")
+    sys.stdout.flush()
+    os.execv(program, [program, "doctor", *root, *as_json])  # noqa: S606 - no shell is meant
