@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from click.shell_completion import CompletionItem
+
 FAILED, BAD_INPUT, UNREACHABLE, NOT_FOUND, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 5, 130
 
 
@@ -112,12 +114,39 @@ def json_option() -> click.Option:
     )
 
 
+class Reference(click.ParamType):
+    """A `LAB` or `LAB/NODE`; the shell completes it from the labs that there are."""
+
+    name = "reference"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the names that begin like this; none where labd does not answer."""
+        from click.shell_completion import CompletionItem
+
+        session = ctx.find_object(Session) or Session()
+        given = ctx.find_root().params
+        session.root, session.socket = given.get("root") or "", given.get("socket") or ""
+        try:
+            labs = Client(session.socket_path, timeout=1.0).labs()
+        except errors.LabdError:
+            return []
+        names = [lab["name"] for lab in labs]
+        if "NODE" in (param.metavar or "") and "/" in incomplete:
+            names = [f"{lab['name']}/{node['name']}" for lab in labs for node in lab["nodes"]]
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 def verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function whose first argument is the `Session`."""
 
     def wrap(function: Callable[..., None]) -> click.Command:
         made: Callable[..., None] = click.pass_obj(function)
         command: click.Command = click.command(name)(made)
+        for param in command.params:
+            if isinstance(param, click.Argument) and "LAB" in (param.metavar or ""):
+                param.type = Reference()
         command.params.append(json_option())
         return command
 

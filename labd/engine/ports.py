@@ -278,7 +278,9 @@ class Transaction(Protocol):
 
 
 class Inventory(Protocol):
-    """What labd wants and last knew, and the outbox. Reads see committed rows only.
+    """What labd wants and last knew, and the outbox.
+
+    Reads see committed rows, and in the task that holds a transaction also what it wrote so far.
 
     Every call raises `StorageFailed` when the database does.
     """

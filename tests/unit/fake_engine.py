@@ -435,7 +435,7 @@ class FakeEngine:
             version="1.0",
             events=("node.*",),
             scopes=("labs:control",),
-            settings_schema={},
+            settings_schema={"properties": {"secret": {"type": "string"}}},
             record=self.plugin,
             state=state,
         )

@@ -187,6 +187,9 @@ def test_images_profiles_and_plugins(lab: Cli) -> None:
     found = json.loads(lab("plugin", "ls", "--json"))["plugins"][0]
     assert found["settings"] == {"patience": 5, "limit": 3}
     assert lab("plugin", "disable", "watchdog") == "plugin watchdog is disabled\n"
+    lab("plugin", "enable", "watchdog", "--set", "secret=12345")
+    found = json.loads(lab("plugin", "ls", "--json"))["plugins"][0]
+    assert found["settings"]["secret"] == "12345"  # a text setting, not a number
     lab("plugin", "enable", "watchdog", "--reset")
     assert json.loads(lab("plugin", "ls", "--json"))["plugins"][0]["settings"] == {}
 
@@ -319,3 +322,28 @@ def test_a_reader_that_goes_away_is_no_error(lab: Cli) -> None:
     )
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("lab down w", ["web"]),
+        ("lab console web/", ["web/a", "web/b"]),
+        ("lab stop nothing", []),
+    ],
+)
+def test_completion_knows_labs_and_nodes(lab: Cli, words: str, found: list[str]) -> None:
+    lab("up", lab.web)
+    done = subprocess.run(
+        [sys.executable, "-m", "labd.cli.main"],
+        env={
+            "LABD_ROOT": str(lab.server.root),
+            "_LAB_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": "2",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [f"plain,{name}" for name in found]

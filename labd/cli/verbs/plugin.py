@@ -41,11 +41,16 @@ def ls(session: Session) -> None:
 def enable(session: Session, name: str, settings: tuple[str, ...], reset: bool) -> None:
     """Keep a plugin running; settings of before are kept unless given anew.
 
-    A VALUE that is JSON is taken as such (`5`, `true`, `["node.*"]`), any other as text.
+    A VALUE for a text setting is taken as it stands, for any other one it is JSON (`5`, `true`,
+    `["node.*"]`).
     """
-    given = {key: _value(value) for key, value in pairs(settings).items()}
+    known = [p for p in session.client.plugins() if p["name"] == name]
+    shapes = known[0]["settings_schema"].get("properties", {}) if known else {}
+    given: dict[str, object] = {
+        key: value if shapes.get(key, {}).get("type") == "string" else _value(value)
+        for key, value in pairs(settings).items()
+    }
     if not reset:
-        known = [p for p in session.client.plugins() if p["name"] == name]
         given = {**(known[0]["settings"] if known else {}), **given}
     _told(session, session.client.set_plugin(name, enabled=True, settings=given), "is enabled")
 
