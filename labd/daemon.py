@@ -22,6 +22,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -148,7 +149,7 @@ def serve(root: Path | None, config_file: Path | None, down: bool) -> None:  # n
         _die(error, 1)
 
 
-def _die(error: LabdError, status: int) -> None:
+def _die(error: LabdError, status: int) -> NoReturn:
     click.echo(f"labd: {error.message}", err=True)
     sys.exit(status)
 

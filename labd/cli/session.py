@@ -114,7 +114,7 @@ def json_option() -> click.Option:
     )
 
 
-class Reference(click.ParamType):
+class Reference(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on
     """A `LAB` or `LAB/NODE`; the shell completes it from the labs that there are."""
 
     name = "reference"

@@ -446,7 +446,7 @@ class FakeEngine:
     async def enable_plugin(self, name: str, settings: Mapping[str, object]) -> PluginView:
         if name != "watchdog":
             raise NotFound(f"there is no plugin {name}; known: watchdog")
-        if unknown := sorted(set(settings) - {"patience", "limit"}):
+        if unknown := sorted(set(settings) - {"patience", "limit", "secret"}):
             raise ConfigError(f"plugin {name} has no setting '{unknown[0]}'")
         self.plugin = replace(self.plugin, enabled=True, settings=settings)
         return self._view()
