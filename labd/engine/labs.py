@@ -221,6 +221,8 @@ class Labs:
         grace: float,
     ) -> OperationRecord:
         """Do something to a lab or some of its nodes; see `EngineApi.act`."""
+        if kind in _WHOLE and not nodes:
+            await self._operations.supersede(lab, kind)
         self._operations.require_free(lab)
         record = await self._journal.lab(lab)
         if kind in _WHOLE and nodes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 
 from labd.engine.ports import Inventory, Transaction
-from labd.model.errors import Busy, Conflict, LabdError, NotFound
+from labd.model.errors import Busy, Conflict, LabdError, NotFound, Superseded
 from labd.model.events import EventType, Happening
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.states import OperationState
@@ -43,6 +43,8 @@ class Operations:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._progress: dict[str, Mapping[str, object]] = {}
         self._told: dict[str, float] = {}
+        self._breakable: dict[str, asyncio.Task[None]] = {}
+        self._superseded: dict[str, str] = {}
         self._closed = False
 
     def require_free(self, lab: str) -> None:
@@ -111,6 +113,43 @@ class Operations:
         self._spawn(operation, work)
         return operation
 
+    async def breakable(
+        self, operation: OperationRecord, work: Coroutine[None, None, None]
+    ) -> None:
+        """Do a part of an operation that `supersede` may end early.
+
+        Raises:
+            Superseded: It was ended, and every task of it has.
+        """
+        task = asyncio.create_task(work, name=f"{operation.id}-work")
+        self._breakable[operation.id] = task
+        try:
+            await task
+        except asyncio.CancelledError:
+            why = self._superseded.get(operation.id)
+            if why is None:
+                raise
+            raise Superseded(
+                f"{operation.kind} of lab {operation.lab} was ended by {why}"
+            ) from None
+        finally:
+            del self._breakable[operation.id]
+
+    def superseded(self, operation: OperationRecord) -> bool:
+        """Tell whether an operation is ended early; what takes its place cleans up after it."""
+        return operation.id in self._superseded
+
+    async def supersede(self, lab: str, why: OperationKind) -> None:
+        """End the operation that holds a lab, where it may be ended, and wait until it has."""
+        await asyncio.sleep(0)  # a task that was made just now begins its work
+        holder = self._held.get(lab)
+        work = self._breakable.get(holder.id) if holder else None
+        if holder is None or work is None:
+            return
+        self._superseded[holder.id] = str(why)
+        work.cancel()
+        await asyncio.wait({self._tasks[holder.id]})
+
     def running(self) -> list[OperationRecord]:
         """Return the operations that hold a lab."""
         return list(self._held.values())
@@ -165,6 +204,7 @@ class Operations:
         self._tasks.pop(operation.id, None)
         self._told.pop(operation.id, None)
         self._progress.pop(operation.id, None)
+        self._superseded.pop(operation.id, None)
 
     async def finish(self, operation: OperationRecord, error: BaseException | None) -> None:
         """Write the outcome."""

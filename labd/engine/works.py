@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 
 from labd.engine.converge import Converger, every
@@ -105,9 +105,11 @@ class Works:
         await self._or_undo(operation, work)
 
     async def _or_undo(
-        self, operation: OperationRecord, work: Callable[[], Awaitable[None]]
+        self, operation: OperationRecord, work: Callable[[], Coroutine[None, None, None]]
     ) -> None:
         """Work, and when that fails take it back and raise why.
+
+        Nothing is taken back for a `down` or `destroy` that did not want to wait: they do that.
 
         Raises:
             LabdError: Why it failed; that the undoing failed too is only logged.
@@ -117,8 +119,10 @@ class Works:
             await self._undo(operation)
             raise WorldError(f"{undoing} (taken back after a restart of labd)")
         try:
-            await work()
+            await self._operations.breakable(operation, work())
         except LabdError as error:
+            if self._operations.superseded(operation):
+                raise
             try:
                 if await self._write_failed(operation, error):
                     await self._undo(operation)

@@ -11,6 +11,7 @@
     │   ├── IllegalTransition      the actual and the required states are told
     │   ├── InUse                  the object is needed by others; names them
     │   └── NoRoom                 the host cannot bear it; says the numbers
+    ├── Superseded                 an operation was ended early, for another request needs its lab
     ├── Forbidden                  the caller may not do this to that object
     └── WorldError                 the world failed: a process, the kernel, the disk, the network
         ├── CommandFailed          a child process exited with an error; carries its last words
@@ -146,6 +147,12 @@ class NoRoom(Conflict):
     """The host cannot bear what was asked; the message has the numbers. Nothing was started."""
 
     code = "no_room"
+
+
+class Superseded(LabdError):
+    """An operation was ended early, because a later request has taken its lab."""
+
+    code = "superseded"
 
 
 class Forbidden(LabdError):

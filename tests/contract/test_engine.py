@@ -544,7 +544,7 @@ async def test_busy_names_the_operation(home: House) -> None:
     home.host.boot_output = b""
     operation = await home.engine.up("web", spec(node("a")))
     with pytest.raises(Busy, match=f"lab web is busy: up \\({operation.id}\\) runs") as caught:
-        await home.engine.act(K.DOWN, "web")
+        await home.engine.act(K.STOP, "web")
     assert caught.value.details == {"operation": operation.id, "kind": "up"}
     with pytest.raises(Busy):
         await home.engine.up("web", spec(node("a")))
@@ -554,6 +554,29 @@ async def test_busy_names_the_operation(home: House) -> None:
     await home.up(spec(node("a", ready=NOW)), name="other")  # no lab waits for another
     home.host.say(await home.key("a"), b"guest: up\n")
     await home.engine.wait_operation(operation.id, 5)
+
+
+@pytest.mark.parametrize("kind", [K.DOWN, K.DESTROY])
+async def test_a_start_that_hangs_does_not_hold_up_who_wants_it_gone(home: House, kind: K) -> None:
+    home.host.boot_output = b""
+    start = await home.engine.up("web", spec(node("a"), node("b")))
+    await home.until("a", N.RUNNING)
+    await home.until("b", N.RUNNING)
+    end = await home.engine.act(kind, "web")
+    ended = await home.engine.wait_operation(start.id, 0)
+    assert ended.error == {
+        "code": "superseded",
+        "message": f"up of lab web was ended by {kind}",
+    }
+    assert (await home.engine.wait_operation(end.id, 5)).error is None
+    assert not home.host.machines
+    labs = await home.engine.labs()
+    if kind is K.DESTROY:
+        assert not labs
+        return
+    assert [(lab.name, lab.state) for lab, _ in labs] == [("web", LabState.STOPPED)]
+    home.host.boot_output = b"guest: up\n"
+    await home.up(spec(node("a"), node("b")))
 
 
 async def test_two_at_one_moment(home: House) -> None:
