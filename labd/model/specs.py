@@ -75,6 +75,14 @@ class RestartMode(StrEnum):
     ALWAYS = "always"  # also when the guest powered itself off
 
 
+class Gateway(StrEnum):
+    """Who routes a network."""
+
+    LABD = "labd"
+    NODE = "node"
+    NONE = "none"
+
+
 class DependsOn(StrEnum):
     """What a node waits for in another one before it starts."""
 
@@ -221,6 +229,8 @@ class NetworkSpec:
         subnet: CIDR, or empty when it is not known.
         uplink: `none`, `nat` or `bridge:<host interface>`.
         mtu: Bytes.
+        gateway: Who routes it. `labd` has an address of its own on the bridge.
+        gateway_address: Of the gateway, without prefix length; empty for none.
     """
 
     name: str
@@ -228,6 +238,8 @@ class NetworkSpec:
     subnet: str = ""
     uplink: str = "none"
     mtu: int = 1500
+    gateway: Gateway = Gateway.NONE
+    gateway_address: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from labd.model.errors import InputError
 from labd.model.network import BridgePlan, LabNetworkPlan, PortPlan
-from labd.model.specs import LabSpec, NetworkSpec
+from labd.model.specs import Gateway, LabSpec, NetworkSpec
 
 _IFNAMSIZ = 15  # characters, linux/if.h less the final zero
 
@@ -90,9 +90,12 @@ def _addresses(spec: LabSpec) -> dict[str, set[str]]:
 def own_address(network: NetworkSpec, used: set[str]) -> str:
     """Return labd's own address in a network, from which it probes ports; empty when none is known.
 
-    It is the highest IPv4 host address of the subnet that no NIC has. A network without a subnet
-    of its own has that of the first IPv4 address in it.
+    Where labd is the gateway it is that address, else the highest IPv4 host address of the subnet
+    that no NIC has. A network without a subnet of its own has that of the first address in it.
     """
+    if network.gateway is Gateway.LABD:
+        length = ipaddress.ip_network(network.subnet).prefixlen
+        return f"{network.gateway_address}/{length}"
     taken = {ipaddress.ip_interface(address).ip for address in used}
     texts = [network.subnet] if network.subnet else sorted(a for a in used if "/" in a)
     for text in texts:

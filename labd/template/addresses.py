@@ -19,6 +19,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\Z")
+NO_GATEWAY: Final = "none"  # of a NIC: no default route over it, whatever its network says
 _WIDEST: Final = 8  # a wider subnet is a mistake; own_address walks through it, too
 
 
@@ -99,7 +100,7 @@ class Addressing:
                     path,
                 )
                 return
-        if problem := _no_host(interface.ip, interface.network):
+        if problem := no_host(interface.ip, interface.network):
             self.complaints.wrong(f"{where}: {problem}; choose another", path)
             return
         owner = self.addresses.get((network, interface.ip))
@@ -109,9 +110,9 @@ class Addressing:
         self.addresses.setdefault((network, interface.ip), where)
 
     def _gateway(self, where: str, form: NicForm, own: list[Interface], path: Path) -> str:
-        if not form.gateway:
+        if form.gateway in ("", NO_GATEWAY):
             return ""
-        gateway = _read_address(form.gateway)
+        gateway = read_address(form.gateway)
         if gateway is None:
             self.complaints.wrong(
                 f"{where}: gateway '{form.gateway[:64]}' is no address; write it like 10.0.1.1",
@@ -129,7 +130,7 @@ class Addressing:
             self.complaints.wrong(
                 f"{where}: gateway {gateway} is the nic's own address; write the router's", path
             )
-        elif problem := _no_host(gateway, subnet):
+        elif problem := no_host(gateway, subnet):
             self.complaints.wrong(f"{where}: gateway {problem}; choose another", path)
         return str(gateway)
 
@@ -163,7 +164,7 @@ class Addressing:
             where = f"node {name}, route {index + 1}"
             at: Path = (*path, "routes", index)
             to, problem = (None, "") if route.to == "default" else _read_subnet(route.to)
-            via = _read_address(route.via)
+            via = read_address(route.via)
             if problem:
                 self.complaints.wrong(f"{where}: {problem}, or default", (*at, "to"))
             elif via is None:
@@ -207,14 +208,15 @@ def _read_interface(text: str) -> Interface | None:
         return None
 
 
-def _read_address(text: str) -> Address | None:
+def read_address(text: str) -> Address | None:
+    """Return an address without prefix length and scope, or None."""
     try:
         return None if "%" in text else ipaddress.ip_address(text)
     except ValueError:
         return None
 
 
-def _no_host(address: Address, subnet: Subnet) -> str:
+def no_host(address: Address, subnet: Subnet) -> str:
     """Return why an address cannot be a host's, or nothing."""
     if address.is_multicast or address.is_loopback or address.is_unspecified:
         return f"{address} cannot be the address of a machine"

@@ -25,10 +25,11 @@ from labd.model.specs import (
     Readiness,
     RestartPolicy,
 )
-from labd.template.addresses import Addressing, Interface
+from labd.template.addresses import NO_GATEWAY, Addressing, Interface
 from labd.template.complaints import Complaints
 from labd.template.document import Document, Path, Problems
 from labd.template.form import MAX_NICS, LabForm, NicForm, NodeForm
+from labd.template.gateways import Gateways
 from labd.template.patterns import trouble
 
 _IMAGE = re.compile(r"sha256:[0-9a-f]{64}\Z")
@@ -44,7 +45,8 @@ _DISK_NAME: Final = 20  # characters of a serial number: VIRTIO_BLK_ID_BYTES, an
 def compile_lab(form: LabForm, document: Document, problems: Problems, *, digest: str) -> LabSpec:
     """Return the spec; what is wrong goes to `problems`, and the spec is then of no use."""
     complaints = Complaints(document, problems)
-    return _Compiler(form, complaints, Addressing(form.name, complaints)).lab(digest)
+    addressing = Addressing(form.name, complaints)
+    return _Compiler(form, complaints, addressing, Gateways(addressing, complaints)).lab(digest)
 
 
 @dataclass
@@ -52,6 +54,7 @@ class _Compiler:
     form: LabForm
     complaints: Complaints
     addressing: Addressing
+    gateways: Gateways
     segments: dict[str, str] = field(default_factory=dict)  # network or link -> its section
 
     def _wrong(self, message: str, path: Path, *, key: bool = False) -> None:
@@ -62,6 +65,7 @@ class _Compiler:
         self._give_links_their_ends()
         networks = tuple(self._networks())
         nodes = tuple(self._node(name, node) for name, node in form.nodes.items())
+        nodes = self.gateways.nodes(form, networks, nodes)
         self._check_cycles()
         return LabSpec(
             template=form.name,
@@ -92,12 +96,18 @@ class _Compiler:
                         f"'{network.uplink[:64]}'",
                         (*path, "uplink"),
                     )
+                subnet = self.addressing.subnet(where, name, network, (*path, "subnet"))
+                gateway, address = self.gateways.network(
+                    where, name, network, path, link=section == "links"
+                )
                 yield NetworkSpec(
                     name=name,
                     link=section == "links",
-                    subnet=self.addressing.subnet(where, name, network, (*path, "subnet")),
+                    subnet=subnet,
                     uplink=network.uplink,
                     mtu=network.mtu,
+                    gateway=gateway,
+                    gateway_address=address,
                 )
 
     def _give_links_their_ends(self) -> None:
@@ -300,7 +310,7 @@ class _Compiler:
         gateways: list[tuple[str, str, Path]] = [
             (f"nic {name}", nic.gateway, (*path, "nics", name, "gateway"))
             for name, nic in form.nics.items()
-            if nic.gateway
+            if nic.gateway not in ("", NO_GATEWAY)
         ]
         gateways += [
             (f"route {index + 1}", route.via, (*path, "routes", index))

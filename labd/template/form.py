@@ -21,6 +21,7 @@ from labd.model.specs import (
     DiskBus,
     Display,
     Firmware,
+    Gateway,
     Machine,
     NicModel,
     RestartMode,
@@ -190,6 +191,13 @@ class NetworkForm(Form):
         default="none", description="How it leaves the lab: none, nat or bridge:INTERFACE"
     )
     mtu: Whole = Field(default=1500, ge=576, le=9216, description="Bytes")
+    gateway: Gateway | None = Field(
+        default=None,
+        description="Who routes it: labd, node or none; left out: labd with uplink nat, else none",
+    )
+    gateway_address: Text = Field(
+        default="", description="Of the gateway; left out: the first host address of the subnet"
+    )
 
 
 class LinkForm(NetworkForm):
@@ -212,7 +220,10 @@ class NicForm(Form):
         default_factory=list, max_length=_MAX_ENTRIES, description="Several addresses"
     )
     mac: Text = Field(default="", description="Left out: derived from template, node and NIC")
-    gateway: Text = Field(default="", description="Address of the default route over this NIC")
+    gateway: Text = Field(
+        default="",
+        description="Address of the default route over this NIC, or none; left out: its network's",
+    )
     model: NicModel = Field(default=NicModel.VIRTIO, description="The card that the guest sees")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from labd.model.errors import InputError
 from labd.model.network import BridgePlan, LabNetworkPlan, PortPlan
-from labd.model.specs import LabSpec, NetworkSpec, NicSpec, NodeSpec
+from labd.model.specs import Gateway, LabSpec, NetworkSpec, NicSpec, NodeSpec
 from labd.network.plan import bridge_name, own_address, plan
 
 
@@ -63,6 +63,13 @@ def test_names_do_not_depend_on_what_else_there_is() -> None:
 )
 def test_labds_own_address(subnet: str, used: set[str], own: str) -> None:
     assert own_address(NetworkSpec(name="n", subnet=subnet), used) == own
+
+
+def test_where_labd_is_the_gateway_it_has_that_address() -> None:
+    network = NetworkSpec(
+        name="n", subnet="10.0.0.0/22", gateway=Gateway.LABD, gateway_address="10.0.0.1"
+    )
+    assert own_address(network, {"10.0.0.2/22"}) == "10.0.0.1/22"
 
 
 @pytest.mark.parametrize("uplink", ["nat", "bridge:eth0"])

@@ -23,6 +23,7 @@ from labd.model.specs import (
     DiskSpec,
     Display,
     Firmware,
+    Gateway,
     LabSpec,
     Machine,
     NetworkSpec,
@@ -50,7 +51,8 @@ parameters:
   release: {type: string, default: 1.10}
   routed: {type: boolean, default: true}
 networks:
-  lan: {subnet: 10.0.0.0/24, mtu: 1400, uplink: nat}
+  lan:
+    {subnet: 10.0.0.0/24, mtu: 1400, uplink: nat, gateway: labd, gateway_address: 10.0.0.254}
   plain:
 links:
   trunk: {ends: [gate:eth1, "far:eth9"], subnet: 10.1.0.0/30}
@@ -109,7 +111,14 @@ def test_every_field_can_be_said() -> None:
     assert spec.description == "Everything that can be said."
     assert spec.parameters == {"port": "22", "release": "1.10", "routed": "true"}
     assert spec.networks == (
-        NetworkSpec(name="lan", subnet="10.0.0.0/24", mtu=1400, uplink="nat"),
+        NetworkSpec(
+            name="lan",
+            subnet="10.0.0.0/24",
+            mtu=1400,
+            uplink="nat",
+            gateway=Gateway.LABD,
+            gateway_address="10.0.0.254",
+        ),
         NetworkSpec(name="plain"),
         NetworkSpec(name="trunk", link=True, subnet="10.1.0.0/30"),
     )
