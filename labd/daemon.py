@@ -46,7 +46,7 @@ from labd.host.lockfile import RootLock
 from labd.host.logs import set_up as set_up_logs
 from labd.host.notify import Notifier
 from labd.host.paths import prepare, shipped
-from labd.hypervisor import QemuHypervisor
+from labd.hypervisor import QemuHypervisor, QemuScreens
 from labd.images import ImageStore
 from labd.inventory import SqliteInventory
 from labd.model.errors import ConfigError, InputError, LabdError
@@ -292,6 +292,7 @@ class Daemon:
             hypervisor=self._hypervisor,
             networks=LabNetworks(host_id),
             images=ImageStore(self._paths.state, self._paths.cache),
+            screens=QemuScreens(self._hypervisor.machine),
             state=self._paths.state,
             run=self._paths.run,
             limits=Limits(

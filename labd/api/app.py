@@ -20,12 +20,13 @@ from labd.api.routes import (
     operations,
     plugins,
     profiles,
+    screens,
     templates,
 )
 from labd.api.templates import TemplateFiles
 from labd.engine.facade import EngineApi
 
-_MODULES = (host, templates, labs, console, operations, events, images, profiles, plugins)
+_MODULES = (host, templates, labs, console, screens, operations, events, images, profiles, plugins)
 _PROBLEM = {"model": Problem, "content": {problems.MEDIA_TYPE: {}}}
 
 

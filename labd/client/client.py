@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+from labd.client.screens import Screens
 from labd.client.transport import TIMEOUT, Transport, default_socket
 
 TYPE_CHECKING = False
@@ -35,6 +36,7 @@ class Client:
         self, socket_path: str | None = None, token: str = "", timeout: float = TIMEOUT
     ) -> None:
         self.transport = Transport(socket_path or default_socket(), token, timeout)
+        self.screens = Screens(self.transport)
 
     def close(self) -> None:
         """Close the connection."""

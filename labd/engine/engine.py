@@ -20,6 +20,7 @@ from labd.engine.readiness import ReadinessKeeper, is_immediate
 from labd.engine.recovery import Recovered, Recovery
 from labd.engine.resolve import size_node
 from labd.engine.runner import NodeRunner
+from labd.engine.screens import ScreenService
 from labd.engine.watch import Watcher
 from labd.engine.works import Works
 from labd.engine.world import World
@@ -64,6 +65,7 @@ class Engine:
         works = Works(world, self.journal, self._operations, converger, self._watcher)
         self._labs = Labs(world, self.journal, self._operations, converger, works)
         self._library = Library(world, self._operations)
+        self.screens = ScreenService(world.screens, self.journal)
         self.plugin_service = Plugins(world, runner)
         self._recovery = Recovery(world, self.journal, self._operations, works, self._watcher)
         self._tasks: list[asyncio.Task[None]] = []

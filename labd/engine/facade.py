@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from labd.engine.facade_screens import ScreensApi
 from labd.engine.ports import Console
 from labd.model.events import Event
 from labd.model.names import NodeRef
@@ -85,6 +86,10 @@ class PluginView:
 
 class EngineApi(Protocol):
     """Everything that can be asked."""
+
+    @property
+    def screens(self) -> ScreensApi:
+        """Pictures of nodes' screens, their keyboards and their viewers."""
 
     # labs
     async def up(

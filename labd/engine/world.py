@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
+from labd.engine.ports_machines import Screens
 from labd.model.machine import AccelChoice
 from labd.model.network import LabNetworkPlan
 from labd.model.records import LabRecord, NodeRecord
@@ -70,6 +71,7 @@ class World:
     hypervisor: Hypervisor
     networks: Networks
     images: Images
+    screens: Screens
     state: Path
     run: Path
     limits: Limits

@@ -1,6 +1,7 @@
 """QEMU: its command line, its process, its monitor, its console and its guest agent."""
 
 from labd.hypervisor.qemu import QemuHypervisor
+from labd.hypervisor.screen import QemuScreens
 from labd.hypervisor.vm import VmTimes
 
-__all__ = ["QemuHypervisor", "VmTimes"]
+__all__ = ["QemuHypervisor", "QemuScreens", "VmTimes"]

@@ -57,16 +57,20 @@ class VncPort:
             while True:
                 viewer, _ = await loop.sock_accept(sock)
                 with contextlib.closing(viewer):
-                    await self._hand_over(viewer)
+                    try:
+                        await self.hand_over(viewer)
+                    except LabdError as error:
+                        log.warning("a viewer was turned away: %s", error)
 
-    async def _hand_over(self, viewer: socket.socket) -> None:
+    async def hand_over(self, viewer: socket.socket) -> None:
+        """Give QEMU a connected viewer; errors as in `Monitor.execute`.
+
+        Whoever calls has seen to it that the viewer may see the screen.
+        """
         self._count += 1
         name = f"vnc{self._count}"
-        try:
-            await self._monitor.hand_over(name, viewer.fileno())
-            # The socket's mode (0600, root) is the authentication.
-            await self._monitor.execute(
-                "add_client", {"protocol": "vnc", "fdname": name, "skipauth": True}
-            )
-        except LabdError as error:
-            log.warning("a viewer was turned away: %s", error)
+        await self._monitor.hand_over(name, viewer.fileno())
+        # The socket's mode (0600, root), or the API's scope, is the authentication.
+        await self._monitor.execute(
+            "add_client", {"protocol": "vnc", "fdname": name, "skipauth": True}
+        )

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Final, cast
 
@@ -85,6 +85,7 @@ class Monitor:
         self._overdue: set[asyncio.Task[object]] = set()
         self._calls: set[asyncio.Task[object]] = set()
         self._hung = False
+        self._passing = asyncio.Lock()  # QEMU keeps one unclaimed descriptor only
 
     @property
     def hung(self) -> bool:
@@ -162,10 +163,33 @@ class Monitor:
 
     async def hand_over(self, name: str, fd: int) -> None:
         """Give QEMU a descriptor under `name` (QMP `getfd` with SCM_RIGHTS)."""
-        if self._client is None or self._hung:
-            raise self._unresponsive("getfd", 0)
-        self._client.send_fd_scm(fd)
-        await self.execute("getfd", {"fdname": name})
+        await self._pass("getfd", {"fdname": name}, fd)
+
+    async def add_descriptor(self, fd: int, note: str = "") -> int:
+        """Give QEMU a descriptor in a set of its own (QMP `add-fd`); return the set's number.
+
+        QEMU opens it as `/dev/fdset/N`, and only with the access mode that it has.
+        """
+        answer = await self._pass("add-fd", {"opaque": note}, fd)
+        return int(cast("Mapping[str, int]", answer)["fdset-id"])
+
+    async def _pass(self, command: str, arguments: Mapping[str, object], fd: int) -> object:
+        async with self._passing:
+            if self._client is None or self._hung:
+                raise self._unresponsive(command, 0)
+            self._client.send_fd_scm(fd)
+            return await self.execute(command, arguments)
+
+    @contextlib.asynccontextmanager
+    async def lent(self, fd: int) -> AsyncIterator[str]:
+        """Give QEMU a descriptor for the block; yield the path by which QEMU opens it."""
+        number = await self.add_descriptor(fd)
+        try:
+            yield f"/dev/fdset/{number}"
+        finally:
+            # A QEMU that ended or hangs meanwhile has its own error on the way.
+            with contextlib.suppress(NodeGone, NodeUnresponsive, QmpRefused):
+                await self.execute("remove-fd", {"fdset-id": number})
 
     def declare_hung(self) -> None:
         """Count the machine as unresponsive until something is answered."""

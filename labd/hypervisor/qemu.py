@@ -254,6 +254,14 @@ class QemuHypervisor:
             log.warning("%s has no screen: %s", vm.name, error)
         vm.begin()
 
+    def machine(self, key: str) -> Vm:
+        """Return a running machine, for the adapters of its screen and its devices.
+
+        Raises:
+            NodeGone: It has ended, or was never known.
+        """
+        return self._vm(key)
+
     def _vm(self, key: str) -> Vm:
         vm = self._vms.get(key)
         if vm is None:

@@ -82,7 +82,7 @@ class Vm:
             spec.run / process.CONSOLE_LOG, self.name, lambda: self._spawn(self._reattach())
         )
         self.agent = GuestAgent(spec.run / process.AGENT_SOCKET, self.name)
-        self._vnc = VncPort(spec.run / process.VNC_SOCKET, self.monitor)
+        self.vnc = VncPort(spec.run / process.VNC_SOCKET, self.monitor)
 
     # coming to life
 
@@ -130,7 +130,7 @@ class Vm:
             LaunchFailed: The socket cannot be made.
         """
         if self.spec.display is Display.VNC:
-            await self._vnc.open()
+            await self.vnc.open()
 
     def begin(self) -> None:
         """Announce the machine: watch over its life and tell its events from now on."""
@@ -205,7 +205,7 @@ class Vm:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._vnc.close()
+        await self.vnc.close()
         await self.monitor.close()
         self.hub.end()
         self.agent.close()
@@ -219,7 +219,7 @@ class Vm:
         # What it said last is still in the sockets, and comes before its end.
         await self.monitor.drain(_DRAIN)
         await self.hub.drain(_DRAIN)
-        await self._vnc.close()
+        await self.vnc.close()
         if self._beat is not None:
             self._beat.cancel()
         self.gone.set()

@@ -42,6 +42,7 @@ from labd.model.units import GIB, MIB
 from labd.network.plan import plan
 from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
 from tests.contract.fakes_images import FakeImages
+from tests.contract.fakes_screens import FakeScreens
 
 UID_BASE = 700_000
 K = OperationKind
@@ -242,6 +243,7 @@ class House:
             hypervisor=mortal(self.hypervisor, "hypervisor"),
             networks=mortal(self.networks, "networks"),
             images=mortal(self.images, "images"),
+            screens=FakeScreens(self.host),
             state=self.root / "state",
             run=self.root / "run",
             limits=Limits(uid_base=UID_BASE, max_booting=self.slots, memory_reserve=GIB),

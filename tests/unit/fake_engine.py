@@ -34,6 +34,7 @@ from labd.model.records import (
 )
 from labd.model.specs import Image, ImageFormat, LabSpec, NetworkSpec, NodeSpec, Profile
 from labd.model.states import LabState, NetworkState, NodeState, OperationState, PluginState
+from tests.unit.fake_screens import FakeScreensApi
 
 NOW = "2026-01-31T12:00:00.123456Z"
 K = OperationKind
@@ -126,6 +127,7 @@ class FakeEngine:
             )
         }
         self.all_profiles: dict[str, Profile] = {}
+        self.screens = FakeScreensApi(self.node)
         self.plugin = PluginRecord(name="watchdog", enabled=False)
         self.first = 1
         self.calls = 0
