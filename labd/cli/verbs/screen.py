@@ -75,8 +75,9 @@ def vnc(session: Session, ref: str, port: int, open_: bool) -> None:
     try:
         listener = socket.create_server(("127.0.0.1", port))
     except OSError as error:
+        why = os.strerror(error.errno or 0)
         raise InputError(
-            f"cannot listen on 127.0.0.1:{port}: {os.strerror(error.errno or 0)}; choose another --port"
+            f"cannot listen on 127.0.0.1:{port}: {why}; choose another --port"
         ) from error
     with listener:
         host, number = listener.getsockname()
