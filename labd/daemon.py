@@ -31,6 +31,8 @@ from labd.api.access import Caller
 from labd.api.app import create_app
 from labd.api.server import serving
 from labd.api.shipped import ShippedTemplates
+from labd.api.ways import WaySocket
+from labd.client.relay import relay
 from labd.engine.engine import Engine
 from labd.engine.world import Limits, World
 from labd.events.accounts import BrokerUser, new_password
@@ -46,6 +48,7 @@ from labd.host.lockfile import RootLock
 from labd.host.logs import set_up as set_up_logs
 from labd.host.notify import Notifier
 from labd.host.paths import prepare, shipped
+from labd.host.sshkeys import SshKeys
 from labd.hypervisor import QemuHypervisor, QemuScreens
 from labd.images import ImageStore
 from labd.inventory import SqliteInventory
@@ -55,7 +58,7 @@ from labd.model.network import LabNetworkPlan
 from labd.model.paths import Paths, check_socket_path
 from labd.model.specs import LabSpec
 from labd.model.units import MIB
-from labd.network import LabNetworks
+from labd.network import HostDoors, LabNetworks, NamespaceDialer
 from labd.network.plan import plan
 from labd.plugin.supervisor import Supervisor, Surroundings
 
@@ -293,6 +296,9 @@ class Daemon:
             networks=LabNetworks(host_id),
             images=ImageStore(self._paths.state, self._paths.cache),
             screens=QemuScreens(self._hypervisor.machine),
+            dialer=NamespaceDialer(),
+            doors=HostDoors(relay),
+            keys=SshKeys(self._paths.keys),
             state=self._paths.state,
             run=self._paths.run,
             limits=Limits(
@@ -304,6 +310,7 @@ class Daemon:
             memory_available=lambda: read_meminfo()["MemAvailable"],
             booting=asyncio.Semaphore(daemon.max_booting or 4 * cpus),
             accel=daemon.accel,
+            authorized_keys=self._config.access.authorized_keys,
         )
 
     async def _serve_api(self, runner: Supervisor, stack: AsyncExitStack) -> None:
@@ -323,6 +330,9 @@ class Daemon:
             _listen(self._paths.plugin_socket, 0o666, None, stack),
         ]
         await stack.enter_async_context(serving(app, sockets))
+        # The same people by the same means: the mode of the file.
+        ways = _listen(self._paths.ways_socket, 0o660, self._group(), stack)
+        await stack.enter_async_context(WaySocket(self.engine.ways, ways))
 
     def _group(self) -> int | None:
         """Return the id of the group that may use the API; None: root alone."""

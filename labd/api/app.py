@@ -22,11 +22,24 @@ from labd.api.routes import (
     profiles,
     screens,
     templates,
+    ways,
 )
 from labd.api.templates import TemplateFiles
 from labd.engine.facade import EngineApi
 
-_MODULES = (host, templates, labs, console, screens, operations, events, images, profiles, plugins)
+_MODULES = (
+    host,
+    templates,
+    labs,
+    console,
+    screens,
+    ways,
+    operations,
+    events,
+    images,
+    profiles,
+    plugins,
+)
 _PROBLEM = {"model": Problem, "content": {problems.MEDIA_TYPE: {}}}
 
 

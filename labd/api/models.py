@@ -211,6 +211,15 @@ class Network(Wire):
     members: list[str]
 
 
+class Published(Wire):
+    """A port of the host that leads to a node."""
+
+    node: str
+    address: str = Field(description="Of the host")
+    host_port: int
+    port: int = Field(description="Of the node")
+
+
 class Lab(Wire):
     """A lab, whole."""
 
@@ -223,6 +232,7 @@ class Lab(Wire):
     created: str
     nodes: list[Node]
     networks: list[Network]
+    published: list[Published]
     operation: Operation | None = Field(description="The one that holds the lab now")
     spec: LabSpec
 

@@ -95,6 +95,15 @@ def lab(view: LabView) -> models.Lab:
             )
             for net in view.networks
         ],
+        published=[
+            models.Published(
+                node=item.node,
+                address=item.spec.address,
+                host_port=item.chosen,
+                port=item.spec.port,
+            )
+            for item in view.published
+        ],
         operation=operation(view.operation) if view.operation else None,
         spec=record.spec,
     )

@@ -45,6 +45,11 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "screenshot": ("screen", "Take a picture of a node's screen."),
     "type": ("screen", "Type text or keys on a node's keyboard."),
     "vnc": ("screen", "Forward a node's screen to a VNC viewer."),
+    "ssh": ("ssh", "Open a shell on a node, or run a command there."),
+    "ssh-config": ("ssh", "Make plain ssh, scp, rsync and Ansible reach nodes."),
+    "connect": ("connect", "Connect stdin and stdout to a TCP port of a node."),
+    "forward": ("forward", "Lead ports of this host to ports of a node."),
+    "proxy": ("forward", "Serve as a SOCKS5 proxy into a lab."),
     "logs": ("logs", "Print what nodes said on their serial line."),
     "events": ("events", "Print events, or follow them."),
     "image": ("image", "Import, list, show, remove and build images."),
@@ -73,7 +78,7 @@ class LazyGroup(click.Group):
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"labd.cli.verbs.{VERBS[cmd_name][0]}")
-        command = getattr(module, cmd_name)
+        command = getattr(module, cmd_name.replace("-", "_"))
         return command if isinstance(command, click.Command) else None
 
     def resolve_command(

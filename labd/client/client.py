@@ -7,6 +7,7 @@ import time
 
 from labd.client.screens import Screens
 from labd.client.transport import TIMEOUT, Transport, default_socket
+from labd.client.ways import Ways
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Client:
     ) -> None:
         self.transport = Transport(socket_path or default_socket(), token, timeout)
         self.screens = Screens(self.transport)
+        self.ways = Ways(self.transport)
 
     def close(self) -> None:
         """Close the connection."""

@@ -80,6 +80,17 @@ def from_operation(error: dict[str, object]) -> errors.LabdError:
     return build(str(error.get("code", "")), str(error.get("message", "")), {**rest, **known})
 
 
+def from_way(path: str, data: bytes) -> errors.LabdError:
+    """Return the error of an answer of `ways.sock` that brought no descriptor."""
+    try:
+        answer = json.loads(data)
+        code, message = str(answer["code"]), str(answer["message"])
+        details = answer["details"]
+    except (ValueError, TypeError, KeyError):
+        return unreachable(path, "it gave no descriptor")
+    return build(code, message, details if isinstance(details, dict) else {})
+
+
 def unreachable(path: str, why: object) -> errors.DaemonUnreachable:
     """Return the error for a daemon that does not answer, with what to do about it."""
     if isinstance(why, FileNotFoundError | ConnectionRefusedError):

@@ -65,6 +65,22 @@ class Node(TypedDict):
     spec: Spec | None
 
 
+class SshKey(TypedDict):
+    """The SSH key pair of a lab."""
+
+    public: str
+    private: str
+
+
+class Published(TypedDict):
+    """A port of the host that leads to a node."""
+
+    node: str
+    address: str
+    host_port: int
+    port: int
+
+
 class Network(TypedDict):
     """A network of a lab."""
 
@@ -88,6 +104,7 @@ class Lab(TypedDict):
     created: str
     nodes: list[Node]
     networks: list[Network]
+    published: list[Published]
     operation: Operation | None
     spec: Spec
 

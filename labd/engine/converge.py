@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from labd.engine.deps import blockers, hopeless
 from labd.engine.diff import needs_replacing
 from labd.engine.journal import Journal
+from labd.engine.publications import Publications
 from labd.engine.readiness import ReadinessKeeper
 from labd.engine.resolve import Sized, machine_of, size_node
 from labd.engine.runner import Launch, NodeRunner
 from labd.engine.world import World
+from labd.model.access import KeyPair
 from labd.model.errors import GuestFailed, LabdError, NodeGone
 from labd.model.events import EventType, Happening
 from labd.model.names import NodeRef
@@ -37,6 +39,7 @@ class Scene:
     nodes: dict[str, NodeRecord]
     sized: dict[str, Sized]
     network: LabNetworkPlan
+    key: KeyPair
 
 
 async def every(jobs: Iterable[Coroutine[None, None, None]]) -> None:
@@ -66,12 +69,18 @@ class Converger:
     """Starts, stops, changes and removes whole labs."""
 
     def __init__(
-        self, world: World, journal: Journal, runner: NodeRunner, readiness: ReadinessKeeper
+        self,
+        world: World,
+        journal: Journal,
+        runner: NodeRunner,
+        readiness: ReadinessKeeper,
+        publications: Publications,
     ) -> None:
         self._world = world
         self._journal = journal
         self._runner = runner
         self._readiness = readiness
+        self._publications = publications
 
     async def library(self) -> tuple[Mapping[str, Profile], Mapping[str, Image]]:
         """Return profiles and images by name."""
@@ -97,6 +106,7 @@ class Converger:
             nodes=nodes,
             sized=await self.size(lab.spec),
             network=self._world.network_plan(lab, nodes),
+            key=await self._world.keys.ensure(lab.key),
         )
 
     # up
@@ -118,6 +128,7 @@ class Converger:
         await self._finish_stops(name, operation)
         scene = await self.scene(name)
         await self._make_networks(scene, operation)
+        await self._publications.sync(scene.lab, operation.id)
         due = [
             node
             for node in scene.nodes.values()
@@ -208,6 +219,7 @@ class Converger:
                 run=self._world.run / "n" / node.key,
                 files=self._world.images.files(sized.image),
                 kvm=choice.kvm,
+                authorized_keys=(scene.key.public, *self._world.authorized_keys),
             )
             launch = Launch(
                 ref=ref,
@@ -331,6 +343,7 @@ class Converger:
         self, name: str, operation: OperationRecord, *, force: bool, grace: float
     ) -> None:
         """Stop every node, then remove the networks. Disks are kept."""
+        await self._publications.close_lab(name, operation.id)
         nodes = await self._world.inventory.nodes(name)
         await every(
             self._runner.stop(NodeRef(name, n.name), operation.id, force=force, grace=grace)
@@ -351,9 +364,11 @@ class Converger:
         lab = await self._world.inventory.lab(name)
         if lab is None:
             return
+        await self._publications.close_lab(name, operation.id)
         nodes = await self._world.inventory.nodes(name)
         await every(self._runner.erase(node, operation.id) for node in nodes)
         await self._remove_networks(lab, operation)
+        await self._world.keys.remove(lab.key)
         nodes = await self._world.inventory.nodes(name)
         async with self._world.inventory.transaction() as tx:
             for node in nodes:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _BYTES = {"memory", "disk", "size"}
 # Fields that labd itself acts on; a change of them needs no other machine.
-SOFT_FIELDS = frozenset({"restart", "depends_on", "ready"})
+SOFT_FIELDS = frozenset({"restart", "depends_on", "ready", "publish"})
 
 
 def differences(old: DataclassInstance, new: DataclassInstance, prefix: str = "") -> list[str]:

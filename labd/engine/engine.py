@@ -16,18 +16,20 @@ from labd.engine.library import Library
 from labd.engine.operations import Operations
 from labd.engine.plugins import Plugins
 from labd.engine.ports import Console, PluginRunner
+from labd.engine.publications import Publications
 from labd.engine.readiness import ReadinessKeeper, is_immediate
 from labd.engine.recovery import Recovered, Recovery
 from labd.engine.resolve import size_node
 from labd.engine.runner import NodeRunner
 from labd.engine.screens import ScreenService
 from labd.engine.watch import Watcher
+from labd.engine.ways import Ways
 from labd.engine.works import Works
 from labd.engine.world import World
 from labd.model.errors import LabdError, NotFound
 from labd.model.events import Event, EventType, Happening
 from labd.model.names import NodeRef, did_you_mean
-from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord
+from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
 from labd.model.specs import Image, ImageFormat, LabSpec, Profile
 from labd.model.states import LabState, NetworkState, NodeState
 
@@ -61,9 +63,13 @@ class Engine:
         self._watcher = Watcher(world.inventory, world.hypervisor, self.journal)
         self._readiness = ReadinessKeeper(world, self.journal)
         nodes = NodeRunner(world, self.journal, self._watcher, self._readiness)
-        converger = Converger(world, self.journal, nodes, self._readiness)
+        self.ways = Ways(world, self.journal)
+        self._publications = Publications(world, self.ways)
+        converger = Converger(world, self.journal, nodes, self._readiness, self._publications)
         works = Works(world, self.journal, self._operations, converger, self._watcher)
-        self._labs = Labs(world, self.journal, self._operations, converger, works)
+        self._labs = Labs(
+            world, self.journal, self._operations, converger, works, self._publications
+        )
         self._library = Library(world, self._operations)
         self.screens = ScreenService(world.screens, self.journal)
         self.plugin_service = Plugins(world, runner)
@@ -79,6 +85,7 @@ class Engine:
             asyncio.create_task(self._watch_boots(), name="boots"),
         ]
         recovered = await self._recovery.run()
+        await self._restore_publications()
         await self.journal.tell(
             Happening(
                 type=EventType.DAEMON_STARTED,
@@ -92,10 +99,17 @@ class Engine:
         )
         return recovered
 
+    async def _restore_publications(self) -> None:
+        """Listen again for labs that are up; those with an operation are seen to by it."""
+        for lab in await self._inventory.labs():
+            if lab.wanted is Wanted.RUNNING and self._operations.holder(lab.name) is None:
+                await self._publications.restore(lab)
+
     async def close(self) -> None:
         """Stop working and leave every VM as it is."""
         try:
             await self._operations.close()
+            await self._publications.close()
             await self.plugin_service.close()
             self._readiness.close()
             for task in self._tasks:
@@ -203,7 +217,11 @@ class Engine:
             for bridge in plan.bridges
         )
         return LabView(
-            lab=lab, nodes=tuple(nodes), networks=networks, operation=self._operations.holder(name)
+            lab=lab,
+            nodes=tuple(nodes),
+            networks=networks,
+            operation=self._operations.holder(name),
+            published=tuple(await self._inventory.publications(name)),
         )
 
     async def node(self, ref: NodeRef) -> NodeRecord:

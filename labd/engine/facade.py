@@ -12,10 +12,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from labd.engine.facade_screens import ScreensApi
+from labd.engine.facade_ways import WaysApi
 from labd.engine.ports import Console
 from labd.model.events import Event
 from labd.model.names import NodeRef
-from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, PluginRecord
+from labd.model.records import (
+    LabRecord,
+    NodeRecord,
+    OperationKind,
+    OperationRecord,
+    PluginRecord,
+    PublicationRecord,
+)
 from labd.model.specs import Image, ImageFormat, LabSpec, Profile
 from labd.model.states import NetworkState, PluginState
 
@@ -58,6 +66,7 @@ class LabView:
     nodes: tuple[NodeRecord, ...]
     networks: tuple[NetworkView, ...]
     operation: OperationRecord | None
+    published: tuple[PublicationRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +99,10 @@ class EngineApi(Protocol):
     @property
     def screens(self) -> ScreensApi:
         """Pictures of nodes' screens, their keyboards and their viewers."""
+
+    @property
+    def ways(self) -> WaysApi:
+        """Ways into labs."""
 
     # labs
     async def up(

@@ -14,6 +14,7 @@ from labd.engine.facade import Change
 from labd.engine.journal import Journal
 from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
+from labd.engine.publications import Publications
 from labd.engine.works import Works
 from labd.engine.world import NODE_UIDS, World, new_key
 from labd.model.errors import Conflict, IllegalTransition, NoRoom, NotFound
@@ -53,12 +54,14 @@ class Labs:
         operations: Operations,
         converger: Converger,
         works: Works,
+        publications: Publications,
     ) -> None:
         self._world = world
         self._journal = journal
         self._operations = operations
         self._converger = converger
         self._works = works
+        self._publications = publications
 
     # up
 
@@ -98,7 +101,12 @@ class Labs:
             return await self._write_up(tx, operation, spec)
 
         request = {"keep": keep, "timeout": timeout}
-        return await self._operations.begin(_K.UP, name, request, self._works.up, intent)
+        taken = await self._publications.reserve(name, spec)
+        try:
+            return await self._operations.begin(_K.UP, name, request, self._works.up, intent)
+        except BaseException:
+            await self._publications.give_back(taken)
+            raise
 
     async def _admit(self, name: str, due: Mapping[str, int]) -> None:
         """Return when nodes (name -> bytes of memory) fit beside what other operations start."""
@@ -234,7 +242,13 @@ class Labs:
             return await self._write_act(tx, operation, nodes)
 
         request = {"force": force, "grace": grace}
-        return await self._operations.begin(kind, lab, request, self._works.of(kind), intent)
+        # Whole labs and single nodes alike: a lab that is partly up has all its ports.
+        taken = await self._publications.reserve(lab, record.spec) if kind in _STARTS else []
+        try:
+            return await self._operations.begin(kind, lab, request, self._works.of(kind), intent)
+        except BaseException:
+            await self._publications.give_back(taken)
+            raise
 
     def _targets(
         self,

@@ -27,6 +27,7 @@ from labd.model.records import (
     NodeRecord,
     OperationRecord,
     PluginRecord,
+    PublicationRecord,
 )
 from labd.model.specs import Accel, Image, ImageFormat, Profile
 from labd.model.states import PluginState
@@ -273,6 +274,12 @@ class Transaction(Protocol):
     async def put_plugin(self, plugin: PluginRecord) -> None:
         """Insert or replace."""
 
+    async def put_publication(self, publication: PublicationRecord) -> None:
+        """Insert or replace; it goes with its lab."""
+
+    async def delete_publication(self, publication: PublicationRecord) -> None:
+        """Delete."""
+
     async def emit(self, happening: Happening) -> Event:
         """Number the happening and put it in the outbox."""
 
@@ -331,6 +338,9 @@ class Inventory(Protocol):
 
     async def plugins(self) -> Sequence[PluginRecord]:
         """Return all plugin rows by name."""
+
+    async def publications(self, lab: str) -> Sequence[PublicationRecord]:
+        """Return the published ports of a lab, in the order of node and port."""
 
     async def events(self, after: int, limit: int = 500) -> Sequence[Event]:
         """Return events with `seq > after` in order."""

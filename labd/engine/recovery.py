@@ -197,6 +197,8 @@ class Recovery:
                     await self._world.networks.remove(namespace)
                 except WorldError as error:
                     log.warning("namespace %s stays: %s", namespace, error)
+        for key in set(await self._world.keys.all()) - {lab.key for lab in labs}:
+            await self._world.keys.remove(key)
         keys = {node.key for node in nodes}
         for folder in (self._world.state / "nodes", self._world.run / "n"):
             await asyncio.to_thread(_remove_all_but, folder, keys)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -152,6 +152,7 @@ def machine_of(
     run: Path,
     files: Mapping[str, Path],
     kvm: bool,
+    authorized_keys: Sequence[str] = (),
 ) -> MachineSpec:
     """Return the machine of a node.
 
@@ -164,6 +165,7 @@ def machine_of(
         run: Of the node's sockets.
         files: Parts of the image.
         kvm: The accelerator that was chosen.
+        authorized_keys: OpenSSH public keys that the guest shall let in.
     """
     node, image = sized.node, sized.image
     return MachineSpec(
@@ -192,6 +194,7 @@ def machine_of(
             node,
             hosts=first_addresses(lab.nodes),
             mtus={network.name: network.mtu for network in lab.networks},
+            authorized_keys=authorized_keys,
         ),
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
 from labd.engine.ports_machines import Screens
+from labd.engine.ports_ways import Dialer, Doors, LabKeys
 from labd.model.machine import AccelChoice
 from labd.model.network import LabNetworkPlan
 from labd.model.records import LabRecord, NodeRecord
@@ -65,6 +66,7 @@ class World:
         clock: RFC 3339 now.
         booting: Slots for nodes that boot.
         accel: What `auto` of a node means here.
+        authorized_keys: OpenSSH public keys of the administrators, for every node.
     """
 
     inventory: Inventory
@@ -72,6 +74,9 @@ class World:
     networks: Networks
     images: Images
     screens: Screens
+    dialer: Dialer
+    doors: Doors
+    keys: LabKeys
     state: Path
     run: Path
     limits: Limits
@@ -80,6 +85,7 @@ class World:
     clock: Callable[[], str] = utc_now
     booting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
     accel: Accel = Accel.AUTO
+    authorized_keys: tuple[str, ...] = ()
 
     async def choose_accel(self, wanted: Accel) -> AccelChoice:
         """Return the accelerator of a node: its own wish, else the daemon's, else what works.

@@ -20,6 +20,10 @@
     [network]
     bridges = []                # host bridges that `uplink: bridge:NAME` may name
 
+    [access]
+    authorized_keys = []        # OpenSSH public keys that every node takes, besides its lab's
+    authorized_keys_file = ""   # or a file of them, one a line
+
     [plugins]
     dirs = []                   # folders with plugins, besides the shipped ones
 
@@ -32,7 +36,7 @@ import re
 import tomllib
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
@@ -48,6 +52,10 @@ _UID_FLOOR = 100_000
 _UID_LAST = (1 << 31) - 1 - UID_BLOCK
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_PUBLIC_KEY = re.compile(
+    r"(?:ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp\d{3}|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)"
+    r"@openssh\.com) [A-Za-z0-9+/]{32,}={0,3}(?: [ -~]*)?"
+)
 _GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
 
@@ -84,6 +92,14 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccessConfig:
+    """Section `[access]`. `load` has put the keys of the file behind the others."""
+
+    authorized_keys: tuple[str, ...] = ()
+    authorized_keys_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PluginsConfig:
     """Section `[plugins]`."""
 
@@ -97,6 +113,7 @@ class Config:
     daemon: DaemonConfig = field(default_factory=DaemonConfig)
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
 
 
@@ -162,6 +179,7 @@ class _Reader:
             daemon=DaemonConfig(**self.section(document, "daemon", DaemonConfig)),
             broker=BrokerConfig(**self.section(document, "broker", BrokerConfig)),
             network=NetworkConfig(**self.section(document, "network", NetworkConfig)),
+            access=self.access(document),
             plugins=PluginsConfig(**self.section(document, "plugins", PluginsConfig)),
         )
         self.check_broker(config.broker)
@@ -180,6 +198,27 @@ class _Reader:
             except ValueError as error:
                 self.fail(name, key, f"{key} = {_shown(value)}: {error}")
         return result
+
+    def access(self, document: Mapping[str, object]) -> AccessConfig:
+        access = AccessConfig(**self.section(document, "access", AccessConfig))
+        path = access.authorized_keys_file
+        if path is None:
+            return access
+        key = "authorized_keys_file"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            self.fail("access", key, f"{key}: {path} cannot be read: {reason}")
+        found = []
+        for number, line in enumerate(lines, 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            try:
+                found.append(_public_key(line.strip()))
+            except ValueError as error:
+                self.fail("access", key, f"{key}: {path}:{number}: {error}")
+        return replace(access, authorized_keys=(*access.authorized_keys, *found))
 
     def check_broker(self, broker: BrokerConfig) -> None:
         if broker.mode == "external" and not broker.url:
@@ -285,6 +324,14 @@ def _list_of(check: Callable[[object], Any]) -> Callable[[object], tuple[Any, ..
     return check_all
 
 
+def _public_key(value: object) -> str:
+    """Return a line of authorized_keys (sshd(8)); options before the key are not taken."""
+    text = _text(value).strip()
+    if not _PUBLIC_KEY.fullmatch(text):
+        raise ValueError('is no OpenSSH public key, like "ssh-ed25519 AAAA… name"')
+    return text
+
+
 def _broker_url(value: object) -> str:
     text = _text(value)
     if text:
@@ -312,5 +359,7 @@ _CHECKS: Final[Mapping[tuple[str, str], Callable[[object], Any]]] = {
     ("broker", "password_file"): _file,
     ("broker", "ca_file"): _file,
     ("network", "bridges"): _list_of(_matching(_INTERFACE, "an interface name")),
+    ("access", "authorized_keys"): _list_of(_public_key),
+    ("access", "authorized_keys_file"): _file,
     ("plugins", "dirs"): _list_of(_absolute),
 }

@@ -30,6 +30,7 @@ def prepare(paths: Paths) -> None:
         paths.cache: _PASS_THROUGH,
         paths.images: _CLOSED,
         paths.nodes: _CLOSED,
+        paths.keys: _CLOSED,
         paths.node_runs: _CLOSED,
         paths.plugins: _PASS_THROUGH,
         paths.broker: _PASS_THROUGH,

@@ -22,9 +22,10 @@ from labd.model.records import (
     OperationKind,
     OperationRecord,
     PluginRecord,
+    PublicationRecord,
     Wanted,
 )
-from labd.model.specs import Image, LabSpec, Profile
+from labd.model.specs import Image, LabSpec, Profile, PublishSpec
 from labd.model.states import LabState, NodeState, OperationState
 
 Row = tuple[Any, ...]
@@ -263,3 +264,36 @@ def event_of(row: Row, source: str) -> Event:
         data=json.loads(data),
     )
     return Event(seq=seq, time=time, source=source, happening=happening)
+
+
+# lab, node, address, host port as asked for, port of the node
+PublicationKey = tuple[str, str, str, int, int]
+
+SELECT_PUBLICATIONS = "SELECT lab, node, address, host_port, port, chosen FROM publications"
+_PUBLICATION = _upsert("publications", "lab, node, address, host_port, port", "chosen")
+
+
+def publication_key(record: PublicationRecord) -> PublicationKey:
+    """Return what names a publication."""
+    spec = record.spec
+    return record.lab, record.node, spec.address, spec.host_port, spec.port
+
+
+def put_publication(record: PublicationRecord) -> Statement:
+    """Insert or replace."""
+    return _PUBLICATION, (*publication_key(record), record.chosen)
+
+
+def delete_publication(record: PublicationRecord) -> Statement:
+    """Delete."""
+    return (
+        "DELETE FROM publications WHERE lab=? AND node=? AND address=? AND host_port=? AND port=?",
+        publication_key(record),
+    )
+
+
+def publication_of(row: Row) -> PublicationRecord:
+    """Return the record of a row of `SELECT_PUBLICATIONS`."""
+    lab, node, address, host_port, port, chosen = row
+    spec = PublishSpec(address=address, host_port=host_port, port=port)
+    return PublicationRecord(lab=lab, node=node, spec=spec, chosen=chosen)

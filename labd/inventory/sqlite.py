@@ -21,7 +21,13 @@ from labd.inventory import rows
 from labd.inventory.database import Database, Statement
 from labd.inventory.tables import Tables
 from labd.model.events import Event, Happening
-from labd.model.records import LabRecord, NodeRecord, OperationRecord, PluginRecord
+from labd.model.records import (
+    LabRecord,
+    NodeRecord,
+    OperationRecord,
+    PluginRecord,
+    PublicationRecord,
+)
 from labd.model.specs import Image, Profile
 from labd.model.states import OperationState
 
@@ -105,6 +111,16 @@ class SqliteTransaction:
         """Insert or replace."""
         self.statements.append(rows.put_plugin(plugin))
         self.tables.plugins[plugin.name] = plugin
+
+    async def put_publication(self, publication: PublicationRecord) -> None:
+        """Insert or replace; it goes with its lab."""
+        self.statements.append(rows.put_publication(publication))
+        self.tables.publications[rows.publication_key(publication)] = publication
+
+    async def delete_publication(self, publication: PublicationRecord) -> None:
+        """Delete."""
+        self.statements.append(rows.delete_publication(publication))
+        self.tables.publications.pop(rows.publication_key(publication), None)
 
     async def emit(self, happening: Happening) -> Event:
         """Number the happening and put it in the outbox."""
@@ -277,6 +293,11 @@ class SqliteInventory:
         """Return all plugin rows by name."""
         plugins = self._view().plugins
         return [plugins[name] for name in sorted(plugins)]
+
+    async def publications(self, lab: str) -> Sequence[PublicationRecord]:
+        """Return the published ports of a lab, in the order of node and port."""
+        found = self._view().publications
+        return [found[key] for key in sorted(found) if key[0] == lab]
 
     async def events(self, after: int, limit: int = 500) -> Sequence[Event]:
         """Return committed events with `seq > after` in order, from memory when they are recent.

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from labd.inventory import rows
 from labd.inventory.database import Database
-from labd.model.records import LabRecord, NodeRecord, OperationRecord, PluginRecord
+from labd.model.records import (
+    LabRecord,
+    NodeRecord,
+    OperationRecord,
+    PluginRecord,
+    PublicationRecord,
+)
 from labd.model.specs import Image, Profile
 from labd.model.states import OperationState
 
@@ -22,6 +28,7 @@ class Tables:
         keys: Machine key -> (lab, name).
         operations: By id, the oldest first.
         images, profiles, plugins: By name.
+        publications: By `rows.publication_key`, which begins with the lab.
     """
 
     def __init__(self) -> None:
@@ -32,6 +39,7 @@ class Tables:
         self.images: dict[str, Image] = {}
         self.profiles: dict[str, Profile] = {}
         self.plugins: dict[str, PluginRecord] = {}
+        self.publications: dict[rows.PublicationKey, PublicationRecord] = {}
 
     @classmethod
     async def load(cls, database: Database) -> Tables:
@@ -58,6 +66,9 @@ class Tables:
         for row in await database.rows(rows.SELECT_PLUGINS):
             plugin = rows.plugin_of(row)
             tables.plugins[plugin.name] = plugin
+        for row in await database.rows(rows.SELECT_PUBLICATIONS):
+            publication = rows.publication_of(row)
+            tables.publications[rows.publication_key(publication)] = publication
         return tables
 
     def copy(self) -> Tables:
@@ -70,6 +81,7 @@ class Tables:
         new.images = self.images.copy()
         new.profiles = self.profiles.copy()
         new.plugins = self.plugins.copy()
+        new.publications = self.publications.copy()
         return new
 
     def put_node(self, node: NodeRecord) -> NodeRecord | None:
@@ -94,6 +106,8 @@ class Tables:
         self.labs.pop(name, None)
         for node in self.nodes.pop(name, {}).values():
             self.keys.pop(node.key, None)
+        for key in [key for key in self.publications if key[0] == name]:
+            del self.publications[key]
 
     def nodes_of(self, lab: str | None) -> list[NodeRecord]:
         """Return the nodes of one lab or all, in the order of lab and name."""

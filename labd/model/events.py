@@ -42,6 +42,8 @@ class EventType(StrEnum):
     NODE_UNRESPONSIVE = "node.unresponsive"
     NODE_RESPONSIVE = "node.responsive"
     NODE_ADOPTED = "node.adopted"
+    NODE_PUBLISHED = "node.published"
+    NODE_UNPUBLISHED = "node.unpublished"
     NODE_DESTROYED = "node.destroyed"
 
     NETWORK_UP = "network.up"

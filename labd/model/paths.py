@@ -78,6 +78,11 @@ class Paths:
         return self.run / "api.sock"
 
     @property
+    def ways_socket(self) -> Path:
+        """Where people get connections into labs, as open descriptors; beside `api_socket`."""
+        return self.run / "ways.sock"
+
+    @property
     def plugin_socket(self) -> Path:
         """Where the daemon listens for plugins, with a token."""
         return self.run / "plugin.sock"
@@ -111,6 +116,11 @@ class Paths:
     def node_runs(self) -> Path:
         """A folder per node, by key, for its sockets and logs."""
         return self.run / "n"
+
+    @property
+    def keys(self) -> Path:
+        """The SSH key pair of each lab, by its key."""
+        return self.state / "keys"
 
     @property
     def plugins(self) -> Path:

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from labd.model.machine import MachineSpec
 from labd.model.process import ProcessId
-from labd.model.specs import LabSpec
+from labd.model.specs import LabSpec, PublishSpec
 from labd.model.states import LabState, NodeState, OperationState
 
 
@@ -91,6 +91,22 @@ class NodeRecord:
     process: ProcessId | None = None
     machine: MachineSpec | None = None
     starts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicationRecord:
+    """A port of the host at which labd listens for a node.
+
+    Attributes:
+        lab, node: Whose port it leads to.
+        spec: As the template has it.
+        chosen: The port of the host; that of the spec, or the one that was chosen for its 0.
+    """
+
+    lab: str
+    node: str
+    spec: PublishSpec
+    chosen: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

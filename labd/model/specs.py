@@ -181,6 +181,21 @@ class Dependency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishSpec:
+    """A TCP port of a node that shall be reached at a port of the host; see `model.publish`.
+
+    Attributes:
+        port: Of the node.
+        address: Of the host.
+        host_port: Of the host; 0: labd chooses one and tells it.
+    """
+
+    port: int
+    address: str = "127.0.0.1"
+    host_port: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     """One virtual machine.
 
@@ -194,6 +209,7 @@ class NodeSpec:
         cmdline: Kernel command line, added to the image's own; kernel images only.
         forwarding: The guest shall forward IP packets.
         commands: argv lists that the guest runs at boot where its image supports it (`tiny`).
+        publish: Ports that labd listens at for it while the lab is up.
     """
 
     name: str
@@ -217,6 +233,7 @@ class NodeSpec:
     commands: tuple[tuple[str, ...], ...] = ()
     depends_on: tuple[Dependency, ...] = ()
     ready: Readiness = field(default_factory=Readiness)
+    publish: tuple[PublishSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Namespaces, bridges and taps: pure plans, and the one room that touches pyroute2."""
 
 from labd.network.adapter import LabNetworks
+from labd.network.dialer import NamespaceDialer
+from labd.network.published import HostDoors
 
-__all__ = ["LabNetworks"]
+__all__ = ["HostDoors", "LabNetworks", "NamespaceDialer"]

@@ -31,6 +31,7 @@ from labd.template.document import Document, Path, Problems
 from labd.template.form import MAX_NICS, LabForm, NicForm, NodeForm
 from labd.template.gateways import Gateways
 from labd.template.patterns import trouble
+from labd.template.publishing import Publishing
 
 _IMAGE = re.compile(r"sha256:[0-9a-f]{64}\Z")
 # An interface name as the kernel takes it (dev_valid_name, net/core/dev.c), less exotic characters.
@@ -56,6 +57,9 @@ class _Compiler:
     addressing: Addressing
     gateways: Gateways
     segments: dict[str, str] = field(default_factory=dict)  # network or link -> its section
+
+    def __post_init__(self) -> None:
+        self.published = Publishing(self.complaints)
 
     def _wrong(self, message: str, path: Path, *, key: bool = False) -> None:
         self.complaints.wrong(message, path, key=key)
@@ -187,6 +191,7 @@ class _Compiler:
             commands=tuple(tuple(argv) for argv in form.commands),
             depends_on=tuple(self._dependencies(name, form, path)),
             ready=self._ready(name, form, path),
+            publish=tuple(self.published.of(name, form, path)),
         )
 
     def _check_source(self, name: str, form: NodeForm, path: Path) -> None:

@@ -333,6 +333,11 @@ class NodeForm(Form):
     depends_on: Annotated[dict[Name, DependsOn], BeforeValidator(_needs)] = Field(
         default_factory=dict, description="Nodes it waits for, and until they are running or ready"
     )
+    publish: list[Text] = Field(
+        default_factory=list,
+        max_length=_MAX_ENTRIES,
+        description="TCP ports of the host that lead to it, [HOST:]HOSTPORT:PORT; 0: labd chooses",
+    )
     ready: Annotated[ReadyForm, BeforeValidator(_ready)] = Field(
         default_factory=ReadyForm,
         description="How it shows that it is ready; left out: as its image says",

@@ -43,6 +43,7 @@ from labd.network.plan import plan
 from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
 from tests.contract.fakes_images import FakeImages
 from tests.contract.fakes_screens import FakeScreens
+from tests.contract.fakes_ways import FakeDialer, FakeDoors, FakeKeys
 
 UID_BASE = 700_000
 K = OperationKind
@@ -207,6 +208,7 @@ _ASKED = {
     "hypervisor": {"launch", "resume", "kill", "kill_process", "forget", "power_down", "adopt"},
     "networks": {"apply", "open_taps", "remove"},
     "images": {"make_overlay", "make_blank", "discard", "sweep"},
+    "keys": {"ensure", "remove"},
 }
 
 
@@ -222,6 +224,9 @@ class House:
         self.networks = FakeNetworks()
         self.images = FakeImages(root / "images")
         self.plugins = FakePlugins()
+        self.keys = FakeKeys()
+        self.dialer = FakeDialer()
+        self.doors = FakeDoors()
         self.inventory = inventory
         self.root = root
         self.memory = 64 * GIB
@@ -233,6 +238,7 @@ class House:
         for key, value in fate.items():
             setattr(self.fate, key, value)
         self.hypervisor = FakeHypervisor(self.host)
+        self.doors.daemon_ended()
 
         def mortal(target: Any, kind: str) -> Any:
             return Mortal(target, self.fate, _ASKED[kind])
@@ -244,6 +250,9 @@ class House:
             networks=mortal(self.networks, "networks"),
             images=mortal(self.images, "images"),
             screens=FakeScreens(self.host),
+            dialer=self.dialer,
+            doors=self.doors,
+            keys=mortal(self.keys, "keys"),
             state=self.root / "state",
             run=self.root / "run",
             limits=Limits(uid_base=UID_BASE, max_booting=self.slots, memory_reserve=GIB),
@@ -359,6 +368,7 @@ class House:
         labs = {lab.name: lab for lab in await self.inventory.labs()}
         spaces = {f"labd-fake-{lab.key}" for lab in labs.values()}
         assert set(self.networks.spaces) <= spaces
+        assert set(self.keys.pairs) <= {lab.key for lab in labs.values()}
         for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
             left = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
             assert left <= {node.key for node in nodes}
@@ -378,6 +388,7 @@ class House:
         assert await self.inventory.nodes() == []
         assert self.host.machines == {}
         assert self.networks.spaces == {}
+        assert self.doors.open_ports() == set()
         for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
             assert not folder.exists() or list(folder.iterdir()) == []
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from labd.api import Caller, create_app, serving
+from labd.api.ways import WaySocket
 from tests.unit.fake_engine import FakeEngine, FakeTemplates
 
 T = TypeVar("T")
@@ -71,7 +72,8 @@ def api_server() -> Iterator[Server]:
                 tokens=TOKENS.get,
                 admin_socket=Path(server.socket),
             )
-            async with serving(app, [_bind(server.socket), _bind(server.plugin_socket)]):
+            ways = WaySocket(server.engine.ways, _bind(str(root / "run" / "ways.sock")))
+            async with ways, serving(app, [_bind(server.socket), _bind(server.plugin_socket)]):
                 started.set()
                 await server.stopping.wait()
 

@@ -35,6 +35,7 @@ from labd.model.records import (
 from labd.model.specs import Image, ImageFormat, LabSpec, NetworkSpec, NodeSpec, Profile
 from labd.model.states import LabState, NetworkState, NodeState, OperationState, PluginState
 from tests.unit.fake_screens import FakeScreensApi
+from tests.unit.fake_ways import FakeWays
 
 NOW = "2026-01-31T12:00:00.123456Z"
 K = OperationKind
@@ -112,6 +113,7 @@ class FakeEngine:
     """Implements `EngineApi`."""
 
     def __init__(self) -> None:
+        self.ways = FakeWays(self.node, self.lab)
         self.all_labs: dict[str, LabRecord] = {}
         self.all_nodes: dict[tuple[str, str], NodeRecord] = {}
         self.all_operations: dict[str, OperationRecord] = {}

@@ -1,0 +1,120 @@
+"""Ways into labs: which address a name means, and the connection to it from inside."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+from labd.engine.facade_ways import TIMEOUT
+from labd.engine.journal import Journal
+from labd.engine.world import World
+from labd.model.access import KeyPair
+from labd.model.errors import IllegalTransition, InputError, NetworkFailed, NotFound
+from labd.model.names import NodeRef, did_you_mean, is_name
+from labd.model.records import LabRecord
+from labd.model.specs import LabSpec, NodeSpec
+from labd.model.states import NODE_ALIVE, NodeState
+
+_LAST_PORT = 65535
+_NAME_LIMIT = 253  # characters of a host name, RFC 1035
+_REACHABLE = NODE_ALIVE - {NodeState.STARTING}
+
+
+def addresses_of(node: NodeSpec) -> list[str]:
+    """Return the addresses of a node as the template gives them, IPv4 first; pure."""
+    texts = [text.partition("/")[0] for nic in node.nics for text in nic.addresses]
+    return sorted(texts, key=lambda text: ":" in text)
+
+
+def subnets_of(spec: LabSpec) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Return the subnets of a lab, those of its networks and of its NICs; pure."""
+    texts = [network.subnet for network in spec.networks if network.subnet]
+    texts += [text for node in spec.nodes for nic in node.nics for text in nic.addresses]
+    return list(dict.fromkeys(ipaddress.ip_network(text, strict=False) for text in texts))
+
+
+class Ways:
+    """Implements `WaysApi`."""
+
+    def __init__(self, world: World, journal: Journal) -> None:
+        self._world = world
+        self._journal = journal
+
+    async def to_node(self, ref: NodeRef, port: int, timeout: float = TIMEOUT) -> socket.socket:
+        """Connect to a node; see `WaysApi.to_node`."""
+        lab = await self._journal.lab(ref.lab)
+        return await self._to_node(lab, ref.node, port, timeout)
+
+    async def to_host(
+        self, lab: str, host: str, port: int, timeout: float = TIMEOUT
+    ) -> socket.socket:
+        """Connect to a name or an address; see `WaysApi.to_host`."""
+        record = await self._journal.lab(lab)
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return await self._to_node(record, _node_name(lab, host), port, timeout)
+        subnets = subnets_of(record.spec)
+        if not any(address in subnet for subnet in subnets):
+            known = ", ".join(map(str, subnets)) or "none"
+            raise InputError(f"{address} is in no subnet of lab {lab}; its subnets: {known}")
+        _check_port(port)
+        return await self._dial(record, f"{lab} {address}", [str(address)], port, timeout)
+
+    async def _to_node(self, lab: LabRecord, name: str, port: int, timeout: float) -> socket.socket:
+        _check_port(port)
+        specs = {node.name: node for node in lab.spec.nodes}
+        if name not in specs:
+            raise NotFound(f"there is no node {lab.name}/{name}{did_you_mean(name, specs)}")
+        node = await self._journal.node(NodeRef(lab.name, name))
+        if node.state not in _REACHABLE:
+            required = [str(NodeState.RUNNING), str(NodeState.READY)]
+            raise IllegalTransition(f"{lab.name}/{name}", str(node.state), required, "reach")
+        addresses = addresses_of(specs[name])
+        if not addresses:
+            raise InputError(
+                f"node {lab.name}/{name} has no address, so labd cannot reach it over the network; "
+                f"give a nic one, or use: lab console {lab.name}/{name}"
+            )
+        return await self._dial(lab, f"{lab.name}/{name}", addresses, port, timeout)
+
+    async def _dial(
+        self, lab: LabRecord, what: str, addresses: Sequence[str], port: int, timeout: float
+    ) -> socket.socket:
+        """Try addresses in their order; the error of the first one is told."""
+        namespace = self._world.namespace(lab)
+        first: NetworkFailed | None = None
+        for address in addresses:
+            try:
+                return await self._world.dialer.dial(
+                    namespace, address, port, timeout / len(addresses)
+                )
+            except NetworkFailed as error:
+                first = first or error
+        assert first is not None  # noqa: S101 - there is at least one address
+        raise NetworkFailed(f"cannot reach {what}: {first.message}", **first.details)
+
+    async def key(self, lab: str) -> KeyPair:
+        """Return the SSH key of a lab; see `WaysApi.key`."""
+        record = await self._journal.lab(lab)
+        found = await self._world.keys.read(record.key)
+        if found is None:
+            raise NotFound(f"lab {lab} has no SSH key yet; it gets one by: lab up")
+        return found
+
+
+def _node_name(lab: str, host: str) -> str:
+    """Return the node that a host name means: `web`, `web.lab`, or `web.LAB`."""
+    name, _, domain = host[:_NAME_LIMIT].rstrip(".").lower().partition(".")
+    if not is_name(name) or domain not in {"", "lab", lab, f"{lab}.lab"}:
+        raise InputError(
+            f"{host[:64]!r} is neither a node of lab {lab} nor an address; "
+            "write the node's name, like web"
+        )
+    return name
+
+
+def _check_port(port: int) -> None:
+    if not 1 <= port <= _LAST_PORT:
+        raise InputError(f"port {port} is none: write 1 to {_LAST_PORT}")

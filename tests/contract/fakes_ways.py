@@ -1,0 +1,97 @@
+"""Fakes of the ports in `labd.engine.ports_ways`."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import socket
+from collections.abc import Sequence
+
+from labd.engine.ports_ways import Dial
+from labd.model.access import KeyPair
+from labd.model.errors import InputError, NetworkFailed
+
+
+class FakeKeys:
+    """Implements `LabKeys`; `pairs` is lab key -> pair."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[str, KeyPair] = {}
+
+    async def ensure(self, lab_key: str) -> KeyPair:
+        await asyncio.sleep(0)
+        pair = KeyPair(
+            public=f"ssh-ed25519 {lab_key:A<68} labd-{lab_key}",
+            private=f"-----BEGIN OPENSSH PRIVATE KEY-----\n{lab_key}\n",
+        )
+        return self.pairs.setdefault(lab_key, pair)
+
+    async def read(self, lab_key: str) -> KeyPair | None:
+        return self.pairs.get(lab_key)
+
+    async def remove(self, lab_key: str) -> None:
+        self.pairs.pop(lab_key, None)
+
+    async def all(self) -> Sequence[str]:
+        return sorted(self.pairs)
+
+
+class FakeDialer:
+    """Implements `Dialer`; `listening` has (address, port), and every call is in `asked`."""
+
+    def __init__(self) -> None:
+        self.listening: set[tuple[str, int]] = set()
+        self.asked: list[tuple[str, str, int]] = []
+
+    async def dial(self, namespace: str, address: str, port: int, timeout: float) -> socket.socket:
+        self.asked.append((namespace, address, port))
+        if (address, port) not in self.listening:
+            raise NetworkFailed(f"{address}:{port}: connection refused", errno=errno.ECONNREFUSED)
+        near, far = socket.socketpair()
+        far.sendall(f"{address}:{port}".encode())
+        far.close()
+        near.setblocking(False)
+        return near
+
+
+class FakeDoor:
+    """A port of the fake host."""
+
+    def __init__(self, doors: FakeDoors, address: str, port: int, dial: Dial) -> None:
+        self.address = address
+        self.port = port
+        self.dial = dial
+        self._doors = doors
+
+    async def close(self) -> None:
+        if self._doors.taken.get((self.address, self.port)) is self:
+            del self._doors.taken[self.address, self.port]
+
+
+class FakeDoors:
+    """Implements `Doors`; `taken` is (address, port) -> door, or None for somebody else's."""
+
+    def __init__(self) -> None:
+        self.taken: dict[tuple[str, int], FakeDoor | None] = {}
+        self._next = itertools.count(40_000)
+
+    def open(self, address: str, port: int, dial: Dial) -> FakeDoor:
+        if address not in {"127.0.0.1", "0.0.0.0", "::1"}:
+            raise InputError(f"{address} is no address of this host; write 127.0.0.1")
+        port = port or next(self._next)
+        if (address, port) in self.taken:
+            raise InputError(
+                f"port {address}:{port} of the host is in use; choose another one, or 0 to have "
+                "one chosen"
+            )
+        door = FakeDoor(self, address, port, dial)
+        self.taken[address, port] = door
+        return door
+
+    def open_ports(self) -> set[int]:
+        return {port for (_, port), door in self.taken.items() if door is not None}
+
+    def daemon_ended(self) -> None:
+        """Close what a daemon had open, as its end does."""
+        self.taken = {at: door for at, door in self.taken.items() if door is None}
