@@ -207,6 +207,16 @@ class Daemon:
         found += [line for line in links.stdout.splitlines() if f"labd:{self.host_id}" in line]
         return found
 
+    def listeners(self) -> list[int]:
+        """Return the ports at which the daemon itself listens, as the kernel tells them."""
+        assert self.process is not None
+        text = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
+        return [
+            int(line.split()[3].rpartition(":")[2])
+            for line in text.splitlines()
+            if f"pid={self.process.pid}," in line
+        ]
+
     def leaks_after_stop(self) -> list[str]:
         """Return processes and sockets that outlive a stopped daemon without labs."""
         root = os.fsencode(f"{self.root}/")

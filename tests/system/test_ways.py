@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import socket
 import subprocess
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.system.harness import Daemon
+from tests.system.harness import BIN, Daemon
 
 pytestmark = pytest.mark.usefixtures("built_tiny")
 
@@ -21,7 +26,10 @@ nodes:
     image: tiny
     memory: 128 MiB
     nics: {eth0: {network: lan, address: 10.9.0.2/24}}
-    commands: [[sh, -c, "echo ${mark} > /tmp/mark"]]
+    commands:
+      - [sh, -c, "mkdir /tmp/www; echo ${mark} | tee /tmp/mark > /tmp/www/mark"]
+      - [httpd, -h, /tmp/www]
+      - [sh, -c, "nc -ll -p 7 -e md5sum >/dev/null 2>&1 &"]
 """
 
 
@@ -35,7 +43,7 @@ def write(path: Path, text: str = TEMPLATE) -> str:
     return str(path)
 
 
-def ssh(config: Path, host: str, *command: str, **how: object) -> subprocess.CompletedProcess[str]:
+def ssh(config: Path, host: str, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["ssh", "-F", str(config), "-o", "BatchMode=yes", host, *command],
         capture_output=True,
@@ -77,3 +85,152 @@ def test_copies_with_one_address_are_each_reached_by_ssh(daemon: Daemon, tmp_pat
     # Made anew it has another key, and the same configuration still reaches it.
     daemon.lab("up", file, "--name", labs[0], "--set", "mark=again")
     assert ssh(config, f"web.{labs[0]}.lab", "cat /tmp/mark").stdout.strip() == "again"
+
+
+def test_plain_scp_goes_through_the_written_configuration(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.image()
+    daemon.lab("up", write(tmp_path / "copy.yaml"))
+    config, data = tmp_path / "ssh.conf", tmp_path / "data"
+    daemon.lab("ssh-config", "copy", "-o", str(config))
+    data.write_bytes(os.urandom(3_000_000))
+
+    def scp(source: str, target: str) -> None:
+        subprocess.run(["scp", "-q", "-F", str(config), source, target], check=True, timeout=60)
+
+    scp(str(data), "web.copy.lab:/tmp/data")
+    scp("web.copy.lab:/tmp/data", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == data.read_bytes()
+    assert ssh(config, "web.other.lab", "true").returncode == 255, "of this lab only"
+
+
+@contextmanager
+def running(daemon: Daemon, *args: str) -> Iterator[Callable[[], str]]:
+    """Run a `lab` verb that stays, and give what reads a line of what it prints."""
+    child = subprocess.Popen(
+        [BIN / "lab", "--root", daemon.root, *args], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    out = child.stdout
+    try:
+        yield lambda: out.readline().strip()
+    finally:
+        child.terminate()
+        child.wait(10)
+        out.close()
+
+
+def said_by(port: int) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+        return line.recv(100)
+
+
+def exchange(port: int, data: bytes) -> bytes:
+    """Send, say that this is all, and return the answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
+        line.sendall(data)
+        line.shutdown(socket.SHUT_WR)
+        said = b""
+        while chunk := line.recv(4096):
+            said += chunk
+    return said
+
+
+def test_forwards_lead_to_ports_and_each_way_ends_by_itself(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.image()
+    daemon.lab("up", write(tmp_path / "copy.yaml"))
+    with running(daemon, "forward", "copy/web", "0:22", "127.0.0.1:0:7", "0:9") as lines:
+        ports = [int(lines().split(" -> ")[0].rpartition(":")[2]) for _ in range(3)]
+        assert said_by(ports[0]).startswith(b"SSH-2.0-dropbear")
+        busy = daemon.lab("forward", "copy/web", f"{ports[0]}:22", expect=2)
+        assert busy == (
+            f"lab: port 127.0.0.1:{ports[0]} is in use; choose another one, or 0 to have one "
+            "chosen\n"
+        )
+        # md5sum answers only when it has heard the end of what it is sent.
+        data = os.urandom(2_000_000)
+        assert exchange(ports[1], data) == f"{hashlib.md5(data).hexdigest()}  -\n".encode()
+        with pytest.raises(ConnectionResetError):
+            said_by(ports[2])
+    assert daemon.lab("forward", "copy/none", "0:22", expect=4) == (
+        "lab: there is no node copy/none; `lab status copy` lists the nodes\n"
+    )
+
+
+def test_a_proxy_knows_the_names_of_the_lab(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.image()
+    daemon.lab("up", write(tmp_path / "copy.yaml"), "--set", "mark=hello")
+    with running(daemon, "proxy", "copy", "--port", "0") as lines:
+        url = lines()
+        assert url.startswith("socks5h://127.0.0.1:")
+
+        def fetch(host: str, *more: str) -> tuple[int, str]:
+            done = subprocess.run(
+                ["curl", "-s", "--max-time", "20", "--proxy", url, *more, f"http://{host}/mark"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            return done.returncode, done.stdout
+
+        for host in ("web", "web.lab", "web.copy", "10.9.0.2"):
+            assert fetch(host) == (0, "hello\n"), host
+        refused = {host: fetch(host)[0] for host in ("nobody", "192.0.2.1", "web:81")}
+        assert set(refused.values()) == {97}, "curl: the proxy said no"
+
+
+def test_published_ports_stay_over_restarts_and_end_with_the_lab(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    daemon.image()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = taken.getsockname()[1]
+        wrong = write(tmp_path / "wrong.yaml", TEMPLATE + f'    publish: ["0:22", "{busy}:80"]\n')
+        told = daemon.lab("up", wrong, expect=2)
+        assert told == (
+            f"lab: node web: publish 127.0.0.1:{busy}:80: port 127.0.0.1:{busy} of the host is in "
+            "use; choose another one, or 0 to have one chosen\n"
+        )
+        assert daemon.json("ls")["labs"] == []
+        assert daemon.listeners() == []
+    daemon.lab(
+        "up", write(tmp_path / "copy.yaml", TEMPLATE + f'    publish: ["0:22", "{busy}:80"]\n')
+    )
+
+    def published() -> dict[int, int]:
+        found = daemon.json("status", "copy")["published"]
+        return {item["port"]: item["host_port"] for item in found}
+
+    before = published()
+    assert before[80] == busy
+    assert f"127.0.0.1:{before[22]}" in daemon.lab("status", "copy")
+    assert said_by(before[22]).startswith(b"SSH-2.0-dropbear")
+    daemon.kill()
+    with pytest.raises(ConnectionRefusedError):
+        said_by(before[22])
+    daemon.start()
+    assert published() == before
+    assert said_by(before[22]).startswith(b"SSH-2.0-dropbear")
+    seq = daemon.json("version")["daemon"]["last_seq"]
+    assert daemon.stop() == 0
+    with socket.create_server(("127.0.0.1", before[22])), socket.create_server(("", busy)):
+        daemon.start()
+        after = published()
+        assert after[22] != before[22], "another one is chosen"
+        assert 80 not in after, "and a fixed one is given up"
+    news = {event["type"]: event["data"] for event in daemon.events(seq) if "node" in event}
+    assert news["io.labd.node.published"]["host_port"] == after[22]
+    assert "is in use" in news["io.labd.node.unpublished"]["reason"]
+    pid = daemon.pids("copy")["web"]
+    daemon.lab("up", str(tmp_path / "copy.yaml"))
+    assert published() == {22: after[22], 80: busy}
+    daemon.lab("up", write(tmp_path / "copy.yaml", TEMPLATE + '    publish: ["0:7"]\n'))
+    assert set(published()) == {7}
+    assert daemon.pids("copy")["web"] == pid, "the node runs on"
+    assert len(daemon.listeners()) == 1
+    daemon.lab("down", "copy", "--force")
+    assert daemon.listeners() == []
+    assert published() == {}
+    daemon.lab("start", "copy")
+    assert set(published()) == {7}
+    daemon.lab("destroy", "copy", "--force")
+    assert daemon.listeners() == []

@@ -63,7 +63,7 @@ def _handler(session: Session, lab: str, node: str, port: int) -> Callable[[sock
 
 
 @verb("proxy")
-@click.argument("lab")
+@click.argument("lab", metavar="LAB")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),

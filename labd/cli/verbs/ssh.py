@@ -52,7 +52,7 @@ ssh.allow_interspersed_args = False
 
 
 @verb("ssh-config")
-@click.argument("lab", required=False)
+@click.argument("lab", required=False, metavar="[LAB]")
 @click.option("--write", is_flag=True, help="Write it to ~/.ssh/labd.conf.")
 @click.option("-o", "--output", metavar="FILE", help="Write it to a file.")
 def ssh_config(session: Session, lab: str | None, write: bool, output: str | None) -> None:

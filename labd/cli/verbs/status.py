@@ -6,6 +6,7 @@ import click
 
 from labd.cli.session import Session, split_ref, verb
 from labd.cli.text import age, plain, size, table
+from labd.model.publish import endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +65,13 @@ def _show_lab(session: Session, lab: Lab) -> None:
     ]
     session.say("")
     session.say(table(("NODE", "STATE", "PID", "ACCEL", "MEMORY", "SINCE", "ADDRESSES", ""), rows))
+    if lab["published"]:
+        ports = [
+            (item["node"], endpoint(item["address"], item["host_port"]), item["port"])
+            for item in lab["published"]
+        ]
+        session.say("")
+        session.say(table(("NODE", "PUBLISHED AT", "PORT"), ports))
     if lab["networks"]:
         nets = [
             (net["name"], net["state"], net["subnet"] or "-", net["uplink"], len(net["members"]))

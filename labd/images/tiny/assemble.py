@@ -50,6 +50,7 @@ PROGRAMS = (
     "usr/sbin/dropbear",
     "usr/bin/dropbearkey",
     "usr/bin/dbclient",
+    "usr/lib/sftp-server",  # where dropbear looks for it; scp and sftp need it
     "usr/sbin/qemu-ga",
     "usr/bin/iperf3",
     "usr/bin/tcpdump",

@@ -35,7 +35,14 @@ READY_PATTERN = r"^labd: ready "
 
 # The first of these that apt knows is taken: Debian's, then Ubuntu's.
 _KERNELS = ("linux-image-cloud-amd64", "linux-image-kvm", "linux-image-virtual")
-_USERLAND = ("busybox-static", "dropbear-bin", "qemu-guest-agent", "iperf3", "tcpdump")
+_USERLAND = (
+    "busybox-static",
+    "dropbear-bin",
+    "openssh-sftp-server",
+    "qemu-guest-agent",
+    "iperf3",
+    "tcpdump",
+)
 _APT_LISTS = Path("/var/lib/apt/lists")
 
 

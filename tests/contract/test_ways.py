@@ -1,0 +1,237 @@
+"""What the engine may rely on of connections, doors and keys, on the fakes and the real ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from labd.client.relay import relay
+from labd.engine.ports_ways import Dial, Dialer, Doors, LabKeys
+from labd.host.sshkeys import SshKeys
+from labd.model.errors import InputError, NetworkFailed
+from labd.model.network import BridgePlan, LabNetworkPlan
+from labd.network import HostDoors, LabNetworks, NamespaceDialer, netns
+from tests.contract.fakes_ways import FakeDialer, FakeDoors, FakeKeys
+
+# keys
+
+
+@pytest.fixture(params=["fake", "files"])
+def keys(request: pytest.FixtureRequest, tmp_path: Path) -> LabKeys:
+    return FakeKeys() if request.param == "fake" else SshKeys(tmp_path / "keys")
+
+
+async def test_a_key_is_made_once_and_kept(keys: LabKeys) -> None:
+    assert await keys.read("abc123") is None
+    assert await keys.all() == []
+    first = await keys.ensure("abc123")
+    assert first.public.startswith("ssh-ed25519 ")
+    assert first.public.endswith(" labd-abc123")
+    assert "\n" not in first.public
+    assert first.private.startswith("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    assert await keys.ensure("abc123") == await keys.read("abc123") == first
+    assert (await keys.ensure("other1")).public != first.public
+    assert list(await keys.all()) == ["abc123", "other1"]
+    await keys.remove("abc123")
+    await keys.remove("abc123")
+    assert await keys.read("abc123") is None
+    assert list(await keys.all()) == ["other1"]
+
+
+async def test_a_key_file_is_for_root_alone_and_a_draft_is_made_anew(tmp_path: Path) -> None:
+    made = SshKeys(tmp_path)
+    (tmp_path / ".new-abc123").mkdir()
+    (tmp_path / ".new-abc123" / "id_ed25519").write_text("half a key")
+    await made.ensure("abc123")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["abc123"]
+    folder = tmp_path / "abc123"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "id_ed25519").stat().st_mode) == 0o600
+
+
+# connections
+
+
+@pytest.fixture(params=["fake", "kernel"])
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Dialer, str]]:
+    """Give a dialer and a namespace in which 127.0.0.1:80 greets whoever comes."""
+    if request.param == "fake":
+        fake = FakeDialer()
+        fake.listening.add(("127.0.0.1", 80))
+        yield fake, "labd-fake-abc123"
+        return
+    root = secrets.token_hex(4)
+    networks, space = LabNetworks(root), f"labd-{root}-abc123"
+    await networks.apply(LabNetworkPlan(namespace=space, bridges=()))
+    listener = await netns.inside(space, lambda: socket.create_server(("127.0.0.1", 80)))
+    listener.setblocking(False)
+
+    async def greet() -> None:
+        while True:
+            caller, _ = await asyncio.get_running_loop().sock_accept(listener)
+            with caller:
+                caller.sendall(b"127.0.0.1:80")
+
+    greeting = asyncio.create_task(greet())
+    try:
+        yield NamespaceDialer(), space
+    finally:
+        greeting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await greeting
+        listener.close()
+        await networks.remove(space)
+
+
+async def test_a_connection_is_made_inside(place: tuple[Dialer, str]) -> None:
+    dialer, space = place
+    with await dialer.dial(space, "127.0.0.1", 80, 5.0) as way:
+        assert way.gettimeout() == 0.0, "it does not block"
+        loop = asyncio.get_running_loop()
+        assert await asyncio.wait_for(loop.sock_recv(way, 100), 5) == b"127.0.0.1:80"
+    with pytest.raises(NetworkFailed) as caught:
+        await dialer.dial(space, "127.0.0.1", 81, 5.0)
+    assert caught.value.message == "127.0.0.1:81: connection refused"
+    assert caught.value.details["errno"] == 111
+
+
+async def test_nobody_answers_and_nothing_is_there() -> None:
+    dialer, root = NamespaceDialer(), secrets.token_hex(4)
+    networks, space = LabNetworks(root), f"labd-{root}-abc123"
+    with pytest.raises(NetworkFailed, match="cannot open namespace"):
+        await dialer.dial(space, "127.0.0.1", 80, 5.0)
+    bridge = BridgePlan(network="lan", bridge="br-lan", address="10.0.0.254/24")
+    await networks.apply(LabNetworkPlan(namespace=space, bridges=(bridge,)))
+    try:
+        with pytest.raises(NetworkFailed) as caught:
+            await dialer.dial(space, "10.0.0.1", 80, 0.2)
+        assert caught.value.message == "10.0.0.1:80: no answer within 0.2 s"
+        assert caught.value.details["timed_out"] is True
+        for address in ("192.0.2.1", "2001:db8::1"):
+            with pytest.raises(NetworkFailed, match=r"network is unreachable|cannot assign"):
+                await dialer.dial(space, address, 80, 5.0)
+    finally:
+        await networks.remove(space)
+
+
+# doors
+
+
+@pytest.fixture(params=["fake", "kernel"])
+def doors(request: pytest.FixtureRequest) -> Doors:
+    return FakeDoors() if request.param == "fake" else HostDoors(relay)
+
+
+def never() -> Dial:
+    async def dial() -> socket.socket:
+        raise NetworkFailed("nobody is there")
+
+    return dial
+
+
+async def test_a_port_is_taken_and_given_back(doors: Doors) -> None:
+    door = doors.open("127.0.0.1", 0, never())
+    port = door.port
+    assert port > 0
+    with pytest.raises(InputError) as caught:
+        doors.open("127.0.0.1", port, never())
+    assert caught.value.message == (
+        f"port 127.0.0.1:{port} of the host is in use; choose another one, or 0 to have one chosen"
+    )
+    await door.close()
+    await door.close()
+    again = doors.open("127.0.0.1", port, never())
+    assert again.port == port
+    await again.close()
+    with pytest.raises(InputError, match=r"^192\.0\.2\.1 is no address of this host; write 127"):
+        doors.open("192.0.2.1", 0, never())
+
+
+async def talk(port: int, data: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    writer.write_eof()
+    try:
+        return await asyncio.wait_for(reader.read(), 20)
+    finally:
+        writer.close()
+
+
+async def test_bytes_pass_a_door_both_ways_and_each_way_ends_by_itself() -> None:
+    async def dial() -> socket.socket:
+        near, far = socket.socketpair()
+
+        async def serve() -> None:
+            reader, writer = await asyncio.open_connection(sock=far)
+            data = await reader.read()
+            writer.write(f"{len(data)} bytes".encode())
+            writer.close()
+
+        tasks.append(asyncio.create_task(serve()))
+        return near
+
+    tasks: list[asyncio.Task[None]] = []
+    door = HostDoors(relay).open("127.0.0.1", 0, dial)
+    try:
+        said = await asyncio.gather(*(talk(door.port, b"x" * 3_000_000) for _ in range(4)))
+        assert said == [b"3000000 bytes"] * 4
+    finally:
+        await door.close()
+        await asyncio.gather(*tasks)
+
+
+async def test_a_door_that_leads_nowhere_refuses_and_one_that_closes_ends_its_connections() -> None:
+    made = HostDoors(relay)
+    door = made.open("127.0.0.1", 0, never())
+    with pytest.raises(ConnectionResetError):
+        await talk(door.port, b"hello")
+    await door.close()
+    far_ends: list[socket.socket] = []
+
+    async def dial() -> socket.socket:
+        near, far = socket.socketpair()
+        far_ends.append(far)
+        return near
+
+    door = made.open("127.0.0.1", 0, dial)
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(b"x")
+    async with asyncio.timeout(5):
+        while not far_ends:
+            await asyncio.sleep(0.01)
+    await door.close()
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    far_ends[0].settimeout(5)
+    assert far_ends[0].recv(10) in {b"x", b""}
+    far_ends[0].close()
+    with pytest.raises(ConnectionRefusedError):
+        await talk(door.port, b"")
+
+
+async def test_a_slow_reader_holds_back_the_sender() -> None:
+    """Nothing is gathered in between: a sender stops when the receiver does not read."""
+    near, far = socket.socketpair()
+
+    async def dial() -> socket.socket:
+        return near
+
+    door = HostDoors(relay).open("127.0.0.1", 0, dial)
+    with socket.create_connection(("127.0.0.1", door.port)) as caller:
+        caller.setblocking(False)
+        sent = 0
+        for _ in range(200):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent += caller.send(bytes(1 << 16))
+            await asyncio.sleep(0.01)
+        assert sent < 64 << 20
+    far.close()
+    await door.close()
