@@ -6,7 +6,6 @@ import click
 
 from labd.cli.session import Session, split_ref, verb
 from labd.cli.text import age, plain, size, table
-from labd.model.publish import endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +65,8 @@ def _show_lab(session: Session, lab: Lab) -> None:
     session.say("")
     session.say(table(("NODE", "STATE", "PID", "ACCEL", "MEMORY", "SINCE", "ADDRESSES", ""), rows))
     if lab["published"]:
+        from labd.model.publish import endpoint
+
         ports = [
             (item["node"], endpoint(item["address"], item["host_port"]), item["port"])
             for item in lab["published"]
