@@ -34,6 +34,8 @@ from labd.api.shipped import ShippedTemplates
 from labd.api.ways import WaySocket
 from labd.client.relay import relay
 from labd.engine.engine import Engine
+from labd.engine.guard import guard, guard_port
+from labd.engine.ports import PluginRunner
 from labd.engine.world import Limits, World
 from labd.events.accounts import BrokerUser, new_password
 from labd.events.broker import ManagedBroker
@@ -44,6 +46,7 @@ from labd.host import config as configuration
 from labd.host.config import Config
 from labd.host.doctor import Finding, Level, judge
 from labd.host.facts import gather, read_meminfo
+from labd.host.failpoints import failpoints
 from labd.host.lockfile import RootLock
 from labd.host.logs import set_up as set_up_logs
 from labd.host.notify import Notifier
@@ -216,7 +219,10 @@ class Daemon:
         broker = await daemon._start_broker(stack)
         runner = daemon._plugin_runner(broker)
         daemon.engine = Engine(
-            daemon._world(), runner, findings=daemon._findings, info=daemon._info
+            guard(daemon._world(), failpoints),
+            guard_port("plugins", runner, PluginRunner, failpoints),
+            findings=daemon._findings,
+            info=daemon._info,
         )
         daemon._accel = await daemon._hypervisor.accel(settings.config.daemon.accel)
         if daemon._accel.warning:

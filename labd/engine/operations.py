@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 
 from labd.engine.ports import Inventory, Transaction
-from labd.model.errors import Busy, Conflict, LabdError, NotFound, Superseded
+from labd.model.errors import Busy, Conflict, Fault, LabdError, NotFound, Superseded
 from labd.model.events import EventType, Happening
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.states import OperationState
@@ -132,6 +132,11 @@ class Operations:
             raise Superseded(
                 f"{operation.kind} of lab {operation.lab} was ended by {why}"
             ) from None
+        except LabdError:
+            raise
+        except Exception as fault:  # supervisor loop: what a bug left half done is undone too
+            log.exception("operation %s met a fault of labd", operation.id)
+            raise Fault(str(problem_of(fault)["message"])) from fault
         finally:
             del self._breakable[operation.id]
 

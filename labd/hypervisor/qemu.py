@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
 from labd.host import identity
+from labd.host.failpoints import failpoints
 from labd.hypervisor import argv, process, tsc
 from labd.hypervisor.accel import Accelerator, KvmAccess
 from labd.hypervisor.console import Viewer
@@ -236,6 +237,7 @@ class QemuHypervisor:
         child = await process.start(machine, command, _numbers(fds), access)
         undo.push_async_callback(child.stop, 0)
         passed.close()
+        await failpoints.reach("qemu.spawned")
         try:
             await vm.connect(child, qmp, serial)
         except LabdError as error:

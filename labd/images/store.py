@@ -22,6 +22,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from labd.host.failpoints import failpoints
 from labd.images import headers, tiny
 from labd.images.bootsector import READY, boot_sector
 from labd.images.download import Download
@@ -288,6 +289,7 @@ class ImageStore:
                 f"the store has {digest} with other parts ({', '.join(os.listdir(final))}); "
                 "remove that image first"
             )
+        failpoints.reach_sync("images.staged")
         staged = folder / "ready"
         staged.mkdir(mode=0o755)
         for part in files:
@@ -299,6 +301,7 @@ class ImageStore:
         sync(staged)
         staged.rename(final)
         sync(self._root)
+        failpoints.reach_sync("images.published")
 
     def _remove(self, folder: Path) -> None:
         with as_storage_failed("delete an image"):

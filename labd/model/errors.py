@@ -12,6 +12,7 @@
     │   ├── InUse                  the object is needed by others; names them
     │   └── NoRoom                 the host cannot bear it; says the numbers
     ├── Superseded                 an operation was ended early, for another request needs its lab
+    ├── Fault                      labd itself is wrong; its log has the details
     ├── Forbidden                  the caller may not do this to that object
     └── WorldError                 the world failed: a process, the kernel, the disk, the network
         ├── CommandFailed          a child process exited with an error; carries its last words
@@ -153,6 +154,12 @@ class Superseded(LabdError):
     """An operation was ended early, because a later request has taken its lab."""
 
     code = "superseded"
+
+
+class Fault(LabdError):
+    """labd itself is wrong; what it was doing is undone, and its log has the details."""
+
+    code = "internal"
 
 
 class Forbidden(LabdError):

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
+from labd.host.failpoints import failpoints
 from labd.model.errors import NetworkFailed
 from labd.model.network import LabNetworkPlan
 from labd.network import links, netns
@@ -30,6 +31,7 @@ class LabNetworks:
         async with AsyncExitStack() as undo:
             if await netns.create(plan.namespace):
                 undo.push_async_callback(netns.remove, plan.namespace)
+                await failpoints.reach("network.namespace-made")
                 await netns.inside(plan.namespace, lambda: links.prepare_namespace(self._mark))
             else:
                 await self._require_mark(plan.namespace)

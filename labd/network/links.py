@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pyroute2 import IPRoute, NetlinkError
 
+from labd.host.failpoints import failpoints
 from labd.model.errors import NetworkFailed
 from labd.model.network import BridgePlan, PortPlan
 
@@ -129,6 +130,7 @@ def open_taps(plans: Sequence[PortPlan]) -> dict[tuple[str, str], int]:
             fd = _open_tap(plan.tap)
             undo.callback(os.close, fd)
             found[plan.key, plan.nic] = fd
+        failpoints.reach_sync("network.taps-made")
         if plans:
             with _requests("putting taps in bridges") as route:
                 indexes = {str(link.get("ifname")): link["index"] for link in route.get_links()}

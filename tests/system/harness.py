@@ -40,6 +40,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = root / "daemon.log"
         self.host_id = ""
+        self.environment: dict[str, str] = {}
         (root / "etc").mkdir(parents=True)
         if config:
             (root / "etc" / "labd.toml").write_text(config)
@@ -56,6 +57,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env={**os.environ, **self.environment},
             )
         until(self._answers, f"labd answers (its log: {self.log})", seconds)
         self.host_id = str(self.json("version")["daemon"]["host_id"])

@@ -1,0 +1,130 @@
+"""Named places in labd at which tests make the daemon die, wait or meet an error.
+
+A place is reached before and after every call by which the engine changes the world (see
+`labd.engine.guard`), and at the steps inside of such calls where a death leaves half a thing
+(`STEPS`). Nothing is done at them unless the environment variable `LABD_FAILPOINTS` names a file
+when the daemon starts. The file is read each time that a place is reached, one order a line:
+
+    images.make_overlay:after = kill
+    hypervisor.launch:before@2 = kill           the second time, counted from when the file was put
+    networks.apply:before = raise
+    networks.apply:before = delay 0.5           seconds
+    images.publish = errno ENOSPC
+    * = trace /path                             append each reached name to a file
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from labd.model.errors import WorldError
+
+VARIABLE: Final = "LABD_FAILPOINTS"
+# Steps inside of one call of a port: name -> what a death there leaves behind.
+STEPS: Final[Mapping[str, str]] = {
+    "network.namespace-made": "a namespace without labd's mark",
+    "network.taps-made": "taps that are in no bridge",
+    "qemu.spawned": "a QEMU that nobody has spoken to",
+    "images.staged": "an image in the folder of partial ones",
+    "images.published": "an image without a row",
+}
+_ORDER_LIMIT = 1 << 16  # characters of the file that are read
+
+
+class Failpoints:
+    """The places of one process.
+
+    Args:
+        file: Of the orders; None: no place does anything.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._reached: Counter[str] = Counter()
+        self._orders = 0
+
+    @property
+    def armed(self) -> bool:
+        """Tell whether places may do something."""
+        return self._file is not None
+
+    def order(self, name: str) -> str:
+        """Count that a place is reached, and return what to do there; empty for nothing."""
+        if self._file is None:
+            return ""
+        try:
+            with self._file.open() as file:
+                text, orders = file.read(_ORDER_LIMIT), os.fstat(file.fileno()).st_ino
+        except OSError:
+            return ""
+        if orders != self._orders:
+            self._orders = orders
+            self._reached.clear()
+        self._reached[name] += 1
+        found = ""
+        for line in text.splitlines():
+            place, _, order = (word.strip() for word in line.partition("="))
+            if place == "*" and order.startswith("trace "):
+                _append(Path(order.removeprefix("trace ")), name)
+            elif place in {name, f"{name}@{self._reached[name]}"}:
+                found = order
+        return found
+
+    async def reach(self, name: str) -> None:
+        """Do what was ordered for a place; other tasks go on meanwhile.
+
+        Raises:
+            WorldError, OSError: As ordered.
+        """
+        order = self.order(name)
+        if order.startswith("delay "):
+            await asyncio.sleep(float(order.removeprefix("delay ")))
+        elif order:
+            _obey(name, order)
+
+    def reach_sync(self, name: str) -> None:
+        """Do what was ordered for a place, in a thread.
+
+        Raises:
+            WorldError, OSError: As ordered.
+        """
+        order = self.order(name)
+        if order.startswith("delay "):
+            time.sleep(float(order.removeprefix("delay ")))
+        elif order:
+            _obey(name, order)
+
+
+def _obey(name: str, order: str) -> None:
+    verb, _, what = order.partition(" ")
+    if verb == "kill":
+        signal.raise_signal(signal.SIGKILL)
+    elif verb == "raise":
+        raise WorldError(f"failpoint {name}")
+    elif verb == "errno":
+        number = getattr(errno, what)
+        raise OSError(number, os.strerror(number), name)
+
+
+def _append(path: Path, line: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, f"{line}\n".encode())
+    finally:
+        os.close(fd)
+
+
+def _from_environment() -> Failpoints:
+    path = os.environ.get(VARIABLE)
+    return Failpoints(Path(path) if path else None)
+
+
+failpoints: Final = _from_environment()

@@ -1,0 +1,7 @@
+"""The daemons of the system tests, with their leak check."""
+
+from __future__ import annotations
+
+from tests.system.conftest import make_daemon
+
+__all__ = ["make_daemon"]
