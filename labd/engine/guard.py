@@ -26,6 +26,9 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
         {"accel", "agent_exec", "agent_ping", "query", "scan", "wait_console", "close"}
     ),
     "plugins": frozenset({"close"}),
+    "dialer": frozenset({"dial"}),
+    "keys": frozenset({"all", "read"}),
+    "screens": frozenset({"press", "screenshot", "viewer"}),  # nothing of the host
     "networks": frozenset({"bridges", "namespaces", "probe_tcp"}),
 }
 COMMIT: Final = "inventory.commit"
