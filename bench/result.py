@@ -13,6 +13,7 @@ class Result:
     Attributes:
         baseline: None when the bar is absolute.
         max_ratio: The bar for `labd / baseline`; None for no such bar.
+        min_ratio: The same where more is better; None for no such bar.
         max_value: The bar for `labd` itself; None for no such bar.
     """
 
@@ -22,6 +23,7 @@ class Result:
     labd: float
     baseline: float | None = None
     max_ratio: float | None = None
+    min_ratio: float | None = None
     max_value: float | None = None
 
     @property
@@ -34,6 +36,8 @@ class Result:
         """Tell whether the bar is cleared; None when there is none."""
         if self.max_ratio is not None and self.ratio is not None:
             return self.ratio <= self.max_ratio
+        if self.min_ratio is not None and self.ratio is not None:
+            return self.ratio >= self.min_ratio
         return None if self.max_value is None else self.labd < self.max_value
 
     def row(self) -> str:
@@ -42,9 +46,8 @@ class Result:
         ratio = f"{self.ratio:7.2f}" if self.ratio is not None else f"{'-':>7}"
         bar = ""
         if self.ok is not None:
-            limit = (
-                f"ratio {self.max_ratio:g}" if self.max_ratio is not None else f"{self.max_value:g}"
-            )
+            asked = self.max_ratio if self.max_ratio is not None else self.min_ratio
+            limit = f"ratio {asked:g}" if asked is not None else f"{self.max_value:g}"
             bar = f"{limit}: {'ok' if self.ok else 'MISSED'}"
         head = f"{self.name:<20} {self.n:>4} {self.unit:<8} {self.labd:10.3f}"
         return f"{head} {baseline} {ratio}  {bar}"
@@ -58,7 +61,10 @@ class Result:
             "labd": round(self.labd, 6),
             "baseline": None if self.baseline is None else round(self.baseline, 6),
             "ratio": None if self.ratio is None else round(self.ratio, 4),
-            "bar": self.max_ratio if self.max_ratio is not None else self.max_value,
+            "bar": next(
+                (bar for bar in (self.max_ratio, self.min_ratio) if bar is not None),
+                self.max_value,
+            ),
             "ok": self.ok,
         }
 

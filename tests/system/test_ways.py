@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import unix_connect
 
 from tests.system.harness import BIN, Daemon
 
@@ -234,3 +235,48 @@ def test_published_ports_stay_over_restarts_and_end_with_the_lab(
     assert set(published()) == {7}
     daemon.lab("destroy", "copy", "--force")
     assert daemon.listeners() == []
+
+
+def test_administrators_keys_open_every_node(
+    make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    key = tmp_path / "anna"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    public = key.with_suffix(".pub").read_text().strip()
+    daemon = make_daemon(f'[daemon]\naccel = "tcg"\n[access]\nauthorized_keys = ["{public}"]\n')
+    daemon.image()
+    daemon.lab("up", write(tmp_path / "copy.yaml", TEMPLATE + '    publish: ["0:22"]\n'))
+    port = daemon.json("status", "copy")["published"][0]["host_port"]
+    words = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+
+    def login(*more: str) -> int:
+        return subprocess.run(
+            ["ssh", "-F", "none", "-q", "-o", "BatchMode=yes", *words, *more, "true"],
+            check=False,
+            timeout=60,
+        ).returncode
+
+    to = ["-p", str(port), "root@127.0.0.1"]
+    assert login("-i", str(key), *to) == 0
+    stranger = tmp_path / "stranger"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", stranger], check=True)
+    assert login("-i", str(stranger), *to) == 255
+
+
+def test_a_websocket_carries_much_and_ends_each_way_by_itself(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    daemon.image()
+    daemon.lab("up", write(tmp_path / "copy.yaml"))
+    data = os.urandom(8_000_000)
+    with unix_connect(
+        str(daemon.root / "run/api.sock"),
+        "ws://localhost/v1/labs/copy/nodes/web/connect?port=7",
+        compression=None,
+        proxy=None,
+    ) as ws:
+        for at in range(0, len(data), 1 << 16):
+            ws.send(data[at : at + (1 << 16)])
+        ws.send(b"")
+        assert ws.recv(60) == f"{hashlib.md5(data).hexdigest()}  -\n".encode()
+        assert ws.recv(60) == b""

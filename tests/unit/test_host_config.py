@@ -113,6 +113,21 @@ def test_every_key_is_read() -> None:
             """x:2: bridges = 'br0': must be a list, like ["a", "b"]""",
         ),
         ('[network]\nbridges = ["a/b"]\n', "x:2: bridges = ['a/b']: is not an interface name"),
+        (
+            '[access]\nauthorized_keys = ["secret"]\n',
+            (
+                "x:2: authorized_keys = ['secret']: is no OpenSSH public key, like "
+                '"ssh-ed25519 AAAA… name"'
+            ),
+        ),
+        (
+            '[access]\nauthorized_keys_file = "keys"\n',
+            "x:2: authorized_keys_file = 'keys': must be an absolute path",
+        ),
+        (
+            '[access]\nauthorized_keys_file = "/nothing/keys"\n',
+            "x:2: authorized_keys_file: /nothing/keys cannot be read: No such file or directory",
+        ),
         ("[plugins]\ndirs = [1]\n", "x:2: dirs = [1]: must be a string in quotes"),
     ],
 )
@@ -120,6 +135,21 @@ def test_a_mistake_is_told_with_its_place(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text, file="x")
     assert str(caught.value) == message
+
+
+def test_keys_of_administrators_are_those_of_the_list_and_of_the_file(tmp_path: Path) -> None:
+    first, second = (f"ssh-ed25519 {letter * 68} {letter}" for letter in "AB")
+    file = tmp_path / "keys.pub"
+    file.write_text(f"# instructors\n\n{second}\n")
+    text = f'[access]\nauthorized_keys = ["{first}"]\nauthorized_keys_file = "{file}"\n'
+    assert parse(text).access.authorized_keys == (first, second)
+    file.write_text(f'{second}\ncommand="x" {first}\n')
+    with pytest.raises(ConfigError) as caught:
+        parse(text, file="x")
+    assert str(caught.value) == (
+        f'x:3: authorized_keys_file: {file}:2: is no OpenSSH public key, like "ssh-ed25519 AAAA… '
+        'name"'
+    )
 
 
 def test_a_file_that_was_asked_for_must_be_there_and_be_text(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from labd.model.specs import (
     NicModel,
     NicSpec,
     NodeSpec,
+    PublishSpec,
     Readiness,
     RestartMode,
     RestartPolicy,
@@ -340,3 +341,23 @@ def test_the_schema_knows_all_that_can_be_said() -> None:
 )
 def test_the_schema_refuses_what_labd_refuses(text: str) -> None:
     assert not jsonschema_rs.Draft202012Validator(schema()).is_valid(plain(text))
+
+
+def test_publish() -> None:
+    line = 'nics: {e: {network: lan}}\n    publish: ["8080:80", "0:22", "[::]:8443:443", "0:23"]'
+    assert one(line).publish == (
+        PublishSpec(port=80, host_port=8080),
+        PublishSpec(port=22),
+        PublishSpec(port=443, address="::", host_port=8443),
+        PublishSpec(port=23),
+    )
+
+
+def test_copies_publish_at_ports_of_their_own() -> None:
+    text = """name: a
+networks: {lan: {}}
+nodes:
+  n: {image: tiny, count: 2, nics: {e: {network: lan}}, publish: ["808${index}:80", "0:22"]}
+"""
+    spec = load(text, "lab.yaml")
+    assert [node.publish[0].host_port for node in spec.nodes] == [8081, 8082]

@@ -93,7 +93,8 @@ def _block(session: Session, lab: str | None) -> str:
 
 def _write(path: str, text: str) -> None:
     try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+        if path.endswith("/.ssh/labd.conf"):
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
