@@ -26,7 +26,9 @@ _MODULES = {
     "tun/tap": "tun",
     "vlan filtering": "bridge",
     "netem": "sch_netem",
+    "vlan": "8021q",
     "nftables": "nf_tables",
+    "nftables nat": "nft_masq nft_fib_inet",
 }
 
 

@@ -26,9 +26,21 @@ KERNEL_TRIALS: Final[Mapping[str, Sequence[str]]] = {
     "tun/tap": ("ip", "tuntap", "add", "t0", "mode", "tap"),
     "veth": ("ip", "link", "add", "t0", "type", "veth", "peer", "name", "t1"),
     "vlan filtering": ("ip", "link", "add", "t0", "type", "bridge", "vlan_filtering", "1"),
+    "vlan": ("ip", "link", "add", "link", "lo", "name", "t0", "type", "vlan", "id", "5"),
     "vxlan": ("ip", "link", "add", "t0", "type", "vxlan", "id", "1", "dstport", "4789"),
     "netem": ("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"),
     "nftables": ("nft", "add", "table", "inet", "t0"),
+    "nftables nat": (
+        "nft",
+        "add table inet t0; add chain inet t0 c { type nat hook postrouting priority srcnat; }; "
+        "add rule inet t0 c ct state new fib daddr type local masquerade",
+    ),
+}
+# The options of the kernel's configuration behind them, for messages.
+KERNEL_OPTIONS: Final[Mapping[str, str]] = {
+    "veth": "CONFIG_VETH",
+    "vlan": "CONFIG_VLAN_8021Q",
+    "nftables nat": "CONFIG_NFT_MASQ, CONFIG_NFT_FIB_INET and CONFIG_NFT_CT",
 }
 # Each program labd runs, and whether it can do without.
 PROGRAMS: Final[Mapping[str, bool]] = {
@@ -169,13 +181,14 @@ async def _qemu_version(program: str | None) -> tuple[int, ...]:
 
 
 async def _trials() -> dict[str, str]:
-    outcomes = await asyncio.gather(*(_try(command) for command in KERNEL_TRIALS.values()))
+    outcomes = await asyncio.gather(*(try_feature(name) for name in KERNEL_TRIALS))
     return dict(zip(KERNEL_TRIALS, outcomes, strict=True))
 
 
-async def _try(command: Sequence[str]) -> str:
+async def try_feature(name: str) -> str:
+    """Try one of KERNEL_TRIALS; return why it failed, empty when it works."""
     try:
-        await run(["unshare", "--net", "--", *command], timeout=10)
+        await run(["unshare", "--net", "--", *KERNEL_TRIALS[name]], timeout=10)
     except CommandFailed as error:
         said = str(error.details.get("stderr", "")).splitlines()
         return said[-1] if said else error.message

@@ -42,13 +42,90 @@ class BridgePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AllowPlan:
+    """What guests of some bridge may reach of the host.
+
+    Attributes:
+        bridge: Interface name of the guests' bridge.
+        gateway: labd's address in it; where `to` is `host`, it stands for the host there.
+        to: `host` or an IPv4 CIDR.
+        protocol: `tcp` or `udp`.
+        ports: Of the destination, ascending.
+    """
+
+    bridge: str
+    gateway: str
+    to: str
+    protocol: str
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedPlan:
+    """A lab's network that is part of a bridge of the host, by a pair of interfaces.
+
+    Attributes:
+        network: Name in the lab.
+        bridge: The lab's.
+        host_bridge: The host's.
+        outer: Interface name of the end in the host's bridge.
+        inner: Interface name of the end in the lab's namespace.
+        vlan: Tag on the host's bridge; 0 for none.
+        tagged: Interface name of the VLAN device on `inner`.
+        mtu: Bytes.
+    """
+
+    network: str
+    bridge: str
+    host_bridge: str
+    outer: str
+    inner: str
+    vlan: int = 0
+    tagged: str = ""
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UplinkPlan:
+    """What leaves a lab's networks, and what labd routes between them.
+
+    Attributes:
+        table: Name of the lab's nftables table on the host.
+        link: Interface name of the host's end of the way out.
+        routed: Bridges of the networks whose gateway is labd; it routes between them.
+        nat: Those of them that reach the outside.
+        allow: What they may reach of the host.
+        mapped: Networks on bridges of the host.
+    """
+
+    table: str
+    link: str
+    routed: tuple[str, ...] = ()
+    nat: tuple[str, ...] = ()
+    allow: tuple[AllowPlan, ...] = ()
+    mapped: tuple[MappedPlan, ...] = ()
+
+    @property
+    def routes(self) -> bool:
+        """Whether labd forwards anything for the lab."""
+        return bool(self.nat) or len(self.routed) > 1
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to build."""
+        return not self.routes and not self.mapped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabNetworkPlan:
     """Everything of one lab below layer 3.
 
     Attributes:
         namespace: Name under `/run/netns`, `labd-<root id>-<lab key>`.
+        uplinks: How its networks leave it; None when none does and labd routes nothing.
     """
 
     namespace: str
     bridges: tuple[BridgePlan, ...] = ()
     ports: tuple[PortPlan, ...] = ()
+    uplinks: UplinkPlan | None = None

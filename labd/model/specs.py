@@ -237,6 +237,21 @@ class NodeSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AllowSpec:
+    """Something of the host's that guests behind NAT may reach.
+
+    Attributes:
+        to: `host`, which is any address of the host, or an IPv4 CIDR.
+        protocol: `tcp` or `udp`.
+        ports: Of the destination, ascending.
+    """
+
+    to: str
+    protocol: str
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
     """One layer-2 segment.
 
@@ -248,6 +263,8 @@ class NetworkSpec:
         mtu: Bytes.
         gateway: Who routes it. `labd` has an address of its own on the bridge.
         gateway_address: Of the gateway, without prefix length; empty for none.
+        vlan: 802.1Q tag on the uplink bridge; 0 for untagged.
+        allow: What guests may reach of the host with uplink `nat`.
     """
 
     name: str
@@ -257,6 +274,8 @@ class NetworkSpec:
     mtu: int = 1500
     gateway: Gateway = Gateway.NONE
     gateway_address: str = ""
+    vlan: int = 0
+    allow: tuple[AllowSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

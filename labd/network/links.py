@@ -27,7 +27,8 @@ _FORWARD_DELAY = 0
 
 
 @contextmanager
-def _requests(what: str) -> Iterator[IPRoute]:
+def requests(what: str) -> Iterator[IPRoute]:
+    """Yield a netlink socket of this namespace; errors tell what was being done."""
     try:
         with IPRoute() as route:
             yield route
@@ -47,14 +48,14 @@ def prepare_namespace(mark: str) -> None:
         path = Path(f"/proc/sys/net/ipv6/conf/{key}/disable_ipv6")
         if path.exists():
             path.write_text("1")
-    with _requests("marking the namespace") as route:
+    with requests("marking the namespace") as route:
         loopback = route.link_lookup(ifname="lo")[0]
         route.link("set", index=loopback, ifalias=mark, state="up")
 
 
 def mark_of_namespace() -> str:
     """Return the mark that `prepare_namespace` left, empty for none."""
-    with _requests("reading the namespace's mark") as route:
+    with requests("reading the namespace's mark") as route:
         for link in route.link("get", ifname="lo"):
             return str(link.get("ifalias") or "")
     return ""
@@ -62,7 +63,7 @@ def mark_of_namespace() -> str:
 
 def bridge_names() -> list[str]:
     """Return the names of the bridges in this namespace."""
-    with _requests("listing bridges") as route:
+    with requests("listing bridges") as route:
         return sorted(str(link.get("ifname")) for link in route.get_links(kind="bridge"))
 
 
@@ -73,7 +74,7 @@ def apply_bridges(plans: Sequence[BridgePlan], mark: str) -> None:
         NetworkFailed: Bridges that this call made are removed again.
     """
     wanted = {plan.bridge: plan for plan in plans}
-    with _requests("making bridges") as route, ExitStack() as undo:
+    with requests("making bridges") as route, ExitStack() as undo:
         there = {str(link.get("ifname")): link["index"] for link in route.get_links(kind="bridge")}
         for name in sorted(there.keys() - wanted.keys()):
             route.link("del", index=there[name])
@@ -132,7 +133,7 @@ def open_taps(plans: Sequence[PortPlan]) -> dict[tuple[str, str], int]:
             found[plan.key, plan.nic] = fd
         failpoints.reach_sync("network.taps-made")
         if plans:
-            with _requests("putting taps in bridges") as route:
+            with requests("putting taps in bridges") as route:
                 indexes = {str(link.get("ifname")): link["index"] for link in route.get_links()}
                 for plan in plans:
                     if plan.bridge not in indexes:

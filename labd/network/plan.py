@@ -6,28 +6,13 @@ stays. All of them lie in the lab's own namespace, where no other lab has a say.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 from collections.abc import Mapping
 
-from labd.model.errors import InputError
 from labd.model.network import BridgePlan, LabNetworkPlan, PortPlan
 from labd.model.specs import Gateway, LabSpec, NetworkSpec
-
-_IFNAMSIZ = 15  # characters, linux/if.h less the final zero
-
-
-def namespace_name(root_id: str, lab_key: str) -> str:
-    """Return the name of a lab's namespace under `/run/netns`."""
-    return f"labd-{root_id}-{lab_key}"
-
-
-def bridge_name(network: str) -> str:
-    """Return the interface name of a network's bridge: its own name where that is short enough."""
-    plain = f"br-{network}"
-    if len(plain) <= _IFNAMSIZ:
-        return plain
-    return f"br-{network[:5]}-{hashlib.sha256(network.encode()).hexdigest()[:6]}"
+from labd.network.names import bridge_name, namespace_name
+from labd.network.uplinks_plan import plan_uplinks
 
 
 def plan(spec: LabSpec, lab_key: str, root_id: str, node_keys: Mapping[str, str]) -> LabNetworkPlan:
@@ -39,25 +24,17 @@ def plan(spec: LabSpec, lab_key: str, root_id: str, node_keys: Mapping[str, str]
         root_id: Names the namespace.
         node_keys: Node name -> machine key; nodes without one get no ports.
 
-    Raises:
-        InputError: An uplink is asked for that this version does not have.
     """
     used = _addresses(spec)
-    bridges = []
-    for network in spec.networks:
-        if network.uplink != "none":
-            raise InputError(
-                f"network {network.name}: uplink {network.uplink} is not available in this "
-                "version; write uplink: none"
-            )
-        bridges.append(
-            BridgePlan(
-                network=network.name,
-                bridge=bridge_name(network.name),
-                mtu=network.mtu,
-                address=own_address(network, used.get(network.name, set())),
-            )
+    bridges = [
+        BridgePlan(
+            network=network.name,
+            bridge=bridge_name(network.name),
+            mtu=network.mtu,
+            address=own_address(network, used.get(network.name, set())),
         )
+        for network in spec.networks
+    ]
     mtus = {network.name: network.mtu for network in spec.networks}
     ports = [
         PortPlan(
@@ -72,7 +49,10 @@ def plan(spec: LabSpec, lab_key: str, root_id: str, node_keys: Mapping[str, str]
         for index, nic in enumerate(node.nics)
     ]
     return LabNetworkPlan(
-        namespace=namespace_name(root_id, lab_key), bridges=tuple(bridges), ports=tuple(ports)
+        namespace=namespace_name(root_id, lab_key),
+        bridges=tuple(bridges),
+        ports=tuple(ports),
+        uplinks=plan_uplinks(spec, lab_key, root_id),
     )
 
 
@@ -92,7 +72,10 @@ def own_address(network: NetworkSpec, used: set[str]) -> str:
 
     Where labd is the gateway it is that address, else the highest IPv4 host address of the subnet
     that no NIC has. A network without a subnet of its own has that of the first address in it.
+    In a network on a bridge of the host labd has none, unless it is the gateway.
     """
+    if network.gateway is not Gateway.LABD and network.uplink.startswith("bridge:"):
+        return ""  # the rest of that network is not labd's to know
     if network.gateway is Gateway.LABD:
         length = ipaddress.ip_network(network.subnet).prefixlen
         return f"{network.gateway_address}/{length}"

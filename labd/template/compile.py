@@ -32,10 +32,9 @@ from labd.template.form import MAX_NICS, LabForm, NicForm, NodeForm
 from labd.template.gateways import Gateways
 from labd.template.patterns import trouble
 from labd.template.publishing import Publishing
+from labd.template.uplinks import allowed, check_uplink
 
 _IMAGE = re.compile(r"sha256:[0-9a-f]{64}\Z")
-# An interface name as the kernel takes it (dev_valid_name, net/core/dev.c), less exotic characters.
-_UPLINK = re.compile(r"(?:none|nat|bridge:[A-Za-z0-9][A-Za-z0-9_.-]{0,14})\Z")
 _MIB, _TIB = 1 << 20, 1 << 40
 _IDE_DRIVES: Final = {Machine.PC: 4, Machine.Q35: 6}
 _MICROVM_DEVICES: Final = 22
@@ -89,17 +88,7 @@ class _Compiler:
                 where = f"{section[:-1]} {name}"
                 if self.segments.setdefault(name, section) != section:
                     self._wrong(f"{where}: a network has that name; choose another", path, key=True)
-                if section == "links" and network.uplink != "none":
-                    self._wrong(
-                        f"{where}: its ends are two nodes, so it has no uplink; use a network",
-                        (*path, "uplink"),
-                    )
-                elif not _UPLINK.match(network.uplink):
-                    self._wrong(
-                        f"{where}: uplink must be none, nat or bridge:INTERFACE, not "
-                        f"'{network.uplink[:64]}'",
-                        (*path, "uplink"),
-                    )
+                check_uplink(where, network, path, self.complaints, link=section == "links")
                 subnet = self.addressing.subnet(where, name, network, (*path, "subnet"))
                 gateway, address = self.gateways.network(
                     where, name, network, path, link=section == "links"
@@ -112,6 +101,8 @@ class _Compiler:
                     mtu=network.mtu,
                     gateway=gateway,
                     gateway_address=address,
+                    vlan=network.vlan,
+                    allow=tuple(allowed(where, network, path, self.complaints)),
                 )
 
     def _give_links_their_ends(self) -> None:

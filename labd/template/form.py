@@ -163,6 +163,7 @@ Duration = Annotated[
     WithJsonSchema({"type": ["string", "number"], "examples": ["90s", "5m"]}),
 ]
 Whole = Annotated[int, BeforeValidator(_whole)]
+Port = Annotated[Whole, Field(ge=1, le=65535)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Prose = Annotated[str, BeforeValidator(_prose)]
 Argv = Annotated[
@@ -181,6 +182,14 @@ class Form(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=False, hide_input_in_errors=True)
 
 
+class AllowForm(Form):
+    """What guests behind NAT may reach although it is the host's."""
+
+    to: Text = Field(description="host, or an IPv4 address or subnet, like 192.0.2.10")
+    tcp: list[Port] = Field(default_factory=list, max_length=_MAX_ENTRIES, description="TCP ports")
+    udp: list[Port] = Field(default_factory=list, max_length=_MAX_ENTRIES, description="UDP ports")
+
+
 class NetworkForm(Form):
     """One layer-2 segment."""
 
@@ -189,6 +198,14 @@ class NetworkForm(Form):
     )
     uplink: Text = Field(
         default="none", description="How it leaves the lab: none, nat or bridge:INTERFACE"
+    )
+    vlan: Whole = Field(
+        default=0, ge=0, le=4094, description="802.1Q tag on the uplink bridge; 0: untagged"
+    )
+    allow: list[AllowForm] = Field(
+        default_factory=list,
+        max_length=_MAX_ENTRIES,
+        description="What guests may reach of the host with uplink nat; left out: nothing",
     )
     mtu: Whole = Field(default=1500, ge=576, le=9216, description="Bytes")
     gateway: Gateway | None = Field(
