@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import grp
+import ipaddress
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import click
 
@@ -61,7 +63,13 @@ from labd.model.network import LabNetworkPlan
 from labd.model.paths import Paths, check_socket_path
 from labd.model.specs import LabSpec
 from labd.model.units import MIB
-from labd.network import HostDoors, LabNetworks, NamespaceDialer
+from labd.network import (
+    HostDoors,
+    LabNetworks,
+    LabUplinks,
+    NamespaceDialer,
+    UplinkSettings,
+)
 from labd.network.plan import plan
 from labd.plugin.supervisor import Supervisor, Surroundings
 
@@ -288,6 +296,20 @@ class Daemon:
         # Pushed last, so done first: what the stop itself told still goes out.
         stack.push_async_callback(publisher.flush, _FLUSH)
 
+    def _uplink_settings(self) -> UplinkSettings:
+        network, closed = self._config.network, list(self._config.network.closed)
+        if self._config.broker.mode == "external":
+            # It is no guest's, wherever it runs. A name is not asked for here: it may change.
+            with contextlib.suppress(ValueError):
+                host = urlsplit(self._config.broker.url).hostname or ""
+                closed.append(ipaddress.IPv4Network(host))
+        return UplinkSettings(
+            transit=network.transit,
+            outside=network.outside,
+            closed=closed,
+            bridges=network.bridges,
+        )
+
     def _world(self) -> World:
         daemon = self._config.daemon
         cpus = os.cpu_count() or 1
@@ -300,6 +322,7 @@ class Daemon:
             inventory=self._inventory,
             hypervisor=self._hypervisor,
             networks=LabNetworks(host_id),
+            uplinks=LabUplinks(host_id, self._uplink_settings()),
             images=ImageStore(self._paths.state, self._paths.cache),
             screens=QemuScreens(self._hypervisor.machine),
             dialer=NamespaceDialer(),

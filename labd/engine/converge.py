@@ -182,6 +182,7 @@ class Converger:
     async def _make_networks(self, scene: Scene, operation: OperationRecord) -> None:
         there = set(await self._world.networks.bridges(scene.network.namespace))
         await self._world.networks.apply(scene.network)
+        await self._world.uplinks.apply(scene.network)
         new = [bridge for bridge in scene.network.bridges if bridge.bridge not in there]
         if not new:
             return
@@ -317,7 +318,9 @@ class Converger:
                     await tx.emit(_node_event(EventType.NODE_DESTROYED, node, operation))
                 await self._journal.derive(tx, name, operation.id, over=True)
         nodes = {node.name: node for node in await self._world.inventory.nodes(name)}
-        await self._world.networks.apply(self._world.network_plan(lab, nodes))
+        plan = self._world.network_plan(lab, nodes)
+        await self._world.uplinks.apply(plan)
+        await self._world.networks.apply(plan)
         old = {net.name for net in lab.previous.networks} if lab.previous else set()
         await self._tell_networks_down(
             lab, sorted(old - {net.name for net in lab.spec.networks}), operation
@@ -355,6 +358,7 @@ class Converger:
     async def _remove_networks(self, lab: LabRecord, operation: OperationRecord) -> None:
         namespace = self._world.namespace(lab)
         there = set(await self._world.networks.bridges(namespace))
+        await self._world.uplinks.remove(namespace)
         await self._world.networks.remove(namespace)
         if there:
             await self._tell_networks_down(lab, [n.name for n in lab.spec.networks], operation)

@@ -85,7 +85,8 @@ class Labs:
             name=name, key="draft0", spec=spec, wanted=Wanted.RUNNING, state=LabState.STARTING
         )
         keys = {node.name: f"k{index:05d}" for index, node in enumerate(spec.nodes)}
-        self._world.plan_network(draft.spec, draft.key, keys)
+        plan = self._world.plan_network(draft.spec, draft.key, keys)
+        await self._world.uplinks.check(plan)
         for accel in {node.accel for node in spec.nodes} - {Accel.TCG}:
             await self._world.choose_accel(accel)
 

@@ -21,7 +21,7 @@ from labd.model.errors import LabdError, NodeGone, NodeUnresponsive, StorageFail
 from labd.model.events import EventType, Happening
 from labd.model.machine import RunState
 from labd.model.names import NodeRef
-from labd.model.records import NodeRecord, OperationKind
+from labd.model.records import LabRecord, NodeRecord, OperationKind
 from labd.model.states import NODE_ALIVE, NodeState
 
 log = logging.getLogger(__name__)
@@ -190,6 +190,7 @@ class Recovery:
         """Remove namespaces, folders and image files that belong to nothing."""
         labs = await self._world.inventory.labs()
         wanted = {self._world.namespace(lab) for lab in labs}
+        await self._recover_uplinks(labs)
         for namespace in await self._world.networks.namespaces():
             if namespace not in wanted:
                 log.warning("removing namespace %s: it belongs to no lab", namespace)
@@ -205,6 +206,25 @@ class Recovery:
         images = await self._world.inventory.images()
         for digest in await self._world.images.sweep([image.digest for image in images]):
             log.info("removed leftover image files %s", digest)
+
+    async def _recover_uplinks(self, labs: Sequence[LabRecord]) -> None:
+        """Sweep, and load the rules of every lab anew: others may have flushed them meanwhile."""
+        try:
+            gone = await self._world.uplinks.sweep(self._world.namespace(lab) for lab in labs)
+        except WorldError as error:
+            log.warning("uplinks of labs that are no more cannot be looked for: %s", error)
+            return
+        for namespace in gone:
+            log.warning("removed the uplinks of %s: it belongs to no lab", namespace)
+        there = set(await self._world.networks.namespaces())
+        for lab in labs:
+            plan = self._world.network_plan(lab, {})
+            if plan.uplinks is None or plan.namespace not in there:
+                continue
+            try:
+                await self._world.uplinks.apply(plan)
+            except LabdError as error:
+                log.warning("the uplinks of lab %s are as they were: %s", lab.name, error)
 
     async def _go_on(self) -> int:
         resumed = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
 from labd.engine.ports_machines import Screens
 from labd.engine.ports_ways import Dialer, Doors, LabKeys
+from labd.engine.ports_uplinks import Uplinks
 from labd.model.machine import AccelChoice
 from labd.model.network import LabNetworkPlan
 from labd.model.records import LabRecord, NodeRecord
@@ -72,6 +73,7 @@ class World:
     inventory: Inventory
     hypervisor: Hypervisor
     networks: Networks
+    uplinks: Uplinks
     images: Images
     screens: Screens
     dialer: Dialer
@@ -96,11 +98,7 @@ class World:
         return await self.hypervisor.accel(self.accel if wanted is Accel.AUTO else wanted)
 
     def network_plan(self, lab: LabRecord, nodes: dict[str, NodeRecord]) -> LabNetworkPlan:
-        """Return the network plan of a lab with its present machine keys.
-
-        Raises:
-            InputError: The spec asks for what cannot be built here, such as an unknown uplink.
-        """
+        """Return the network plan of a lab with its present machine keys."""
         return self.plan_network(lab.spec, lab.key, {name: n.key for name, n in nodes.items()})
 
     def namespace(self, lab: LabRecord) -> str:

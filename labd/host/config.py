@@ -19,6 +19,9 @@
 
     [network]
     bridges = []                # host bridges that `uplink: bridge:NAME` may name
+    outside = []                # interfaces for `uplink: nat`; empty: those of the default routes
+    closed = []                 # subnets that no lab reaches by NAT, like "10.0.0.0/8"
+    transit = "198.18.0.0/16"   # addresses between labs and the host, a /30 for each lab with NAT
 
     [access]
     authorized_keys = []        # OpenSSH public keys that every node takes, besides its lab's
@@ -37,6 +40,7 @@ import tomllib
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
@@ -56,6 +60,9 @@ _PUBLIC_KEY = re.compile(
     r"(?:ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp\d{3}|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)"
     r"@openssh\.com) [A-Za-z0-9+/]{32,}={0,3}(?: [ -~]*)?"
 )
+# Of RFC 2544, for benchmarks: in no network that people use.
+TRANSIT: Final = IPv4Network("198.18.0.0/16")
+_TRANSIT_WIDEST, _TRANSIT_LONGEST = 8, 28
 _GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
 
@@ -89,6 +96,9 @@ class NetworkConfig:
     """Section `[network]`."""
 
     bridges: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+    closed: tuple[IPv4Network, ...] = ()
+    transit: IPv4Network = TRANSIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,6 +342,21 @@ def _public_key(value: object) -> str:
     return text
 
 
+def _subnet(value: object) -> IPv4Network:
+    text = _text(value)
+    try:
+        return IPv4Network(text)
+    except ValueError:
+        raise ValueError("must be IPv4 subnets, like 10.0.0.0/8") from None
+
+
+def _transit(value: object) -> IPv4Network:
+    subnet = _subnet(value)
+    if not _TRANSIT_WIDEST <= subnet.prefixlen <= _TRANSIT_LONGEST:
+        raise ValueError(f"must have a prefix length of {_TRANSIT_WIDEST} to {_TRANSIT_LONGEST}")
+    return subnet
+
+
 def _broker_url(value: object) -> str:
     text = _text(value)
     if text:
@@ -361,5 +386,8 @@ _CHECKS: Final[Mapping[tuple[str, str], Callable[[object], Any]]] = {
     ("network", "bridges"): _list_of(_matching(_INTERFACE, "an interface name")),
     ("access", "authorized_keys"): _list_of(_public_key),
     ("access", "authorized_keys_file"): _file,
+    ("network", "outside"): _list_of(_matching(_INTERFACE, "an interface name")),
+    ("network", "closed"): _list_of(_subnet),
+    ("network", "transit"): _transit,
     ("plugins", "dirs"): _list_of(_absolute),
 }

@@ -18,6 +18,11 @@ from labd.host.paths import Paths, closed_ancestor
 from labd.host.spawn import SEARCH_PATH, run
 from labd.model.errors import CommandFailed
 
+_NAT: Final = (
+    "add table inet t0;"
+    "add chain inet t0 c { type nat hook postrouting priority srcnat; };"
+    "add rule inet t0 c ct state new fib daddr type local masquerade"
+)
 # What the kernel must be able to do, and a command that needs it. Each runs in an empty network
 # namespace of its own, which vanishes with the command.
 KERNEL_TRIALS: Final[Mapping[str, Sequence[str]]] = {
@@ -30,11 +35,7 @@ KERNEL_TRIALS: Final[Mapping[str, Sequence[str]]] = {
     "vxlan": ("ip", "link", "add", "t0", "type", "vxlan", "id", "1", "dstport", "4789"),
     "netem": ("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"),
     "nftables": ("nft", "add", "table", "inet", "t0"),
-    "nftables nat": (
-        "nft",
-        "add table inet t0; add chain inet t0 c { type nat hook postrouting priority srcnat; }; "
-        "add rule inet t0 c ct state new fib daddr type local masquerade",
-    ),
+    "nftables nat": ("nft", _NAT),
 }
 # The options of the kernel's configuration behind them, for messages.
 KERNEL_OPTIONS: Final[Mapping[str, str]] = {
@@ -191,7 +192,9 @@ async def try_feature(name: str) -> str:
         await run(["unshare", "--net", "--", *KERNEL_TRIALS[name]], timeout=10)
     except CommandFailed as error:
         said = str(error.details.get("stderr", "")).splitlines()
-        return said[-1] if said else error.message
+        # nft shows the place of an error below it.
+        plain = [line for line in said if "Error:" in line] or said[-1:]
+        return plain[0] if plain else error.message
     return ""
 
 

@@ -3,5 +3,6 @@
 from labd.network.adapter import LabNetworks
 from labd.network.dialer import NamespaceDialer
 from labd.network.published import HostDoors
+from labd.network.uplinks import LabUplinks, UplinkSettings
 
-__all__ = ["HostDoors", "LabNetworks", "NamespaceDialer"]
+__all__ = ["HostDoors", "LabNetworks", "LabUplinks", "NamespaceDialer", "UplinkSettings"]

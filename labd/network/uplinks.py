@@ -1,8 +1,9 @@
 """The adapter of uplinks: NAT and mapped networks (`engine.ports.Uplinks`).
 
 The kernel is the register. A lab's table on the host has the name of its namespace, its interfaces
-have an alias with the lab's key, and what labd switched on for it stands in that table. So a daemon
-that comes after a crash, or another one on this host, reads what there is and keeps no file.
+have an alias with the lab's key, and what labd switched on for it stands in both: a firewall that
+is loaded anew flushes the one, whoever deletes a namespace takes the other along. So a daemon that
+comes after a crash, or another one on this host, reads what there is and keeps no file.
 """
 
 from __future__ import annotations
@@ -164,9 +165,9 @@ class LabUplinks:
         host = await asyncio.to_thread(ways.look)
         keep = {mapped.outer for mapped in wanted.mapped} | ({wanted.link} if wanted.nat else set())
         there = _links_of(host, namespace)
-        await asyncio.to_thread(ways.delete, sorted(there - keep))
         if wanted.link in there and not wanted.nat:
-            await self._close_host(namespace)
+            await self._close_host(namespace, host)
+        await asyncio.to_thread(ways.delete, sorted(there - keep))
         if not wanted.routes:
             await self._clear_inside(namespace)
 
@@ -177,7 +178,7 @@ class LabUplinks:
             self._settings.transit, host.taken, namespace
         )
         interfaces = self._interfaces(host)
-        own, others = _claims(await nft.chains(_EVERY_ROOT), wanted.table)
+        own, others = _claims(await nft.chains(_EVERY_ROOT), host, namespace)
         forwarding = await asyncio.to_thread(_to_switch_on, interfaces, own | others)
         closed = [self._settings.transit, *self._settings.closed]
         outside = Outside(interfaces=interfaces, forwarding=forwarding, closed=closed)
@@ -186,8 +187,9 @@ class LabUplinks:
             await asyncio.to_thread(ways.set_forwards, name, wanted=True)
         await asyncio.to_thread(_release, own - forwarding - others)
         if wanted.link not in host.links:
-            mark = lab_mark(namespace)
-            await asyncio.to_thread(ways.open_way, namespace, wanted.link, mark)
+            await asyncio.to_thread(ways.open_way, namespace, wanted.link)
+        alias = " ".join([lab_mark(namespace), *sorted(forwarding)])
+        await asyncio.to_thread(ways.set_alias, wanted.link, alias)
         return transit
 
     async def _map(self, namespace: str, mapped: MappedPlan) -> None:
@@ -210,7 +212,7 @@ class LabUplinks:
             tables = await nft.chains(f"{_EVERY_ROOT}{self._root_id}_")
             found = {table.replace("_", "-") for table in tables}
             found |= {
-                alias.replace(":", "-")
+                _mark(alias).replace(":", "-")
                 for alias in host.links.values()
                 if alias.startswith(f"labd:{self._root_id}:")
             }
@@ -222,20 +224,24 @@ class LabUplinks:
     async def _clear(self, namespace: str) -> None:
         """Remove everything of a lab's uplinks; done again after any crash, it ends the same."""
         host = await asyncio.to_thread(ways.look)
+        await self._close_host(namespace, host)
         await asyncio.to_thread(ways.delete, sorted(_links_of(host, namespace)))
-        await self._close_host(namespace)
         await self._clear_inside(namespace)
         self._known.discard(namespace)
 
-    async def _close_host(self, namespace: str) -> None:
-        """Take back forwarding that nobody else needs, and only then the table that tells of it."""
-        table = table_name(namespace)
+    async def _close_host(self, namespace: str, host: ways.Host) -> None:
+        """Take back forwarding that nobody else needs, and only then the table that tells of it.
+
+        The way out goes first: it must not be open without its rules.
+        """
         tables = await nft.chains(_EVERY_ROOT)
-        if table not in tables:
-            return
-        own, others = _claims(tables, table)
+        own, others = _claims(tables, host, namespace)
         await asyncio.to_thread(_release, own - others)
-        await nft.load(no_rules(table))
+        link = link_name(namespace)
+        if link in host.links:
+            await asyncio.to_thread(ways.delete, [link])
+        if table_name(namespace) in tables:
+            await nft.load(no_rules(table_name(namespace)))
 
     async def _clear_inside(self, namespace: str) -> None:
         if not await asyncio.to_thread(netns.exists, namespace):
@@ -263,18 +269,29 @@ class LabUplinks:
 def _links_of(host: ways.Host, namespace: str) -> set[str]:
     """Return a lab's interfaces on the host; one may have died before it got its alias."""
     mark = lab_mark(namespace)
-    return {name for name, alias in host.links.items() if alias == mark} | (
+    return {name for name, alias in host.links.items() if _mark(alias) == mark} | (
         {link_name(namespace)} & host.links.keys()
     )
 
 
-def _claims(tables: Mapping[str, Collection[str]], own: str) -> tuple[set[str], set[str]]:
-    """Return the interfaces whose forwarding stands in this table, and those in all others."""
+def _mark(alias: str) -> str:
+    """Return whose an interface is; what labd switched on for it stands behind."""
+    return alias.partition(" ")[0]
+
+
+def _claims(
+    tables: Mapping[str, Collection[str]], host: ways.Host, namespace: str
+) -> tuple[set[str], set[str]]:
+    """Return the interfaces that forward because of this lab, and those because of others."""
     mine: set[str] = set()
     others: set[str] = set()
     for table, chains in tables.items():
         names = {c.removeprefix(FORWARDING) for c in chains if c.startswith(FORWARDING)}
-        (mine if table == own else others).update(names)
+        (mine if table == table_name(namespace) else others).update(names)
+    for alias in host.links.values():
+        if alias.startswith("labd:"):
+            names = set(alias.split(" ")[1:])
+            (mine if _mark(alias) == lab_mark(namespace) else others).update(names)
     return mine, others
 
 

@@ -93,13 +93,18 @@ def transit_of(host: Host, link: str) -> Transit | None:
     return None if address is None else of_host(address)
 
 
-def open_way(namespace: str, link: str, mark: str) -> None:
+def open_way(namespace: str, link: str) -> None:
     """Make the pair of a lab's way out, both ends down; on the host it says no IPv6."""
     with requests(f"making the way out of {namespace}") as route, _space(namespace) as space:
         route.link("add", ifname=link, kind="veth", peer={"ifname": WAY_OUT, "net_ns_fd": space})
-        route.link("set", index=route.link_lookup(ifname=link)[0], ifalias=mark)
     write(Path(f"/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1")
     write(_IPV4 / "conf" / link / "forwarding", "1")
+
+
+def set_alias(link: str, alias: str) -> None:
+    """Write whose an interface is (at most 255 characters, IFALIASZ of linux/if.h)."""
+    with requests(f"marking {link}") as route:
+        route.link("set", index=route.link_lookup(ifname=link)[0], ifalias=alias)
 
 
 def raise_outer(link: str, transit: Transit) -> None:

@@ -23,7 +23,7 @@ from labd.inventory.sqlite import SqliteInventory
 from labd.model.errors import NotFound, StorageFailed
 from labd.model.events import Event
 from labd.model.names import NodeRef
-from labd.model.network import LabNetworkPlan
+from labd.model.network import LabNetworkPlan, UplinkPlan
 from labd.model.plugins import InstalledPlugin, PluginChange
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord
 from labd.model.specs import (
@@ -48,6 +48,39 @@ from tests.contract.fakes_ways import FakeDialer, FakeDoors, FakeKeys
 UID_BASE = 700_000
 K = OperationKind
 LIMIT = 5.0  # seconds after which a test that waits has failed
+
+
+class FakeUplinks:
+    """Implements the port `Uplinks`; `open` is namespace -> its plan."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, UplinkPlan] = {}
+        self.fail: dict[str, Exception] = {}
+
+    def _may(self, verb: str) -> None:
+        if verb in self.fail:
+            raise self.fail[verb]
+
+    async def check(self, plan: LabNetworkPlan) -> None:
+        self._may("check")
+
+    async def apply(self, plan: LabNetworkPlan) -> None:
+        self._may("apply")
+        if plan.uplinks is None:
+            self.open.pop(plan.namespace, None)
+        else:
+            self.open[plan.namespace] = plan.uplinks
+
+    async def remove(self, namespace: str) -> None:
+        self._may("remove")
+        self.open.pop(namespace, None)
+
+    async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
+        self._may("sweep")
+        gone = sorted(self.open.keys() - set(keep))
+        for namespace in gone:
+            del self.open[namespace]
+        return gone
 
 
 class FakeNetworks:
@@ -207,6 +240,7 @@ class MortalInventory(Mortal):
 _ASKED = {
     "hypervisor": {"launch", "resume", "kill", "kill_process", "forget", "power_down", "adopt"},
     "networks": {"apply", "open_taps", "remove"},
+    "uplinks": {"apply", "remove"},
     "images": {"make_overlay", "make_blank", "discard", "sweep"},
     "keys": {"ensure", "remove"},
 }
@@ -222,6 +256,7 @@ class House:
     def __init__(self, inventory: SqliteInventory, root: Path) -> None:
         self.host = FakeHost()
         self.networks = FakeNetworks()
+        self.uplinks = FakeUplinks()
         self.images = FakeImages(root / "images")
         self.plugins = FakePlugins()
         self.keys = FakeKeys()
@@ -248,6 +283,7 @@ class House:
             inventory=inventory,
             hypervisor=mortal(self.hypervisor, "hypervisor"),
             networks=mortal(self.networks, "networks"),
+            uplinks=mortal(self.uplinks, "uplinks"),
             images=mortal(self.images, "images"),
             screens=FakeScreens(self.host),
             dialer=self.dialer,

@@ -47,10 +47,10 @@ def make_daemon() -> Iterator[Callable[..., Daemon]]:
     """Return a maker of daemons; each is started, and at the end stopped and found clean."""
     made: list[Daemon] = []
 
-    def make(config: str = "", *, start: bool = True) -> Daemon:
+    def make(config: str = "", *, start: bool = True, namespace: str = "") -> Daemon:
         root = Path(tempfile.mkdtemp(prefix="labd-"))
         root.chmod(0o755)
-        daemon = Daemon(root, config)
+        daemon = Daemon(root, config, namespace=namespace)
         made.append(daemon)
         if start:
             daemon.start()

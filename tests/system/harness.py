@@ -33,10 +33,18 @@ class LabFailed(AssertionError):
 
 
 class Daemon:
-    """`labd serve` on a root of its own, and the `lab` command for it."""
+    """`labd serve` on a root of its own, and the `lab` command for it.
 
-    def __init__(self, root: Path, config: str = "") -> None:
+    Args:
+        root: An empty folder.
+        config: Text of labd.toml.
+        namespace: Name of the network namespace that is the daemon's host; empty: this one.
+    """
+
+    def __init__(self, root: Path, config: str = "", *, namespace: str = "") -> None:
         self.root = root
+        # Not `ip netns exec`: namespaces that are mounted below its mounts are seen by nobody else.
+        self.inside = ["nsenter", f"--net=/run/netns/{namespace}", "--"] if namespace else []
         self.process: subprocess.Popen[bytes] | None = None
         self.log = root / "daemon.log"
         self.host_id = ""
@@ -53,7 +61,7 @@ class Daemon:
         """Start the daemon and wait until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [BIN / "labd", "serve", "--root", self.root, *args],
+                [*self.inside, BIN / "labd", "serve", "--root", self.root, *args],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -201,12 +209,11 @@ class Daemon:
             path = self.root / folder
             if path.is_dir():
                 found += [f"file {entry}" for entry in path.iterdir()]
-        rules = subprocess.run(
-            ["nft", "list", "tables"], capture_output=True, text=True, check=True
-        )
-        found += [line for line in rules.stdout.splitlines() if f"labd_{self.host_id}" in line]
-        links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True)
-        found += [line for line in links.stdout.splitlines() if f"labd:{self.host_id}" in line]
+        rules = self.on_host("nft", "list", "tables")
+        found += [line for line in rules.splitlines() if f"labd_{self.host_id}" in line]
+        links = self.on_host("ip", "-o", "link")
+        marks = (f"labd:{self.host_id}", f": v{self.host_id}")
+        found += [line for line in links.splitlines() if any(mark in line for mark in marks)]
         return found
 
     def listeners(self) -> list[int]:
@@ -219,11 +226,17 @@ class Daemon:
             if f"pid={self.process.pid}," in line
         ]
 
+    def on_host(self, *argv: str) -> str:
+        """Run a command where the daemon has its host; return what it says."""
+        return subprocess.run(
+            [*self.inside, *argv], capture_output=True, text=True, check=True
+        ).stdout
+
     def leaks_after_stop(self) -> list[str]:
         """Return processes and sockets that outlive a stopped daemon without labs."""
         root = os.fsencode(f"{self.root}/")
         found = [f"process {p}: {cmdline(p)[:200]!r}" for p in processes() if root in cmdline(p)]
-        sockets = Path("/proc/net/unix").read_text().splitlines()
+        sockets = self.on_host("cat", "/proc/net/unix").splitlines()
         found += [f"socket {line.split()[-1]}" for line in sockets if f"{self.root}/" in line]
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import asdict
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labd.host import config
-from labd.host.config import Config, default_uid_base, load, parse
+from labd.host.config import Config, NetworkConfig, default_uid_base, load, parse
 from labd.model.errors import ConfigError
 from labd.model.specs import Accel
 
@@ -51,13 +52,21 @@ def test_every_key_is_read() -> None:
         ca_file = "/etc/labd/ca.pem"
         [network]
         bridges = ["br0"]
+        outside = ["eth1"]
+        closed = ["10.0.0.0/8"]
+        transit = "100.64.0.0/20"
         [plugins]
         dirs = ["/opt/plugins"]
         """
     )
     assert (read.daemon.accel, read.daemon.uid_base) == (Accel.TCG, 300000)
     assert read.broker.password_file == Path("/etc/labd/password")
-    assert read.network.bridges == ("br0",)
+    assert read.network == NetworkConfig(
+        bridges=("br0",),
+        outside=("eth1",),
+        closed=(IPv4Network("10.0.0.0/8"),),
+        transit=IPv4Network("100.64.0.0/20"),
+    )
     assert read.plugins.dirs == (Path("/opt/plugins"),)
 
 
@@ -71,7 +80,7 @@ def test_every_key_is_read() -> None:
         ("daemon.acel = 1\n", "x:1: unknown key 'acel'; did you mean 'accel'?"),
         (
             "[network]\nzzz = 1\n",
-            "x:2: unknown key 'zzz'; known: bridges",
+            "x:2: unknown key 'zzz'; known: bridges, closed, outside, transit",
         ),
         ('[daemon]\naccel = "hvf"\n', "x:2: accel = 'hvf': must be one of auto, kvm, tcg"),
         ("[daemon]\naccel = 1\n", "x:2: accel = 1: must be one of auto, kvm, tcg"),
@@ -111,6 +120,18 @@ def test_every_key_is_read() -> None:
         (
             '[network]\nbridges = "br0"\n',
             """x:2: bridges = 'br0': must be a list, like ["a", "b"]""",
+        ),
+        (
+            '[network]\nclosed = ["10.0.0.1/8"]\n',
+            "x:2: closed = ['10.0.0.1/8']: must be IPv4 subnets, like 10.0.0.0/8",
+        ),
+        (
+            '[network]\ntransit = "10.0.0.0/29"\n',
+            "x:2: transit = '10.0.0.0/29': must have a prefix length of 8 to 28",
+        ),
+        (
+            '[network]\noutside = ["eth0:1"]\n',
+            "x:2: outside = ['eth0:1']: is not an interface name",
         ),
         ('[network]\nbridges = ["a/b"]\n', "x:2: bridges = ['a/b']: is not an interface name"),
         (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from labd.model.errors import InputError
 from labd.model.network import BridgePlan, LabNetworkPlan, PortPlan
 from labd.model.specs import Gateway, LabSpec, NetworkSpec, NicSpec, NodeSpec
-from labd.network.plan import bridge_name, own_address, plan
+from labd.network.names import bridge_name
+from labd.network.plan import own_address, plan
 
 
 def node(name: str, *networks: str) -> NodeSpec:
@@ -72,8 +72,6 @@ def test_where_labd_is_the_gateway_it_has_that_address() -> None:
     assert own_address(network, {"10.0.0.2/22"}) == "10.0.0.1/22"
 
 
-@pytest.mark.parametrize("uplink", ["nat", "bridge:eth0"])
-def test_uplinks_are_refused_by_name(uplink: str) -> None:
-    spec = LabSpec(template="t", networks=(NetworkSpec(name="wan", uplink=uplink),))
-    with pytest.raises(InputError, match=f"network wan: uplink {uplink} is not available"):
-        plan(spec, "k", "r", {})
+def test_labd_has_no_address_in_a_network_of_the_hosts() -> None:
+    network = NetworkSpec(name="n", subnet="10.0.0.0/24", uplink="bridge:br0")
+    assert own_address(network, {"10.0.0.2/24"}) == ""

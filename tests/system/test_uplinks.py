@@ -1,0 +1,187 @@
+"""Uplinks of real guests, seen from inside, from the host and from an outside of the test's own."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import Daemon
+from tests.system.outside import (
+    HOST_ADDRESS,
+    OUTSIDE_ADDRESS,
+    WEB_PORT,
+    Outside,
+    connects,
+    inside,
+    run,
+)
+
+pytestmark = pytest.mark.usefixtures("built_tiny")
+
+HOST_PORT = 7000
+NAT = """name: nat
+networks:
+  lan: {subnet: 10.0.0.0/24, uplink: nat}
+nodes:
+  a:
+    image: tiny
+    memory: 128 MiB
+    nics: {eth0: {network: lan, address: 10.0.0.2/24}}
+"""
+ALLOWED = f"""name: allowed
+networks:
+  lan: {{subnet: 10.0.0.0/24, uplink: nat, allow: [{{to: host, tcp: [{HOST_PORT}]}}]}}
+  side: {{subnet: 10.0.1.0/24, gateway: labd}}
+nodes:
+  a:
+    image: tiny
+    memory: 128 MiB
+    nics: {{eth0: {{network: lan, address: 10.0.0.2/24}}}}
+  b:
+    image: tiny
+    memory: 128 MiB
+    nics: {{eth0: {{network: side, address: 10.0.1.2/24}}}}
+"""
+
+
+@pytest.fixture
+def outside() -> Iterator[Outside]:
+    """Yield a host with an outside; a daemon on it must be asked for after it."""
+    made = Outside()
+    try:
+        made.make()
+        yield made
+    finally:
+        made.close()
+
+
+def transit(daemon: Daemon) -> list[str]:
+    """Return the addresses of the host's ends."""
+    said = daemon.on_host("ip", "-o", "-4", "addr")
+    return re.findall(rf"v{daemon.host_id}\S*\s+inet ([0-9.]+)/30", said)
+
+
+def other_end(address: str) -> str:
+    return str(ipaddress.IPv4Address(address) + 1)
+
+
+def fetch(daemon: Daemon, node: str, address: str, port: int, wanted: str) -> None:
+    """Have a guest ask a web server until it hears what is wanted."""
+    # busybox's wget, linked statically with glibc, dies looking up even an address.
+    ask = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {address} {port}; echo end=$?"
+    daemon.console(node, ask, wanted)
+
+
+def scan(daemon: Daemon, node: str, addresses: list[str], ports: list[int]) -> str:
+    """Have a guest, as root, try every port of every address, and ping; return what answered."""
+    # Short, for busybox's shell takes no line of more than 1,024 characters.
+    command = (
+        f"for a in {' '.join(addresses)}; do "
+        f"for p in {' '.join(map(str, ports))}; do "
+        "nc -w 1 $a $p </dev/null >/dev/null 2>&1 && echo open $a $p; done; "
+        "ping -c 1 -W 1 $a >/dev/null && echo alive $a; done; echo scan''ned"
+    )
+    said = daemon.console(node, command, r"(?m)^scanned", seconds=60)
+    return "\n".join(re.findall(r"^(?:open|alive) .*$", said, re.MULTILINE))
+
+
+def test_two_labs_with_one_address_reach_the_outside_and_nothing_else(
+    outside: Outside, make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    outside.serve(outside.host, HOST_PORT)
+    daemon = make_daemon(namespace=outside.host)
+    daemon.image()
+    template = tmp_path / "nat.yaml"
+    template.write_text(NAT)
+    assert outside.forwarding() == "0"
+    daemon.lab("up", str(template), "--timeout", "60", "--name", "one")
+    daemon.lab("up", str(template), "--timeout", "60", "--name", "two")
+    assert outside.forwarding() == "1"
+    assert run(outside.host, "cat", "/proc/sys/net/ipv4/ip_forward").strip() == "0"
+    for lab in ("one", "two"):
+        fetch(daemon, f"{lab}/a", OUTSIDE_ADDRESS, WEB_PORT, rf"\nhello {HOST_ADDRESS}\nend=0")
+    ends = transit(daemon)
+    assert len(ends) == 2
+
+    def closed() -> None:
+        broker = int(daemon.json("version")["daemon"]["broker"]["port"])
+        addresses = [HOST_ADDRESS, *ends, *map(other_end, ends)]
+        found = scan(daemon, "one/a", addresses, [HOST_PORT, broker])
+        # Its own end is a part of its lab, and nothing listens there.
+        assert found.splitlines() in ([f"alive {other_end(end)}"] for end in ends)
+        said = scan(daemon, "one/a", ["10.0.0.1"], [HOST_PORT, broker, 53])
+        assert said == "alive 10.0.0.1"
+        nothing_reaches_in(outside, ends)
+
+    reached = f"open {OUTSIDE_ADDRESS} {WEB_PORT}\nalive {OUTSIDE_ADDRESS}"
+    assert scan(daemon, "one/a", [OUTSIDE_ADDRESS], [WEB_PORT]) == reached
+    closed()
+    daemon.kill()
+    closed_to_the_host(outside, ends)
+    run(outside.host, "nft", "flush", "ruleset")  # as firewalls do that are loaded anew
+    daemon.start()
+    closed()
+    fetch(daemon, "two/a", OUTSIDE_ADDRESS, WEB_PORT, rf"\nhello {HOST_ADDRESS}\nend=0")
+    daemon.lab("destroy", "one", "--force")
+    assert outside.forwarding() == "1"
+    assert len(transit(daemon)) == 1
+    fetch(daemon, "two/a", OUTSIDE_ADDRESS, WEB_PORT, rf"\nhello {HOST_ADDRESS}\nend=0")
+    daemon.lab("down", "two", "--force")
+    assert outside.forwarding() == "0"
+    assert daemon.on_host("nft", "list", "tables") == ""
+
+
+def closed_to_the_host(outside: Outside, ends: list[str]) -> None:
+    """The host itself reaches no lab."""
+    for end in ends:
+        assert not connects(outside.host, other_end(end), 22)
+
+
+def nothing_reaches_in(outside: Outside, ends: list[str]) -> None:
+    """Whoever routes to the host reaches neither transit addresses nor guests through it."""
+    for subnet in ("198.18.0.0/16", "10.0.0.0/24"):
+        run(outside.out, "ip", "route", "replace", subnet, "via", HOST_ADDRESS)
+    for address in [*map(other_end, ends), "10.0.0.2"]:
+        done = subprocess.run(
+            [*inside(outside.out), "ping", "-c", "1", "-W", "1", address],
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode != 0, address
+        assert not connects(outside.out, address, 22), address
+    closed_to_the_host(outside, ends)
+
+
+def test_what_allow_says_is_reached_and_no_more(
+    outside: Outside, make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    for port in (HOST_PORT, HOST_PORT + 1):
+        outside.serve(outside.host, port)
+    daemon = make_daemon(namespace=outside.host)
+    daemon.image()
+    template = tmp_path / "allowed.yaml"
+    template.write_text(ALLOWED)
+    daemon.lab("up", str(template))
+    end = transit(daemon)[0]
+    fetch(daemon, "allowed/a", "10.0.0.1", HOST_PORT, rf"\nhello {other_end(end)}\nend=0")
+    ports = [HOST_PORT, HOST_PORT + 1]
+    assert scan(daemon, "allowed/a", [HOST_ADDRESS, end], ports) == ""
+    # labd routes between the networks whose gateway it is; only one of them has an uplink.
+    assert scan(daemon, "allowed/b", ["10.0.0.2"], [22]) == "open 10.0.0.2 22\nalive 10.0.0.2"
+    assert scan(daemon, "allowed/b", [OUTSIDE_ADDRESS, end, "10.0.1.1"], ports) == "alive 10.0.1.1"
+    template.write_text(ALLOWED.replace(f"tcp: [{HOST_PORT}]", f"tcp: [{HOST_PORT + 1}]"))
+    pids = daemon.pids("allowed")
+    daemon.lab("up", str(template))
+    assert daemon.pids("allowed") == pids, "rules change under running guests"
+    assert scan(daemon, "allowed/a", ["10.0.0.1"], ports) == (
+        f"open 10.0.0.1 {HOST_PORT + 1}\nalive 10.0.0.1"
+    )
+    template.write_text(NAT.replace("name: nat", "name: allowed").replace(", uplink: nat", ""))
+    daemon.lab("up", str(template))
+    assert daemon.on_host("nft", "list", "tables") == ""
+    assert outside.forwarding() == "0"
