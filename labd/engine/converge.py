@@ -9,7 +9,7 @@ from collections.abc import Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 
 from labd.engine.deps import blockers, hopeless
-from labd.engine.diff import needs_replacing
+from labd.engine.diff import needs_new_ports, needs_replacing
 from labd.engine.journal import Journal
 from labd.engine.publications import Publications
 from labd.engine.readiness import ReadinessKeeper
@@ -294,7 +294,7 @@ class Converger:
     ) -> None:
         old = {node.name: node for node in previous.nodes}
         before = {net.name: net for net in previous.networks}
-        changed = {n.name for n in lab.spec.networks if before.get(n.name, n) != n}
+        changed = {n.name for n in lab.spec.networks if needs_new_ports(before.get(n.name, n), n)}
         await every(
             self._runner.stop(NodeRef(lab.name, node.name), operation.id)
             for node in lab.spec.nodes

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _BYTES = {"memory", "disk", "size"}
 # Fields that labd itself acts on; a change of them needs no other machine.
+SOFT_NETWORK_FIELDS = frozenset({"uplink", "vlan", "allow", "gateway", "gateway_address"})
 SOFT_FIELDS = frozenset({"restart", "depends_on", "ready", "publish"})
 
 
@@ -59,6 +60,19 @@ def needs_replacing(old: NodeSpec, new: NodeSpec) -> bool:
     )
 
 
+def needs_new_ports(old: NetworkSpec, new: NetworkSpec) -> bool:
+    """Tell whether the nodes in a network must be built anew when it changes.
+
+    How a network leaves the lab is not the business of its nodes; a new default route is told by
+    the nodes' own specs.
+    """
+    return any(
+        getattr(old, item.name) != getattr(new, item.name)
+        for item in fields(NetworkSpec)
+        if item.name not in SOFT_NETWORK_FIELDS
+    )
+
+
 def plan_changes(old: LabSpec | None, new: LabSpec, running: Collection[str]) -> list[Change]:
     """Return the steps from one spec to another, in the order in which they would be done.
 
@@ -82,7 +96,8 @@ def plan_changes(old: LabSpec | None, new: LabSpec, running: Collection[str]) ->
             changes.append(Change(action="create", kind="network", name=name))
         elif old_nets[name] != net:
             why = "; ".join(differences(old_nets[name], net))
-            changes.append(Change(action="replace", kind="network", name=name, why=why))
+            action = "replace" if needs_new_ports(old_nets[name], net) else "update"
+            changes.append(Change(action=action, kind="network", name=name, why=why))
     for name, node in new_nodes.items():
         before = old_nodes.get(name)
         if before is None:

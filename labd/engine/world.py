@@ -11,8 +11,8 @@ from pathlib import Path
 
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
 from labd.engine.ports_machines import Screens
-from labd.engine.ports_ways import Dialer, Doors, LabKeys
 from labd.engine.ports_uplinks import Uplinks
+from labd.engine.ports_ways import Dialer, Doors, LabKeys
 from labd.model.machine import AccelChoice
 from labd.model.network import LabNetworkPlan
 from labd.model.records import LabRecord, NodeRecord
