@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,9 @@ from contextlib import AsyncExitStack
 from labd.host.failpoints import failpoints
 from labd.model.errors import NetworkFailed
 from labd.model.network import LabNetworkPlan
-from labd.network import links, netns
+from labd.network import links, netns, sockets
+
+log = logging.getLogger(__name__)
 
 
 class LabNetworks:
@@ -78,6 +81,12 @@ class LabNetworks:
         """Delete a namespace of this root; see the port."""
         if not namespace.startswith(self._prefix):
             raise NetworkFailed(f"namespace {namespace} is not of this root")
+        if await asyncio.to_thread(netns.exists, namespace):
+            try:
+                await netns.inside(namespace, sockets.end_connections)
+            except NetworkFailed as error:
+                # A kernel without it: their keep-alive ends them two minutes later (dialer).
+                log.info("namespace %s: %s", namespace, error)
         await netns.remove(namespace)
 
     async def namespaces(self) -> Sequence[str]:

@@ -17,7 +17,7 @@ from labd.engine.ports_ways import Dial, Dialer, Doors, LabKeys
 from labd.host.sshkeys import SshKeys
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.network import BridgePlan, LabNetworkPlan
-from labd.network import HostDoors, LabNetworks, NamespaceDialer, netns
+from labd.network import HostDoors, LabNetworks, NamespaceDialer, netns, sockets
 from tests.contract.fakes_ways import FakeDialer, FakeDoors, FakeKeys
 
 # keys
@@ -119,6 +119,32 @@ async def test_nobody_answers_and_nothing_is_there() -> None:
                 await dialer.dial(space, address, 80, 5.0)
     finally:
         await networks.remove(space)
+
+
+async def test_connections_end_with_their_namespace() -> None:
+    root = secrets.token_hex(4)
+    networks, space = LabNetworks(root), f"labd-{root}-abc123"
+    place = ("127.0.0.1", 80)
+    await networks.apply(LabNetworkPlan(namespace=space, bridges=()))
+    with contextlib.ExitStack() as stack:
+        try:
+            listener = await netns.inside(space, lambda: socket.create_server(place, backlog=300))
+            stack.enter_context(listener)
+            ways = [  # more than one answer of the kernel holds
+                stack.enter_context(await NamespaceDialer().dial(space, *place, 5.0))
+                for _ in range(200)
+            ]
+            assert await netns.inside(space, sockets.end_connections) > 200
+            for way in ways:
+                with pytest.raises(ConnectionError):
+                    way.recv(1)
+            listener = await netns.inside(space, lambda: socket.create_server(place))
+            stack.enter_context(listener)
+            last = stack.enter_context(await NamespaceDialer().dial(space, *place, 5.0))
+        finally:
+            await networks.remove(space)
+        with pytest.raises(ConnectionError):
+            last.recv(1)
 
 
 # doors

@@ -81,7 +81,16 @@ def test_copies_with_one_address_are_each_reached_by_ssh(daemon: Daemon, tmp_pat
     assert len({(key / "id_ed25519.pub").read_text() for key in keys}) == 4
     assert keys[0].stat().st_mode & 0o777 == 0o700
 
-    daemon.lab("destroy", labs[0], "--force")
+    with subprocess.Popen(
+        ["ssh", "-F", config, f"web.{labs[0]}.lab", "cat /tmp/mark; sleep 1000"],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as session:
+        assert session.stdout is not None
+        assert session.stdout.readline().decode().strip() == labs[0]
+        daemon.lab("destroy", labs[0], "--force")
+        assert session.wait(10) == 255, "who holds a connection is not left in the dark"
     assert not keys[0].exists()
     # Made anew it has another key, and the same configuration still reaches it.
     daemon.lab("up", file, "--name", labs[0], "--set", "mark=again")
