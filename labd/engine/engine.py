@@ -29,7 +29,7 @@ from labd.engine.world import World
 from labd.model.errors import LabdError, NotFound
 from labd.model.events import Event, EventType, Happening
 from labd.model.names import NodeRef, did_you_mean
-from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
+from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord
 from labd.model.specs import Image, ImageFormat, LabSpec, Profile
 from labd.model.states import LabState, NetworkState, NodeState
 
@@ -73,7 +73,9 @@ class Engine:
         self._library = Library(world, self._operations)
         self.screens = ScreenService(world.screens, self.journal)
         self.plugin_service = Plugins(world, runner)
-        self._recovery = Recovery(world, self.journal, self._operations, works, self._watcher)
+        self._recovery = Recovery(
+            world, self.journal, self._operations, works, self._watcher, self._publications
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     # life
@@ -85,7 +87,6 @@ class Engine:
             asyncio.create_task(self._watch_boots(), name="boots"),
         ]
         recovered = await self._recovery.run()
-        await self._restore_publications()
         await self.journal.tell(
             Happening(
                 type=EventType.DAEMON_STARTED,
@@ -98,12 +99,6 @@ class Engine:
             )
         )
         return recovered
-
-    async def _restore_publications(self) -> None:
-        """Listen again for labs that are up; those with an operation are seen to by it."""
-        for lab in await self._inventory.labs():
-            if lab.wanted is Wanted.RUNNING and self._operations.holder(lab.name) is None:
-                await self._publications.restore(lab)
 
     async def close(self) -> None:
         """Stop working and leave every VM as it is."""

@@ -67,7 +67,9 @@ class Publications:
     async def give_back(self, taken: list[_Wish]) -> None:
         """Close what `reserve` took: the lab does not come up."""
         for wish in taken:
-            await self._doors.pop(wish).close()
+            door = self._doors.pop(wish, None)  # None: an operation has closed it meanwhile
+            if door is not None:
+                await door.close()
 
     async def _remembered(self, name: str) -> Mapping[_Wish, PublicationRecord]:
         found = await self._world.inventory.publications(name)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from labd.engine.journal import Journal
 from labd.engine.operations import Operations
+from labd.engine.publications import Publications
 from labd.engine.watch import Watcher
 from labd.engine.works import Works
 from labd.engine.world import World
@@ -21,7 +22,7 @@ from labd.model.errors import LabdError, NodeGone, NodeUnresponsive, StorageFail
 from labd.model.events import EventType, Happening
 from labd.model.machine import RunState
 from labd.model.names import NodeRef
-from labd.model.records import LabRecord, NodeRecord, OperationKind
+from labd.model.records import LabRecord, NodeRecord, OperationKind, Wanted
 from labd.model.states import NODE_ALIVE, NodeState
 
 log = logging.getLogger(__name__)
@@ -43,13 +44,20 @@ class Recovery:
     """Adoption, undoing and going on."""
 
     def __init__(
-        self, world: World, journal: Journal, operations: Operations, works: Works, watcher: Watcher
+        self,
+        world: World,
+        journal: Journal,
+        operations: Operations,
+        works: Works,
+        watcher: Watcher,
+        publications: Publications,
     ) -> None:
         self._world = world
         self._journal = journal
         self._operations = operations
         self._works = works
         self._watcher = watcher
+        self._publications = publications
 
     async def run(self) -> Recovered:
         """Adopt every node, end what nobody knows, and go on with operations.
@@ -62,6 +70,9 @@ class Recovery:
         alive = [node for node in nodes if node.state in NODE_ALIVE]
         outcomes = await asyncio.gather(*(self._take_over(node) for node in alive))
         await self._sweep(nodes)
+        for lab in await self._world.inventory.labs():
+            if lab.wanted is Wanted.RUNNING:
+                await self._publications.restore(lab)
         resumed = await self._go_on()
         for lab in await self._world.inventory.labs():
             if self._operations.holder(lab.name) is None:

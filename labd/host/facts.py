@@ -53,6 +53,7 @@ PROGRAMS: Final[Mapping[str, bool]] = {
     "nsenter": True,
     "setpriv": True,
     "mosquitto": True,
+    "ssh-keygen": True,
     "dnsmasq": False,
     "tc": False,
     "cpio": False,

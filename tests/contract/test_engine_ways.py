@@ -293,3 +293,16 @@ async def test_a_busy_lab_is_left_alone(home: House) -> None:
         await home.engine.up("web", lab(SSH, WWW))
     assert 8080 not in home.doors.open_ports()
     await home.engine.wait_operation(operation.id, 5)
+
+
+async def test_ports_are_there_again_before_an_operation_goes_on(home: House) -> None:
+    await home.up(lab(SSH))
+    before = await published(home)
+    await home.act(K.PAUSE, "a")
+    home.fate.name = "resume"
+    await home.engine.act(K.RESUME, "web", ["a"])
+    await home.fate.dead.wait()
+    await home.restart()
+    await home.idle()
+    assert await published(home) == before
+    assert home.doors.open_ports() == set(before.values())
