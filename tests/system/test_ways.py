@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import pexpect
 import pytest
 from websockets.sync.client import unix_connect
 
@@ -289,3 +290,40 @@ def test_a_websocket_carries_much_and_ends_each_way_by_itself(
         ws.send(b"")
         assert ws.recv(60) == f"{hashlib.md5(data).hexdigest()}  -\n".encode()
         assert ws.recv(60) == b""
+
+
+def test_connect_is_a_pipe_and_says_why_not(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.image()
+    daemon.lab("up", write(tmp_path / "copy.yaml"))
+    data = "hello\n" * 100_000
+    done = daemon.run("connect", "copy/web", "7", text=data)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{hashlib.md5(data.encode()).hexdigest()}  -\n"
+    assert daemon.lab("connect", "web.copy.lab", "9", expect=1) == (
+        "lab: cannot reach copy/web: 10.9.0.2:9: connection refused\n"
+    )
+    daemon.lab("stop", "copy/web", "--force")
+    stopped = "lab: cannot reach copy/web: it is stopped, and must be running or ready\n"
+    assert daemon.lab("connect", "copy/web", "7", expect=1) == stopped
+    assert daemon.lab("ssh", "copy/web", "true", expect=255).startswith(stopped)
+    daemon.lab("start", "copy/web")
+    denied = daemon.lab("ssh", "-o", "BatchMode=yes", "nobody@copy/web", "true", expect=255)
+    assert denied.endswith("Permission denied (publickey).\n"), "root alone has the lab's key"
+
+
+def test_a_shell_has_a_terminal(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.image()
+    daemon.lab("up", write(tmp_path / "copy.yaml"))
+    shell = pexpect.spawn(
+        str(BIN / "lab"), ["--root", str(daemon.root), "ssh", "copy/web"], timeout=30
+    )
+    try:
+        shell.expect(r"web:~# ")
+        shell.sendline("tty; stty size")
+        shell.expect(r"/dev/pts/\d+")
+        shell.expect(r"24 80")
+        shell.sendline("exit 3")
+        shell.expect(pexpect.EOF)
+    finally:
+        shell.close()
+    assert shell.exitstatus == 3
