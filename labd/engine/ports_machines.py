@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from labd.model.keys import Chord
+from labd.model.machine import Disk, MachineSpec, Nic
 
 
 class ViewerStream(Protocol):
@@ -40,3 +41,45 @@ class Screens(Protocol):
 
     async def viewer(self, key: str) -> ViewerStream:
         """Connect one more viewer."""
+
+
+class Devices(Protocol):
+    """NICs and disks that come and go while a machine runs; `machine` is as it shall be then.
+
+    All are idempotent: what is there already stays, what has gone stays gone, and what an earlier
+    daemon left half done is done anew.
+
+    Besides the errors of calls by key they raise `QmpRefused` when QEMU has no place for a device,
+    and nothing of it is left then.
+    """
+
+    async def plug_disk(self, machine: MachineSpec, disk: Disk) -> None:
+        """Attach a disk of `machine`; its file is there.
+
+        Raises:
+            LaunchFailed: The file cannot be opened.
+        """
+
+    async def unplug_disk(self, machine: MachineSpec, disk: Disk) -> None:
+        """Detach a disk, and wait until the guest has let go of it.
+
+        Raises:
+            GuestFailed: It has not in time; it may still do so later.
+        """
+
+    async def plug_nic(self, machine: MachineSpec, nic: Nic, tap: int) -> None:
+        """Attach a NIC of `machine` to an open tap, which is closed in this process on return."""
+
+    async def unplug_nic(self, machine: MachineSpec, nic: Nic) -> None:
+        """Detach a NIC, wait until the guest has let go of it, and close its tap.
+
+        Raises:
+            GuestFailed: It has not in time; it may still do so later.
+        """
+
+    async def change_medium(self, machine: MachineSpec, drive: Disk) -> None:
+        """Put a CD into a drive of `machine`, or take it out (`Disk.empty`), locked or not.
+
+        Raises:
+            LaunchFailed: The file cannot be opened.
+        """

@@ -1,7 +1,8 @@
 """QEMU: its command line, its process, its monitor, its console and its guest agent."""
 
+from labd.hypervisor.plug import QemuDevices
 from labd.hypervisor.qemu import QemuHypervisor
 from labd.hypervisor.screen import QemuScreens
 from labd.hypervisor.vm import VmTimes
 
-__all__ = ["QemuHypervisor", "QemuScreens", "VmTimes"]
+__all__ = ["QemuDevices", "QemuHypervisor", "QemuScreens", "VmTimes"]

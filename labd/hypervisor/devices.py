@@ -1,8 +1,9 @@
 """The devices of a machine as JSON values for `-blockdev`, `-netdev` and `-device`. Pure.
 
-PCI slots are fixed: 0x02 display, 0x03 virtio-serial, 0x04 virtio-rng, 0x05 SCSI, 0x06 USB,
-0x07 watchdog, 0x08-0x0f NICs (eight a function), 0x10-0x1e disks. On microvm the devices are
-virtio-mmio ones, in the order of the command line.
+PCI slots are fixed: 0x01 the bridge of q35, 0x02 display, 0x03 virtio-serial, 0x04 virtio-rng,
+0x05 SCSI, 0x06 USB, 0x07 watchdog, 0x08-0x0f NICs (eight a function), 0x10-0x1e disks. The root bus
+of q35 takes nothing while the machine runs, so NICs and disks are behind the bridge there, under
+the same numbers. On microvm the devices are virtio-mmio ones, in the order of the command line.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ UEFI_VARS_COPY: Final = "uefi-vars.fd"  # in the machine's own folder
 
 AGENT_PORT: Final = "org.qemu.guest_agent.0"
 AGENT_ID: Final = "agent0"
+BRIDGE_ID: Final = "hot0"
 _MIB = 1 << 20
 _FIRST_NIC, _FIRST_DISK, _LAST_DISK = 0x08, 0x10, 0x1E
 _IDE_PORTS = {Machine.PC: 4, Machine.Q35: 6}
@@ -68,7 +70,7 @@ def layers(machine: MachineSpec) -> list[Layer]:
     if machine.firmware is Firmware.UEFI:
         files.append((f"{CODE_NODE}-f", UEFI_CODE, False))
         files.append((f"{VARS_NODE}-f", machine.folder / UEFI_VARS_COPY, True))
-    for disk in machine.disks:
+    for disk in _filled(machine):
         files.append((f"{disk.id}-f", disk.path, not _is_read_only(disk)))
         files += [
             (f"{disk.id}-b{index}-f", path, False) for index, (path, _) in enumerate(disk.backing)
@@ -94,7 +96,7 @@ def blockdevs(machine: MachineSpec) -> list[Device]:
     if machine.firmware is Firmware.UEFI:
         nodes.append(_format_node(CODE_NODE, ImageFormat.RAW, read_only=True, backing=None))
         nodes.append(_format_node(VARS_NODE, ImageFormat.RAW, read_only=False, backing=None))
-    for disk in machine.disks:
+    for disk in _filled(machine):
         below: str | None = None
         for index, (_, layer_format) in reversed(list(enumerate(disk.backing))):
             name = f"{disk.id}-b{index}"
@@ -120,7 +122,17 @@ def devices(machine: MachineSpec) -> list[Device]:
     boot = _boot_indexes(machine)
     if machine.machine is Machine.MICROVM:
         return _microvm_devices(machine, boot)
-    return [*_standard_devices(machine), *_disk_devices(machine, boot), *_nics(machine, boot)]
+    return [
+        *_bridge(machine),
+        *_standard_devices(machine),
+        *_disk_devices(machine, boot),
+        *_nics(machine, boot),
+    ]
+
+
+def _filled(machine: MachineSpec) -> list[Disk]:
+    """Return the drives that have a file."""
+    return [disk for disk in machine.disks if not disk.empty]
 
 
 def _is_read_only(disk: Disk) -> bool:
@@ -144,6 +156,17 @@ def _format_node(
     elif backing is not None:
         raise InputError(f"disk {name}: a {image_format} file has no backing file; use qcow2")
     return node
+
+
+def _bridge(machine: MachineSpec) -> list[Device]:
+    if machine.machine is not Machine.Q35:
+        return []
+    return [{"driver": "pcie-pci-bridge", "id": BRIDGE_ID, "addr": "0x1"}]
+
+
+def _behind(machine: MachineSpec) -> Device:
+    """Return the bus of what may come and go while the machine runs."""
+    return {"bus": BRIDGE_ID} if machine.machine is Machine.Q35 else {}
 
 
 def _standard_devices(machine: MachineSpec) -> list[Device]:
@@ -200,29 +223,33 @@ def _boot_index(name: str, boot: Mapping[str, int]) -> Device:
 
 def _disk_devices(machine: MachineSpec, boot: Mapping[str, int]) -> list[Device]:
     found: list[Device] = []
-    slot, port, target = _FIRST_DISK, 0, 0
+    position, port, target = 0, 0, 0
     for disk in machine.disks:
-        common: Device = {"id": f"dev-{disk.id}", "drive": disk.id, **_boot_index(disk.id, boot)}
+        medium = {} if disk.empty else {"drive": disk.id}
+        common: Device = {"id": f"dev-{disk.id}", **medium, **_boot_index(disk.id, boot)}
         if disk.serial:
             common["serial"] = disk.serial[:20]
         if disk.bus is DiskBus.SCSI:
             if target == 0:
                 found.append({"driver": "virtio-scsi-pci", "id": "scsi0", "addr": "0x5"})
             driver = "scsi-cd" if disk.cdrom else "scsi-hd"
-            found.append({"driver": driver, "bus": "scsi0.0", "scsi-id": target, **common})
+            place = target if disk.slot is None else disk.slot
+            found.append({"driver": driver, "bus": "scsi0.0", "scsi-id": place, **common})
             target += 1
         elif disk.bus is DiskBus.IDE or disk.cdrom:
             driver = "ide-cd" if disk.cdrom else "ide-hd"
             found.append({"driver": driver, **_ide_place(machine, port), **common})
             port += 1
         else:
+            slot = _FIRST_DISK + (position if disk.slot is None else disk.slot)
             if slot > _LAST_DISK:
                 raise InputError(
                     f"{machine.node} has more than {_LAST_DISK - _FIRST_DISK + 1} virtio disks: "
                     "attach the others by bus scsi"
                 )
-            found.append({"driver": "virtio-blk-pci", "addr": hex(slot), "num-queues": 1, **common})
-            slot += 1
+            where: Device = {**_behind(machine), "addr": hex(slot)}
+            found.append({"driver": "virtio-blk-pci", **where, "num-queues": 1, **common})
+            position += 1
     return found
 
 
@@ -239,13 +266,14 @@ def _ide_place(machine: MachineSpec, port: int) -> Device:
 
 def _nics(machine: MachineSpec, boot: Mapping[str, int]) -> list[Device]:
     slots = _FIRST_DISK - _FIRST_NIC
-    if len(machine.nics) > slots * 8:
+    numbers = [at if nic.slot is None else nic.slot for at, nic in enumerate(machine.nics)]
+    if max(numbers, default=0) >= slots * 8:
         raise InputError(f"{machine.node} has more than {slots * 8} NICs: drop some")
     found: list[Device] = []
-    for index, nic in enumerate(machine.nics):
-        slot, function = _FIRST_NIC + index % slots, index // slots
-        place: Device = {"addr": f"{slot:#x}.{function}"}
-        if function == 0 and index + slots < len(machine.nics):
+    for number, nic in zip(numbers, machine.nics, strict=True):
+        slot, function = _FIRST_NIC + number % slots, number // slots
+        place: Device = {**_behind(machine), "addr": f"{slot:#x}.{function}"}
+        if function == 0 and any(other > number and other % slots == number for other in numbers):
             place["multifunction"] = True
         found.append({**_nic(machine, nic), **place, **_boot_index(nic.id, boot)})
     return found

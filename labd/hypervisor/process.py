@@ -103,7 +103,7 @@ def open_layers(machine: MachineSpec, stack: ExitStack) -> dict[str, int]:
     _copy_uefi_vars(machine)
     found = {}
     for layer in devices.layers(machine):
-        fd = _open_file(layer.path, writable=layer.writable)
+        fd = open_file(layer.path, writable=layer.writable)
         stack.callback(os.close, fd)
         found[layer.node] = fd
     return found
@@ -115,7 +115,7 @@ def open_readable(path: Path, machine: MachineSpec, stack: ExitStack) -> int:
     That checks the file's own mode, so one that is closed to the VM's user comes as a copy in
     memory.
     """
-    fd = _open_file(path, writable=False)
+    fd = open_file(path, writable=False)
     stack.callback(os.close, fd)
     mode = os.fstat(fd).st_mode
     if mode & stat.S_IROTH:
@@ -242,7 +242,12 @@ def bound_log(machine: MachineSpec) -> None:
             return
 
 
-def _open_file(path: Path, *, writable: bool) -> int:
+def open_file(path: Path, *, writable: bool) -> int:
+    """Open a plain file for QEMU, with suspicion; return the descriptor. Blocks: use a thread.
+
+    Raises:
+        LaunchFailed: It is missing, or is no plain file of its own.
+    """
     # O_NONBLOCK: opening a FIFO that somebody put there must not hang.
     flags = os.O_RDWR if writable else os.O_RDONLY
     try:

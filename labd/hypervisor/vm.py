@@ -74,6 +74,7 @@ class Vm:
         self._told = False  # events may be told: the launch has been announced
         self._early: list[GuestEvent] = []
         self._closing = False
+        self.unplugged = asyncio.Event()  # set, and made anew, when a device has gone
         self._reset = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._beat: asyncio.TimerHandle | None = None
@@ -250,6 +251,9 @@ class Vm:
         return GuestEvent(key=self.spec.key, kind=_K.EXITED, time=time.time(), data=data)
 
     def _heard(self, raw: QmpEvent) -> None:
+        if raw.get("event") == "DEVICE_DELETED":
+            self.unplugged.set()
+            self.unplugged = asyncio.Event()
         change = folding.agent_change(raw)
         if change is not None:
             self.agent.open = change

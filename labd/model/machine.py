@@ -29,6 +29,8 @@ class Disk:
         backing: Read-only layers below it, nearest first, each (path, format).
         cdrom: Attach as a CD-ROM.
         serial: What the guest sees, at most 20 characters.
+        slot: Number of its place on the bus; None: its position among those of its bus.
+        empty: A CD-ROM drive without a medium; `path` says nothing then.
     """
 
     id: str
@@ -39,15 +41,22 @@ class Disk:
     read_only: bool = False
     cdrom: bool = False
     serial: str = ""
+    slot: int | None = None
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
-    """One network card; its tap is passed as a descriptor at launch, by `id`."""
+    """One network card; its tap is passed as a descriptor, by `id`.
+
+    Attributes:
+        slot: Number of its place on the bus; None: its position among the NICs.
+    """
 
     id: str
     mac: str
     model: NicModel = NicModel.VIRTIO
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

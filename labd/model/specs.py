@@ -136,11 +136,13 @@ class DiskSpec:
         name: Unique in the node; the guest sees it as the virtio serial.
         size: Bytes.
         bus: How it is attached.
+        slot: Where it is attached; see `labd.model.slots`.
     """
 
     name: str
     size: int
     bus: DiskBus = DiskBus.VIRTIO
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,7 @@ class NicSpec:
         addresses: `a.b.c.d/len` or IPv6 with prefix length, as the guest configures itself.
         gateway: Address of the default route over this NIC, empty for none.
         model: Which card.
+        slot: Where it is attached; see `labd.model.slots`.
     """
 
     name: str
@@ -162,6 +165,7 @@ class NicSpec:
     addresses: tuple[str, ...] = ()
     gateway: str = ""
     model: NicModel = NicModel.VIRTIO
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +210,8 @@ class NodeSpec:
         vcpus: None: the profile's, or 1.
         memory: Bytes; None: the profile's, or 256 MiB.
         disk: Virtual size of the root disk in bytes; None: the profile's, or the image's own.
+        cdrom: Name of the image in the CD-ROM drive, empty for a drive without a medium; None: no
+            drive, or the image itself when that is an ISO.
         cmdline: Kernel command line, added to the image's own; kernel images only.
         forwarding: The guest shall forward IP packets.
         commands: argv lists that the guest runs at boot where its image supports it (`tiny`).
@@ -220,6 +226,7 @@ class NodeSpec:
     disk: int | None = None
     disks: tuple[DiskSpec, ...] = ()
     disk_bus: DiskBus = DiskBus.VIRTIO
+    cdrom: str | None = None
     firmware: Firmware = Firmware.BIOS
     machine: Machine = Machine.Q35
     display: Display = Display.NONE

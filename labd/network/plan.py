@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Mapping
 
 from labd.model.network import BridgePlan, LabNetworkPlan, PortPlan
+from labd.model.slots import numbered
 from labd.model.specs import Gateway, LabSpec, NetworkSpec
 from labd.network.names import bridge_name, namespace_name
 from labd.network.uplinks_plan import plan_uplinks
@@ -39,14 +40,14 @@ def plan(spec: LabSpec, lab_key: str, root_id: str, node_keys: Mapping[str, str]
     ports = [
         PortPlan(
             key=node_keys[node.name],
-            nic=f"n{index}",
-            tap=f"t{node_keys[node.name]}{index}",
+            nic=f"n{slot}",
+            tap=f"t{node_keys[node.name]}{slot}",
             bridge=bridge_name(nic.network),
             mtu=mtus[nic.network],
         )
         for node in spec.nodes
         if node.name in node_keys
-        for index, nic in enumerate(node.nics)
+        for slot, nic in numbered(node.nics)
     ]
     return LabNetworkPlan(
         namespace=namespace_name(root_id, lab_key),
