@@ -54,7 +54,7 @@ from labd.host.logs import set_up as set_up_logs
 from labd.host.notify import Notifier
 from labd.host.paths import prepare, shipped
 from labd.host.sshkeys import SshKeys
-from labd.hypervisor import QemuHypervisor, QemuScreens
+from labd.hypervisor import QemuDevices, QemuHypervisor, QemuScreens
 from labd.images import ImageStore
 from labd.inventory import SqliteInventory
 from labd.model.errors import ConfigError, InputError, LabdError
@@ -328,6 +328,7 @@ class Daemon:
             dialer=NamespaceDialer(),
             doors=HostDoors(relay),
             keys=SshKeys(self._paths.keys),
+            devices=QemuDevices(self._hypervisor.machine),
             state=self._paths.state,
             run=self._paths.run,
             limits=Limits(

@@ -9,8 +9,10 @@ from collections.abc import Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 
 from labd.engine.deps import blockers, hopeless
-from labd.engine.diff import needs_new_ports, needs_replacing
+from labd.engine.diff import needs_new_ports
+from labd.engine.hotplug import needs_replacing
 from labd.engine.journal import Journal
+from labd.engine.live import LiveChanges, Target, nic_names
 from labd.engine.publications import Publications
 from labd.engine.readiness import ReadinessKeeper
 from labd.engine.resolve import Sized, machine_of, size_node
@@ -19,6 +21,7 @@ from labd.engine.world import World
 from labd.model.access import KeyPair
 from labd.model.errors import GuestFailed, LabdError, NodeGone
 from labd.model.events import EventType, Happening
+from labd.model.machine import MachineSpec
 from labd.model.names import NodeRef
 from labd.model.network import LabNetworkPlan
 from labd.model.records import LabRecord, NodeRecord, OperationRecord, Wanted
@@ -81,6 +84,7 @@ class Converger:
         self._runner = runner
         self._readiness = readiness
         self._publications = publications
+        self._live = LiveChanges(world, journal, runner)
 
     async def library(self) -> tuple[Mapping[str, Profile], Mapping[str, Image]]:
         """Return profiles and images by name."""
@@ -211,17 +215,7 @@ class Converger:
         await self._await_dependencies(scene.lab.name, sized.node, starts)
         async with self._world.booting:
             choice = await self._world.choose_accel(sized.node.accel)
-            machine = machine_of(
-                scene.lab.spec,
-                scene.lab.name,
-                sized,
-                node,
-                folder=self._world.node_folder(node.key),
-                run=self._world.run / "n" / node.key,
-                files=self._world.images.files(sized.image),
-                kvm=choice.kvm,
-                authorized_keys=(scene.key.public, *self._world.authorized_keys),
-            )
+            machine = self._machine(scene, node, kvm=choice.kvm)
             launch = Launch(
                 ref=ref,
                 namespace=scene.network.namespace,
@@ -232,6 +226,23 @@ class Converger:
             )
             await self._runner.start(launch, operation.id)
             await self._ready(ref, node.key)
+
+    def _machine(self, scene: Scene, node: NodeRecord, *, kvm: bool) -> MachineSpec:
+        """Return the machine that a node shall be."""
+        sized = scene.sized[node.name]
+        medium = sized.medium
+        return machine_of(
+            scene.lab.spec,
+            scene.lab.name,
+            sized,
+            node,
+            folder=self._world.node_folder(node.key),
+            run=self._world.run / "n" / node.key,
+            files=self._world.images.files(sized.image),
+            medium=self._world.images.files(medium)["disk"] if medium else None,
+            kvm=kvm,
+            authorized_keys=(scene.key.public, *self._world.authorized_keys),
+        )
 
     async def _ready(self, ref: NodeRef, key: str) -> None:
         """Wait for a node to be ready, or to end.
@@ -276,8 +287,17 @@ class Converger:
 
     # change
 
-    async def apply(self, name: str, operation: OperationRecord) -> None:
+    async def apply(
+        self, name: str, operation: OperationRecord, only: Collection[str] | None = None
+    ) -> None:
         """Go from `lab.previous` to `lab.spec`: replace what differs, add, and last remove.
+
+        What a running machine takes as it runs is plugged and unplugged.
+
+        Args:
+            name: Of the lab.
+            operation: That this is done for.
+            only: As in `bring_up`.
 
         Raises:
             LabdError: The first failure; `lab.previous` is still set.
@@ -285,9 +305,29 @@ class Converger:
         lab = await self._journal.lab(name)
         if lab.previous is not None:
             await self._stop_replaced(lab, lab.previous, operation)
-        await self.bring_up(name, operation)
+        await self.bring_up(name, operation, only)
+        await self._change_running(name, operation)
         await self.remove_left_out(name, operation)
         await self._journal.forget_previous(name)
+
+    async def _change_running(self, name: str, operation: OperationRecord) -> None:
+        """Plug and unplug what differs between the running machines and the spec."""
+        scene = await self.scene(name)
+        old = {node.name: node for node in scene.lab.previous.nodes} if scene.lab.previous else {}
+        await every(
+            self._live.apply(
+                Target(
+                    node=node,
+                    sized=scene.sized[node.name],
+                    network=scene.network,
+                    then=self._machine(scene, node, kvm=node.machine.kvm),
+                    nic_names=nic_names(old.get(node.name), scene.sized[node.name].node),
+                    operation=operation.id,
+                )
+            )
+            for node in scene.nodes.values()
+            if node.state in NODE_ALIVE and node.name in scene.sized and node.machine is not None
+        )
 
     async def _stop_replaced(
         self, lab: LabRecord, previous: LabSpec, operation: OperationRecord
@@ -295,12 +335,13 @@ class Converger:
         old = {node.name: node for node in previous.nodes}
         before = {net.name: net for net in previous.networks}
         changed = {n.name for n in lab.spec.networks if needs_new_ports(before.get(n.name, n), n)}
+        sized = await self.size(lab.spec)
         await every(
             self._runner.stop(NodeRef(lab.name, node.name), operation.id)
             for node in lab.spec.nodes
             if node.name in old
             and (
-                needs_replacing(old[node.name], node)
+                needs_replacing(old[node.name], node, iso=sized[node.name].iso)
                 or changed.intersection(nic.network for nic in node.nics)
             )
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING
 
 from labd.engine.facade import Change
+from labd.engine.hotplug import HOT_FIELDS, needs_replacing, obstacle, outline
 from labd.model.specs import LabSpec, NetworkSpec, NodeSpec, Readiness, RestartPolicy
 from labd.model.units import format_size
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 _BYTES = {"memory", "disk", "size"}
 # Fields that labd itself acts on; a change of them needs no other machine.
 SOFT_NETWORK_FIELDS = frozenset({"uplink", "vlan", "allow", "gateway", "gateway_address"})
-SOFT_FIELDS = frozenset({"restart", "depends_on", "ready", "publish"})
 
 
 def differences(old: DataclassInstance, new: DataclassInstance, prefix: str = "") -> list[str]:
@@ -51,15 +51,6 @@ def _brief(value: object) -> str:
     return str(value)
 
 
-def needs_replacing(old: NodeSpec, new: NodeSpec) -> bool:
-    """Tell whether the machine must be built anew to get from one spec to the other."""
-    return any(
-        getattr(old, item.name) != getattr(new, item.name)
-        for item in fields(NodeSpec)
-        if item.name not in SOFT_FIELDS
-    )
-
-
 def needs_new_ports(old: NetworkSpec, new: NetworkSpec) -> bool:
     """Tell whether the nodes in a network must be built anew when it changes.
 
@@ -73,13 +64,19 @@ def needs_new_ports(old: NetworkSpec, new: NetworkSpec) -> bool:
     )
 
 
-def plan_changes(old: LabSpec | None, new: LabSpec, running: Collection[str]) -> list[Change]:
+def plan_changes(
+    old: LabSpec | None,
+    new: LabSpec,
+    running: Collection[str],
+    isos: Collection[str] = (),
+) -> list[Change]:
     """Return the steps from one spec to another, in the order in which they would be done.
 
     Args:
         old: The present spec, None when there is no lab yet.
-        new: The wanted one.
+        new: The wanted one, with its slots (`slots.pin`).
         running: Names of the nodes that run at present.
+        isos: Names of the nodes whose image is an ISO.
     """
     changes = [] if old is not None else [Change(action="create", kind="lab", name=new.template)]
     old_nodes: dict[str, NodeSpec] = {n.name: n for n in old.nodes} if old else {}
@@ -102,12 +99,18 @@ def plan_changes(old: LabSpec | None, new: LabSpec, running: Collection[str]) ->
         before = old_nodes.get(name)
         if before is None:
             changes.append(Change(action="create", kind="node", name=name))
-        elif needs_replacing(before, node):
-            why = "; ".join(differences(before, node))
-            changes.append(Change(action="replace", kind="node", name=name, why=why))
         elif before != node:
-            why = "; ".join(differences(before, node))
-            changes.append(Change(action="update", kind="node", name=name, why=why))
+            changes.append(_node_change(before, node, iso=name in isos))
         elif name not in running:
             changes.append(Change(action="start", kind="node", name=name))
     return changes
+
+
+def _node_change(old: NodeSpec, new: NodeSpec, *, iso: bool) -> Change:
+    if needs_replacing(old, new, iso=iso):
+        reason = obstacle(old, new, iso=iso)
+        why = [*differences(old, new), *([f"({reason})"] if reason else [])]
+        return Change(action="replace", kind="node", name=new.name, why="; ".join(why))
+    cold = {name: getattr(old, name) for name in HOT_FIELDS}
+    why = [*differences(old, replace(new, **cold)), *outline(old, new)]
+    return Change(action="update", kind="node", name=new.name, why="; ".join(why))

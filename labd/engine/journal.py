@@ -237,6 +237,19 @@ class Journal:
             await tx.put_node(node)
         return node
 
+    async def note_machine(
+        self, ref: NodeRef, machine: MachineSpec, happening: Happening
+    ) -> NodeRecord | None:
+        """Write what devices a machine has now, with the event that tells of it."""
+        async with self._waking() as tx:
+            node = await self._inventory.node(ref.lab, ref.node)
+            if node is None:
+                return None
+            node = replace(node, machine=machine)
+            await tx.put_node(node)
+            await tx.emit(happening)
+        return node
+
     async def tell(self, happening: Happening) -> None:
         """Emit an event that changes no row."""
         async with self._waking() as tx:

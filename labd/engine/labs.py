@@ -15,12 +15,14 @@ from labd.engine.journal import Journal
 from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
 from labd.engine.publications import Publications
+from labd.engine.resolve import Sized
 from labd.engine.works import Works
 from labd.engine.world import NODE_UIDS, World, new_key
 from labd.model.errors import Conflict, IllegalTransition, NoRoom, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.names import check_name, did_you_mean
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
+from labd.model.slots import pin
 from labd.model.specs import Accel, LabSpec
 from labd.model.states import NODE_ALIVE, LabState, NodeState
 
@@ -68,19 +70,21 @@ class Labs:
     async def plan(self, name: str, spec: LabSpec) -> Sequence[Change]:
         """Tell what `up` would do."""
         check_name(name, "lab")
-        await self._check(name, spec)
+        sized = await self.check(name, spec)
         lab = await self._world.inventory.lab(name)
         nodes = await self._world.inventory.nodes(name)
         running = {node.name for node in nodes if node.state in NODE_ALIVE}
-        return plan_changes(lab.spec if lab else None, spec, running)
+        old = lab.spec if lab else None
+        isos = {item for item, found in sized.items() if found.iso}
+        return plan_changes(old, pin(old, spec), running, isos)
 
-    async def _check(self, name: str, spec: LabSpec) -> None:
+    async def check(self, name: str, spec: LabSpec) -> Mapping[str, Sized]:
         """Look up and try everything that can be tried without a change.
 
         Raises:
             InputError, LaunchFailed: It cannot work.
         """
-        await self._converger.size(spec)
+        sized = await self._converger.size(spec)
         draft = LabRecord(
             name=name, key="draft0", spec=spec, wanted=Wanted.RUNNING, state=LabState.STARTING
         )
@@ -89,6 +93,7 @@ class Labs:
         await self._world.uplinks.check(plan)
         for accel in {node.accel for node in spec.nodes} - {Accel.TCG}:
             await self._world.choose_accel(accel)
+        return sized
 
     async def up(
         self, name: str, spec: LabSpec, *, keep: bool, timeout: float | None
@@ -96,7 +101,7 @@ class Labs:
         """Bring a lab up; see `EngineApi.up`."""
         check_name(name, "lab")
         self._operations.require_free(name)
-        await self._check(name, spec)
+        await self.check(name, spec)
 
         async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
             return await self._write_up(tx, operation, spec)
@@ -159,8 +164,9 @@ class Labs:
     ) -> Mapping[str, object]:
         """Admit, and write what shall be. All is read here, where nothing else can move."""
         name = operation.lab
-        sized = await self._converger.size(spec)
         lab = await self._world.inventory.lab(name)
+        spec = pin(lab.spec if lab else None, spec)
+        sized = await self._converger.size(spec)
         nodes = await self._world.inventory.nodes(name)
         alive = {node.name for node in nodes if node.state in NODE_ALIVE}
         due = {item: s.memory for item, s in sized.items() if item not in alive}
@@ -237,7 +243,7 @@ class Labs:
         if kind in _WHOLE and nodes:
             raise Conflict(f"{kind} takes a whole lab; for nodes use stop")
         if kind in _STARTS:
-            await self._check(lab, record.spec)
+            await self.check(lab, record.spec)
 
         async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
             return await self._write_act(tx, operation, nodes)

@@ -54,7 +54,8 @@ class Library:
                 users.extend(
                     f"{lab.name}/{node.name}"
                     for node in (spec.nodes if spec else ())
-                    if node.image in {image.name, image.digest}
+                    if image.name in {node.image, node.cdrom}
+                    or image.digest in {node.image, node.cdrom}
                     or (not node.image and node.profile in by_profile)
                 )
         return list(dict.fromkeys(users))

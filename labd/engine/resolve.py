@@ -11,6 +11,7 @@ from labd.model.guestconfig import first_addresses, guest_config
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.names import did_you_mean
 from labd.model.records import NodeRecord
+from labd.model.slots import numbered
 from labd.model.specs import (
     BootDevice,
     Firmware,
@@ -34,6 +35,7 @@ class Sized:
     Attributes:
         memory: Bytes.
         disk: Virtual size of the root disk in bytes; None: as the image, or no root disk.
+        medium: The image in the CD-ROM drive, None for an empty drive, or none at all.
     """
 
     node: NodeSpec
@@ -42,6 +44,17 @@ class Sized:
     memory: int
     disk: int | None
     ready: Readiness
+    medium: Image | None = None
+
+    @property
+    def iso(self) -> bool:
+        """Its image is an ISO."""
+        return self.image.format is ImageFormat.ISO
+
+    @property
+    def has_drive(self) -> bool:
+        """It has a CD-ROM drive."""
+        return self.iso or self.node.cdrom is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +109,22 @@ def size_node(
         memory=node.memory or (profile.memory if profile else DEFAULT_MEMORY),
         disk=disk,
         ready=_readiness(node.ready, image),
+        medium=_medium(node, image, images),
     )
+
+
+def _medium(node: NodeSpec, image: Image, images: Mapping[str, Image]) -> Image | None:
+    if node.cdrom is None:
+        return image if image.format is ImageFormat.ISO else None
+    if not node.cdrom:
+        return None
+    medium = _find_image(node.name, node.cdrom, images)
+    if medium.format is not ImageFormat.ISO:
+        raise InputError(
+            f"node {node.name}: image {medium.name} is {medium.format} and no CD; "
+            "`lab image ls` shows which are iso"
+        )
+    return medium
 
 
 def _find_image(node: str, name: str, images: Mapping[str, Image]) -> Image:
@@ -151,6 +179,7 @@ def machine_of(
     folder: Path,
     run: Path,
     files: Mapping[str, Path],
+    medium: Path | None = None,
     kvm: bool,
     authorized_keys: Sequence[str] = (),
 ) -> MachineSpec:
@@ -164,6 +193,7 @@ def machine_of(
         folder: Of the node's disks.
         run: Of the node's sockets.
         files: Parts of the image.
+        medium: File of the CD, when there is one.
         kvm: The accelerator that was chosen.
         authorized_keys: OpenSSH public keys that the guest shall let in.
     """
@@ -182,13 +212,14 @@ def machine_of(
         firmware=node.firmware,
         display=node.display,
         kvm=kvm,
-        disks=_drives(sized, folder, files),
+        disks=_drives(sized, folder, files, medium),
         boot=_boot(node, image),
         kernel=files.get("kernel"),
         initrd=files.get("initrd"),
         cmdline=" ".join(filter(None, (image.cmdline, node.cmdline))),
         nics=tuple(
-            Nic(id=f"n{index}", mac=nic.mac, model=nic.model) for index, nic in enumerate(node.nics)
+            Nic(id=f"n{slot}", mac=nic.mac, model=nic.model, slot=slot)
+            for slot, nic in numbered(node.nics)
         ),
         config=guest_config(
             node,
@@ -204,7 +235,9 @@ def _boot(node: NodeSpec, image: Image) -> tuple[BootDevice, ...]:
     return () if image.format is ImageFormat.KERNEL else node.boot
 
 
-def _drives(sized: Sized, folder: Path, files: Mapping[str, Path]) -> tuple[Disk, ...]:
+def _drives(
+    sized: Sized, folder: Path, files: Mapping[str, Path], medium: Path | None
+) -> tuple[Disk, ...]:
     drives = []
     plans = list(disk_plans(sized, folder))
     image = sized.image
@@ -218,20 +251,29 @@ def _drives(sized: Sized, folder: Path, files: Mapping[str, Path]) -> tuple[Disk
                 backing=backing,
                 bus=sized.node.disk_bus,
                 serial="root",
+                slot=0,
             )
         )
-    if image.format is ImageFormat.ISO:
-        drives.append(
-            Disk(id="cd0", path=files["disk"], format=ImageFormat.RAW, read_only=True, cdrom=True)
-        )
-    for index, (disk, plan) in enumerate(zip(sized.node.disks, plans, strict=True)):
+    if sized.has_drive:
         drives.append(
             Disk(
-                id=f"d{index}",
+                id="cd0",
+                path=medium or Path(),
+                format=ImageFormat.RAW,
+                read_only=True,
+                cdrom=True,
+                empty=medium is None,
+            )
+        )
+    for (slot, disk), plan in zip(numbered(sized.node.disks), plans, strict=True):
+        drives.append(
+            Disk(
+                id=f"d{slot}",
                 path=plan.path,
                 format=ImageFormat.QCOW2,
                 bus=disk.bus,
                 serial=disk.name[:20],
+                slot=slot + 1,
             )
         )
     return tuple(drives)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
-from labd.engine.ports_machines import Screens
+from labd.engine.ports_machines import Devices, Screens
 from labd.engine.ports_uplinks import Uplinks
 from labd.engine.ports_ways import Dialer, Doors, LabKeys
 from labd.model.machine import AccelChoice
@@ -76,6 +76,7 @@ class World:
     uplinks: Uplinks
     images: Images
     screens: Screens
+    devices: Devices
     dialer: Dialer
     doors: Doors
     keys: LabKeys

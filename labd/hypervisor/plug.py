@@ -92,7 +92,11 @@ class QemuDevices:
         await _remove_blocks(vm, drive.id)
         if not drive.empty:
             await _add_blocks(vm, machine, drive)
-            await vm.execute("blockdev-insert-medium", {**which, "node-name": drive.id})
+            try:
+                await vm.execute("blockdev-insert-medium", {**which, "node-name": drive.id})
+            except QmpRefused:
+                await _remove_blocks(vm, drive.id)
+                raise
         await vm.execute("blockdev-close-tray", which)
 
     async def _unplug(self, vm: Vm, name: str, what: str) -> None:

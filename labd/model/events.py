@@ -45,6 +45,9 @@ class EventType(StrEnum):
     NODE_PUBLISHED = "node.published"
     NODE_UNPUBLISHED = "node.unpublished"
     NODE_DESTROYED = "node.destroyed"
+    NODE_DEVICE_ATTACHED = "node.device-attached"  # while it runs; data: kind, name
+    NODE_DEVICE_DETACHED = "node.device-detached"  # while it runs; data: kind, name
+    NODE_MEDIUM_CHANGED = "node.medium-changed"  # data: image, empty when it was taken out
 
     NETWORK_UP = "network.up"
     NETWORK_DOWN = "network.down"

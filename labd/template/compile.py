@@ -10,16 +10,10 @@ from typing import Final
 
 from labd.model.names import did_you_mean, is_name
 from labd.model.specs import (
-    BootDevice,
     Dependency,
-    DiskBus,
     DiskSpec,
-    Display,
-    Firmware,
     LabSpec,
-    Machine,
     NetworkSpec,
-    NicModel,
     NicSpec,
     NodeSpec,
     Readiness,
@@ -28,16 +22,15 @@ from labd.model.specs import (
 from labd.template.addresses import NO_GATEWAY, Addressing, Interface
 from labd.template.complaints import Complaints
 from labd.template.document import Document, Path, Problems
-from labd.template.form import MAX_NICS, LabForm, NicForm, NodeForm
+from labd.template.form import EMPTY_DRIVE, MAX_NICS, LabForm, NicForm, NodeForm
 from labd.template.gateways import Gateways
+from labd.template.hardware import hardware_troubles
 from labd.template.patterns import trouble
 from labd.template.publishing import Publishing
 from labd.template.uplinks import allowed, check_uplink
 
 _IMAGE = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _MIB, _TIB = 1 << 20, 1 << 40
-_IDE_DRIVES: Final = {Machine.PC: 4, Machine.Q35: 6}
-_MICROVM_DEVICES: Final = 22
 _SECTOR: Final = 512
 _DISK_NAME: Final = 20  # characters of a serial number: VIRTIO_BLK_ID_BYTES, and ATA's IDENTIFY
 
@@ -152,10 +145,8 @@ class _Compiler:
         path: Path = ("nodes", name)
         self._check_source(name, form, path)
         self._check_sizes(name, form, path)
-        if form.machine is Machine.MICROVM:
-            self._check_microvm(name, form, path)
-        else:
-            self._check_drives(name, form, path)
+        for message, at, key in hardware_troubles(form):
+            self._wrong(f"node {name}: {message}", (*path, *at), key=key)
         nics, own = self._nics(name, form, path)
         return NodeSpec(
             name=name,
@@ -169,6 +160,7 @@ class _Compiler:
                 for disk, item in form.disks.items()
             ),
             disk_bus=form.disk_bus,
+            cdrom="" if form.cdrom == EMPTY_DRIVE else form.cdrom,
             firmware=form.firmware,
             machine=form.machine,
             display=form.display,
@@ -188,11 +180,18 @@ class _Compiler:
     def _check_source(self, name: str, form: NodeForm, path: Path) -> None:
         if not form.image and not form.profile:
             self._wrong(f"node {name} needs the key 'image' or 'profile'", path, key=True)
-        elif form.image and not is_name(form.image) and not _IMAGE.match(form.image):
+        elif form.image and not _is_image(form.image):
             self._wrong(
                 f"node {name}: image '{form.image[:64]}' is not the name of an image; import a "
                 "file or URL with `lab image import` and write its name",
                 (*path, "image"),
+            )
+
+        if form.cdrom not in {None, EMPTY_DRIVE} and not _is_image(form.cdrom or ""):
+            self._wrong(
+                f"node {name}: cdrom '{(form.cdrom or '')[:64]}' is not the name of an image; "
+                "write that of an iso (`lab image ls`), or empty",
+                (*path, "cdrom"),
             )
 
     def _check_sizes(self, name: str, form: NodeForm, path: Path) -> None:
@@ -222,54 +221,6 @@ class _Compiler:
                     (*path, "disks", disk),
                     key=True,
                 )
-
-    def _check_microvm(self, name: str, form: NodeForm, path: Path) -> None:
-        """Refuse what needs PCI: see QEMU's docs/system/i386/microvm.rst."""
-        broken: list[Path] = []
-        if form.firmware is not Firmware.BIOS:
-            broken.append(("firmware",))
-        if form.display is not Display.NONE:
-            broken.append(("display",))
-        if form.disk_bus is not DiskBus.VIRTIO:
-            broken.append(("disk_bus",))
-        if "boot" in form.model_fields_set and {*form.boot} - {BootDevice.DISK}:
-            broken.append(("boot",))
-        broken += [
-            ("disks", disk, "bus")
-            for disk, item in form.disks.items()
-            if item.bus not in {None, DiskBus.VIRTIO}
-        ]
-        broken += [
-            ("nics", nic, "model")
-            for nic, item in form.nics.items()
-            if item.model is not NicModel.VIRTIO
-        ]
-        for at in broken:
-            self._wrong(
-                f"node {name}: machine microvm has virtio disks and NICs only, and neither screen, "
-                f"CD-ROM nor uefi; leave {at[-1]} out, or write machine: q35",
-                (*path, *at),
-            )
-        if len(form.disks) + len(form.nics) + 1 > _MICROVM_DEVICES:
-            self._wrong(
-                f"node {name}: machine microvm holds {_MICROVM_DEVICES} disks and NICs; write "
-                "machine: q35",
-                path,
-                key=True,
-            )
-
-    def _check_drives(self, name: str, form: NodeForm, path: Path) -> None:
-        if len(set(form.boot)) != len(form.boot) or not form.boot:
-            self._wrong(f"node {name}: boot must name each device once", (*path, "boot"))
-        buses = [form.disk_bus, *(item.bus or form.disk_bus for item in form.disks.values())]
-        limit = _IDE_DRIVES[form.machine]
-        if buses.count(DiskBus.IDE) > limit:
-            self._wrong(
-                f"node {name}: machine {form.machine} holds {limit} ide disks; use bus virtio or "
-                "scsi for more",
-                (*path, "disks"),
-                key=True,
-            )
 
     def _nics(
         self, node: str, form: NodeForm, path: Path
@@ -385,6 +336,10 @@ class _Compiler:
                 ("nodes", cycle[0], "depends_on"),
                 key=True,
             )
+
+
+def _is_image(name: str) -> bool:
+    return is_name(name) or _IMAGE.match(name) is not None
 
 
 def _is_probed(form: NodeForm) -> bool:

@@ -31,6 +31,7 @@ from labd.template.patterns import MAX_LENGTH
 
 MAX_NODES: Final = 500
 MAX_COUNT: Final = 100
+EMPTY_DRIVE: Final = "empty"  # in place of the name of an image
 MAX_NICS: Final = 16
 _MAX_DISKS = 12
 _MAX_ENTRIES = 64  # of lists that have no limit of their own
@@ -314,6 +315,10 @@ class NodeForm(Form):
         default_factory=dict, max_length=_MAX_DISKS, description="Further disks, by name"
     )
     disk_bus: DiskBus = Field(default=DiskBus.VIRTIO, description="How disks are attached")
+    cdrom: Text | None = Field(
+        default=None,
+        description="Name of an ISO image in a CD-ROM drive, or empty for a drive without a disc",
+    )
     firmware: Firmware = Field(default=Firmware.BIOS, description="bios or uefi")
     machine: Machine = Field(
         default=Machine.Q35, description="pc, q35, or microvm: quick, virtio only, no PCI"

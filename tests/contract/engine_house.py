@@ -40,6 +40,7 @@ from labd.model.specs import (
 from labd.model.states import NODE_ALIVE, LabState, NodeState, OperationState, PluginState
 from labd.model.units import GIB, MIB
 from labd.network.plan import plan
+from tests.contract.fakes_devices import FakeDevices
 from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
 from tests.contract.fakes_images import FakeImages
 from tests.contract.fakes_screens import FakeScreens
@@ -240,6 +241,7 @@ class MortalInventory(Mortal):
 _ASKED = {
     "hypervisor": {"launch", "resume", "kill", "kill_process", "forget", "power_down", "adopt"},
     "networks": {"apply", "open_taps", "remove"},
+    "devices": {"plug_disk", "unplug_disk", "plug_nic", "unplug_nic", "change_medium"},
     "uplinks": {"apply", "remove"},
     "images": {"make_overlay", "make_blank", "discard", "sweep"},
     "keys": {"ensure", "remove"},
@@ -286,6 +288,7 @@ class House:
             uplinks=mortal(self.uplinks, "uplinks"),
             images=mortal(self.images, "images"),
             screens=FakeScreens(self.host),
+            devices=mortal(FakeDevices(self.host), "devices"),
             dialer=self.dialer,
             doors=self.doors,
             keys=mortal(self.keys, "keys"),
@@ -398,6 +401,10 @@ class House:
         assert set(self.host.machines) == set(alive)
         for key, node in alive.items():
             assert node.process == self.host.machines[key].process
+            assert node.machine is not None
+            has = self.host.machines[key].spec
+            assert set(has.nics) == set(node.machine.nics)
+            assert set(has.disks) == set(node.machine.disks)
         assert all(node.process is None for node in nodes if node.key not in alive)
         assert len({node.uid for node in nodes}) == len(nodes)
         assert all(UID_BASE <= node.uid < UID_BASE + NODE_UIDS for node in nodes)

@@ -102,6 +102,8 @@ class FakeHost:
             status=0, stdout=b"", stderr=b""
         )
         self.kvm = AccelChoice(kvm=False, warning="there is no KVM in a fake")
+        self.clings: set[str] = set()
+        self.no_place: set[str] = set()
         self.daemon: FakeHypervisor | None = None
         self._pids = iter(range(100_000, 200_000))
 

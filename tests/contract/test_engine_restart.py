@@ -13,8 +13,9 @@ from labd.model.errors import LabdError, LaunchFailed
 from labd.model.machine import MachineSpec, RunState
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind, OperationRecord
-from labd.model.specs import LabSpec, Readiness
+from labd.model.specs import DiskSpec, LabSpec, NicSpec, Readiness
 from labd.model.states import LabState, NodeState, OperationState
+from labd.model.units import MIB
 from tests.contract.engine_house import House, house, node, spec
 from tests.contract.fakes_hypervisor import FakeMachine
 
@@ -244,6 +245,17 @@ async def test_image_operations_end_with_the_daemon(home: House) -> None:
 # a daemon that dies at every call that it makes
 
 BIGGER = spec(replace(node("a"), vcpus=2), node("c"))
+# Takes nothing but what machines take as they run: a disk and a NIC go, others come.
+PLUGGED = spec(
+    node(
+        "a",
+        disks=(DiskSpec(name="new", size=MIB), DiskSpec(name="more", size=MIB)),
+        nics=(NicSpec(name="eth1", network="two", mac="02:00:00:00:00:02"),),
+    ),
+    node("b"),
+    networks=("lan", "two"),
+)
+UNPLUGGED = spec(node("a", disks=(DiskSpec(name="old", size=MIB),)), node("b"))
 
 
 @dataclass(frozen=True)
@@ -278,6 +290,10 @@ STORIES = {
     "edit": Story(
         lambda h: h.engine.up("web", BIGGER), (LabState.RUNNING, {"a": "ready", "c": "ready"})
     ),
+    "plug": Story(lambda h: h.engine.up("web", PLUGGED), RUNS, spec=UNPLUGGED),
+    "plug fails": Story(
+        lambda h: h.engine.up("web", PLUGGED), RUNS, spec=UNPLUGGED, fails="no place"
+    ),
     "edit fails": Story(lambda h: h.engine.up("web", BIGGER), RUNS, fails="2"),
 }
 
@@ -311,6 +327,8 @@ async def live_through(story: Story, root: Path, at: int, *, before: bool) -> bo
             await home.up(story.spec)
         if story.down:
             await home.act(K.DOWN)
+        if story.fails == "no place":
+            home.host.no_place = {"n1"}
         let_launches_fail(home, story.fails)
         earlier = await seen(home)
         home.fate.at, home.fate.before = len(home.fate.calls) + at, before

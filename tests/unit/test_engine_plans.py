@@ -9,7 +9,8 @@ import pytest
 
 from labd.engine.admission import admit
 from labd.engine.deps import blockers, closure, hopeless
-from labd.engine.diff import needs_replacing, plan_changes
+from labd.engine.diff import plan_changes
+from labd.engine.hotplug import needs_replacing
 from labd.engine.journal import derive_lab_state
 from labd.model.errors import IllegalTransition, NoRoom
 from labd.model.records import LabRecord, NodeRecord, Wanted

@@ -107,6 +107,12 @@ def test_four_templates_are_shipped_under_their_own_names() -> None:
     assert [load(p.read_text(), p.name).template for p in SHIPPED] == [p.stem for p in SHIPPED]
 
 
+def test_a_drive_has_a_cd_or_is_empty() -> None:
+    assert one("cdrom: empty").cdrom == ""
+    assert one("cdrom: debian").cdrom == "debian"
+    assert one("").cdrom is None
+
+
 def test_every_field_can_be_said() -> None:
     spec = load(FULL, "lab.yaml")
     assert spec.description == "Everything that can be said."
