@@ -73,6 +73,7 @@ def judge(facts: Facts, *, kvm_probe: str | None = None, kvm_access: str = "") -
         _qemu(facts),
         *_programs(facts),
         *_kernel(facts),
+        *_firewalls(facts),
         *_limits(facts),
     ]
 
@@ -214,6 +215,18 @@ def _kernel(facts: Facts) -> Iterator[Finding]:
             level=Level.WARN,
             text=f"control groups: {found}; CPU and memory of machines cannot be capped",
             advice="boot with systemd.unified_cgroup_hierarchy=1",
+        )
+
+
+def _firewalls(facts: Facts) -> Iterator[Finding]:
+    for chain in facts.firewalls:
+        yield Finding(
+            name="firewall",
+            level=Level.WARN,
+            text=f"chain {chain} drops by default what the host would forward, so that uplink nat "
+            "leads nowhere unless the chain lets it pass",
+            advice="with docker: iptables -I DOCKER-USER -i v+ -j ACCEPT, and the same with -o; "
+            "docs/networks.md tells more",
         )
 
 

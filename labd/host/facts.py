@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import grp
+import json
 import os
 import re
 import resource
@@ -77,6 +78,7 @@ class Facts:
         qemu_version: As (7, 2, 22); empty when QEMU does not tell.
         kernel: Release, as in uname(2).
         trials: Kernel feature -> why it failed, empty when it works; nothing when not root.
+        firewalls: Chains of others that by default drop what the host would forward.
         cgroup: 1, 2 or 0 for none.
         firmware: The UEFI image that was found, or None.
         euid: Effective user id of this process.
@@ -98,6 +100,7 @@ class Facts:
     qemu_version: tuple[int, ...]
     kernel: str
     trials: Mapping[str, str]
+    firewalls: tuple[str, ...]
     cgroup: int
     firmware: str | None
     euid: int
@@ -124,6 +127,7 @@ async def gather(paths: Paths, config: Config) -> Facts:
         qemu_version=await _qemu_version(programs["qemu-system-x86_64"]),
         kernel=os.uname().release,
         trials=await _trials() if os.geteuid() == 0 else {},
+        firewalls=await _firewalls() if os.geteuid() == 0 else (),
         cgroup=_cgroup(),
         firmware=_firmware(),
         euid=os.geteuid(),
@@ -197,6 +201,28 @@ async def try_feature(name: str) -> str:
         plain = [line for line in said if "Error:" in line] or said[-1:]
         return plain[0] if plain else error.message
     return ""
+
+
+async def _firewalls() -> tuple[str, ...]:
+    try:
+        done = await run(["nft", "-j", "list", "chains"], timeout=10)
+    except CommandFailed:
+        return ()  # that nft does not work is told by itself
+    return dropping_chains(done.stdout)
+
+
+def dropping_chains(said: bytes) -> tuple[str, ...]:
+    """Return the chains that see forwarded packets and drop them by default.
+
+    Args:
+        said: What `nft -j list chains` says (libnftables-json(5)).
+    """
+    chains = [entry["chain"] for entry in json.loads(said)["nftables"] if "chain" in entry]
+    return tuple(
+        f"{chain['family']} {chain['table']} {chain['name']}"
+        for chain in chains
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop"
+    )
 
 
 def _firmware() -> str | None:

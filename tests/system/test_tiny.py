@@ -103,7 +103,13 @@ def test_it_becomes_what_it_is_told(guest: pexpect.spawn[str]) -> None:
     assert "/run/later" in ask(guest, "ls /run/later")
     assert "AAAA $(touch /run/evil)" in ask(guest, "cat /root/.ssh/authorized_keys")
     assert "No such file" in ask(guest, "ls /run/evil")
-    for program in ("iperf3 --version", "tcpdump --version", "dbclient -V", "qemu-ga --version"):
+    for program in (
+        "iperf3 --version",
+        "tcpdump --version",
+        "dbclient -V",
+        "qemu-ga --version",
+        "nft --version",
+    ):
         assert "not found" not in ask(guest, f"{program} 2>&1 && echo works")
     assert "bridge" in ask(guest, "modprobe bridge && lsmod | grep ^bridge")
     assert "dropbear -R" in ask(guest, "ps")

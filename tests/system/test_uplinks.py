@@ -185,3 +185,121 @@ def test_what_allow_says_is_reached_and_no_more(
     daemon.lab("up", str(template))
     assert daemon.on_host("nft", "list", "tables") == ""
     assert outside.forwarding() == "0"
+
+
+BRIDGED = """name: bridged
+networks:
+  office: {{subnet: 198.51.100.0/24, uplink: "bridge:{bridge}"{more}}}
+nodes:
+  a:
+    image: tiny
+    memory: 128 MiB
+    nics: {{eth0: {{network: office, address: 198.51.100.2/24}}}}
+"""
+CONFIG = '[network]\nbridges = ["br-office", "br-gone", "eth0"]\n'
+
+
+def bridged(path: Path, bridge: str, more: str = "") -> str:
+    path.write_text(BRIDGED.format(bridge=bridge, more=more))
+    return str(path)
+
+
+def make_office(outside: Outside) -> None:
+    """Make a bridge on the host, and a wire from it to the outside: 198.51.100.1."""
+    run(outside.host, "ip", "link", "add", "br-office", "type", "bridge")
+    run(outside.host, "ip", "link", "set", "br-office", "up")
+    pair = ["type", "veth", "peer", "office", "netns", outside.out]
+    run(outside.host, "ip", "link", "add", "port0", *pair)
+    run(outside.host, "ip", "link", "set", "port0", "master", "br-office", "up")
+    run(outside.out, "ip", "addr", "add", "198.51.100.1/24", "dev", "office")
+    run(outside.out, "ip", "link", "set", "office", "up")
+
+
+def test_a_network_is_mapped_to_a_bridge_of_the_host(
+    outside: Outside, make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    make_office(outside)
+    before = set(daemon_links(outside))
+    daemon = make_daemon(CONFIG, namespace=outside.host)
+    daemon.image()
+    daemon.lab("up", bridged(tmp_path / "lab.yaml", "br-office"))
+    fetch(daemon, "bridged/a", "198.51.100.1", WEB_PORT, r"\nhello 198\.51\.100\.2\nend=0")
+    assert connects(outside.out, "198.51.100.2", 22), "the outside reaches in, on this one wire"
+    assert daemon.on_host("nft", "list", "tables") == ""
+    assert outside.forwarding() == "0"
+    daemon.kill()
+    daemon.start()
+    fetch(daemon, "bridged/a", "198.51.100.1", WEB_PORT, r"\nhello 198\.51\.100\.2\nend=0")
+    daemon.lab("destroy", "bridged", "--force")
+    assert set(daemon_links(outside)) == before
+
+
+def daemon_links(outside: Outside) -> list[str]:
+    said = run(outside.host, "ip", "-o", "link")
+    return re.findall(r"^\d+: ([^:@]+)", said, re.MULTILINE)
+
+
+def test_a_vlan_is_tagged_or_refused_by_the_name_of_the_option(
+    outside: Outside, make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    make_office(outside)
+    daemon = make_daemon(CONFIG, namespace=outside.host)
+    daemon.image()
+    template = bridged(tmp_path / "lab.yaml", "br-office", ", vlan: 20")
+    tagged = ["link", "add", "link", "office", "name", "tagged", "type", "vlan", "id", "20"]
+    done = subprocess.run(
+        [*inside(outside.out), "ip", *tagged], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        said = daemon.lab("up", template, expect=1)
+        assert "network office: vlan 20 needs CONFIG_VLAN_8021Q of the kernel: " in said
+        assert daemon.json("ls")["labs"] == []
+        return
+    run(outside.out, "ip", "addr", "flush", "dev", "office")
+    run(outside.out, "ip", "addr", "add", "198.51.100.1/24", "dev", "tagged")
+    run(outside.out, "ip", "link", "set", "tagged", "up")
+    daemon.lab("up", template)
+    fetch(daemon, "bridged/a", "198.51.100.1", WEB_PORT, r"\nhello 198\.51\.100\.2\nend=0")
+
+
+def test_what_cannot_be_had_is_refused_before_anything_changes(
+    outside: Outside, make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = make_daemon(CONFIG + 'transit = "192.0.2.0/24"\n', namespace=outside.host)
+    daemon.image()
+    last = int(daemon.events()[-1]["seq"])
+    template = tmp_path / "lab.yaml"
+
+    def refused(text: str, message: str) -> None:
+        template.write_text(text)
+        assert daemon.lab("up", str(template), expect=2) == f"lab: {message}\n"
+
+    refused(
+        BRIDGED.format(bridge="br-other", more=""),
+        "network office: bridge br-other is not one that labs may use; the administrator lists "
+        "those as bridges in [network] of labd.toml",
+    )
+    refused(
+        BRIDGED.format(bridge="br-gone", more=""),
+        "network office: the host has no interface br-gone; make it: ip link add br-gone type "
+        "bridge",
+    )
+    refused(
+        BRIDGED.format(bridge="eth0", more=""),
+        "network office: eth0 is no bridge; make one, put eth0 in it, and list that in labd.toml",
+    )
+    refused(
+        NAT,
+        "the host has a route to 192.0.2.0/24, from which labs' transit addresses come; write "
+        "another subnet as transit in [network] of labd.toml",
+    )
+    run(outside.host, "ip", "route", "del", "default")
+    refused(
+        NAT,
+        "uplink nat: the host has no default route; add one, or name the interface as outside in "
+        "[network] of labd.toml",
+    )
+    assert daemon.events(last) == []
+    assert daemon.json("ls")["labs"] == []
+    assert daemon.namespaces() == []
+    assert daemon.on_host("nft", "list", "tables") == ""

@@ -14,6 +14,7 @@ from labd.host.facts import (
     PROGRAMS,
     Facts,
     cpu_flag,
+    dropping_chains,
     gather,
     kvm_device,
     parse_qemu_version,
@@ -30,6 +31,7 @@ HEALTHY = Facts(
     qemu_version=(7, 2, 22),
     kernel="6.1.0",
     trials=dict.fromkeys(KERNEL_TRIALS, ""),
+    firewalls=(),
     cgroup=2,
     firmware="/usr/share/OVMF/OVMF_CODE.fd",
     euid=0,
@@ -117,6 +119,24 @@ def test_each_kernel_feature(name: str) -> None:
     needed = name in {"network namespaces", "bridge", "tun/tap"}
     assert found.level == ("fail" if needed else "warn")
     assert f"cannot do {name}: Operation not supported" in found.text
+
+
+def test_a_firewall_that_drops_what_is_forwarded_is_told() -> None:
+    said = b"""{"nftables": [{"metainfo": {"version": "1.0.6"}},
+        {"chain": {"family": "ip", "table": "nat", "name": "DOCKER", "handle": 1}},
+        {"chain": {"family": "ip", "table": "filter", "name": "INPUT", "handle": 2,
+                   "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}},
+        {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "handle": 3,
+                   "type": "filter", "hook": "forward", "prio": 0, "policy": "drop"}}]}"""
+    chains = dropping_chains(said)
+    assert chains == ("ip filter FORWARD",)
+    (found,) = bad(replace(HEALTHY, firewalls=chains))
+    assert found.level is Level.WARN
+    assert found.text == (
+        "chain ip filter FORWARD drops by default what the host would forward, so that uplink nat "
+        "leads nowhere unless the chain lets it pass"
+    )
+    assert "iptables -I DOCKER-USER -i v+ -j ACCEPT" in found.advice
 
 
 async def test_this_host_is_gathered(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """The `tiny` recipe: a Linux guest that boots in two emulated seconds, made of Debian's packages.
 
-Kernel (linux-image-cloud), busybox, dropbear, qemu-guest-agent, iperf3 and tcpdump, packed into one
-initramfs. It configures itself from fw_cfg item `opt/io.labd/config` (see `labd.model.guestconfig`)
-and then says `labd: ready <hostname>` on its serial line. `python -m labd.images.tiny --cache DIR`
-builds it by hand.
+Kernel (linux-image-cloud), busybox, dropbear, qemu-guest-agent, iperf3, tcpdump and nftables,
+packed into one initramfs. It configures itself from fw_cfg item `opt/io.labd/config` (see
+`labd.model.guestconfig`) and then says `labd: ready <hostname>` on its serial line.
+`python -m labd.images.tiny --cache DIR` builds it by hand.
 """
 
 from __future__ import annotations

@@ -37,6 +37,16 @@ SPARE_MODULES = (
     "e1000e",
     "8139cp",
     "isofs",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_ct",
+    "nft_limit",
+    "nft_log",
+    "nft_masq",
+    "nft_nat",
+    "nft_redir",
+    "nft_reject_inet",
+    "nf_log_syslog",
     "sch_netem",
     "sd_mod",
     "sr_mod",
@@ -54,6 +64,7 @@ PROGRAMS = (
     "usr/sbin/qemu-ga",
     "usr/bin/iperf3",
     "usr/bin/tcpdump",
+    "usr/sbin/nft",
 )
 _LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib", "lib")
 _PASSWD = b"""root:x:0:0:root:/root:/bin/sh
@@ -110,6 +121,11 @@ def module_dependencies(data: bytes) -> tuple[str, ...]:
     """Return the `depends=` of a module's .modinfo section (names, without `.ko`)."""
     found = re.search(rb"\0depends=([^\0]*)\0", data)
     return tuple(found[1].decode().split(",")) if found and found[1] else ()
+
+
+def module_aliases(data: bytes) -> tuple[str, ...]:
+    """Return each `alias=` of a module's .modinfo section: what the kernel asks for it by."""
+    return tuple(found.decode() for found in re.findall(rb"\0alias=([^\0]*)(?=\0)", data))
 
 
 class Modules:
@@ -200,6 +216,7 @@ def _skeleton() -> Iterator[cpio.Entry]:
     yield cpio.device("dev/null", 1, 3, 0o666)
     yield cpio.link("init", "bin/busybox")
     yield cpio.link("sbin/init", "../bin/busybox")
+    yield cpio.link("sbin/modprobe", "../bin/busybox")
     yield cpio.link("var/run", "../run")
     yield cpio.file("sbin/shutdown", _SHUTDOWN, 0o755)
     yield cpio.file("etc/passwd", _PASSWD)
@@ -263,5 +280,13 @@ def _modules(modules: Modules) -> Iterator[cpio.Entry]:
         needs = [other for other in reversed(modules.closure([name])) if other != name]
         lines.append(f"{modules.path(name)}: {' '.join(map(modules.path, needs))}".rstrip() + "\n")
     yield cpio.file(f"{root}/modules.dep", "".join(lines).encode())
+    # The kernel itself asks modprobe for the parts of nftables, as rules need them, by alias.
+    aliases = [
+        f"alias {alias} {name}\n"
+        for name in every
+        if name.startswith(("nf", "nft"))
+        for alias in module_aliases(modules.read(name))
+    ]
+    yield cpio.file(f"{root}/modules.alias", "".join(aliases).encode())
     boot_list = "".join(f"/{root}/{modules.path(name)}\n" for name in boot)
     yield cpio.file("etc/labd/modules", boot_list.encode())

@@ -42,6 +42,7 @@ _USERLAND = (
     "qemu-guest-agent",
     "iperf3",
     "tcpdump",
+    "nftables",
 )
 _APT_LISTS = Path("/var/lib/apt/lists")
 
