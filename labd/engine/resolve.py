@@ -134,7 +134,7 @@ def _find_image(node: str, name: str, images: Mapping[str, Image]) -> Image:
     if found is None:
         advice = (
             f"make it with `lab image build {name}`"
-            if name in {"tiny", "bootsector"}
+            if name in {"tiny", "router", "bootsector"}
             else ("add it with `lab image import`")
         )
         raise InputError(

@@ -35,7 +35,7 @@ from labd.model.units import format_size
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
-_RECIPES = ("tiny", "bootsector")
+_RECIPES = (*tiny.FLAVOURS, "bootsector")
 _PARTS = ("disk", "kernel", "initrd")
 
 
@@ -127,7 +127,7 @@ class ImageStore:
             await asyncio.to_thread(transfer.discard)
 
     async def build(self, recipe: str, name: str, progress: Callable[[str], None]) -> Image:
-        """Build a named recipe (`tiny`, `bootsector`); the same inputs come from the cache at once.
+        """Build a recipe (`tiny`, `router`, `bootsector`); the same inputs come from the cache.
 
         Raises:
             InputError: There is no such recipe.
@@ -143,10 +143,10 @@ class ImageStore:
                 name, _once(boot_sector()), format=ImageFormat.RAW, source="recipe bootsector"
             )
             return replace(image, ready_pattern=READY)
-        built = await tiny.build(self._cache, progress)
+        built = await tiny.build(self._cache, progress, tiny.FLAVOURS[recipe])
         async with contextlib.AsyncExitStack() as undo:
             folder = await self._staging(undo)
-            return await asyncio.to_thread(self._admit_built, name, built, folder)
+            return await asyncio.to_thread(self._admit_built, name, recipe, built, folder)
 
     async def discard(self, image: Image) -> None:
         """Delete the files of a digest (idempotent)."""
@@ -254,7 +254,7 @@ class ImageStore:
             source=image.source,
         )
 
-    def _admit_built(self, name: str, built: tiny.Built, folder: Path) -> Image:
+    def _admit_built(self, name: str, recipe: str, built: tiny.Built, folder: Path) -> Image:
         with as_storage_failed(f"store image {name}"):
             parts = {"kernel": built.kernel, "initrd": built.initrd}
             digest = hashlib.sha256()
@@ -276,7 +276,7 @@ class ImageStore:
             ready_pattern=tiny.READY_PATTERN,
             agent=True,
             created=_now(),
-            source="recipe tiny",
+            source=f"recipe {recipe}",
         )
 
     def _publish(self, folder: Path, files: Sequence[str], digest: str) -> None:

@@ -8,6 +8,7 @@ packed into one initramfs. It configures itself from fw_cfg item `opt/io.labd/co
 
 from __future__ import annotations
 
+from labd.images.tiny.flavour import FLAVOURS, ROUTER, TINY, Flavour
 from labd.images.tiny.recipe import CMDLINE, READY_PATTERN, Built, build
 
-__all__ = ["CMDLINE", "READY_PATTERN", "Built", "build"]
+__all__ = ["CMDLINE", "FLAVOURS", "READY_PATTERN", "ROUTER", "TINY", "Built", "Flavour", "build"]

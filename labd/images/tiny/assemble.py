@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from labd.images.tiny import cpio, elf
+from labd.images.tiny.flavour import Flavour
 from labd.model.errors import StorageFailed
 
 # Loaded at boot, in this order; what they need comes before them. What the kernel has built in, or
@@ -56,17 +57,13 @@ SPARE_MODULES = (
     "virtio_balloon",
     "virtio_scsi",
 )
-PROGRAMS = (
-    "usr/sbin/dropbear",
-    "usr/bin/dropbearkey",
-    "usr/bin/dbclient",
-    "usr/lib/sftp-server",  # where dropbear looks for it; scp and sftp need it
-    "usr/sbin/qemu-ga",
-    "usr/bin/iperf3",
-    "usr/bin/tcpdump",
-    "usr/sbin/nft",
+_LIBRARY_FOLDERS = (
+    "usr/lib/x86_64-linux-gnu",
+    "lib/x86_64-linux-gnu",
+    "usr/lib",
+    "lib",
+    "usr/lib/x86_64-linux-gnu/frr",
 )
-_LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib", "lib")
 _PASSWD = b"""root:x:0:0:root:/root:/bin/sh
 tcpdump:x:101:101:tcpdump:/:/bin/false
 nobody:x:65534:65534:nobody:/:/bin/false
@@ -175,7 +172,7 @@ def _canonical(name: str) -> str:
     return name.replace("-", "_")
 
 
-def initramfs(tree: Path, applets: Sequence[str]) -> bytes:
+def initramfs(tree: Path, applets: Sequence[str], flavour: Flavour) -> bytes:
     """Return the guest's whole file system as a cpio archive, not compressed.
 
     Unpacking costs an emulated CPU more than reading: see docs/images.md for the figures.
@@ -183,20 +180,21 @@ def initramfs(tree: Path, applets: Sequence[str]) -> bytes:
     Args:
         tree: Where the packages were extracted.
         applets: Names of busybox's applets.
+        flavour: Which guest.
 
     Raises:
         StorageFailed: A program or library is missing in the packages.
     """
     entries = [
-        *_skeleton(),
+        *_skeleton(flavour),
         *(cpio.link(f"bin/{name}", "busybox") for name in applets if name != "busybox"),
-        *_programs(tree),
-        *_modules(Modules(tree)),
+        *_programs(tree, flavour.programs),
+        *_modules(Modules(tree), flavour.modules),
     ]
     return cpio.archive(cpio.with_parents(entries))
 
 
-def _skeleton() -> Iterator[cpio.Entry]:
+def _skeleton(flavour: Flavour) -> Iterator[cpio.Entry]:
     for path in (
         "dev",
         "proc",
@@ -207,6 +205,7 @@ def _skeleton() -> Iterator[cpio.Entry]:
         "etc/dropbear",
         "mnt",
         "usr/bin",
+        "var/tmp",
     ):
         yield cpio.folder(path)
     yield cpio.folder("root", 0o700)
@@ -219,8 +218,8 @@ def _skeleton() -> Iterator[cpio.Entry]:
     yield cpio.link("sbin/modprobe", "../bin/busybox")
     yield cpio.link("var/run", "../run")
     yield cpio.file("sbin/shutdown", _SHUTDOWN, 0o755)
-    yield cpio.file("etc/passwd", _PASSWD)
-    yield cpio.file("etc/group", _GROUP)
+    yield cpio.file("etc/passwd", _PASSWD + _accounts(flavour))
+    yield cpio.file("etc/group", _GROUP + _groups(flavour))
     yield cpio.file("etc/shadow", b"root:*:::::::\n", 0o600)
     yield cpio.file("etc/shells", b"/bin/sh\n")
     yield cpio.file("etc/inittab", _INITTAB)
@@ -228,14 +227,37 @@ def _skeleton() -> Iterator[cpio.Entry]:
     yield cpio.file("etc/acpi/PWRF/00000080", b"#!/bin/sh\nexec poweroff\n", 0o755)
     boot = resources.files("labd.images.tiny").joinpath("boot.sh").read_bytes()
     yield cpio.file("etc/labd/boot", boot, 0o755)
+    for path, text in flavour.files.items():
+        yield cpio.file(path, text.encode())
+    if flavour.late:
+        late = resources.files("labd.images.tiny").joinpath(flavour.late).read_bytes()
+        yield cpio.file("etc/labd/late", late, 0o755)
 
 
-def _programs(tree: Path) -> Iterator[cpio.Entry]:
+def _accounts(flavour: Flavour) -> bytes:
+    lines = [
+        f"{name}:x:{number}:{number}:{name}:/:/bin/false\n"
+        for name, number in flavour.accounts.items()
+    ]
+    return "".join(lines).encode()
+
+
+def _groups(flavour: Flavour) -> bytes:
+    lines = [f"{name}:x:{number}:\n" for name, number in flavour.accounts.items()]
+    # Each system user is in each further group: FRR's daemons share their sockets by one.
+    users = ",".join(flavour.accounts)
+    lines += [f"{name}:x:{number}:{users}\n" for name, number in flavour.groups.items()]
+    return "".join(lines).encode()
+
+
+def _programs(tree: Path, programs: Sequence[str]) -> Iterator[cpio.Entry]:
     yield cpio.file("bin/busybox", busybox(tree).read_bytes(), 0o755)
     done: set[str] = set()
     queue: list[str] = []
-    for program in PROGRAMS:
-        data = _find(tree, (program.rpartition("/")[0],), program.rpartition("/")[2]).read_bytes()
+    for program in programs:
+        folder, _, name = program.rpartition("/")
+        # usrmerge has moved some; the guest has each where it is looked for.
+        data = _find(tree, (folder, folder.removeprefix("usr/")), name).read_bytes()
         yield cpio.file(program, data, 0o755)
         queue += elf.needed(data)
     while queue:
@@ -268,10 +290,10 @@ def _find(tree: Path, folders: Iterable[str], name: str) -> Path:
     )
 
 
-def _modules(modules: Modules) -> Iterator[cpio.Entry]:
+def _modules(modules: Modules, more: Sequence[str]) -> Iterator[cpio.Entry]:
     root = f"lib/modules/{modules.release}"
     boot = modules.closure(BOOT_MODULES)
-    every = modules.closure([*BOOT_MODULES, *SPARE_MODULES])
+    every = modules.closure([*BOOT_MODULES, *SPARE_MODULES, *more])
     for name in every:
         yield cpio.file(f"{root}/{modules.path(name)}", modules.read(name))
     # modules.dep as depmod(8) writes it: each with all it needs, nearest first.

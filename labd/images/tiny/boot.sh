@@ -161,5 +161,6 @@ hostname "$NAME"
 [ -e /dev/input/event0 ] && acpid -l /var/log/acpid.log
 dropbear -R -s -p 22 2>/var/log/dropbear.log
 start_agent
+[ -x /etc/labd/late ] && /etc/labd/late
 [ -e /run/config ] && run_commands /run/config
 say "ready $NAME"

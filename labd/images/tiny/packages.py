@@ -18,7 +18,7 @@ from pathlib import Path
 from labd.host.spawn import run
 from labd.model.errors import CommandFailed
 
-_LIBRARY = re.compile(r"lib(?!.*-perl$)[a-z0-9.+-]*[0-9](t64|debian)?\Z|zlib1g\Z")
+_LIBRARY = re.compile(r"lib(?!.*-perl$)[a-z0-9.+-]*[0-9]g?(t64|debian)?\Z|zlib1g\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
-"""Build the tiny guest, or find it in the cache.
+"""Build the tiny guest or one of its flavours, or find it in the cache.
 
     <cache>/debs/                 package files, as downloaded
-    <cache>/tiny/<key>/           kernel and initrd; the key is a digest of recipe and packages
-    <cache>/tiny/last             two lines: stamp of recipe and apt's lists, and the key it came to
+    <cache>/<flavour>/<key>/      kernel and initrd; the key is a digest of recipe and packages
+    <cache>/<flavour>/last        two lines: stamp of recipe and apt's lists, and the key it came to
 
 With an unchanged stamp nothing is run at all.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from labd.host.spawn import run
 from labd.images.tiny import assemble, packages
+from labd.images.tiny.flavour import TINY, Flavour
 from labd.images.tiny.packages import Package
 from labd.model.errors import InputError, StorageFailed
 
@@ -35,15 +36,6 @@ READY_PATTERN = r"^labd: ready "
 
 # The first of these that apt knows is taken: Debian's, then Ubuntu's.
 _KERNELS = ("linux-image-cloud-amd64", "linux-image-kvm", "linux-image-virtual")
-_USERLAND = (
-    "busybox-static",
-    "dropbear-bin",
-    "openssh-sftp-server",
-    "qemu-guest-agent",
-    "iperf3",
-    "tcpdump",
-    "nftables",
-)
 _APT_LISTS = Path("/var/lib/apt/lists")
 
 
@@ -55,12 +47,13 @@ class Built:
     initrd: Path
 
 
-async def build(cache: Path, progress: Callable[[str], None]) -> Built:
-    """Return the tiny guest for what apt offers now.
+async def build(cache: Path, progress: Callable[[str], None], flavour: Flavour = TINY) -> Built:
+    """Return the guest for what apt offers now.
 
     Args:
         cache: Folder that is kept between builds; it is made when missing.
         progress: Called with one line for each step.
+        flavour: Which guest.
 
     Raises:
         InputError: This host is not a 64-bit x86 one.
@@ -69,47 +62,52 @@ async def build(cache: Path, progress: Callable[[str], None]) -> Built:
     """
     if platform.machine() != "x86_64":
         raise InputError(
-            f"the tiny image is built from amd64 packages, this host is {platform.machine()}; "
-            "import an image that was built elsewhere (lab image import)"
+            f"the {flavour.name} image is built from amd64 packages, this host is "
+            f"{platform.machine()}; import an image that was built elsewhere (lab image import)"
         )
     try:
-        return await _build(cache, progress)
+        return await _build(cache, progress, flavour)
     except OSError as error:
         raise StorageFailed(
             f"cannot build in {cache}: {error.strerror}; make room or choose another cache folder"
         ) from error
 
 
-async def _build(cache: Path, progress: Callable[[str], None]) -> Built:
-    home = cache / "tiny"
+async def _build(cache: Path, progress: Callable[[str], None], flavour: Flavour) -> Built:
+    name = flavour.name
+    home = cache / name
     stamp = await asyncio.to_thread(_stamp)
     if (built := await asyncio.to_thread(_from_stamp, home, stamp)) is not None:
-        progress("tiny: up to date")
+        progress(f"{name}: up to date")
         return built
-    progress("tiny: resolving packages")
-    wanted = await _resolve()
-    built = _place(home, _key(wanted))
+    progress(f"{name}: resolving packages")
+    wanted = await _resolve(flavour)
+    built = _place(home, _key(wanted, flavour))
     if not await asyncio.to_thread(_complete, built):
-        progress(f"tiny: fetching {len(wanted)} packages")
+        progress(f"{name}: fetching {len(wanted)} packages")
         files = await packages.fetch(wanted, cache / "debs")
-        await _make(files, home, built, progress)
+        await _make(files, home, built, progress, flavour)
     await asyncio.to_thread(_remember, home, stamp, built)
-    progress("tiny: built")
+    progress(f"{name}: built")
     return built
 
 
 async def _make(
-    files: Iterable[Path], home: Path, built: Built, progress: Callable[[str], None]
+    files: Iterable[Path],
+    home: Path,
+    built: Built,
+    progress: Callable[[str], None],
+    flavour: Flavour,
 ) -> None:
     await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
     scratch = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=".build-", dir=home))
     try:
-        progress("tiny: unpacking")
+        progress(f"{flavour.name}: unpacking")
         await packages.unpack(files, scratch / "tree")
-        progress("tiny: packing the initramfs")
+        progress(f"{flavour.name}: packing the initramfs")
         busybox = await asyncio.to_thread(assemble.busybox, scratch / "tree")
         applets = (await run([str(busybox), "--list"])).stdout.decode().split()
-        await asyncio.to_thread(_write, scratch / "tree", applets, scratch / "out")
+        await asyncio.to_thread(_write, scratch / "tree", applets, flavour, scratch / "out")
         await asyncio.to_thread(_publish, scratch / "out", built.kernel.parent)
     finally:
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
@@ -162,10 +160,10 @@ def _from_stamp(home: Path, stamp: str) -> Built | None:
     return built if known == stamp and _complete(built) else None
 
 
-async def _resolve() -> Mapping[str, Package]:
+async def _resolve(flavour: Flavour) -> Mapping[str, Package]:
     kernels = await packages.offered(_KERNELS)
     kernel = next((name for name in _KERNELS if name in kernels), _KERNELS[0])
-    found = await packages.with_libraries([kernel, *_USERLAND])
+    found = await packages.with_libraries([kernel, *flavour.packages])
     # The kernel's name is a meta package; what it depends on holds the kernel and its modules.
     parts = [name for name in found[kernel].depends if name.startswith("linux-image-")]
     image = await packages.with_libraries(parts)
@@ -178,16 +176,16 @@ async def _resolve() -> Mapping[str, Package]:
     return found | image | await packages.with_libraries(modules)
 
 
-def _key(wanted: Mapping[str, Package]) -> str:
-    digest = hashlib.sha256(_recipe_digest().encode())
+def _key(wanted: Mapping[str, Package], flavour: Flavour) -> str:
+    digest = hashlib.sha256(f"{flavour.name} {_recipe_digest()}".encode())
     for name in sorted(wanted):
         digest.update(f"{name} {wanted[name].sha256}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def _write(tree: Path, applets: list[str], out: Path) -> None:
+def _write(tree: Path, applets: list[str], flavour: Flavour, out: Path) -> None:
     out.mkdir()
     shutil.copyfile(assemble.kernel_file(tree), out / "kernel")
-    (out / "initrd").write_bytes(assemble.initramfs(tree, applets))
+    (out / "initrd").write_bytes(assemble.initramfs(tree, applets, flavour))
     for path in out.iterdir():
         os.chmod(path, 0o444)
