@@ -15,6 +15,7 @@ import pexpect
 import pytest
 from websockets.sync.client import unix_connect
 
+from labd.client import Client
 from tests.system.harness import BIN, Daemon
 
 pytestmark = pytest.mark.usefixtures("built_tiny")
@@ -292,6 +293,12 @@ def test_a_websocket_carries_much_and_ends_each_way_by_itself(
         assert ws.recv(60) == b""
 
 
+def test_ways_are_for_the_same_people_as_the_api(daemon: Daemon) -> None:
+    api, ways = ((daemon.root / "run" / name).stat() for name in ("api.sock", "ways.sock"))
+    assert ways.st_mode & 0o777 == 0o660
+    assert (api.st_mode, api.st_uid, api.st_gid) == (ways.st_mode, ways.st_uid, ways.st_gid)
+
+
 def test_connect_is_a_pipe_and_says_why_not(daemon: Daemon, tmp_path: Path) -> None:
     daemon.image()
     daemon.lab("up", write(tmp_path / "copy.yaml"))
@@ -302,6 +309,15 @@ def test_connect_is_a_pipe_and_says_why_not(daemon: Daemon, tmp_path: Path) -> N
     assert daemon.lab("connect", "web.copy.lab", "9", expect=1) == (
         "lab: cannot reach copy/web: 10.9.0.2:9: connection refused\n"
     )
+    way = Client(str(daemon.root / "run/api.sock")).ways.to_node("copy", "web", 7)
+    with way:
+        way.setblocking(True)
+        daemon.kill()
+        daemon.start()
+        way.sendall(b"hello")
+        way.shutdown(socket.SHUT_WR)
+        told = way.recv(100)
+    assert told == f"{hashlib.md5(b'hello').hexdigest()}  -\n".encode(), "labd is not in between"
     daemon.lab("stop", "copy/web", "--force")
     stopped = "lab: cannot reach copy/web: it is stopped, and must be running or ready\n"
     assert daemon.lab("connect", "copy/web", "7", expect=1) == stopped
