@@ -411,6 +411,12 @@ class House:
         labs = {lab.name: lab for lab in await self.inventory.labs()}
         spaces = {f"labd-fake-{lab.key}" for lab in labs.values()}
         assert set(self.networks.spaces) <= spaces
+        for lab in labs.values():
+            wanted = plan(lab.spec, lab.key, "fake", {})
+            there = wanted.namespace in self.networks.spaces
+            opened = self.uplinks.open.get(wanted.namespace)
+            assert opened == (wanted.uplinks if there else None), lab.name
+        assert set(self.uplinks.open) <= spaces
         assert set(self.keys.pairs) <= {lab.key for lab in labs.values()}
         for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
             left = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
@@ -431,6 +437,7 @@ class House:
         assert await self.inventory.nodes() == []
         assert self.host.machines == {}
         assert self.networks.spaces == {}
+        assert self.uplinks.open == {}
         assert self.doors.open_ports() == set()
         for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
             assert not folder.exists() or list(folder.iterdir()) == []

@@ -13,7 +13,7 @@ from labd.model.errors import LabdError, LaunchFailed
 from labd.model.machine import MachineSpec, RunState
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind, OperationRecord
-from labd.model.specs import DiskSpec, LabSpec, NicSpec, Readiness
+from labd.model.specs import DiskSpec, Gateway, LabSpec, NetworkSpec, NicSpec, Readiness
 from labd.model.states import LabState, NodeState, OperationState
 from labd.model.units import MIB
 from tests.contract.engine_house import House, house, node, spec
@@ -257,6 +257,20 @@ PLUGGED = spec(
 )
 UNPLUGGED = spec(node("a", disks=(DiskSpec(name="old", size=MIB),)), node("b"))
 
+CONNECTED = replace(
+    LAB,
+    networks=(
+        NetworkSpec(
+            name="lan",
+            subnet="10.0.0.0/24",
+            uplink="nat",
+            gateway=Gateway.LABD,
+            gateway_address="10.0.0.1",
+        ),
+    ),
+)
+SEPARATED = replace(LAB, networks=(replace(CONNECTED.networks[0], uplink="none"),))
+
 
 @dataclass(frozen=True)
 class Story:
@@ -290,6 +304,9 @@ STORIES = {
     "edit": Story(
         lambda h: h.engine.up("web", BIGGER), (LabState.RUNNING, {"a": "ready", "c": "ready"})
     ),
+    "connect": Story(lambda h: h.engine.up("web", CONNECTED), RUNS, spec=SEPARATED),
+    "separate": Story(lambda h: h.engine.up("web", SEPARATED), RUNS, spec=CONNECTED),
+    "destroy connected": Story(lambda h: h.engine.act(K.DESTROY, "web"), None, spec=CONNECTED),
     "plug": Story(lambda h: h.engine.up("web", PLUGGED), RUNS, spec=UNPLUGGED),
     "plug fails": Story(
         lambda h: h.engine.up("web", PLUGGED), RUNS, spec=UNPLUGGED, fails="no place"
