@@ -85,7 +85,7 @@ class LabNetworks:
             try:
                 await netns.inside(namespace, sockets.end_connections)
             except NetworkFailed as error:
-                # A kernel without it: their keep-alive ends them two minutes later (dialer).
+                # A kernel without it: their keep-alive ends them later (dialer).
                 log.info("namespace %s: %s", namespace, error)
         await netns.remove(namespace)
 

@@ -13,9 +13,10 @@ from labd.model.publish import endpoint
 from labd.network import netns
 
 # A guest that was powered off says no good-bye. Without these a connection to it would stay for
-# ever, and keep its lab's namespace, which lives as long as any socket in it (tcp(7); seconds).
-# `sockets.end_connections` is quicker where the kernel has it.
-_KEEP_ALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 4}
+# ever, and keep its lab's namespace, which lives as long as any socket in it (tcp(7); seconds). A
+# paused guest is as silent, hence twenty minutes. Where the kernel can, connections end with their
+# lab (`sockets.end_connections`).
+_KEEP_ALIVE = {socket.TCP_KEEPIDLE: 600, socket.TCP_KEEPINTVL: 60, socket.TCP_KEEPCNT: 10}
 
 
 class NamespaceDialer:
