@@ -34,6 +34,7 @@ from labd.api.app import create_app
 from labd.api.server import serving
 from labd.api.shipped import ShippedTemplates
 from labd.api.ways import WaySocket
+from labd.checkpoints import CheckpointStore
 from labd.client.relay import relay
 from labd.engine.engine import Engine
 from labd.engine.guard import guard, guard_port
@@ -54,7 +55,13 @@ from labd.host.logs import set_up as set_up_logs
 from labd.host.notify import Notifier
 from labd.host.paths import prepare, shipped
 from labd.host.sshkeys import SshKeys
-from labd.hypervisor import QemuDevices, QemuHypervisor, QemuScreens
+from labd.hypervisor import (
+    MEMORY_ID,
+    QemuDevices,
+    QemuHypervisor,
+    QemuScreens,
+    QemuSnapshots,
+)
 from labd.images import ImageStore
 from labd.inventory import SqliteInventory
 from labd.model.errors import ConfigError, InputError, LabdError
@@ -324,6 +331,8 @@ class Daemon:
             networks=LabNetworks(host_id),
             uplinks=LabUplinks(host_id, self._uplink_settings()),
             images=ImageStore(self._paths.state, self._paths.cache),
+            snapshots=QemuSnapshots(self._hypervisor),
+            checkpoints=CheckpointStore(self._paths.state, MEMORY_ID),
             screens=QemuScreens(self._hypervisor.machine),
             dialer=NamespaceDialer(),
             doors=HostDoors(relay),

@@ -12,6 +12,7 @@ from labd.api.access import Services, TokenCheck, attach, authorise, check_route
 from labd.api.gate import Gate
 from labd.api.models import Problem
 from labd.api.routes import (
+    checkpoints,
     console,
     events,
     host,
@@ -28,6 +29,7 @@ from labd.api.templates import TemplateFiles
 from labd.engine.facade import EngineApi
 
 _MODULES = (
+    checkpoints,
     host,
     templates,
     labs,

@@ -38,6 +38,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "pause": ("act", "Hold the CPUs of nodes still."),
     "resume": ("act", "Let paused nodes run on."),
     "reset": ("act", "Press the reset button of nodes."),
+    "fork": ("checkpoint", "Start labs from a checkpoint."),
+    "checkpoint": ("checkpoint", "Freeze labs, and take them back."),
     "ls": ("ls", "List labs."),
     "status": ("status", "Show a lab, a node, or labd itself."),
     "wait": ("wait", "Wait until a lab or node is in a state."),

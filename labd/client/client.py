@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+from labd.client.checkpoints import Checkpoints
 from labd.client.screens import Screens
 from labd.client.transport import TIMEOUT, Transport, default_socket
 from labd.client.ways import Ways
@@ -37,6 +38,7 @@ class Client:
         self, socket_path: str | None = None, token: str = "", timeout: float = TIMEOUT
     ) -> None:
         self.transport = Transport(socket_path or default_socket(), token, timeout)
+        self.checkpoints = Checkpoints(self.transport)
         self.screens = Screens(self.transport)
         self.ways = Ways(self.transport)
 

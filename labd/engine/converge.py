@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 
+from labd.engine.chains import keep
 from labd.engine.deps import blockers, hopeless
 from labd.engine.diff import needs_new_ports
 from labd.engine.hotplug import needs_replacing
@@ -131,8 +132,7 @@ class Converger:
         """
         await self._finish_stops(name, operation)
         scene = await self.scene(name)
-        await self._make_networks(scene, operation)
-        await self._publications.sync(scene.lab, operation.id)
+        await self.prepare_ground(scene, operation)
         due = [
             node
             for node in scene.nodes.values()
@@ -155,6 +155,11 @@ class Converger:
                 for fd in fds.values():
                     os.close(fd)
         await self._journal.settle(name, operation.id)
+
+    async def prepare_ground(self, scene: Scene, operation: OperationRecord) -> None:
+        """Make networks and published ports, as far as they are not there."""
+        await self._make_networks(scene, operation)
+        await self._publications.sync(scene.lab, operation.id)
 
     async def _finish_stops(self, name: str, operation: OperationRecord) -> None:
         """End what an earlier operation began to stop and could not."""
@@ -231,7 +236,7 @@ class Converger:
         """Return the machine that a node shall be."""
         sized = scene.sized[node.name]
         medium = sized.medium
-        return machine_of(
+        machine = machine_of(
             scene.lab.spec,
             scene.lab.name,
             sized,
@@ -243,6 +248,7 @@ class Converger:
             kvm=kvm,
             authorized_keys=(scene.key.public, *self._world.authorized_keys),
         )
+        return keep(machine, node.machine)
 
     async def _ready(self, ref: NodeRef, key: str) -> None:
         """Wait for a node to be ready, or to end.

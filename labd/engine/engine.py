@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from labd.engine.checkpoints import CheckpointService
 from labd.engine.converge import Converger
 from labd.engine.facade import Change, LabView, NetworkView, PluginView
+from labd.engine.forking import Forking
 from labd.engine.journal import Journal
 from labd.engine.labs import Labs
 from labd.engine.library import Library
@@ -21,6 +23,7 @@ from labd.engine.readiness import ReadinessKeeper, is_immediate
 from labd.engine.recovery import Recovered, Recovery
 from labd.engine.resolve import size_node
 from labd.engine.runner import NodeRunner
+from labd.engine.saving import Saving
 from labd.engine.screens import ScreenService
 from labd.engine.watch import Watcher
 from labd.engine.ways import Ways
@@ -66,9 +69,14 @@ class Engine:
         self.ways = Ways(world, self.journal)
         self._publications = Publications(world, self.ways)
         converger = Converger(world, self.journal, nodes, self._readiness, self._publications)
-        works = Works(world, self.journal, self._operations, converger, self._watcher)
+        forking = Forking(world, self.journal, converger, nodes)
+        works = Works(world, self.journal, self._operations, converger, self._watcher, forking)
         self._labs = Labs(
             world, self.journal, self._operations, converger, works, self._publications
+        )
+        saving = Saving(world, self.journal, self._operations, converger, self._watcher)
+        self.checkpoints = CheckpointService(
+            world, self.journal, self._operations, self._labs, works, saving, forking
         )
         self._library = Library(world, self._operations)
         self.screens = ScreenService(world.screens, self.journal)

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from labd.engine.facade_checkpoints import CheckpointsApi
 from labd.engine.facade_screens import ScreensApi
 from labd.engine.facade_ways import WaysApi
 from labd.engine.ports import Console
@@ -95,6 +96,10 @@ class PluginView:
 
 class EngineApi(Protocol):
     """Everything that can be asked."""
+
+    @property
+    def checkpoints(self) -> CheckpointsApi:
+        """Frozen labs, and labs that start from them."""
 
     @property
     def screens(self) -> ScreensApi:

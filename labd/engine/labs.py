@@ -114,7 +114,7 @@ class Labs:
             await self._publications.give_back(taken)
             raise
 
-    async def _admit(self, name: str, due: Mapping[str, int]) -> None:
+    async def admit(self, name: str, due: Mapping[str, int]) -> None:
         """Return when nodes (name -> bytes of memory) fit beside what other operations start."""
         if not due:
             return
@@ -135,7 +135,8 @@ class Labs:
             promised=promised,
         )
 
-    async def _new_nodes(self, lab: str, spec: LabSpec, known: set[str]) -> list[NodeRecord]:
+    async def new_nodes(self, lab: str, spec: LabSpec, known: set[str]) -> list[NodeRecord]:
+        """Return rows for the nodes of a spec but the `known` ones, with keys of their own."""
         names = [node.name for node in spec.nodes if node.name not in known]
         taken = {node.uid for node in await self._world.inventory.nodes()}
         base = self._world.limits.uid_base
@@ -170,8 +171,8 @@ class Labs:
         nodes = await self._world.inventory.nodes(name)
         alive = {node.name for node in nodes if node.state in NODE_ALIVE}
         due = {item: s.memory for item, s in sized.items() if item not in alive}
-        await self._admit(name, due)
-        new = await self._new_nodes(name, spec, {node.name for node in nodes})
+        await self.admit(name, due)
+        new = await self.new_nodes(name, spec, {node.name for node in nodes})
         request = {
             "new": lab is None,
             "before": sorted(alive),
@@ -306,7 +307,7 @@ class Labs:
             alive = {node.name for node in present.values() if node.state in NODE_ALIVE}
             sized = await self._converger.size(lab.spec)
             due = {name: sized[name].memory for name in changed if name not in alive}
-            await self._admit(lab.name, due)
+            await self.admit(lab.name, due)
             before = alive - set(targets) if kind is _K.RESTART else alive
             was = _was(lab, present.values())
             request |= {"before": sorted(before), "was": was, "memory": due}

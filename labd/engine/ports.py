@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
+from labd.model.checkpoints import CheckpointRecord
 from labd.model.events import Event, Happening
 from labd.model.machine import (
     AccelChoice,
@@ -234,6 +235,9 @@ class Images(Protocol):
             StorageFailed: No space; nothing stays behind.
         """
 
+    async def make_child(self, parent: Path, path: Path) -> None:
+        """Make a qcow2 overlay of the same size on another one at `path` (0600)."""
+
     async def make_blank(self, path: Path, size: int) -> None:
         """Make an empty qcow2 disk of `size` bytes at `path` (0600)."""
 
@@ -269,6 +273,12 @@ class Transaction(Protocol):
         """Insert or replace."""
 
     async def delete_profile(self, name: str) -> None:
+        """Delete."""
+
+    async def put_checkpoint(self, record: CheckpointRecord) -> None:
+        """Insert."""
+
+    async def delete_checkpoint(self, name: str) -> None:
         """Delete."""
 
     async def put_plugin(self, plugin: PluginRecord) -> None:
@@ -335,6 +345,9 @@ class Inventory(Protocol):
 
     async def profile(self, name: str) -> Profile | None:
         """Return one profile."""
+
+    async def checkpoints(self) -> Sequence[CheckpointRecord]:
+        """Return all checkpoints by name."""
 
     async def plugins(self) -> Sequence[PluginRecord]:
         """Return all plugin rows by name."""

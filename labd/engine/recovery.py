@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from labd.engine.chains import layers_of, references
 from labd.engine.journal import Journal
 from labd.engine.operations import Operations
 from labd.engine.publications import Publications
@@ -58,6 +59,7 @@ class Recovery:
         self._works = works
         self._watcher = watcher
         self._publications = publications
+        self._saved: dict[str, NodeState] = {}
 
     async def run(self) -> Recovered:
         """Adopt every node, end what nobody knows, and go on with operations.
@@ -65,6 +67,7 @@ class Recovery:
         All nodes are adopted at one time, so that one that hangs holds up no other.
         """
         nodes = await self._world.inventory.nodes()
+        self._saved = await self._interrupted_saves()
         known = {node.key: node for node in nodes}
         orphans = await self._end_orphans(known)
         alive = [node for node in nodes if node.state in NODE_ALIVE]
@@ -83,6 +86,26 @@ class Recovery:
             orphans=orphans,
             resumed=resumed,
         )
+
+    async def _interrupted_saves(self) -> dict[str, NodeState]:
+        """Return `LAB/NODE` -> its state, of the nodes that a dead daemon was saving."""
+        found: dict[str, NodeState] = {}
+        for operation in await self._world.inventory.operations(running=True, limit=10_000):
+            was = operation.request.get("was")
+            if operation.kind is OperationKind.CHECKPOINT and isinstance(was, dict):
+                found |= {f"{operation.lab}/{node}": NodeState(was[node]) for node in was}
+        return found
+
+    async def _put_back(self, ref: NodeRef, node: NodeRecord) -> None:
+        """Let a node run on that was being saved; what it was doing is told by `adopt` again."""
+        state = self._saved.get(str(ref))
+        if state is None:
+            return
+        try:
+            run = state in {NodeState.RUNNING, NodeState.READY}
+            await self._world.snapshots.put_back(node.key, run=run)
+        except WorldError as error:
+            log.warning("node %s was being saved and may not run on: %s", ref, error)
 
     async def _end_orphans(self, known: dict[str, NodeRecord]) -> int:
         """End every QEMU of this root whose process was never committed: it was not let go yet."""
@@ -116,6 +139,9 @@ class Recovery:
             return False
         try:
             found = await self._world.hypervisor.adopt(node.machine, node.process)
+            if str(ref) in self._saved:
+                await self._put_back(ref, node)
+                found = await self._world.hypervisor.query(node.key)
         except NodeGone as gone:
             await self._gone(ref, node, gone)
             return False
@@ -215,6 +241,7 @@ class Recovery:
         for folder in (self._world.state / "nodes", self._world.run / "n"):
             await asyncio.to_thread(_remove_all_but, folder, keys)
         images = await self._world.inventory.images()
+        await self._sweep_checkpoints(nodes)
         for digest in await self._world.images.sweep([image.digest for image in images]):
             log.info("removed leftover image files %s", digest)
 
@@ -236,6 +263,18 @@ class Recovery:
                 await self._world.uplinks.apply(plan)
             except LabdError as error:
                 log.warning("the uplinks of lab %s are as they were: %s", lab.name, error)
+
+    async def _sweep_checkpoints(self, nodes: Sequence[NodeRecord]) -> None:
+        """Remove checkpoints that were half made, and layers that nothing stands on."""
+        store = self._world.checkpoints
+        layers: set[str] = set()
+        records = await self._world.inventory.checkpoints()
+        for record in records:
+            layers |= layers_of(record)
+        for node in nodes:
+            layers |= references(node.machine, store.digest_of)
+        for name in await store.sweep([record.key for record in records], layers):
+            log.info("removed what was left of checkpoint %s", name)
 
     async def _go_on(self) -> int:
         resumed = 0

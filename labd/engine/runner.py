@@ -74,8 +74,10 @@ class NodeRunner:
             starts=launch.starts,
         )
         async with AsyncExitStack() as undo:
-            undo.push_async_callback(self._abandon, ref, machine, operation)
-            await self.make_disks(disk_plans(launch.sized, machine.folder))
+            undo.push_async_callback(self.abandon, ref, machine, operation)
+            paths = {disk.path for disk in machine.disks}
+            plans = disk_plans(launch.sized, machine.folder)
+            await self.make_disks([plan for plan in plans if plan.path in paths])
             process = await self._world.hypervisor.launch(machine, launch.taps.pop(machine.key, {}))
             await self._journal.update(ref, process=process)
             await self._world.hypervisor.resume(machine.key)
@@ -94,7 +96,16 @@ class NodeRunner:
             )
         await self._watcher.started(machine.key)
 
-    async def _abandon(self, ref: NodeRef, machine: MachineSpec, operation: str) -> None:
+    def expect(self, key: str) -> None:
+        """Begin another life of a machine that somebody else launches."""
+        self._watcher.expect(key)
+
+    async def started(self, key: str) -> None:
+        """Handle what such a machine did until its start was written."""
+        await self._watcher.started(key)
+
+    async def abandon(self, ref: NodeRef, machine: MachineSpec, operation: str) -> None:
+        """Take back a start: end the process, and write that the node is stopped."""
         await self._world.hypervisor.kill(machine.key)
         self._watcher.give_up(machine.key)
         with suppress(LabdError):  # the error that brought us here is the one to tell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -54,6 +54,7 @@ class Watcher:
         self._powered_off: dict[str, str] = {}  # key -> since when, for people
         self._was_ready: set[str] = set()
         self._causes: dict[str, str] = {}
+        self._hushed: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._boots: list[NodeRef] = []
         self._rewatch = asyncio.Event()
@@ -96,6 +97,15 @@ class Watcher:
             yield
         finally:
             self._causes.pop(key, None)
+
+    @contextmanager
+    def hushed(self, keys: Collection[str]) -> Iterator[None]:
+        """Overhear in this block that machines are paused and go on: they are being saved."""
+        self._hushed.update(keys)
+        try:
+            yield
+        finally:
+            self._hushed.difference_update(keys)
 
     def give_up(self, key: str) -> None:
         """Forget what a machine did whose start has failed."""
@@ -143,6 +153,8 @@ class Watcher:
             log.warning("event %s of machine %s: %s", event.kind, event.key, error)
 
     async def _handle(self, event: GuestEvent) -> None:
+        if event.key in self._hushed and event.kind in {_K.PAUSED, _K.RESUMED}:
+            return
         node = await self._inventory.node_by_key(event.key)
         if node is None:
             return

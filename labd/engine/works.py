@@ -12,12 +12,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 
 from labd.engine.converge import Converger, every
+from labd.engine.forking import Forking
 from labd.engine.journal import Journal
 from labd.engine.operations import Operations, Work
 from labd.engine.ports import Transaction
 from labd.engine.watch import Watcher
 from labd.engine.world import World
-from labd.model.errors import GuestFailed, LabdError, WorldError
+from labd.model.checkpoints import CheckpointRecord
+from labd.model.errors import GuestFailed, LabdError, NotFound, WorldError
 from labd.model.events import EventType, Happening
 from labd.model.names import NodeRef
 from labd.model.records import LabRecord, OperationKind, OperationRecord, Wanted
@@ -40,12 +42,14 @@ class Works:
         operations: Operations,
         converger: Converger,
         watcher: Watcher,
+        forking: Forking,
     ) -> None:
         self._world = world
         self._journal = journal
         self._operations = operations
         self._converger = converger
         self._watcher = watcher
+        self._forking = forking
         self._works: Mapping[OperationKind, Work] = {
             _K.UP: self.up,
             _K.DOWN: self._down,
@@ -56,6 +60,8 @@ class Works:
             _K.PAUSE: self._pause,
             _K.RESUME: self._resume,
             _K.RESET: self._reset,
+            _K.FORK: self._fork,
+            _K.RESTORE: self._restore_checkpoint,
         }
 
     def of(self, kind: OperationKind) -> Work:
@@ -192,6 +198,29 @@ class Works:
         if lab.wanted is Wanted.STOPPED:
             await self._converger.take_down(name, operation, force=True, grace=0)
         await self._journal.settle(name, operation.id)
+
+    # from a checkpoint
+
+    async def _checkpoint(self, operation: OperationRecord) -> CheckpointRecord:
+        key = operation.request.get("checkpoint")
+        for record in await self._world.inventory.checkpoints():
+            if record.key == key:
+                return record
+        raise NotFound("the checkpoint has been removed meanwhile")
+
+    async def _fork(self, operation: OperationRecord) -> None:
+        async def work() -> None:
+            await self._forking.work(operation, await self._checkpoint(operation))
+
+        await self._or_undo(operation, work)
+
+    async def _restore_checkpoint(self, operation: OperationRecord) -> None:
+        """End what runs, and start it anew from the checkpoint. Can be done again."""
+        record = await self._checkpoint(operation)
+        if not operation.request.get("ended"):
+            nodes = [node.name for node in await self._world.inventory.nodes(operation.lab)]
+            await self._converger.stop_nodes(operation.lab, nodes, operation, force=True, grace=0)
+        await self._forking.work(operation, record)
 
     # ending
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
+from labd.engine.ports_checkpoints import Checkpoints, Snapshots
 from labd.engine.ports_machines import Devices, Screens
 from labd.engine.ports_uplinks import Uplinks
 from labd.engine.ports_ways import Dialer, Doors, LabKeys
@@ -80,6 +81,8 @@ class World:
     dialer: Dialer
     doors: Doors
     keys: LabKeys
+    snapshots: Snapshots
+    checkpoints: Checkpoints
     state: Path
     run: Path
     limits: Limits

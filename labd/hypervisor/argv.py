@@ -8,10 +8,11 @@ is started from its saved state must have the same.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from labd.hypervisor import devices
@@ -21,6 +22,7 @@ from labd.model.machine import MachineSpec
 from labd.model.specs import Display, Firmware, Machine
 
 PROGRAM = "qemu-system-x86_64"
+MEMORY_ID = "ram"
 CONFIG_ITEM = "opt/io.labd/config"
 _NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9/._-]{0,200}\Z")
 _MARK = re.compile(r"\Aguest=.*@([a-z0-9-]{1,32})\.([a-z0-9-]{1,32}),debug-threads=on\Z")
@@ -45,6 +47,9 @@ class Descriptors:
         kernel: Opened kernel, or None.
         initrd: Opened initramfs, or None.
         config: Opened file with the guest's configuration, or None.
+        ram: Sealed memory that is mapped privately, for a machine that starts from a frozen
+            state; None: memory of its own, empty.
+        incoming: The frozen state of the devices, or None.
     """
 
     qmp: int
@@ -56,6 +61,8 @@ class Descriptors:
     kernel: int | None = None
     initrd: int | None = None
     config: int | None = None
+    ram: int | None = None
+    incoming: int | None = None
 
 
 def build(machine: MachineSpec, fds: Descriptors, root_id: str, tsc_khz: int = 0) -> list[str]:
@@ -76,13 +83,31 @@ def build(machine: MachineSpec, fds: Descriptors, root_id: str, tsc_khz: int = 0
         *_board(machine),
         *_monitors(fds),
         *_boot(machine, fds, tsc_khz),
-        *_options("-object", [_memory(machine)]),
+        *_options("-object", [_memory(machine, fds)]),
         *_files(machine, fds),
         *_options("-blockdev", devices.blockdevs(machine)),
         *_options("-netdev", devices.netdevs(machine, fds.taps)),
         *_options("-device", devices.devices(machine)),
         *_screen(machine),
+        *(["-incoming", f"fd:{fds.incoming}"] if fds.incoming is not None else []),
     ]
+
+
+def fingerprint(machine: MachineSpec) -> str:
+    """Return a digest of everything that the guest can see of its machine.
+
+    A frozen state fits a machine with the same fingerprint only, and QEMU itself does not look: a
+    device too many is accepted in silence.
+    """
+    seen = [
+        _board(replace(machine, machine_type="")),
+        devices.devices(machine),
+        [(disk.id, str(disk.format), disk.read_only, disk.cdrom) for disk in machine.disks],
+        str(machine.display),
+        machine.cmdline if machine.kernel is not None else "",
+    ]
+    text = json.dumps(seen, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def identify(argv: Sequence[str]) -> tuple[str, str, str] | None:
@@ -115,8 +140,11 @@ def _identity(machine: MachineSpec, root_id: str) -> list[str]:
 
 def _board(machine: MachineSpec) -> list[str]:
     # Same defaults on every host: what differs between hosts or builds is said, not left to QEMU.
-    words = [str(machine.machine), f"accel={'kvm' if machine.kvm else 'tcg'}"]
-    words += ["memory-backend=ram", "usb=off", "dump-guest-core=off"]
+    words = [
+        machine.machine_type or str(machine.machine),
+        f"accel={'kvm' if machine.kvm else 'tcg'}",
+    ]
+    words += [f"memory-backend={MEMORY_ID}", "usb=off", "dump-guest-core=off"]
     if _is_microvm(machine):
         # The 8254 and 8259 and the clock of a PC: kernels calibrate their timers by them.
         words += ["acpi=on", "pit=on", "pic=on", "rtc=on", "ioapic2=on", "isa-serial=on"]
@@ -149,10 +177,14 @@ def _is_microvm(machine: MachineSpec) -> bool:
     return machine.machine is Machine.MICROVM
 
 
-def _memory(machine: MachineSpec) -> Device:
-    # A backend of its own under a stable id: a checkpoint can later put a file in its place.
+def _memory(machine: MachineSpec, fds: Descriptors) -> Device:
+    # A backend of its own under a stable id, under which a checkpoint finds its pages.
     size = devices.memory_size(machine.memory)
-    return {"qom-type": "memory-backend-ram", "id": "ram", "size": size}
+    if fds.ram is not None:
+        path = f"/proc/self/fd/{fds.ram}"
+        backend = {"qom-type": "memory-backend-file", "id": MEMORY_ID, "size": size}
+        return {**backend, "mem-path": path, "share": False}
+    return {"qom-type": "memory-backend-ram", "id": MEMORY_ID, "size": size}
 
 
 def _monitors(fds: Descriptors) -> list[str]:

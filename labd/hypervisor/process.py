@@ -21,6 +21,7 @@ from labd.host.spawn import Child, Jail, spawn
 from labd.hypervisor import devices
 from labd.hypervisor.accel import KvmAccess
 from labd.hypervisor.argv import Descriptors
+from labd.model.checkpoints import Incoming
 from labd.model.errors import LaunchFailed
 from labd.model.machine import MachineSpec
 from labd.model.specs import Firmware, Machine
@@ -144,13 +145,19 @@ def open_config(machine: MachineSpec, stack: ExitStack) -> int | None:
     return fd
 
 
-def open_inputs(machine: MachineSpec, taps: Mapping[str, int], stack: ExitStack) -> Descriptors:
+def open_inputs(
+    machine: MachineSpec,
+    taps: Mapping[str, int],
+    stack: ExitStack,
+    incoming: Incoming | None = None,
+) -> Descriptors:
     """Bind the sockets and open the files of a machine. Blocks: use a thread.
 
     Args:
         machine: What will run.
         taps: Its taps, by `Nic.id`.
         stack: Closes everything that was opened here.
+        incoming: The frozen state to start from; the caller's descriptors.
 
     Raises:
         LaunchFailed: Something is missing, or is not what it should be.
@@ -171,6 +178,8 @@ def open_inputs(machine: MachineSpec, taps: Mapping[str, int], stack: ExitStack)
         kernel=kernel,
         initrd=initrd,
         config=open_config(machine, stack),
+        ram=incoming.ram if incoming is not None else None,
+        incoming=incoming.state if incoming is not None else None,
     )
 
 

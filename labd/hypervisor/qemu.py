@@ -17,6 +17,7 @@ from labd.hypervisor import argv, process, tsc
 from labd.hypervisor.accel import Accelerator, KvmAccess
 from labd.hypervisor.console import Viewer
 from labd.hypervisor.vm import Vm, VmTimes, console_log
+from labd.model.checkpoints import Incoming
 from labd.model.errors import CommandFailed, LabdError, LaunchFailed, NodeGone, WorldError
 from labd.model.machine import (
     AccelChoice,
@@ -69,7 +70,12 @@ class QemuHypervisor:
         except LaunchFailed as error:
             return error.message
 
-    async def launch(self, machine: MachineSpec, taps: Mapping[str, int]) -> ProcessId:
+    async def launch(
+        self,
+        machine: MachineSpec,
+        taps: Mapping[str, int],
+        incoming: Incoming | None = None,
+    ) -> ProcessId:
         """Start QEMU with its CPUs stopped; see the port.
 
         Raises:
@@ -83,7 +89,7 @@ class QemuHypervisor:
             vm = Vm(machine, self._tell, self._ended, self._times)
             self._vms[machine.key] = vm
             try:
-                await self._launch(vm, taps, passed)
+                await self._launch(vm, taps, passed, incoming)
             except BaseException:
                 self._forget_vm(vm)
                 raise
@@ -194,7 +200,9 @@ class QemuHypervisor:
         self._vms.clear()
         await asyncio.gather(*(vm.close() for vm in vms))
 
-    async def _launch(self, vm: Vm, taps: Mapping[str, int], passed: ExitStack) -> None:
+    async def _launch(
+        self, vm: Vm, taps: Mapping[str, int], passed: ExitStack, incoming: Incoming | None
+    ) -> None:
         machine = vm.spec
         access = self._accelerator.access() if machine.kvm else None
         try:
@@ -202,7 +210,7 @@ class QemuHypervisor:
                 undo.callback(process.remove_folder, machine)
                 process.make_folder(machine)
                 undo.push_async_callback(vm.close)
-                await self._start(vm, taps, passed, access, undo)
+                await self._start(vm, taps, passed, access, undo, incoming)
                 await vm.open_screen()
                 undo.pop_all()
         except LaunchFailed:
@@ -218,10 +226,11 @@ class QemuHypervisor:
         passed: ExitStack,
         access: KvmAccess | None,
         undo: AsyncExitStack,
+        incoming: Incoming | None,
     ) -> None:
         machine = vm.spec
         opening = asyncio.ensure_future(
-            asyncio.to_thread(process.open_inputs, machine, taps, passed)
+            asyncio.to_thread(process.open_inputs, machine, taps, passed, incoming)
         )
         try:
             fds = await asyncio.shield(opening)
@@ -239,7 +248,7 @@ class QemuHypervisor:
         passed.close()
         await failpoints.reach("qemu.spawned")
         try:
-            await vm.connect(child, qmp, serial)
+            await vm.connect(child, qmp, serial, incoming=incoming is not None)
         except LabdError as error:
             await child.stop(0)
             said = _STAMP.sub("", process.log_tail(machine)) or error.message
@@ -287,7 +296,16 @@ class QemuHypervisor:
 
 def _numbers(fds: argv.Descriptors) -> list[int]:
     """Return every descriptor that QEMU inherits."""
-    single = (fds.qmp, fds.people, fds.serial, fds.agent, fds.kernel, fds.initrd, fds.config)
+    single: tuple[int | None, ...] = (
+        fds.qmp,
+        fds.people,
+        fds.serial,
+        fds.agent,
+        fds.kernel,
+        fds.initrd,
+        fds.config,
+    )
+    single += (fds.ram, fds.incoming)
     return [
         *(fd for fd in single if fd is not None),
         *fds.taps.values(),

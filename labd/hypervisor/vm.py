@@ -73,6 +73,7 @@ class Vm:
         self._times = times
         self._told = False  # events may be told: the launch has been announced
         self._early: list[GuestEvent] = []
+        self.ears: set[Callable[[QmpEvent], None]] = set()
         self._closing = False
         self.unplugged = asyncio.Event()  # set, and made anew, when a device has gone
         self._reset = asyncio.Event()
@@ -87,7 +88,9 @@ class Vm:
 
     # coming to life
 
-    async def connect(self, child: Child, qmp: socket.socket, serial: socket.socket) -> None:
+    async def connect(
+        self, child: Child, qmp: socket.socket, serial: socket.socket, *, incoming: bool = False
+    ) -> None:
         """Take a QEMU that was just spawned and wait until it answers (-S: nothing runs yet).
 
         Raises:
@@ -99,7 +102,7 @@ class Vm:
         # Starting on a busy host takes its time; when QEMU dies, the socket says so at once.
         await self.monitor.connect(qmp, self._times.deadline * 12)
         state = await self.query()
-        if state is not RunState.PRELAUNCH:
+        if state is not RunState.PRELAUNCH and not (incoming and state is RunState.PAUSED):
             raise NodeGone(f"QEMU of {self.name} came up {state}, not stopped")
 
     async def adopt(self, known: ProcessId) -> RunState:
@@ -254,6 +257,8 @@ class Vm:
         if raw.get("event") == "DEVICE_DELETED":
             self.unplugged.set()
             self.unplugged = asyncio.Event()
+        for ear in tuple(self.ears):
+            ear(raw)
         change = folding.agent_change(raw)
         if change is not None:
             self.agent.open = change

@@ -180,6 +180,10 @@ class ImageStore:
         base = str(self.files(image)["disk"].absolute())
         await asyncio.to_thread(_write_fresh, path, fresh(wanted, base, str(image.format)))
 
+    async def make_child(self, parent: Path, path: Path) -> None:
+        """Make a qcow2 overlay of the same size on another one; see the port."""
+        await asyncio.to_thread(_write_child, parent, path)
+
     async def make_blank(self, path: Path, size: int) -> None:
         """Make an empty qcow2 disk of `size` bytes at `path` (0600).
 
@@ -353,6 +357,14 @@ def _write_fresh(path: Path, content: Fresh) -> None:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+
+
+def _write_child(parent: Path, path: Path) -> None:
+    with as_storage_failed(f"make disk {path.name}"):
+        with parent.open("rb") as file:
+            size = int.from_bytes(file.read(32)[24:], "big")  # docs/interop/qcow2.txt
+        content = fresh(size, str(parent.absolute()), "qcow2")
+    _write_fresh(path, content)
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, TypeAdapter
 
 from labd.inventory.database import Statement
+from labd.model.checkpoints import CheckpointRecord
 from labd.model.events import Event, EventType, Happening
 from labd.model.machine import MachineSpec
 from labd.model.process import ProcessId
@@ -40,10 +41,11 @@ _ADAPTERS: dict[type[object], TypeAdapter[Any]] = {
     MachineSpec: TypeAdapter(tuple[MachineSpec], config=_BYTES),
     Image: TypeAdapter(tuple[Image], config=_BYTES),
     Profile: TypeAdapter(tuple[Profile], config=_BYTES),
+    CheckpointRecord: TypeAdapter(tuple[CheckpointRecord], config=_BYTES),
 }
 
 
-def dump(value: LabSpec | MachineSpec | Image | Profile) -> str:
+def dump(value: LabSpec | MachineSpec | Image | Profile | CheckpointRecord) -> str:
     """Return a value of `labd.model` as JSON text."""
     return _ADAPTERS[type(value)].dump_json((value,)).decode()
 
@@ -68,8 +70,8 @@ def _upsert(table: str, keys: str, columns: str) -> str:
     )
 
 
-_LAB = _upsert("labs", "name", "key, wanted, state, reason, created, spec, previous")
-_LAB_LIGHT = "UPDATE labs SET key=?, wanted=?, state=?, reason=?, created=? WHERE name=?"
+_LAB = _upsert("labs", "name", "key, wanted, state, reason, created, origin, spec, previous")
+_LAB_LIGHT = "UPDATE labs SET key=?, wanted=?, state=?, reason=?, created=?, origin=? WHERE name=?"
 _NODE_LIGHT_COLUMNS = "key, uuid, uid, wanted, state, since, reason, starts, pid, ticks, boot_id"
 _NODE = _upsert("nodes", "lab, name", _NODE_LIGHT_COLUMNS + ", machine")
 _NODE_LIGHT = (
@@ -82,6 +84,7 @@ _OPERATION = _upsert(
 )
 _IMAGE = _upsert("images", "name", "digest, record")
 _PROFILE = _upsert("profiles", "name", "image, record")
+_CHECKPOINT = _upsert("checkpoints", "name", "key, record")
 _PLUGIN = _upsert("plugins", "name", "enabled, settings, token_hash")
 _META = _upsert("meta", "name", "value")
 _EVENT = (
@@ -89,7 +92,7 @@ _EVENT = (
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
-SELECT_LABS = "SELECT name, key, wanted, state, reason, created, spec, previous FROM labs"
+SELECT_LABS = "SELECT name, key, wanted, state, reason, created, origin, spec, previous FROM labs"
 SELECT_NODES = f"SELECT lab, name, {_NODE_LIGHT_COLUMNS}, machine FROM nodes"  # noqa: S608
 SELECT_OPERATIONS = (
     "SELECT id, kind, lab, state, created, finished, request, progress, error "
@@ -97,6 +100,7 @@ SELECT_OPERATIONS = (
 )
 SELECT_IMAGES = "SELECT record FROM images"
 SELECT_PROFILES = "SELECT record FROM profiles"
+SELECT_CHECKPOINTS = "SELECT record FROM checkpoints"
 SELECT_PLUGINS = "SELECT name, enabled, settings, token_hash FROM plugins"
 SELECT_META = "SELECT name, value FROM meta"
 SELECT_EVENTS = (
@@ -108,7 +112,7 @@ SELECT_EVENT_BOUNDS = "SELECT min(seq), max(seq) FROM events"
 
 def put_lab(lab: LabRecord, old: LabRecord | None) -> Statement:
     """Return the statement that writes a lab; specs that `old` has too are not written again."""
-    light = (lab.key, lab.wanted, lab.state, lab.reason, lab.created)
+    light = (lab.key, lab.wanted, lab.state, lab.reason, lab.created, lab.origin)
     if old is not None and old.spec is lab.spec and old.previous is lab.previous:
         return _LAB_LIGHT, (*light, lab.name)
     previous = dump(lab.previous) if lab.previous is not None else None
@@ -117,7 +121,7 @@ def put_lab(lab: LabRecord, old: LabRecord | None) -> Statement:
 
 def lab_of(row: Row) -> LabRecord:
     """Return the lab of a row of SELECT_LABS."""
-    name, key, wanted, state, reason, created, spec, previous = row
+    name, key, wanted, state, reason, created, origin, spec, previous = row
     return LabRecord(
         name=name,
         key=key,
@@ -127,6 +131,7 @@ def lab_of(row: Row) -> LabRecord:
         previous=load(LabSpec, previous) if previous is not None else None,
         reason=reason,
         created=created,
+        origin=origin,
     )
 
 
@@ -213,6 +218,11 @@ def put_image(image: Image) -> Statement:
 def put_profile(profile: Profile) -> Statement:
     """Return the statement that writes a profile."""
     return _PROFILE, (profile.name, profile.image, dump(profile))
+
+
+def put_checkpoint(record: CheckpointRecord) -> Statement:
+    """Return the statement that writes a checkpoint."""
+    return _CHECKPOINT, (record.name, record.key, dump(record))
 
 
 def put_plugin(plugin: PluginRecord) -> Statement:

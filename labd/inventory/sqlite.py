@@ -20,6 +20,7 @@ from pathlib import Path
 from labd.inventory import rows
 from labd.inventory.database import Database, Statement
 from labd.inventory.tables import Tables
+from labd.model.checkpoints import CheckpointRecord
 from labd.model.events import Event, Happening
 from labd.model.records import (
     LabRecord,
@@ -106,6 +107,16 @@ class SqliteTransaction:
         """Delete."""
         self.statements.append(("DELETE FROM profiles WHERE name=?", (name,)))
         self.tables.profiles.pop(name, None)
+
+    async def put_checkpoint(self, record: CheckpointRecord) -> None:
+        """Insert."""
+        self.statements.append(rows.put_checkpoint(record))
+        self.tables.checkpoints[record.name] = record
+
+    async def delete_checkpoint(self, name: str) -> None:
+        """Delete."""
+        self.statements.append(("DELETE FROM checkpoints WHERE name=?", (name,)))
+        self.tables.checkpoints.pop(name, None)
 
     async def put_plugin(self, plugin: PluginRecord) -> None:
         """Insert or replace."""
@@ -288,6 +299,11 @@ class SqliteInventory:
     async def profile(self, name: str) -> Profile | None:
         """Return one profile."""
         return self._view().profiles.get(name)
+
+    async def checkpoints(self) -> Sequence[CheckpointRecord]:
+        """Return all checkpoints by name."""
+        checkpoints = self._view().checkpoints
+        return [checkpoints[name] for name in sorted(checkpoints)]
 
     async def plugins(self) -> Sequence[PluginRecord]:
         """Return all plugin rows by name."""

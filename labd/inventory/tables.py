@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from labd.inventory import rows
 from labd.inventory.database import Database
+from labd.model.checkpoints import CheckpointRecord
 from labd.model.records import (
     LabRecord,
     NodeRecord,
@@ -27,8 +28,8 @@ class Tables:
         nodes: By lab, then name.
         keys: Machine key -> (lab, name).
         operations: By id, the oldest first.
-        images, profiles, plugins: By name.
         publications: By `rows.publication_key`, which begins with the lab.
+        images, profiles, plugins, checkpoints: By name.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,7 @@ class Tables:
         self.profiles: dict[str, Profile] = {}
         self.plugins: dict[str, PluginRecord] = {}
         self.publications: dict[rows.PublicationKey, PublicationRecord] = {}
+        self.checkpoints: dict[str, CheckpointRecord] = {}
 
     @classmethod
     async def load(cls, database: Database) -> Tables:
@@ -69,6 +71,9 @@ class Tables:
         for row in await database.rows(rows.SELECT_PUBLICATIONS):
             publication = rows.publication_of(row)
             tables.publications[rows.publication_key(publication)] = publication
+        for (text,) in await database.rows(rows.SELECT_CHECKPOINTS):
+            checkpoint: CheckpointRecord = rows.load(CheckpointRecord, text)
+            tables.checkpoints[checkpoint.name] = checkpoint
         return tables
 
     def copy(self) -> Tables:
@@ -82,6 +87,7 @@ class Tables:
         new.profiles = self.profiles.copy()
         new.plugins = self.plugins.copy()
         new.publications = self.publications.copy()
+        new.checkpoints = self.checkpoints.copy()
         return new
 
     def put_node(self, node: NodeRecord) -> NodeRecord | None:

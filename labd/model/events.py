@@ -52,6 +52,9 @@ class EventType(StrEnum):
     NETWORK_UP = "network.up"
     NETWORK_DOWN = "network.down"
 
+    CHECKPOINT_SAVED = "checkpoint.saved"
+    CHECKPOINT_REMOVED = "checkpoint.removed"
+
     IMAGE_ADDED = "image.added"
     IMAGE_REMOVED = "image.removed"
     IMAGE_FAILED = "image.failed"

@@ -74,6 +74,8 @@ class MachineSpec:
             `agent.sock`, `vnc.sock`; logs `qemu.log`, `console.log`.
         memory: Bytes.
         kvm: True for accel=kvm, False for accel=tcg.
+        machine_type: QEMU's own versioned name, such as `pc-q35-7.2`, instead of the newest of its
+            kind: what was frozen with one must go on with the same. Empty for the newest.
         config: Bytes that the guest reads as fw_cfg item `opt/io.labd/config`; empty for none.
     """
 
@@ -97,6 +99,7 @@ class MachineSpec:
     cmdline: str = ""
     nics: tuple[Nic, ...] = ()
     config: bytes = b""
+    machine_type: str = ""
 
 
 class RunState(StrEnum):

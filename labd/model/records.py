@@ -32,6 +32,9 @@ class OperationKind(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     RESET = "reset"
+    CHECKPOINT = "checkpoint"
+    FORK = "fork"
+    RESTORE = "restore"
     IMAGE_IMPORT = "image-import"
     IMAGE_BUILD = "image-build"
 
@@ -49,6 +52,7 @@ class LabRecord:
         state: Derived.
         reason: One sentence why it is in this state, or empty.
         created: RFC 3339 UTC.
+        origin: Key of the checkpoint from which it was started; empty for one that was booted.
     """
 
     name: str
@@ -59,6 +63,7 @@ class LabRecord:
     previous: LabSpec | None = None
     reason: str = ""
     created: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -215,6 +215,7 @@ class NodeSpec:
         cmdline: Kernel command line, added to the image's own; kernel images only.
         forwarding: The guest shall forward IP packets.
         commands: argv lists that the guest runs at boot where its image supports it (`tiny`).
+        on_fork: argv lists that the guest agent runs in a copy that was started from a checkpoint.
         publish: Ports that labd listens at for it while the lab is up.
     """
 
@@ -238,6 +239,7 @@ class NodeSpec:
     routes: tuple[RouteSpec, ...] = ()
     forwarding: bool = False
     commands: tuple[tuple[str, ...], ...] = ()
+    on_fork: tuple[tuple[str, ...], ...] = ()
     depends_on: tuple[Dependency, ...] = ()
     ready: Readiness = field(default_factory=Readiness)
     publish: tuple[PublishSpec, ...] = ()

@@ -172,6 +172,7 @@ class _Compiler:
             routes=tuple(self.addressing.routes(name, form, own, path)),
             forwarding=form.forwarding,
             commands=tuple(tuple(argv) for argv in form.commands),
+            on_fork=tuple(tuple(argv) for argv in form.on_fork),
             depends_on=tuple(self._dependencies(name, form, path)),
             ready=self._ready(name, form, path),
             publish=tuple(self.published.of(name, form, path)),

@@ -352,6 +352,11 @@ class NodeForm(Form):
         max_length=_MAX_ENTRIES,
         description="Run by the guest at boot, in this order (image tiny)",
     )
+    on_fork: list[Argv] = Field(
+        default_factory=list,
+        max_length=_MAX_ENTRIES,
+        description="Run by the guest agent in a copy that starts from a checkpoint",
+    )
     depends_on: Annotated[dict[Name, DependsOn], BeforeValidator(_needs)] = Field(
         default_factory=dict, description="Nodes it waits for, and until they are running or ready"
     )

@@ -40,6 +40,7 @@ from labd.model.specs import (
 from labd.model.states import NODE_ALIVE, LabState, NodeState, OperationState, PluginState
 from labd.model.units import GIB, MIB
 from labd.network.plan import plan
+from tests.contract.fakes_checkpoints import FakeCheckpoints, FakeSnapshots
 from tests.contract.fakes_devices import FakeDevices
 from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
 from tests.contract.fakes_images import FakeImages
@@ -243,8 +244,10 @@ _ASKED = {
     "networks": {"apply", "open_taps", "remove"},
     "devices": {"plug_disk", "unplug_disk", "plug_nic", "unplug_nic", "change_medium"},
     "uplinks": {"apply", "remove"},
-    "images": {"make_overlay", "make_blank", "discard", "sweep"},
+    "images": {"make_overlay", "make_blank", "make_child", "discard", "sweep"},
     "keys": {"ensure", "remove"},
+    "snapshots": {"save", "put_back", "launch", "loaded"},
+    "checkpoints": {"stage", "absorb", "publish", "incoming", "discard", "collect", "sweep"},
 }
 
 
@@ -253,6 +256,7 @@ class House:
 
     engine: Engine
     hypervisor: FakeHypervisor
+    snapshots: FakeSnapshots
     fate: Fate
 
     def __init__(self, inventory: SqliteInventory, root: Path) -> None:
@@ -260,6 +264,7 @@ class House:
         self.networks = FakeNetworks()
         self.uplinks = FakeUplinks()
         self.images = FakeImages(root / "images")
+        self.checkpoints = FakeCheckpoints(root / "checkpoints")
         self.plugins = FakePlugins()
         self.keys = FakeKeys()
         self.dialer = FakeDialer()
@@ -275,6 +280,7 @@ class House:
         for key, value in fate.items():
             setattr(self.fate, key, value)
         self.hypervisor = FakeHypervisor(self.host)
+        self.snapshots = FakeSnapshots(self.host, self.hypervisor)
         self.doors.daemon_ended()
 
         def mortal(target: Any, kind: str) -> Any:
@@ -287,6 +293,8 @@ class House:
             networks=mortal(self.networks, "networks"),
             uplinks=mortal(self.uplinks, "uplinks"),
             images=mortal(self.images, "images"),
+            snapshots=mortal(self.snapshots, "snapshots"),
+            checkpoints=mortal(self.checkpoints, "checkpoints"),
             screens=FakeScreens(self.host),
             devices=mortal(FakeDevices(self.host), "devices"),
             dialer=self.dialer,

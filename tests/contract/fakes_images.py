@@ -137,6 +137,10 @@ class FakeImages:
             raise InputError(f"a disk of {size} bytes cannot be made")
         self._make(path, f"{size} blank\n")
 
+    async def make_child(self, parent: Path, path: Path) -> None:
+        """Make a file that says what it stands on."""
+        self._make(path, f"on {parent.name}\n")
+
     def _make(self, path: Path, text: str) -> None:
         try:
             with path.open("x") as file:

@@ -34,6 +34,7 @@ from labd.model.records import (
 )
 from labd.model.specs import Image, ImageFormat, LabSpec, NetworkSpec, NodeSpec, Profile
 from labd.model.states import LabState, NetworkState, NodeState, OperationState, PluginState
+from tests.unit.fake_checkpoints import FakeCheckpointsApi
 from tests.unit.fake_screens import FakeScreensApi
 from tests.unit.fake_ways import FakeWays
 
@@ -130,6 +131,7 @@ class FakeEngine:
         }
         self.all_profiles: dict[str, Profile] = {}
         self.screens = FakeScreensApi(self.node)
+        self.checkpoints = FakeCheckpointsApi(self.lab, self._at_once)
         self.plugin = PluginRecord(name="watchdog", enabled=False)
         self.first = 1
         self.calls = 0
@@ -161,6 +163,12 @@ class FakeEngine:
             )
         )
         return operation
+
+    async def _at_once(self, kind: OperationKind, lab: str) -> OperationRecord:
+        """Begin an operation that has succeeded."""
+        operation = await self._begin(kind, lab)
+        await self._end(operation)
+        return self.all_operations[operation.id]
 
     async def _end(self, operation: OperationRecord, error: str = "") -> None:
         failed = bool(error)

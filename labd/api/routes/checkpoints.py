@@ -1,0 +1,166 @@
+"""Checkpoints: labs that were frozen, and labs that start from them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+from pydantic import Field
+
+from labd.api import models, views
+from labd.api.access import EngineDep
+from labd.api.routes.labs import accepted
+from labd.engine.facade_checkpoints import CheckpointView
+from labd.model.checkpoints import SaveMode
+from labd.model.names import NAME_PATTERN
+
+router = APIRouter(tags=["checkpoints"])
+
+CheckpointName = Annotated[str, Path(pattern=NAME_PATTERN, description="Name of a checkpoint")]
+_Value = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class Save(models.Body):
+    """Freeze a lab."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    mode: SaveMode = Field(
+        default=SaveMode.LIVE, strict=False, description="Whether the lab goes on"
+    )
+    message: str = Field(default="", max_length=500)
+
+
+class Fork(models.Body):
+    """Start labs from a checkpoint."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    count: int = Field(
+        default=0, ge=0, le=500, description="NAME-1 to NAME-COUNT; 0: one lab, called NAME"
+    )
+    settings: dict[str, _Value] = Field(
+        default={}, max_length=100, description="In the environment of on_fork commands, as LABD_*"
+    )
+
+
+class Restore(models.Body):
+    """Take a lab back."""
+
+    checkpoint: str = Field(pattern=NAME_PATTERN)
+
+
+class CheckpointNode(models.Wire):
+    """A frozen node."""
+
+    name: str
+    machine: str = Field(description="QEMU's versioned machine type")
+    accel: str
+    memory: int = Field(description="Bytes that the guest has")
+    memory_used: int = Field(description="Bytes of it that are not zero")
+    image: str = Field(description="Digest")
+    layers: int = Field(description="Frozen disk layers above the image")
+    ready: bool
+
+
+class Checkpoint(models.Wire):
+    """A checkpoint."""
+
+    name: str
+    key: str
+    lab: str = Field(description="Which was saved")
+    template: str
+    message: str
+    created: str
+    qemu: str
+    cpu: str
+    pause_ms: float = Field(description="How long the longest of the nodes stood still")
+    spread_ms: float = Field(description="Between the first and the last node's stop")
+    size: int = Field(description="Bytes on disk, without the layers of disks")
+    loaded: int = Field(description="Bytes of memory that are ready to be mapped")
+    origin: str = Field(description="Key of the checkpoint that the lab had come from, or empty")
+    labs: list[str] = Field(description="Labs that were started from it")
+    nodes: list[CheckpointNode]
+
+
+class Checkpoints(models.Wire):
+    """All checkpoints."""
+
+    checkpoints: list[Checkpoint]
+
+
+def _show(view: CheckpointView) -> Checkpoint:
+    record = view.record
+    nodes = [
+        CheckpointNode(
+            name=node.name,
+            machine=node.machine_type,
+            accel="kvm" if node.machine.kvm else "tcg",
+            memory=node.machine.memory,
+            memory_used=node.ram_bytes,
+            image=node.image,
+            layers=max((len(disk.layers) for disk in node.disks), default=0),
+            ready=node.ready,
+        )
+        for node in record.nodes
+    ]
+    return Checkpoint(
+        name=record.name,
+        key=record.key,
+        lab=record.lab,
+        template=record.spec.template,
+        message=record.message,
+        created=record.created,
+        qemu=record.qemu,
+        cpu=record.cpu_model,
+        pause_ms=round(record.pause * 1000, 3),
+        spread_ms=round(record.spread * 1000, 3),
+        size=record.size,
+        loaded=view.loaded,
+        origin=record.origin,
+        labs=list(view.labs),
+        nodes=nodes,
+    )
+
+
+@router.get("/checkpoints")
+async def list_checkpoints(engine: EngineDep) -> Checkpoints:
+    """List all checkpoints."""
+    return Checkpoints(checkpoints=[_show(view) for view in await engine.checkpoints.all()])
+
+
+@router.get("/checkpoints/{name}")
+async def get_checkpoint(name: CheckpointName, engine: EngineDep) -> Checkpoint:
+    """Return one checkpoint."""
+    return _show(await engine.checkpoints.get(name))
+
+
+@router.delete("/checkpoints/{name}", status_code=HTTPStatus.NO_CONTENT)
+async def remove_checkpoint(name: CheckpointName, engine: EngineDep) -> None:
+    """Remove a checkpoint that no lab stands on."""
+    await engine.checkpoints.remove(name)
+
+
+@router.post("/checkpoints/{name}/forks", status_code=HTTPStatus.ACCEPTED)
+async def fork_checkpoint(name: CheckpointName, body: Fork, engine: EngineDep) -> models.Operations:
+    """Start one lab or many from a checkpoint; an operation for each."""
+    operations = await engine.checkpoints.fork(
+        name, body.name, count=body.count, settings=body.settings
+    )
+    return models.Operations(operations=[views.operation(item) for item in operations])
+
+
+@router.post("/labs/{lab}/checkpoints", status_code=HTTPStatus.ACCEPTED)
+async def save_checkpoint(
+    lab: models.LabName, body: Save, engine: EngineDep, response: Response
+) -> models.Operation:
+    """Freeze a lab as a checkpoint."""
+    operation = await engine.checkpoints.save(lab, body.name, mode=body.mode, message=body.message)
+    return accepted(response, operation)
+
+
+@router.post("/labs/{lab}/restore", status_code=HTTPStatus.ACCEPTED)
+async def restore_lab(
+    lab: models.LabName, body: Restore, engine: EngineDep, response: Response
+) -> models.Operation:
+    """Take a lab back to a checkpoint, in place."""
+    return accepted(response, await engine.checkpoints.restore(lab, body.checkpoint))

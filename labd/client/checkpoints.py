@@ -1,0 +1,65 @@
+"""`Client.checkpoints`: frozen labs, and labs that start from them."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from labd.client import types
+    from labd.client.transport import Transport
+
+
+class Checkpoints:
+    """Requests about checkpoints, on the connection of a `Client`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return all checkpoints."""
+        found: list[dict[str, Any]] = self._transport.json("GET", "/v1/checkpoints")["checkpoints"]
+        return found
+
+    def get(self, name: str) -> dict[str, Any]:
+        """Return one checkpoint."""
+        found: dict[str, Any] = self._transport.json("GET", _path(name))
+        return found
+
+    def remove(self, name: str) -> None:
+        """Remove a checkpoint that no lab stands on."""
+        self._transport.raw("DELETE", _path(name))
+
+    def save(
+        self, lab: str, name: str, *, mode: str = "live", message: str = ""
+    ) -> types.Operation:
+        """Begin to freeze a lab; `mode` is `live` or `stop`."""
+        body = {"name": name, "mode": mode, "message": message}
+        found: types.Operation = self._transport.json(
+            "POST", f"/v1/labs/{quote(lab, safe='')}/checkpoints", body
+        )
+        return found
+
+    def fork(
+        self, name: str, lab: str, *, count: int = 0, settings: Mapping[str, str] | None = None
+    ) -> list[types.Operation]:
+        """Begin to start labs from a checkpoint: LAB, or LAB-1 to LAB-COUNT."""
+        body = {"name": lab, "count": count, "settings": dict(settings or {})}
+        found: list[types.Operation] = self._transport.json("POST", f"{_path(name)}/forks", body)[
+            "operations"
+        ]
+        return found
+
+    def restore(self, lab: str, name: str) -> types.Operation:
+        """Begin to take a lab back to a checkpoint."""
+        found: types.Operation = self._transport.json(
+            "POST", f"/v1/labs/{quote(lab, safe='')}/restore", {"checkpoint": name}
+        )
+        return found
+
+
+def _path(name: str) -> str:
+    return f"/v1/checkpoints/{quote(name, safe='')}"

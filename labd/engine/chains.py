@@ -1,0 +1,141 @@
+"""The files under a machine's disks, and how they grow when the machine is saved. Pure.
+
+A disk that a machine writes is a chain of qcow2 files: its own overlay on top, below it layers that
+nobody writes any more, at the bottom perhaps an image. The part of the top's name before the first
+dot stays the same for the life of the disk, and says what the disk stands on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from labd.model.checkpoints import CheckpointRecord, Growth, SavedDisk
+from labd.model.machine import Disk, MachineSpec
+from labd.model.specs import ImageFormat
+
+LIMIT = 48  # layers of one disk; each is an open file of its QEMU
+
+
+def is_written(disk: Disk) -> bool:
+    """Tell whether a machine writes to a disk that is kept as a chain."""
+    return disk.format is ImageFormat.QCOW2 and not disk.read_only and not disk.cdrom
+
+
+def stem(disk: Disk) -> str:
+    """Return the part of a disk's name that stays."""
+    return disk.path.name.partition(".")[0]
+
+
+def grow(machine: MachineSpec, token: str) -> tuple[MachineSpec, tuple[Growth, ...]]:
+    """Return the machine with a new top on each disk that it writes, and what is new.
+
+    As long as a new top is empty, both chains have the same content. So the new one may be written
+    down before QEMU knows of it, and holds whether or not it ever does.
+    """
+    grown, disks = [], []
+    for disk in machine.disks:
+        if not is_written(disk):
+            disks.append(disk)
+            continue
+        top = machine.folder / f"{stem(disk)}.{token}.qcow2"
+        grown.append(Growth(disk=disk.id, top=top))
+        below = ((disk.path, disk.format), *disk.backing)
+        disks.append(replace(disk, path=top, backing=below))
+    return replace(machine, disks=tuple(disks)), tuple(grown)
+
+
+def own_layers(machine: MachineSpec) -> list[Path]:
+    """Return the frozen files that lie in the machine's own folder still."""
+    return [
+        path for disk in machine.disks for path, _ in disk.backing if path.parent == machine.folder
+    ]
+
+
+def settle(machine: MachineSpec, moved: Mapping[Path, Path]) -> MachineSpec:
+    """Return the machine with its frozen files where the store has them."""
+    disks = tuple(
+        replace(disk, backing=tuple((moved.get(path, path), form) for path, form in disk.backing))
+        for disk in machine.disks
+    )
+    return replace(machine, disks=disks)
+
+
+def saved_disks(
+    machine: MachineSpec, digest_of: Callable[[Path], str], sizes: Mapping[str, int]
+) -> tuple[SavedDisk, ...]:
+    """Return what a checkpoint remembers of a machine whose frozen files are in the store."""
+    found = []
+    for disk in machine.disks:
+        if not is_written(disk):
+            continue
+        layers = tuple(digest for path, _ in disk.backing if (digest := digest_of(path)))
+        found.append(
+            SavedDisk(
+                id=disk.id,
+                name=f"{stem(disk)}.qcow2",
+                layers=layers,
+                image=len(layers) < len(disk.backing),
+                size=sizes.get(disk.id, 0),
+            )
+        )
+    return tuple(found)
+
+
+def forked(
+    disks: Sequence[Disk],
+    saved: Sequence[SavedDisk],
+    folder: Path,
+    layer: Callable[[str], Path],
+    image: Path | None,
+) -> tuple[Disk, ...]:
+    """Return the disks of a copy: tops of its own, in `folder`, on the frozen layers.
+
+    Args:
+        disks: Of the machine that was saved.
+        saved: What the checkpoint remembers.
+        folder: Of the copy.
+        layer: Digest -> path.
+        image: The disk of the image that the node stands on.
+    """
+    by_id = {item.id: item for item in saved}
+    found = []
+    for disk in disks:
+        item = by_id.get(disk.id)
+        if item is None:
+            found.append(replace(disk, path=image) if image is not None else disk)
+            continue
+        below = [(layer(digest), ImageFormat.QCOW2) for digest in item.layers]
+        if item.image and image is not None:
+            below.append((image, disk.backing[-1][1]))
+        found.append(replace(disk, path=folder / item.name, backing=tuple(below)))
+    return tuple(found)
+
+
+def keep(machine: MachineSpec, last: MachineSpec | None) -> MachineSpec:
+    """Return a machine that is built anew with the chains that its disks had in their last life.
+
+    A disk is the same one when it has the same name before the dot, which tells the image too.
+    """
+    if last is None:
+        return machine
+    before = {stem(disk): disk for disk in last.disks if is_written(disk)}
+    disks = []
+    for disk in machine.disks:
+        old = before.get(stem(disk)) if is_written(disk) else None
+        disks.append(disk if old is None else replace(disk, path=old.path, backing=old.backing))
+    return replace(machine, disks=tuple(disks))
+
+
+def layers_of(record: CheckpointRecord) -> set[str]:
+    """Return the digests of the layers of a checkpoint."""
+    return {digest for node in record.nodes for disk in node.disks for digest in disk.layers}
+
+
+def references(machine: MachineSpec | None, digest_of: Callable[[Path], str]) -> set[str]:
+    """Return the digests of the layers that a machine stands on."""
+    if machine is None:
+        return set()
+    found = (digest_of(path) for disk in machine.disks for path, _ in disk.backing)
+    return {digest for digest in found if digest}

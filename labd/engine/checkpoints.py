@@ -1,0 +1,341 @@
+"""Requests about checkpoints: each checks, writes its intent, and starts an operation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from labd.engine import chains
+from labd.engine.facade_checkpoints import CheckpointView
+from labd.engine.forking import Forking
+from labd.engine.journal import Journal
+from labd.engine.labs import Labs
+from labd.engine.operations import Operations
+from labd.engine.ports import Transaction
+from labd.engine.saving import SAVEABLE, Saving
+from labd.engine.works import Works
+from labd.engine.world import World, new_key
+from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedNode, SaveMode
+from labd.model.errors import Conflict, IllegalTransition, InputError, InUse, NotFound
+from labd.model.events import EventType, Happening
+from labd.model.names import check_name, did_you_mean
+from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
+from labd.model.specs import LabSpec
+from labd.model.states import LabState
+
+MAX_COUNT = 500
+_MESSAGE = 500  # characters
+_SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
+
+
+def misfit(record: CheckpointRecord, host: HostFacts) -> str:
+    """Return why a checkpoint cannot work on a host; empty when it can. Pure."""
+    for node in record.nodes:
+        if node.machine_type not in host.machines:
+            return (
+                f"node {node.name} was saved with machine {node.machine_type}, which QEMU "
+                f"{host.qemu} does not have; install QEMU {record.qemu} or newer"
+            )
+        if not node.machine.kvm and _release(record.qemu) != _release(host.qemu):
+            return (
+                f"node {node.name} was saved with QEMU {record.qemu} and software emulation, whose "
+                f"CPU is another one in QEMU {host.qemu}; save it again on this host"
+            )
+        missing = sorted(set(record.cpu_flags) - host.cpu_flags) if node.machine.kvm else []
+        if missing:
+            return (
+                f"node {node.name} was saved on {record.cpu_model}, and this host's CPU lacks "
+                f"{', '.join(missing[:8])}"
+            )
+    return ""
+
+
+def _release(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+class CheckpointService:
+    """Implements `facade_checkpoints.CheckpointsApi`."""
+
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        operations: Operations,
+        labs: Labs,
+        works: Works,
+        saving: Saving,
+        forking: Forking,
+    ) -> None:
+        self._world = world
+        self._journal = journal
+        self._operations = operations
+        self._labs = labs
+        self._works = works
+        self._saving = saving
+        self._forking = forking
+
+    # reading
+
+    async def all(self) -> Sequence[CheckpointView]:
+        """Return all checkpoints by name."""
+        return [await self._view(record) for record in await self._world.inventory.checkpoints()]
+
+    async def get(self, name: str) -> CheckpointView:
+        """Return one checkpoint."""
+        return await self._view(await self.record(name))
+
+    async def _view(self, record: CheckpointRecord) -> CheckpointView:
+        loaded = self._world.checkpoints.loaded().get(record.key, 0)
+        return CheckpointView(record=record, labs=await self._labs_of(record), loaded=loaded)
+
+    async def _labs_of(self, record: CheckpointRecord) -> tuple[str, ...]:
+        labs = await self._world.inventory.labs()
+        return tuple(lab.name for lab in labs if lab.origin == record.key)
+
+    async def record(self, name: str) -> CheckpointRecord:
+        """Return the row of a checkpoint.
+
+        Raises:
+            NotFound: There is none.
+        """
+        found = {record.name: record for record in await self._world.inventory.checkpoints()}
+        if name not in found:
+            raise NotFound(f"there is no checkpoint {name[:64]}{did_you_mean(name, found)}")
+        return found[name]
+
+    # saving
+
+    async def save(self, lab: str, name: str, *, mode: SaveMode, message: str) -> OperationRecord:
+        """Save a lab; see the facade."""
+        check_name(name, "checkpoint")
+        if len(message) > _MESSAGE or not message.isprintable():
+            raise InputError(f"the message must be one line of at most {_MESSAGE} characters")
+        self._operations.require_free(lab)
+
+        async def intent(_: Transaction, operation: OperationRecord) -> Mapping[str, object]:
+            await self._require_name(name, operation.id)
+            record = await self._journal.lab(lab)
+            nodes = await self._world.inventory.nodes(lab)
+            for node in nodes:
+                if node.state not in SAVEABLE or node.machine is None:
+                    states = sorted(map(str, SAVEABLE))
+                    raise IllegalTransition(f"{lab}/{node.name}", str(node.state), states, "save")
+                _check_chain(node)
+            if not nodes:
+                raise Conflict(f"lab {record.name} has no nodes to save")
+            was = {node.name: str(node.state) for node in nodes}
+            return {"key": new_key(), "was": was}
+
+        request = {"name": name, "mode": str(mode), "message": message}
+        kind = OperationKind.CHECKPOINT
+        return await self._operations.begin(kind, lab, request, self._saving.work, intent)
+
+    async def _require_name(self, name: str, own: str) -> None:
+        if any(record.name == name for record in await self._world.inventory.checkpoints()):
+            raise Conflict(
+                f"there is a checkpoint {name} already; choose another name, or remove it with "
+                f"`lab checkpoint rm {name}`"
+            )
+        for operation in self._operations.running():
+            saving = operation.kind is OperationKind.CHECKPOINT and operation.id != own
+            if saving and operation.request["name"] == name:
+                raise Conflict(f"a checkpoint {name} is being saved at this moment")
+
+    # removing
+
+    async def remove(self, name: str) -> None:
+        """Remove a checkpoint; see the facade."""
+        async with self._world.inventory.transaction() as tx:
+            record = await self.record(name)
+            users = [
+                *await self._labs_of(record),
+                *(
+                    operation.lab
+                    for operation in self._operations.running()
+                    if operation.request.get("checkpoint") == record.key
+                ),
+            ]
+            if users:
+                users = list(dict.fromkeys(users))
+                shown = ", ".join(users[:10]) + (" …" if len(users) > 10 else "")
+                raise InUse(
+                    f"checkpoint {name} is in use by {shown}; destroy "
+                    f"{'it' if len(users) == 1 else 'them'} first",
+                    labs=users,
+                )
+            await tx.delete_checkpoint(name)
+            await tx.emit(
+                Happening(type=EventType.CHECKPOINT_REMOVED, subject=name, data={"key": record.key})
+            )
+        await self._world.checkpoints.discard(record.key)
+        await self.collect()
+
+    async def collect(self) -> None:
+        """Remove disk layers that nothing stands on any more, unless one is in the making."""
+        if any(op.kind is OperationKind.CHECKPOINT for op in self._operations.running()):
+            return
+        await self._world.checkpoints.collect(await self.layers())
+
+    async def layers(self) -> set[str]:
+        """Return the digests of all layers that a checkpoint or a node stands on."""
+        found: set[str] = set()
+        for record in await self._world.inventory.checkpoints():
+            found |= chains.layers_of(record)
+        for node in await self._world.inventory.nodes():
+            found |= chains.references(node.machine, self._world.checkpoints.digest_of)
+        return found
+
+    # forking
+
+    async def fork(
+        self, checkpoint: str, name: str, *, count: int, settings: Mapping[str, str]
+    ) -> Sequence[OperationRecord]:
+        """Start labs from a checkpoint; see the facade."""
+        names = _names(name, count)
+        for key in settings:
+            if not _SETTING.match(key):
+                raise InputError(
+                    f"setting {key[:64]!r} cannot be a name in a guest's environment: use letters, "
+                    "digits and '_'"
+                )
+        record = await self._usable(checkpoint)
+        for each in names:
+            self._operations.require_free(each)
+            if await self._world.inventory.lab(each) is not None:
+                raise Conflict(f"there is a lab {each} already; choose another name")
+        await self._labs.admit(name, self._memory(record, len(names)))
+        return [await self._begin_fork(record, each, settings) for each in names]
+
+    def _memory(self, record: CheckpointRecord, count: int) -> dict[str, int]:
+        """Return what forks may need: each page of the frozen memory is copied when written."""
+        return {
+            f"{index}/{node.name}": node.ram_bytes // 2
+            for index in range(count)
+            for node in record.nodes
+        }
+
+    async def _usable(self, name: str) -> CheckpointRecord:
+        """Return a checkpoint that can work here.
+
+        Raises:
+            InputError: It cannot; tells why.
+        """
+        record = await self.record(name)
+        why = misfit(record, await self._world.snapshots.facts())
+        if why:
+            raise InputError(f"checkpoint {name} cannot be used here: {why}")
+        for node in record.nodes:
+            await self._require_image(record, node)
+        await self._world.checkpoints.verify(record)
+        return record
+
+    async def _require_image(self, record: CheckpointRecord, node: SavedNode) -> None:
+        images = await self._world.inventory.images()
+        if all(image.digest != node.image for image in images):
+            raise InputError(
+                f"checkpoint {record.name} cannot be used here: the image of node {node.name} "
+                f"({node.image[:19]}) is not in the store; import it again"
+            )
+
+    async def _begin_fork(
+        self, record: CheckpointRecord, name: str, settings: Mapping[str, str]
+    ) -> OperationRecord:
+        async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
+            if await self._world.inventory.lab(name) is not None:
+                raise Conflict(f"there is a lab {name} already; choose another name")
+            await self.record(record.name)  # it may be gone by now
+            nodes = await self._labs.new_nodes(name, record.spec, set())
+            lab = LabRecord(
+                name=name,
+                key=new_key(),
+                spec=_pinned(record),
+                wanted=Wanted.RUNNING,
+                state=LabState.STARTING,
+                created=self._world.clock(),
+                origin=record.key,
+            )
+            await self._put(tx, operation, lab, nodes)
+            return {"new": True, "memory": {}}
+
+        request = {"checkpoint": record.key, "settings": dict(settings)}
+        kind = OperationKind.FORK
+        return await self._operations.begin(kind, name, request, self._works.of(kind), intent)
+
+    async def _put(
+        self,
+        tx: Transaction,
+        operation: OperationRecord,
+        lab: LabRecord,
+        nodes: Sequence[NodeRecord],
+    ) -> None:
+        await tx.put_lab(lab)
+        data = {"template": lab.spec.template, "checkpoint": lab.origin}
+        happening = Happening(
+            type=EventType.LAB_CREATED, lab=lab.name, operation=operation.id, data=data
+        )
+        await tx.emit(happening)
+        for node in nodes:
+            await tx.put_node(node)
+            await tx.emit(
+                Happening(
+                    type=EventType.NODE_CREATED,
+                    lab=lab.name,
+                    node=node.name,
+                    operation=operation.id,
+                )
+            )
+
+    async def restore(self, lab: str, checkpoint: str) -> OperationRecord:
+        """Take a lab back; see the facade."""
+        record = await self._usable(checkpoint)
+        self._operations.require_free(lab)
+
+        async def intent(tx: Transaction, _: OperationRecord) -> Mapping[str, object]:
+            row = await self._journal.lab(lab)
+            if row.name != record.lab and row.origin not in {record.key, record.origin or "-"}:
+                raise InputError(
+                    f"checkpoint {record.name} is of lab {record.lab}, not of {lab}; "
+                    f"`lab fork {record.name} NAME` makes a lab of it"
+                )
+            nodes = await self._world.inventory.nodes(lab)
+            if {node.name for node in nodes} != {node.name for node in record.nodes}:
+                raise InputError(f"lab {lab} has other nodes than checkpoint {record.name} by now")
+            await tx.put_lab(
+                replace(row, spec=_pinned(record), origin=record.key, wanted=Wanted.RUNNING)
+            )
+            for node in nodes:
+                await tx.put_node(replace(node, wanted=Wanted.RUNNING))
+            return {"memory": {}}
+
+        request = {"checkpoint": record.key}
+        kind = OperationKind.RESTORE
+        return await self._operations.begin(kind, lab, request, self._works.of(kind), intent)
+
+
+def _pinned(record: CheckpointRecord) -> LabSpec:
+    return record.spec
+
+
+def _check_chain(node: NodeRecord) -> None:
+    for disk in node.machine.disks if node.machine is not None else ():
+        if len(disk.backing) >= chains.LIMIT:
+            raise Conflict(
+                f"disk {disk.id} of {node.lab}/{node.name} has {len(disk.backing)} layers, and "
+                f"each checkpoint adds one: fork the newest checkpoint and destroy this lab"
+            )
+
+
+def _names(name: str, count: int) -> list[str]:
+    """Return the names of new labs.
+
+    Raises:
+        InputError: One is not valid, or there are too many.
+    """
+    check_name(name, "lab")
+    if count < 0 or count > MAX_COUNT:
+        raise InputError(f"{count} copies cannot be made at once: ask for 1 to {MAX_COUNT}")
+    if not count:
+        return [name]
+    return [check_name(f"{name}-{index}", "lab") for index in range(1, count + 1)]

@@ -1,0 +1,240 @@
+"""The work of a fork: a whole lab from a checkpoint, restored and let go together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+
+from labd.engine import chains
+from labd.engine.converge import Converger, Scene, every
+from labd.engine.journal import Journal
+from labd.engine.resolve import Sized
+from labd.engine.runner import NodeRunner
+from labd.engine.world import World
+from labd.model.checkpoints import CheckpointRecord, SavedNode
+from labd.model.errors import GuestFailed, InputError, LabdError
+from labd.model.machine import MachineSpec
+from labd.model.names import NodeRef
+from labd.model.records import NodeRecord, OperationRecord
+from labd.model.states import NODE_ALIVE, NodeState
+
+log = logging.getLogger(__name__)
+
+_AGENT = 15.0  # seconds that a woken guest's agent has for one command
+_AGENT_SHARE = 4  # guests that are told at one time what they are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Copy:
+    """One node on its way."""
+
+    record: NodeRecord
+    saved: SavedNode
+    sized: Sized
+    machine: MachineSpec
+
+    @property
+    def ref(self) -> NodeRef:
+        return NodeRef(self.record.lab, self.record.name)
+
+
+def refusal(record: CheckpointRecord, node: SavedNode, fingerprint: str) -> str:
+    """Return why a machine does not fit what was saved; empty when it does. Pure."""
+    if fingerprint == node.fingerprint:
+        return ""
+    return (
+        f"checkpoint {record.name} cannot be used by this version of labd: it would give node "
+        f"{node.name} another machine than the one that was saved; save it again from a booted lab"
+    )
+
+
+class Forking:
+    """Starts all nodes of a lab from a checkpoint."""
+
+    def __init__(
+        self, world: World, journal: Journal, converger: Converger, runner: NodeRunner
+    ) -> None:
+        self._world = world
+        self._journal = journal
+        self._converger = converger
+        self._runner = runner
+        self._telling = asyncio.Semaphore(_AGENT_SHARE)
+
+    async def work(self, operation: OperationRecord, record: CheckpointRecord) -> None:
+        """Start what does not run yet; returns when every guest knows what it is.
+
+        Raises:
+            LabdError: The first failure; nodes that this call started are stopped again.
+        """
+        name = operation.lab
+        scene = await self._converger.scene(name)
+        await self._converger.prepare_ground(scene, operation)
+        await self._world.checkpoints.verify(record)
+        due = [n for n in scene.nodes.values() if n.state not in NODE_ALIVE]
+        copies = [self.copy_of(record, scene, node) for node in due]
+        async with AsyncExitStack() as undo:
+            for copy in copies:
+                undo.push_async_callback(self._runner.abandon, copy.ref, copy.machine, operation.id)
+            await self._restore(operation, record, scene, copies)
+            # All or none: a lab whose clocks began at different times has broken connections.
+            await every(self._world.hypervisor.resume(copy.machine.key) for copy in copies)
+            await every(self._woken(operation, copy) for copy in copies)
+            undo.pop_all()
+        await every(self._tell(operation, copy) for copy in copies)
+        await self._journal.settle(name, operation.id)
+
+    def copy_of(self, record: CheckpointRecord, scene: Scene, node: NodeRecord) -> _Copy:
+        """Return the machine of a copy.
+
+        Raises:
+            InputError: It would not be the machine that was saved.
+        """
+        saved = next(item for item in record.nodes if item.name == node.name)
+        sized = scene.sized[node.name]
+        files = self._world.images.files(sized.image)
+        folder = self._world.node_folder(node.key)
+        machine = replace(
+            saved.machine,
+            lab=node.lab,
+            key=node.key,
+            uuid=node.uuid,
+            uid=node.uid,
+            folder=folder,
+            run=self._world.run / "n" / node.key,
+            disks=chains.forked(
+                saved.machine.disks,
+                saved.disks,
+                folder,
+                self._world.checkpoints.layer,
+                files.get("disk"),
+            ),
+            kernel=files.get("kernel"),
+            initrd=files.get("initrd"),
+            machine_type=saved.machine_type,
+        )
+        why = refusal(record, saved, self._world.snapshots.fingerprint(machine))
+        if why:
+            raise InputError(why)
+        return _Copy(record=node, saved=saved, sized=sized, machine=machine)
+
+    async def _restore(
+        self,
+        operation: OperationRecord,
+        record: CheckpointRecord,
+        scene: Scene,
+        copies: list[_Copy],
+    ) -> None:
+        """Load every node, its CPUs stopped."""
+        taps = await self._world.networks.open_taps(
+            scene.network, [copy.record.key for copy in copies]
+        )
+        try:
+            await every(self._load(operation, record, copy, taps) for copy in copies)
+        finally:
+            for fds in taps.values():
+                for fd in fds.values():
+                    os.close(fd)
+
+    async def _load(
+        self,
+        operation: OperationRecord,
+        record: CheckpointRecord,
+        copy: _Copy,
+        taps: dict[str, dict[str, int]],
+    ) -> None:
+        machine = copy.machine
+        self._runner.expect(machine.key)
+        await self._journal.move(
+            copy.ref,
+            NodeState.STARTING,
+            operation=operation.id,
+            machine=machine,
+            process=None,
+            starts=copy.record.starts + 1,
+        )
+        await self._make_files(record, copy)
+        incoming = await self._world.checkpoints.incoming(record, copy.saved)
+        try:
+            process = await self._world.snapshots.launch(
+                machine, taps.pop(machine.key, {}), incoming
+            )
+        finally:
+            os.close(incoming.ram)
+            os.close(incoming.state)
+        await self._journal.update(copy.ref, process=process)
+        await self._world.snapshots.loaded(machine.key)
+
+    async def _make_files(self, record: CheckpointRecord, copy: _Copy) -> None:
+        """Make the disks' tops and the small files, all anew: an earlier try may have left some."""
+        folder = copy.machine.folder
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True)
+        for disk in copy.machine.disks:
+            if chains.is_written(disk):
+                await self._world.images.make_child(disk.backing[0][0], disk.path)
+        for name, _ in copy.saved.files:
+            await self._world.checkpoints.copy_file(
+                record.key, f"{copy.saved.name}.{name}", folder / name
+            )
+
+    async def _woken(self, operation: OperationRecord, copy: _Copy) -> None:
+        ready = copy.saved.ready and not copy.sized.node.on_fork
+        process = await self._journal.node(copy.ref)
+        await self._journal.move(
+            copy.ref,
+            NodeState.RUNNING,
+            operation=operation.id,
+            also=(NodeState.READY,) if ready else (),
+            data={
+                "accel": "kvm" if copy.machine.kvm else "tcg",
+                "pid": process.process.pid if process.process else None,
+                "forked": True,
+            },
+        )
+        await self._runner.started(copy.machine.key)
+
+    async def _tell(self, operation: OperationRecord, copy: _Copy) -> None:
+        """Let the guest know that it is a copy: its clock, its NICs, and what the template says.
+
+        Raises:
+            GuestFailed: A command of the template failed.
+        """
+        key = copy.machine.key
+        async with self._telling:
+            try:
+                await self._world.snapshots.announce(key)
+                if copy.saved.agent:
+                    await self._world.snapshots.set_clock(key)
+            except LabdError as error:
+                log.warning("node %s: %s", copy.ref, error)
+            for argv in copy.sized.node.on_fork:
+                await self._command(copy, argv, _environment(operation))
+        if copy.sized.node.on_fork and copy.saved.ready:
+            others = set(NodeState) - {NodeState.RUNNING}
+            await self._journal.move(
+                copy.ref, NodeState.READY, operation=operation.id, unless=others
+            )
+
+    async def _command(
+        self, copy: _Copy, argv: tuple[str, ...], environment: Mapping[str, str]
+    ) -> None:
+        words = ["env", *(f"{name}={value}" for name, value in environment.items()), *argv]
+        result = await self._world.hypervisor.agent_exec(copy.machine.key, words, _AGENT)
+        if result.status != 0:
+            said = result.stderr.decode(errors="replace").strip().splitlines()
+            raise GuestFailed(
+                f"on_fork of node {copy.ref}: {argv[0]!r} ended with {result.status}"
+                + (f": {said[-1][:200]}" if said else "")
+            )
+
+
+def _environment(operation: OperationRecord) -> dict[str, str]:
+    """Return what on_fork commands find in their environment."""
+    settings = operation.request.get("settings")
+    values = settings if isinstance(settings, Mapping) else {}
+    return {"LABD_LAB": operation.lab, **{f"LABD_{k.upper()}": str(v) for k, v in values.items()}}

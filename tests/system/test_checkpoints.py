@@ -1,0 +1,237 @@
+"""Checkpoints and forks on real QEMU: asserted in the guests and in the kernel."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import TEMPLATES, Daemon, end, is_alive, until
+
+pytestmark = pytest.mark.usefixtures("built_tiny")
+
+TWO_TIER = str(TEMPLATES / "two-tier.yaml")
+
+
+def counter(daemon: Daemon, node: str) -> int:
+    said = daemon.console(node, "cat /tmp/n; echo end", r"\d+\s+end")
+    return int(re.findall(r"(\d+)\s+end", said)[-1])
+
+
+@pytest.fixture
+def saved(daemon: Daemon) -> Daemon:
+    """Return a daemon with two-tier, in which things go on, saved as `c`."""
+    daemon.image()
+    daemon.lab("up", TWO_TIER)
+    daemon.console(
+        "two-tier/client",
+        "(i=0; while true; do i=$((i+1)); echo $i > /tmp/n; sleep 0.1; done) & "
+        "exec 9> /tmp/open; echo before >&9; echo o''k",
+        "ok",
+    )
+    daemon.lab("checkpoint", "save", "two-tier", "c", "-m", "all set")
+    return daemon
+
+
+def test_a_fork_goes_on_where_the_lab_stood(saved: Daemon) -> None:
+    found = saved.json("checkpoint", "show", "c")
+    assert found["message"] == "all set"
+    assert [node["name"] for node in found["nodes"]] == ["router", "server", "client"]
+    assert found["nodes"][0]["machine"].startswith("pc-q35-")
+    assert set(saved.states("two-tier").values()) == {"ready"}, "the source goes on"
+
+    saved.lab("fork", "c", "copy")
+    assert set(saved.states("copy").values()) == {"ready"}
+    assert len(saved.namespaces()) == 2
+    first = counter(saved, "copy/client")
+    assert first > 0
+    until(lambda: counter(saved, "copy/client") > first, "the counter of the copy goes on")
+    before = counter(saved, "two-tier/client")
+    until(lambda: counter(saved, "two-tier/client") > before, "the source's goes on, too")
+    said = saved.console("copy/client", "ping -c 2 -W 5 server", r"packets received")
+    assert "2 packets received" in said
+    assert "ttl=63" in said
+
+    # What one writes, the other does not see: an open file, too.
+    saved.console("copy/client", "echo copied >&9; cat /tmp/open; echo e''nd", "end")
+    assert "copied" in saved.console("copy/client", "cat /tmp/open; echo e''nd", "end")
+    assert "copied" not in saved.console("two-tier/client", "cat /tmp/open; echo e''nd", "end")
+
+    # Its clock is the host's.
+    now = saved.console("copy/client", "date +%s; echo e''nd", r"\d+\s+end")
+    assert abs(int(re.findall(r"(\d+)\s+end", now)[0]) - time.time()) < 3
+
+
+def test_the_lab_is_gone_and_the_checkpoint_is_not(saved: Daemon) -> None:
+    saved.lab("destroy", "two-tier", "--force")
+    saved.kill()
+    saved.start()
+    saved.lab("fork", "c", "k", "--count", "2")
+    assert set(saved.states("k-2").values()) == {"ready"}
+    assert "k-1, k-2" in saved.lab("checkpoint", "rm", "c", expect=1)
+    saved.lab("destroy", "k-1", "k-2", "--force")
+    saved.lab("checkpoint", "rm", "c")
+    assert saved.json("checkpoint", "ls") == {"checkpoints": []}
+
+
+def test_a_fork_of_a_fork(saved: Daemon) -> None:
+    saved.lab("fork", "c", "child")
+    saved.console("child/client", "echo child > /tmp/me; echo o''k", "ok")
+    saved.lab("checkpoint", "save", "child", "d")
+    saved.lab("fork", "d", "grandchild")
+    assert "child" in saved.console("grandchild/client", "cat /tmp/me; echo e''nd", "end")
+    assert counter(saved, "grandchild/client") > 0
+    said = saved.console("grandchild/client", "ping -c 2 -W 5 server", r"packets received")
+    assert "2 packets received" in said
+    saved.lab("destroy", "child", "--force")
+    assert set(saved.states("grandchild").values()) == {"ready"}
+
+
+def test_a_fork_is_restored_in_place(saved: Daemon) -> None:
+    saved.console("two-tier/client", "echo late > /tmp/late; echo o''k", "ok")
+    pids = saved.pids("two-tier")
+    saved.lab("checkpoint", "restore", "two-tier", "c")
+    assert set(saved.states("two-tier").values()) == {"ready"}
+    assert not any(is_alive(pid) for pid in pids.values())
+    said = saved.console("two-tier/client", "ls /tmp/late; echo e''nd", "end")
+    assert "No such file" in said
+    assert counter(saved, "two-tier/client") > 0
+
+
+def test_no_copy_can_write_what_others_share(saved: Daemon) -> None:
+    saved.lab("fork", "c", "copy")
+    node = saved.nodes("copy")["client"]
+    pid, uid = int(node["pid"]), int(node["uid"])
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    shared = [line for line in maps.splitlines() if "labd-ram-" in line]
+    assert shared
+    assert all(line.split()[1].endswith("p") for line in shared), "mapped privately"
+    numbers = [
+        int(entry)
+        for entry in os.listdir(f"/proc/{pid}/fd")
+        if "labd-ram-" in os.readlink(f"/proc/{pid}/fd/{entry}")
+    ]
+    assert numbers
+    child = os.fork()
+    if child == 0:
+        os.setgid(uid)
+        os.setuid(uid)
+        os._exit(attack(pid, numbers[0], saved.root))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert set(saved.states("copy").values()) == {"ready"}
+
+
+def attack(pid: int, number: int, root: Path) -> int:
+    """Try to change the shared memory, and the files behind it; 0 when nothing worked."""
+    fd = os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR)
+    for attempt in (
+        lambda: os.pwrite(fd, b"x", 0),
+        lambda: os.ftruncate(fd, 0),
+        lambda: os.ftruncate(fd, 1 << 30),
+        lambda: os.listdir(root / "lib" / "checkpoints"),
+    ):
+        try:
+            attempt()
+        except OSError:
+            continue
+        return 1
+    return 0
+
+
+def test_a_daemon_that_dies_while_it_saves_harms_nobody(saved: Daemon) -> None:
+    for delay in (0.02, 0.1, 0.25, 0.5, 0.9):
+        saved.lab("checkpoint", "save", "two-tier", "again", "--no-wait")
+        time.sleep(delay)
+        saved.kill()
+        saved.start()
+        saved.lab("wait", "two-tier", "--for", "idle")
+        assert set(saved.states("two-tier").values()) == {"ready"}, delay
+        before = counter(saved, "two-tier/client")
+        until(lambda n=before: counter(saved, "two-tier/client") > n, "it runs on")  # type: ignore[misc]
+        names = [c["name"] for c in saved.json("checkpoint", "ls")["checkpoints"]]
+        if "again" in names:
+            saved.lab("checkpoint", "rm", "again")
+        assert os.listdir(saved.root / "lib/checkpoints/.partial") == []
+
+
+def test_a_daemon_that_dies_while_it_forks_finishes(saved: Daemon) -> None:
+    for index, delay in enumerate((0.03, 0.1, 0.2, 0.4)):
+        name = f"copy-{index}"
+        saved.lab("fork", "c", name, "--no-wait")
+        time.sleep(delay)
+        saved.kill()
+        saved.start()
+        saved.lab("wait", name, "--for", "idle")
+        assert set(saved.states(name).values()) == {"ready"}, delay
+        assert counter(saved, f"{name}/client") > 0
+        saved.lab("destroy", name, "--force")
+    assert set(saved.states("two-tier").values()) == {"ready"}
+
+
+def test_a_qemu_that_dies_while_it_is_saved(saved: Daemon) -> None:
+    pids = saved.pids("two-tier")
+    os.kill(pids["server"], signal.SIGSTOP)
+    saved.lab("checkpoint", "save", "two-tier", "late", "--no-wait")
+    time.sleep(0.3)
+    end(pids["server"])
+    saved.lab("wait", "two-tier", "--for", "idle")
+    states = saved.states("two-tier")
+    assert states["client"] == "ready"
+    assert states["router"] == "ready"
+    assert states["server"] == "crashed"
+    assert [c["name"] for c in saved.json("checkpoint", "ls")["checkpoints"]] == ["c"]
+    said = saved.lab("checkpoint", "save", "two-tier", "late", expect=1)
+    assert "cannot save two-tier/server: it is crashed" in said
+
+
+def test_bad_requests_change_nothing(saved: Daemon) -> None:
+    seq = saved.events()[-1]["seq"]
+    for words, status, text in (
+        (("checkpoint", "save", "two-tier", "c"), 1, "there is a checkpoint c already"),
+        (("checkpoint", "save", "two-tier", "C!"), 2, "name"),
+        (("checkpoint", "save", "nope", "x"), 4, "there is no lab nope"),
+        (("fork", "d", "x"), 4, "there is no checkpoint d"),
+        (("fork", "c", "two-tier"), 1, "there is a lab two-tier already"),
+        (("fork", "c", "Bad"), 2, "name"),
+        (("fork", "c", "x", "--count", "0"), 2, "--count"),
+        (("fork", "c", "x", "--set", "1a=b"), 2, "cannot be a name in a guest's environment"),
+        (("checkpoint", "rm", "d"), 4, "there is no checkpoint d"),
+        (("checkpoint", "show", "d"), 4, "there is no checkpoint d"),
+        (("checkpoint", "restore", "two-tier", "d"), 4, "there is no checkpoint d"),
+    ):
+        assert text in saved.lab(*words, expect=status), words
+    assert saved.events()[-1]["seq"] == seq
+
+
+def test_a_damaged_checkpoint_is_refused(saved: Daemon) -> None:
+    key = saved.json("checkpoint", "show", "c")["key"]
+    folder = saved.root / "lib/checkpoints" / key
+    state = folder / "client.state"
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    state.chmod(0o600)
+    state.write_bytes(data)
+    said = saved.lab("fork", "c", "x", expect=1)
+    assert "client.state is not what was saved" in said
+    data[len(data) // 2] ^= 1
+    state.write_bytes(data)
+    saved.lab("fork", "c", "x")
+    saved.lab("destroy", "x", "--force")
+
+    saved.kill()  # the next daemon has nothing in memory
+    ram = folder / "server.ram"
+    ram.chmod(0o600)
+    with ram.open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"changed")
+    saved.start()
+    assert "server.ram is not what was saved" in saved.lab("fork", "c", "x", expect=1)
+    saved.lab("status", "x", expect=4)
+    ram.unlink()
+    assert "cannot read server.ram" in saved.lab("fork", "c", "x", expect=1)
+    assert set(saved.states("two-tier").values()) == {"ready"}

@@ -1,0 +1,66 @@
+"""The checkpoints of a `FakeEngine`: kept by name, forked by word only."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from labd.engine.facade import LabView
+from labd.engine.facade_checkpoints import CheckpointView
+from labd.model.checkpoints import CheckpointRecord, SaveMode
+from labd.model.errors import Conflict, NotFound
+from labd.model.records import OperationKind, OperationRecord
+
+Begin = Callable[[OperationKind, str], Awaitable[OperationRecord]]
+
+
+class FakeCheckpointsApi:
+    """Implements `facade_checkpoints.CheckpointsApi`."""
+
+    def __init__(self, lab: Callable[[str], Awaitable[LabView]], begin: Begin) -> None:
+        self._lab = lab
+        self._begin = begin
+        self.records: dict[str, CheckpointRecord] = {}
+        self.forked: list[tuple[str, Mapping[str, str]]] = []
+
+    async def save(self, lab: str, name: str, *, mode: SaveMode, message: str) -> OperationRecord:
+        view = await self._lab(lab)
+        if name in self.records:
+            raise Conflict(f"there is a checkpoint {name} already")
+        self.records[name] = CheckpointRecord(
+            name=name,
+            key="abcdef",
+            lab=lab,
+            spec=view.lab.spec,
+            nodes=(),
+            qemu="7.2.22",
+            message=message,
+            created="2026-01-01T00:00:00.000000Z",
+            pause=0.021,
+            size=1 << 20,
+        )
+        return await self._begin(OperationKind.CHECKPOINT, lab)
+
+    async def all(self) -> Sequence[CheckpointView]:
+        return [await self.get(name) for name in sorted(self.records)]
+
+    async def get(self, name: str) -> CheckpointView:
+        if name not in self.records:
+            raise NotFound(f"there is no checkpoint {name}")
+        return CheckpointView(record=self.records[name], labs=(), loaded=0)
+
+    async def remove(self, name: str) -> None:
+        await self.get(name)
+        del self.records[name]
+
+    async def fork(
+        self, checkpoint: str, name: str, *, count: int, settings: Mapping[str, str]
+    ) -> Sequence[OperationRecord]:
+        await self.get(checkpoint)
+        names = [f"{name}-{index}" for index in range(1, count + 1)] or [name]
+        self.forked += [(each, settings) for each in names]
+        return [await self._begin(OperationKind.FORK, each) for each in names]
+
+    async def restore(self, lab: str, checkpoint: str) -> OperationRecord:
+        await self._lab(lab)
+        await self.get(checkpoint)
+        return await self._begin(OperationKind.RESTORE, lab)
