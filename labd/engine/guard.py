@@ -30,6 +30,7 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "keys": frozenset({"all", "read"}),
     "screens": frozenset({"press", "screenshot", "viewer"}),  # nothing of the host
     "networks": frozenset({"bridges", "namespaces", "probe_tcp"}),
+    "uplinks": frozenset({"check"}),
 }
 COMMIT: Final = "inventory.commit"
 

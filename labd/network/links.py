@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -87,6 +88,9 @@ def apply_bridges(plans: Sequence[BridgePlan], mark: str) -> None:
         for name, plan in wanted.items():
             if plan.address:
                 _set_address(route, name, plan.address)
+            elif name in there:
+                # It had one when its network had a gateway, or no uplink to the host's.
+                route.flush_addr(index=there[name], family=socket.AF_INET)
         undo.pop_all()
 
 

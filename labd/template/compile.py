@@ -12,6 +12,7 @@ from labd.model.names import did_you_mean, is_name
 from labd.model.specs import (
     Dependency,
     DiskSpec,
+    Gateway,
     LabSpec,
     NetworkSpec,
     NicSpec,
@@ -305,7 +306,13 @@ class _Compiler:
             self._wrong(f"node {name}: ready takes one of {', '.join(ways)}; keep one", path)
         if problem := trouble(ready.console):
             self._wrong(f"node {name}: ready console: {problem}", (*path, "console"))
-        if ready.tcp and not _is_probed(form):
+        if ready.tcp and self._is_mapped(form):
+            self._wrong(
+                f"node {name}: ready tcp needs a first address in a network that is labd's; this "
+                "one is of a bridge of the host",
+                (*path, "tcp"),
+            )
+        elif ready.tcp and not _is_probed(form):
             self._wrong(
                 f"node {name}: ready tcp needs a nic with an address, the first one IPv4",
                 (*path, "tcp"),
@@ -318,6 +325,16 @@ class _Compiler:
             agent=ready.agent,
             command=tuple(ready.command),
             timeout=ready.timeout,
+        )
+
+    def _is_mapped(self, form: NodeForm) -> bool:
+        """Tell whether the node's first address is in a network in which labd has none."""
+        first = next((n for n in form.nics.values() if n.address or n.addresses), None)
+        network = self.form.networks.get(first.network or "") if first is not None else None
+        return (
+            network is not None
+            and network.uplink.startswith("bridge:")
+            and network.gateway is not Gateway.LABD
         )
 
     def _check_cycles(self) -> None:

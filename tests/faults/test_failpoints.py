@@ -29,6 +29,7 @@ UNREACHED = {
     "images.download": "an import is an upload of the daemon itself, and `images.receive` is it",
     "images.discard": "removing an image is one call; tests/contract has its deaths",
     "images.sweep": "only a recovery sweeps",
+    "uplinks.sweep": "only a recovery sweeps",
 }
 
 
