@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.harness import Daemon
+from labd.host.failpoints import VARIABLE
+from tests.system.harness import Daemon, until
 from tests.system.outside import (
     HOST_ADDRESS,
     OUTSIDE_ADDRESS,
@@ -303,3 +304,42 @@ def test_what_cannot_be_had_is_refused_before_anything_changes(
     assert daemon.json("ls")["labs"] == []
     assert daemon.namespaces() == []
     assert daemon.on_host("nft", "list", "tables") == ""
+
+
+def test_a_daemon_that_dies_on_the_way_out_leaves_nothing(
+    outside: Outside, make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = make_daemon(start=False, namespace=outside.host)
+    orders = tmp_path / "orders"
+    orders.touch()
+    daemon.environment[VARIABLE] = str(orders)
+    daemon.start()
+    daemon.image("bootsector")
+    template = tmp_path / "lab.yaml"
+    machine = "image: bootsector, machine: pc, disk_bus: ide, memory: 16 MiB"
+    template.write_text(
+        "name: dying\nnetworks: {lan: {subnet: 10.0.0.0/24, uplink: nat}}\n"
+        f"nodes: {{a: {{{machine}, nics: {{e: {{network: lan}}}}}}}}\n"
+    )
+    for number, place in enumerate(
+        f"uplinks.{call}:{side}" for call in ("apply", "remove") for side in ("before", "after")
+    ):
+        fresh = tmp_path / f"orders-{number}"
+        fresh.write_text(f"{place} = kill\n")
+        fresh.replace(orders)
+        daemon.run("up", str(template), timeout=60)
+        if "remove" in place:
+            assert outside.forwarding() == "1"
+            daemon.run("destroy", "dying", "--force", timeout=60)
+        assert daemon.process is not None
+        assert daemon.process.wait(30) != 0, place
+        orders.write_text("")
+        daemon.start()
+        if "apply" in place:
+            until(lambda: daemon.states("dying") == {"a": "ready"}, "up goes on")
+            assert outside.forwarding() == "1"
+            assert len(transit(daemon)) == 1
+            daemon.lab("destroy", "dying", "--force")
+        until(lambda: daemon.json("ls")["labs"] == [], "destroy has ended")
+        assert daemon.leaks() == [], place
+        assert outside.forwarding() == "0", place
