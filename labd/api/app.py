@@ -14,6 +14,7 @@ from labd.api.models import Problem
 from labd.api.routes import (
     checkpoints,
     console,
+    edits,
     events,
     host,
     images,
@@ -34,6 +35,7 @@ _MODULES = (
     templates,
     labs,
     console,
+    edits,
     screens,
     ways,
     operations,

@@ -6,6 +6,7 @@ import json
 import time
 
 from labd.client.checkpoints import Checkpoints
+from labd.client.edits import Edits
 from labd.client.screens import Screens
 from labd.client.transport import TIMEOUT, Transport, default_socket
 from labd.client.ways import Ways
@@ -39,6 +40,7 @@ class Client:
     ) -> None:
         self.transport = Transport(socket_path or default_socket(), token, timeout)
         self.checkpoints = Checkpoints(self.transport)
+        self.edits = Edits(self.transport)
         self.screens = Screens(self.transport)
         self.ways = Ways(self.transport)
 

@@ -352,8 +352,10 @@ class Converger:
             )
         )
 
-    async def remove_left_out(self, name: str, operation: OperationRecord) -> None:
-        """Remove nodes and networks that the spec does not have."""
+    async def remove_left_out(
+        self, name: str, operation: OperationRecord, *, networks: bool = True
+    ) -> None:
+        """Remove nodes and, unless the lab is down, networks that the spec does not have."""
         lab = await self._journal.lab(name)
         kept = {node.name for node in lab.spec.nodes}
         gone = [n for n in await self._world.inventory.nodes(name) if n.name not in kept]
@@ -364,6 +366,8 @@ class Converger:
                     await tx.delete_node(name, node.name)
                     await tx.emit(_node_event(EventType.NODE_DESTROYED, node, operation))
                 await self._journal.derive(tx, name, operation.id, over=True)
+        if not networks:
+            return
         nodes = {node.name: node for node in await self._world.inventory.nodes(name)}
         plan = self._world.network_plan(lab, nodes)
         await self._world.uplinks.apply(plan)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from labd.engine.checkpoints import CheckpointService
 from labd.engine.converge import Converger
+from labd.engine.edits import Edits
 from labd.engine.facade import Change, LabView, NetworkView, PluginView
 from labd.engine.forking import Forking
 from labd.engine.journal import Journal
@@ -80,6 +81,7 @@ class Engine:
         )
         self._library = Library(world, self._operations)
         self.screens = ScreenService(world.screens, self.journal)
+        self.edits = Edits(world, self.journal, self._operations, self._labs, works)
         self.plugin_service = Plugins(world, runner)
         self._recovery = Recovery(
             world, self.journal, self._operations, works, self._watcher, self._publications

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from labd.engine.facade_checkpoints import CheckpointsApi
+from labd.engine.facade_edits import EditsApi
 from labd.engine.facade_screens import ScreensApi
 from labd.engine.facade_ways import WaysApi
 from labd.engine.ports import Console
@@ -100,6 +101,10 @@ class EngineApi(Protocol):
     @property
     def checkpoints(self) -> CheckpointsApi:
         """Frozen labs, and labs that start from them."""
+
+    @property
+    def edits(self) -> EditsApi:
+        """Changes of labs without a template."""
 
     @property
     def screens(self) -> ScreensApi:

@@ -135,8 +135,16 @@ class Labs:
             promised=promised,
         )
 
+    async def size(self, spec: LabSpec) -> Mapping[str, Sized]:
+        """Look up everything that the nodes of a spec name; see `Converger.size`."""
+        return await self._converger.size(spec)
+
     async def new_nodes(self, lab: str, spec: LabSpec, known: set[str]) -> list[NodeRecord]:
-        """Return rows for the nodes of a spec but the `known` ones, with keys of their own."""
+        """Return records for the nodes that are not known yet.
+
+        Raises:
+            NoRoom: No user id is free.
+        """
         names = [node.name for node in spec.nodes if node.name not in known]
         taken = {node.uid for node in await self._world.inventory.nodes()}
         base = self._world.limits.uid_base

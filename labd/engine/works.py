@@ -28,6 +28,7 @@ from labd.model.states import LabState, NodeState
 log = logging.getLogger(__name__)
 
 _K = OperationKind
+_CHANGES = {_K.UP, _K.EDIT}
 _ENDED = {NodeState.CRASHED, NodeState.STOPPED}
 _SEEN_WITHIN = 5.0  # seconds for the watcher to hear what QEMU was told
 
@@ -52,6 +53,7 @@ class Works:
         self._forking = forking
         self._works: Mapping[OperationKind, Work] = {
             _K.UP: self.up,
+            _K.EDIT: self._edit,
             _K.DOWN: self._down,
             _K.DESTROY: self._destroy,
             _K.START: self._start,
@@ -94,6 +96,19 @@ class Works:
                 raise GuestFailed(
                     f"lab {operation.lab} was not up within {limit:g} s", timed_out=True
                 ) from None
+
+        await self._or_undo(operation, work)
+
+    async def _edit(self, operation: OperationRecord) -> None:
+        """Bring a lab to its edited spec; one that is down stays so."""
+
+        async def work() -> None:
+            lab = await self._journal.lab(operation.lab)
+            if lab.wanted is Wanted.RUNNING:
+                await self._converger.apply(operation.lab, operation, _starts(operation) or ())
+            else:
+                await self._converger.remove_left_out(operation.lab, operation, networks=False)
+                await self._journal.forget_previous(operation.lab)
 
         await self._or_undo(operation, work)
 
@@ -160,7 +175,7 @@ class Works:
 
     async def _restore(self, tx: Transaction, lab: LabRecord, operation: OperationRecord) -> None:
         """Write spec and intent as they were before the operation."""
-        if operation.kind is _K.UP and lab.previous is not None:
+        if operation.kind in _CHANGES and lab.previous is not None:
             lab = replace(lab, spec=lab.previous, previous=lab.spec)
             await tx.emit(
                 Happening(
@@ -188,9 +203,10 @@ class Works:
         kept = {str(item) for item in before} if isinstance(before, list) else set()
         await self._converger.undo_starts(name, operation, before=kept, only=_starts(operation))
         lab = await self._journal.lab(name)
-        if operation.kind is _K.UP and lab.previous is not None:
+        if operation.kind in _CHANGES and lab.previous is not None:
             try:
-                await self._converger.apply(name, operation)
+                only = _starts(operation) if operation.kind is _K.EDIT else None
+                await self._converger.apply(name, operation, only)
             except LabdError as error:
                 log.warning("lab %s could not be taken back to its old spec: %s", name, error)
                 await self._converger.remove_left_out(name, operation)

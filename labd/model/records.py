@@ -35,6 +35,7 @@ class OperationKind(StrEnum):
     CHECKPOINT = "checkpoint"
     FORK = "fork"
     RESTORE = "restore"
+    EDIT = "edit"
     IMAGE_IMPORT = "image-import"
     IMAGE_BUILD = "image-build"
 

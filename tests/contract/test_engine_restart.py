@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from labd.engine.facade_edits import NewNode
 from labd.model.errors import LabdError, LaunchFailed
 from labd.model.machine import MachineSpec, RunState
 from labd.model.names import NodeRef
@@ -311,6 +312,22 @@ STORIES = {
     "plug fails": Story(
         lambda h: h.engine.up("web", PLUGGED), RUNS, spec=UNPLUGGED, fails="no place"
     ),
+    "disk": Story(
+        lambda h: h.engine.edits.attach_disk(NodeRef("web", "a"), "new", MIB, None), RUNS
+    ),
+    "node": Story(
+        lambda h: h.engine.edits.add_node("web", NewNode(name="c", image="disk")),
+        (LabState.RUNNING, {"a": "ready", "b": "ready", "c": "ready"}),
+    ),
+    "node rm": Story(
+        lambda h: h.engine.edits.remove_node(NodeRef("web", "b")),
+        (LabState.RUNNING, {"a": "ready"}),
+    ),
+    "node of a lab that is down": Story(
+        lambda h: h.engine.edits.add_node("web", NewNode(name="c", image="disk")),
+        (LabState.STOPPED, {"a": "stopped", "b": "stopped", "c": "stopped"}),
+        down=True,
+    ),
     "edit fails": Story(lambda h: h.engine.up("web", BIGGER), RUNS, fails="2"),
 }
 
@@ -380,7 +397,7 @@ async def test_a_death_at_any_call(tmp_path: Path, name: str, before: bool) -> N
     at = 1
     while await live_through(STORIES[name], tmp_path / str(at), at, before=before):
         at += 1
-    assert at > 5
+    assert at > 3
 
 
 async def test_deaths_during_the_recovery(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_an_edited_template_changes_only_what_it_says(daemon: Daemon) -> None:
         "(?m)^ok$")  # fmt: skip
     daemon.console("live/b", "ip a a 10.0.2.2/24 dev $(grep -l :bb /sys/class/net/*/address |"
         " cut -d/ -f5); ip l s $(grep -l :bb /sys/class/net/*/address | cut -d/ -f5) up;"
-        " ping -c 3 10.0.2.1", r"[123] packets received|(?m)^64 bytes from 10.0.2.1")  # fmt: skip
+        " ping -c 3 10.0.2.1", r"(?m)^64 bytes from 10.0.2.1")  # fmt: skip
 
     # A later daemon knows them, and a restart of the node has them in the same places.
     daemon.console("live/a", "readlink /sys/block/vda/device; echo", "virtio")
@@ -142,3 +142,63 @@ def test_a_cd_is_changed_and_found_at_the_next_boot(daemon: Daemon) -> None:
     until(lambda: "cd: other" in daemon.lab("logs", "cds/old"), "the CD is still in")
     up(daemon, CD.format(cd="empty"))
     says(UP)
+
+
+@pytest.mark.usefixtures("built_tiny")
+def test_disks_and_nodes_without_a_template(daemon: Daemon) -> None:
+    daemon.image()
+    up(daemon, OLD)
+    pids = daemon.pids("live")
+    daemon.lab("disk", "attach", "live/a", "data", "--size", "48 MiB")
+    daemon.console("live/a", "cat /sys/block/vda/serial; echo keep > /dev/vda", "data")
+    assert daemon.json("disk", "ls", "live/a")["disks"] == [
+        {
+            "name": "data",
+            "kind": "disk",
+            "bus": "virtio",
+            "size": 48 << 20,
+            "image": "",
+            "attached": True,
+        }
+    ]
+    daemon.lab("node", "add", "live", "x", "--image", "tiny", "--memory", "128 MiB",
+        "--network", "lan=10.0.1.9/24")  # fmt: skip
+    assert daemon.states("live") == {"a": "ready", "b": "ready", "x": "ready"}
+    daemon.console("live/a", "ping -c 3 10.0.1.9", r"(?m)^64 bytes from 10.0.1.9")
+    daemon.kill()
+    daemon.start()
+    daemon.lab("disk", "detach", "live/a", "data")
+    daemon.console("live/a", "ls /sys/block | grep -c vd", r"(?m)^0$")
+    assert "was kept, and has 48 MiB" in daemon.lab(
+        "disk", "attach", "live/a", "data", "--size", "1 GiB", expect=2
+    )
+    daemon.lab("disk", "attach", "live/a", "data", "--size", "48 MiB")
+    daemon.console("live/a", "head -c 4 /dev/vda; echo", r"(?m)^keep$")
+    daemon.lab("node", "rm", "live/x")
+    assert daemon.pids("live") == pids
+    for args, status, message in (
+        (("disk", "attach", "live/b", "d", "--size", "1 GiB", "--bus", "ide"), 1,
+         ("node live/b cannot take that while it runs: disk d is on bus ide, which takes no disks "
+          "while it runs; stop it first: `lab stop live/b`")),
+        (("disk", "attach", "live/b", "root", "--size", "1 GiB"), 2,
+         "a disk cannot be called root: choose another name, of at most 20 characters"),
+        (("disk", "attach", "live/b", "d", "--size", "1000"), 2,
+         "a disk must have 1 MiB to 64 TiB, and a multiple of 512 bytes: not 1000"),
+        (("disk", "detach", "live/b", "nope"), 4, "node live/b has no disk nope"),
+        (("disk", "ls", "live/nope"), 4, "there is no node live/nope; known: a, b"),
+        (("cdrom", "eject", "live/b"), 1,
+         ("node live/b has no CD-ROM drive; write `cdrom: empty` for it in the template, and "
+          "`lab up` again")),
+        (("node", "add", "live", "a", "--image", "tiny"), 1,
+         "lab live has a node a already; choose another name"),
+        (("node", "add", "live", "y", "--image", "tiny", "--network", "wan"), 2,
+         "node y: there is no network 'wan'; did you mean 'lan'?"),
+        (("node", "add", "live", "y", "--image", "tiny", "--network", "lan=10.9.0.1/24"), 2,
+         "node y: 10.9.0.1/24 is not in 10.0.1.0/24, the subnet of lan"),
+        (("node", "add", "live", "y", "--image", "tiny", "--network", "lan=10.0.1.1/24"), 2,
+         "node y: 10.0.1.1 is taken by a; choose another"),
+        (("node", "add", "live", "y"), 2, "node y needs an image or a profile: give --image"),
+        (("node", "rm", "live/y"), 4, "there is no node live/y; known: a, b"),
+    ):  # fmt: skip
+        assert daemon.lab(*args, expect=status) == f"lab: {message}\n"
+    assert daemon.pids("live") == pids

@@ -35,6 +35,7 @@ from labd.model.records import (
 from labd.model.specs import Image, ImageFormat, LabSpec, NetworkSpec, NodeSpec, Profile
 from labd.model.states import LabState, NetworkState, NodeState, OperationState, PluginState
 from tests.unit.fake_checkpoints import FakeCheckpointsApi
+from tests.unit.fake_edits import FakeEdits
 from tests.unit.fake_screens import FakeScreensApi
 from tests.unit.fake_ways import FakeWays
 
@@ -132,6 +133,7 @@ class FakeEngine:
         self.all_profiles: dict[str, Profile] = {}
         self.screens = FakeScreensApi(self.node)
         self.checkpoints = FakeCheckpointsApi(self.lab, self._at_once)
+        self.edits = FakeEdits(self.lab, self.node, self._edited)
         self.plugin = PluginRecord(name="watchdog", enabled=False)
         self.first = 1
         self.calls = 0
@@ -181,6 +183,11 @@ class FakeEngine:
         self.all_operations[operation.id] = done
         kind = EventType.OPERATION_FAILED if failed else EventType.OPERATION_SUCCEEDED
         await self.tell(Happening(type=kind, lab=operation.lab, operation=operation.id))
+
+    async def _edited(self, lab: str) -> OperationRecord:
+        operation = await self._begin(K.EDIT, lab)
+        self._spawn(self._end(operation))
+        return operation
 
     def _spawn(self, work: object) -> None:
         assert asyncio.iscoroutine(work)
