@@ -31,6 +31,7 @@ class Scope(StrEnum):
     IMAGES_READ = "images:read"
     IMAGES_WRITE = "images:write"
     HOST_READ = "host:read"
+    HOST_WRITE = "host:write"
     PLUGINS_ADMIN = "plugins:admin"
 
 
@@ -43,6 +44,8 @@ _INCLUDED: Mapping[Scope, frozenset[Scope]] = {
 ROUTE_SCOPES: Mapping[str, Scope] = {
     "get_info": Scope.ANY,
     "get_doctor": Scope.HOST_READ,
+    "get_differences": Scope.HOST_READ,
+    "repair": Scope.HOST_WRITE,
     "validate_template": Scope.LABS_READ,
     "get_template_schema": Scope.LABS_READ,
     "list_template_parameters": Scope.LABS_READ,

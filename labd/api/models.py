@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
+from labd.model.differences import Mismatch
 from labd.model.names import NAME_PATTERN
 from labd.model.records import OperationKind, Wanted
 from labd.model.specs import Firmware, ImageFormat, LabSpec, NodeSpec
@@ -390,6 +391,22 @@ class Finding(Wire):
     level: Literal["ok", "warn", "fail"]
     text: str
     advice: str
+
+
+class Difference(Wire):
+    """One thing on which the kernel, the folders and the inventory do not agree."""
+
+    kind: Mismatch
+    name: str
+    text: str
+    remedy: str = Field(description="what a repair does about it; empty: a person must")
+    repaired: bool
+
+
+class Differences(Wire):
+    """What `lab fsck` found."""
+
+    differences: list[Difference]
 
 
 class Findings(Wire):

@@ -62,6 +62,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "template": ("template", "Shipped templates, their parameters, and the schema."),
     "plugin": ("plugin", "List, enable, disable, watch and write plugins."),
     "doctor": ("doctor", "Tell what this host can do, and what to mend."),
+    "fsck": ("fsck", "Hold the host against the inventory, and repair."),
     "version": ("version", "Print the versions of `lab` and labd."),
     "completion": ("completion", "Print a completion script for bash, zsh or fish."),
 }

@@ -71,6 +71,12 @@ class Client:
         found: list[types.Finding] = self._get("doctor")["findings"]
         return found
 
+    def differences(self, *, repair: bool = False) -> list[types.Difference]:
+        """Return where kernel, folders and inventory disagree, after repairing what can be."""
+        answer = self.transport.json("POST", "/v1/fsck", {}) if repair else self._get("fsck")
+        found: list[types.Difference] = answer["differences"]
+        return found
+
     # templates
 
     def validate(

@@ -199,6 +199,16 @@ class Plugin(TypedDict):
     problem: str
 
 
+class Difference(TypedDict):
+    """Something on which kernel, folders and inventory do not agree."""
+
+    kind: str
+    name: str
+    text: str
+    remedy: str
+    repaired: bool
+
+
 class Finding(TypedDict):
     """One thing that the doctor looked at."""
 

@@ -13,6 +13,7 @@ from labd.engine.converge import Converger
 from labd.engine.edits import Edits
 from labd.engine.facade import Change, LabView, NetworkView, PluginView
 from labd.engine.forking import Forking
+from labd.engine.fsck import Fsck
 from labd.engine.journal import Journal
 from labd.engine.labs import Labs
 from labd.engine.library import Library
@@ -30,6 +31,7 @@ from labd.engine.watch import Watcher
 from labd.engine.ways import Ways
 from labd.engine.works import Works
 from labd.engine.world import World
+from labd.model.differences import Difference
 from labd.model.errors import LabdError, NotFound
 from labd.model.events import Event, EventType, Happening
 from labd.model.names import NodeRef, did_you_mean
@@ -86,6 +88,7 @@ class Engine:
         self._recovery = Recovery(
             world, self.journal, self._operations, works, self._watcher, self._publications
         )
+        self._fsck = Fsck(world, self._operations)
         self._tasks: list[asyncio.Task[None]] = []
 
     # life
@@ -357,6 +360,10 @@ class Engine:
         return await self.plugin_service.log(name)
 
     # host
+
+    async def differences(self, *, repair: bool) -> Sequence[Difference]:
+        """See `EngineApi.differences`."""
+        return await self._fsck.check(repair=repair)
 
     async def findings(self) -> Sequence[Mapping[str, str]]:
         """See `EngineApi.findings`."""

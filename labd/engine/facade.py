@@ -16,6 +16,7 @@ from labd.engine.facade_edits import EditsApi
 from labd.engine.facade_screens import ScreensApi
 from labd.engine.facade_ways import WaysApi
 from labd.engine.ports import Console
+from labd.model.differences import Difference
 from labd.model.events import Event
 from labd.model.names import NodeRef
 from labd.model.records import (
@@ -230,6 +231,9 @@ class EngineApi(Protocol):
         """Return the kept output of the plugin, at most 1 MiB."""
 
     # host
+    async def differences(self, *, repair: bool) -> Sequence[Difference]:
+        """Return where kernel, folders and inventory disagree; see `engine.fsck`."""
+
     async def findings(self) -> Sequence[Mapping[str, str]]:
         """Return what `lab doctor` shows: name, level (ok, warn, fail), text, advice."""
 

@@ -373,6 +373,9 @@ class Inventory(Protocol):
     async def wait_events(self, after: int) -> int:
         """Return the last seq as soon as it is above `after`."""
 
+    async def integrity(self) -> Sequence[str]:
+        """Return what the database says is wrong with itself; empty when nothing is."""
+
     async def close(self) -> None:
         """Close the database."""
 

@@ -371,6 +371,11 @@ class SqliteInventory:
             await self._news.wait()
         return self._last
 
+    async def integrity(self) -> Sequence[str]:
+        """Return what SQLite says is wrong (PRAGMA quick_check); at most 100 lines."""
+        found = await self._database.rows("PRAGMA quick_check")
+        return [str(row[0]) for row in found if row[0] != "ok"]
+
     async def close(self) -> None:
         """Close the database, after the transaction that is on its way."""
         async with self._lock:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from labd.api.templates import ShippedTemplate
 from labd.engine.facade import Change, LabView, NetworkView, PluginView
 from labd.engine.ports import Console
+from labd.model.differences import Difference, Mismatch
 from labd.model.errors import (
     ConfigError,
     Conflict,
@@ -480,6 +481,17 @@ class FakeEngine:
         return b"watching\n"
 
     # host
+
+    async def differences(self, *, repair: bool) -> Sequence[Difference]:
+        return [
+            Difference(
+                kind=Mismatch.ORPHAN_KEYS,
+                name="abcdef",
+                text="the SSH keys of abcdef belong to no lab",
+                remedy="remove them",
+                repaired=repair,
+            )
+        ]
 
     async def findings(self) -> Sequence[Mapping[str, str]]:
         return [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter
 
 from labd.api import models
 from labd.api.access import EngineDep, ServicesDep
+from labd.model.differences import Difference
 
 router = APIRouter(tags=["host"])
 
@@ -22,4 +25,22 @@ async def get_doctor(engine: EngineDep) -> models.Findings:
     """Look at the host: what labd can do here, and what to mend."""
     return models.Findings(
         findings=[models.Finding.model_validate(dict(item)) for item in await engine.findings()]
+    )
+
+
+@router.get("/fsck")
+async def get_differences(engine: EngineDep) -> models.Differences:
+    """Tell where the kernel, the folders and the inventory do not agree."""
+    return _told(await engine.differences(repair=False))
+
+
+@router.post("/fsck")
+async def repair(engine: EngineDep) -> models.Differences:
+    """Repair what can be repaired, and tell it with what is left."""
+    return _told(await engine.differences(repair=True))
+
+
+def _told(found: Sequence[Difference]) -> models.Differences:
+    return models.Differences(
+        differences=[models.Difference.model_validate(item, from_attributes=True) for item in found]
     )

@@ -1,0 +1,283 @@
+"""Hold the kernel, the folders and the inventory against each other: `lab fsck`.
+
+What is read is the truth of the kernel, the rows say what should be. A lab that an operation holds
+is left out: it is on its way. `compare` is pure; `Fsck` gathers and repairs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from labd.engine.operations import Operations
+from labd.engine.world import World
+from labd.host.evidence import count_taps, entries
+from labd.model.differences import Difference, Mismatch
+from labd.model.errors import LabdError
+from labd.model.machine import FoundMachine
+from labd.model.network import LabNetworkPlan
+from labd.model.records import LabRecord, NodeRecord
+from labd.model.states import NODE_ALIVE, NodeState
+
+_M = Mismatch
+# States in which a lab of this node must have its networks.
+_USES_NETWORK = NODE_ALIVE - {NodeState.STOPPING}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What was found on the host.
+
+    Attributes:
+        machines: QEMU processes of this root.
+        taps: Process id -> number of tap descriptors that it holds.
+        bridges: Namespace of this root -> its bridges.
+        disks: Names of the folders of disks.
+        sockets: Names of the folders of sockets.
+        keys: Lab keys that have an SSH key pair.
+    """
+
+    machines: Sequence[FoundMachine]
+    taps: Mapping[int, int]
+    bridges: Mapping[str, Collection[str]]
+    disks: Collection[str]
+    sockets: Collection[str]
+    keys: Collection[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """What the inventory says; labs that an operation holds are in `held`."""
+
+    labs: Sequence[LabRecord]
+    nodes: Sequence[NodeRecord]
+    plans: Mapping[str, LabNetworkPlan]
+    held: Collection[str]
+
+
+def compare(found: Evidence, rows: Rows) -> list[Difference]:
+    """Return every difference. Pure."""
+    return [
+        *_processes(found, rows),
+        *_networks(found, rows),
+        *_folders(found, rows),
+    ]
+
+
+def _processes(found: Evidence, rows: Rows) -> Iterator[Difference]:
+    known = {node.key: node for node in rows.nodes}
+    for machine in found.machines:
+        pid, node = machine.process.pid, known.get(machine.key)
+        if node is not None and (node.process == machine.process or node.lab in rows.held):
+            continue
+        yield Difference(
+            kind=_M.ORPHAN_PROCESS,
+            name=str(pid),
+            text=f"QEMU {pid} of machine {machine.key} belongs to no node",
+            remedy="end it",
+        )
+    living = {machine.process for machine in found.machines}
+    for node in rows.nodes:
+        if node.lab in rows.held or node.process is None or node.state not in NODE_ALIVE:
+            continue
+        name = f"{node.lab}/{node.name}"
+        if node.process not in living:
+            yield Difference(
+                kind=_M.LOST_PROCESS,
+                name=name,
+                text=f"{name} is {node.state}, and its QEMU {node.process.pid} does not live; "
+                f"`lab start {name}` starts it anew",
+            )
+        elif node.machine is not None:
+            have, want = found.taps.get(node.process.pid, 0), len(node.machine.nics)
+            if have != want:
+                yield Difference(
+                    kind=_M.LOST_TAP,
+                    name=name,
+                    text=f"{name} has {want} NICs, and its QEMU holds {have} taps; "
+                    f"`lab restart {name}` makes them anew",
+                )
+
+
+def _networks(found: Evidence, rows: Rows) -> Iterator[Difference]:
+    wanted = {plan.namespace for plan in rows.plans.values()}
+    for namespace in sorted(found.bridges.keys() - wanted):
+        yield Difference(
+            kind=_M.ORPHAN_NAMESPACE,
+            name=namespace,
+            text=f"namespace {namespace} belongs to no lab",
+            remedy="remove it",
+        )
+    for lab in rows.labs:
+        if lab.name in rows.held:
+            continue
+        plan = rows.plans[lab.name]
+        used = any(n.lab == lab.name and n.state in _USES_NETWORK for n in rows.nodes)
+        if plan.namespace not in found.bridges:
+            if used:
+                yield Difference(
+                    kind=_M.LOST_NAMESPACE,
+                    name=plan.namespace,
+                    text=f"lab {lab.name} runs without its namespace; `lab restart {lab.name}` "
+                    "makes it anew",
+                )
+            continue
+        there, want = set(found.bridges[plan.namespace]), {b.bridge for b in plan.bridges}
+        for bridge in sorted(want - there if used else ()):
+            yield Difference(
+                kind=_M.LOST_NETWORK,
+                name=f"{lab.name}/{bridge}",
+                text=f"bridge {bridge} of lab {lab.name} is not there",
+                remedy="make the networks of the lab as they should be",
+            )
+        for bridge in sorted(there - want):
+            yield Difference(
+                kind=_M.ORPHAN_NETWORK,
+                name=f"{lab.name}/{bridge}",
+                text=f"bridge {bridge} is in the namespace of lab {lab.name}, which has no such "
+                "network",
+                remedy="make the networks of the lab as they should be",
+            )
+
+
+def _folders(found: Evidence, rows: Rows) -> Iterator[Difference]:
+    keys = {node.key for node in rows.nodes}
+    for what, names in (("disks", found.disks), ("sockets", found.sockets)):
+        for name in sorted(set(names) - keys):
+            yield Difference(
+                kind=_M.ORPHAN_FOLDER,
+                name=f"{what}/{name}",
+                text=f"the folder of {what} of machine {name} belongs to no node",
+                remedy="remove it",
+            )
+    for key in sorted(set(found.keys) - {lab.key for lab in rows.labs}):
+        yield Difference(
+            kind=_M.ORPHAN_KEYS,
+            name=key,
+            text=f"the SSH keys of {key} belong to no lab",
+            remedy="remove them",
+        )
+
+
+class Fsck:
+    """Gathers, compares and repairs."""
+
+    def __init__(self, world: World, operations: Operations) -> None:
+        self._world = world
+        self._operations = operations
+
+    async def check(self, *, repair: bool) -> list[Difference]:
+        """Return every difference; with `repair`, do what can be done about each first.
+
+        A difference that could not be repaired is returned as it was, with the reason.
+        """
+        # What was there before and after an operation began is not looked at twice: the rows are
+        # read last, so that nothing new is taken for an orphan.
+        found = await self._gather()
+        rows = await self._rows()
+        differences = compare(found, rows)
+        differences += await self._images() + await self._database()
+        if not repair:
+            return differences
+        return [await self._mend(difference, rows) for difference in differences]
+
+    async def _gather(self) -> Evidence:
+        world = self._world
+        machines = await world.hypervisor.scan()
+        pids = [machine.process.pid for machine in machines]
+        namespaces = await world.networks.namespaces()
+        return Evidence(
+            machines=machines,
+            taps=await asyncio.to_thread(lambda: {pid: count_taps(pid) for pid in pids}),
+            bridges={name: await world.networks.bridges(name) for name in namespaces},
+            disks=await asyncio.to_thread(entries, world.state / "nodes"),
+            sockets=await asyncio.to_thread(entries, world.run / "n"),
+            keys=await world.keys.all(),
+        )
+
+    async def _rows(self) -> Rows:
+        held = {operation.lab for operation in self._operations.running()}
+        inventory = self._world.inventory
+        labs, nodes = await inventory.labs(), await inventory.nodes()
+        return Rows(
+            labs=labs,
+            nodes=nodes,
+            plans={lab.name: self._world.network_plan(lab, {}) for lab in labs},
+            held=held | {operation.lab for operation in self._operations.running()},
+        )
+
+    async def _images(self) -> list[Difference]:
+        found = []
+        for image in await self._world.inventory.images():
+            files = self._world.images.files(image).values()
+            if not await asyncio.to_thread(_all_there, files):
+                found.append(
+                    Difference(
+                        kind=_M.LOST_IMAGE,
+                        name=image.name,
+                        text=f"image {image.name} has lost its files; remove it (`lab image rm "
+                        f"{image.name}`) and import it again",
+                    )
+                )
+        return found
+
+    async def _database(self) -> list[Difference]:
+        found = [
+            Difference(
+                kind=_M.DATABASE,
+                name="inventory",
+                text=f"SQLite says of the inventory: {problem}; put a backup in its place",
+            )
+            for problem in await self._world.inventory.integrity()
+        ]
+        after = await self._world.inventory.first_seq() - 1
+        while page := await self._world.inventory.events(after, 5000):
+            for event in page:
+                if event.seq != after + 1:
+                    found.append(
+                        Difference(
+                            kind=_M.EVENT_GAP,
+                            name=str(after + 1),
+                            text=f"events {after + 1} to {event.seq - 1} are not there",
+                        )
+                    )
+                after = event.seq
+        return found
+
+    async def _mend(self, difference: Difference, rows: Rows) -> Difference:
+        if not difference.remedy:
+            return difference
+        try:
+            await self._do(difference, rows)
+        except LabdError as error:
+            return replace(difference, text=f"{difference.text}; it stays: {error.message}")
+        return replace(difference, repaired=True)
+
+    async def _do(self, difference: Difference, rows: Rows) -> None:
+        world, name = self._world, difference.name
+        match difference.kind:
+            case _M.ORPHAN_PROCESS:
+                for machine in await world.hypervisor.scan():
+                    if str(machine.process.pid) == name:
+                        await world.hypervisor.kill_process(machine.process)
+            case _M.ORPHAN_NAMESPACE:
+                await world.uplinks.sweep(plan.namespace for plan in rows.plans.values())
+                await world.networks.remove(name)
+            case _M.LOST_NETWORK | _M.ORPHAN_NETWORK:
+                await world.networks.apply(rows.plans[name.partition("/")[0]])
+            case _M.ORPHAN_FOLDER:
+                what, _, key = name.partition("/")
+                folder = self._folder(what) / key
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            case _M.ORPHAN_KEYS:
+                await world.keys.remove(name)
+
+    def _folder(self, what: str) -> Path:
+        return self._world.state / "nodes" if what == "disks" else self._world.run / "n"
+
+
+def _all_there(files: Iterable[Path]) -> bool:
+    return all(path.exists() for path in files)
