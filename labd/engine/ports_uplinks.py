@@ -31,7 +31,7 @@ class Uplinks(Protocol):
         """
 
     async def remove(self, namespace: str) -> None:
-        """Remove the uplinks of a lab, before its namespace goes (idempotent)."""
+        """Remove the uplinks of a lab from the host, before its namespace goes (idempotent)."""
 
     async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
         """Remove the uplinks of labs whose namespaces are not in `keep`; return whose went."""

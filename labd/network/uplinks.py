@@ -147,8 +147,9 @@ class LabUplinks:
             if namespace not in self._known:
                 undo.push_async_callback(self._clear, namespace)
             self._known.add(namespace)
-            await self._drop_old(namespace, wanted)
-            transit = await self._open_nat(namespace, wanted) if wanted.nat else None
+            host = await asyncio.to_thread(ways.look)
+            await self._drop_old(namespace, wanted, host)
+            transit = await self._open_nat(namespace, wanted, host) if wanted.nat else None
             if wanted.routes:
                 await nft.load(lab_rules(wanted, transit), namespace=namespace)
                 await netns.inside(namespace, lambda: ways.set_routing(wanted=True))
@@ -160,9 +161,8 @@ class LabUplinks:
                 await self._map(namespace, mapped)
             undo.pop_all()
 
-    async def _drop_old(self, namespace: str, wanted: UplinkPlan) -> None:
+    async def _drop_old(self, namespace: str, wanted: UplinkPlan, host: ways.Host) -> None:
         """Remove what an earlier plan had and this one has not."""
-        host = await asyncio.to_thread(ways.look)
         keep = {mapped.outer for mapped in wanted.mapped} | ({wanted.link} if wanted.nat else set())
         there = _links_of(host, namespace)
         if wanted.link in there and not wanted.nat:
@@ -171,9 +171,8 @@ class LabUplinks:
         if not wanted.routes:
             await self._clear_inside(namespace)
 
-    async def _open_nat(self, namespace: str, wanted: UplinkPlan) -> Transit:
+    async def _open_nat(self, namespace: str, wanted: UplinkPlan, host: ways.Host) -> Transit:
         """Load the host's rules first, so that the lab is never seen without them."""
-        host = await asyncio.to_thread(ways.look)
         transit = ways.transit_of(host, wanted.link) or choose(
             self._settings.transit, host.taken, namespace
         )
@@ -201,7 +200,8 @@ class LabUplinks:
         """Remove the uplinks of a lab; see the port."""
         if namespace in self._known:
             async with self._turn():
-                await self._clear(namespace)
+                await self._clear_host(namespace)
+            self._known.discard(namespace)
 
     async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
         """Remove what belongs to no lab; see the port."""
@@ -223,11 +223,14 @@ class LabUplinks:
 
     async def _clear(self, namespace: str) -> None:
         """Remove everything of a lab's uplinks; done again after any crash, it ends the same."""
+        await self._clear_host(namespace)
+        await self._clear_inside(namespace)
+        self._known.discard(namespace)
+
+    async def _clear_host(self, namespace: str) -> None:
         host = await asyncio.to_thread(ways.look)
         await self._close_host(namespace, host)
         await asyncio.to_thread(ways.delete, sorted(_links_of(host, namespace)))
-        await self._clear_inside(namespace)
-        self._known.discard(namespace)
 
     async def _close_host(self, namespace: str, host: ways.Host) -> None:
         """Take back forwarding that nobody else needs, and only then the table that tells of it.
