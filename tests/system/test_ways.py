@@ -104,13 +104,13 @@ def test_plain_scp_goes_through_the_written_configuration(daemon: Daemon, tmp_pa
     daemon.lab("up", write(tmp_path / "copy.yaml"))
     config, data = tmp_path / "ssh.conf", tmp_path / "data"
     daemon.lab("ssh-config", "copy", "-o", str(config))
-    data.write_bytes(os.urandom(3_000_000))
+    data.write_bytes(os.urandom(1_000_000))
 
     def scp(source: str, target: str) -> None:
         subprocess.run(["scp", "-q", "-F", str(config), source, target], check=True, timeout=60)
 
-    scp(str(data), "web.copy.lab:/tmp/data")
-    scp("web.copy.lab:/tmp/data", str(tmp_path / "back"))
+    scp(str(data), "web.copy.lab:/dev/shm/data")
+    scp("web.copy.lab:/dev/shm/data", str(tmp_path / "back"))
     assert (tmp_path / "back").read_bytes() == data.read_bytes()
     assert ssh(config, "web.other.lab", "true").returncode == 255, "of this lab only"
 
