@@ -343,3 +343,23 @@ def test_a_daemon_that_dies_on_the_way_out_leaves_nothing(
         until(lambda: daemon.json("ls")["labs"] == [], "destroy has ended")
         assert daemon.leaks() == [], place
         assert outside.forwarding() == "0", place
+
+
+def test_what_the_administrator_closed_is_reached_by_allow_alone(
+    outside: Outside, make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    config = f'[network]\nclosed = ["{OUTSIDE_ADDRESS}/32"]\noutside = ["eth0"]\n'
+    daemon = make_daemon(config, namespace=outside.host)
+    daemon.image("bootsector")
+    template = tmp_path / "lab.yaml"
+    text = (
+        "name: shut\nnetworks: {lan: {subnet: 10.0.0.0/24, uplink: nat%s}}\n"
+        "nodes: {a: {image: bootsector, machine: pc, disk_bus: ide, memory: 16 MiB}}\n"
+    )
+    template.write_text(text % "")
+    daemon.lab("up", str(template))
+    (space,) = daemon.namespaces()
+    assert not connects(space, OUTSIDE_ADDRESS, WEB_PORT)
+    template.write_text(text % f", allow: [{{to: {OUTSIDE_ADDRESS}, tcp: [{WEB_PORT}]}}]")
+    daemon.lab("up", str(template))
+    assert connects(space, OUTSIDE_ADDRESS, WEB_PORT)
