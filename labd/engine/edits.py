@@ -128,6 +128,13 @@ class Edits:
 
     async def detach_disk(self, ref: NodeRef, name: str) -> OperationRecord:
         """See `EditsApi.detach_disk`."""
+        node = await self._journal.node(ref)
+        for disk in node.machine.disks if node.machine is not None else ():
+            if disk.serial == name and disk.id != "root" and disk.backing:
+                raise Conflict(
+                    f"disk {name} of {ref} stands on a checkpoint, and would not be found again "
+                    f"when it is attached; detach it in a lab without checkpoints"
+                )
 
         def edit(old: NodeSpec) -> NodeSpec:
             if name == "root":

@@ -129,12 +129,17 @@ def live_steps(now: MachineSpec, then: MachineSpec) -> Steps:
     """Return how to get a running machine from what it has to what it shall have."""
     drives = {disk.id: disk for disk in now.disks if disk.cdrom}
     medium = next((d for d in then.disks if d.cdrom and d.id in drives and d != drives[d.id]), None)
-    disks_now = [disk for disk in now.disks if not disk.cdrom]
-    disks_then = [disk for disk in then.disks if not disk.cdrom]
+    there = {_place(disk) for disk in now.disks}
+    wanted = {_place(disk) for disk in then.disks}
     return Steps(
         unplug_nics=tuple(nic for nic in now.nics if nic not in then.nics),
-        unplug_disks=tuple(disk for disk in disks_now if disk not in disks_then),
-        plug_disks=tuple(disk for disk in disks_then if disk not in disks_now),
+        unplug_disks=tuple(d for d in now.disks if not d.cdrom and _place(d) not in wanted),
+        plug_disks=tuple(d for d in then.disks if not d.cdrom and _place(d) not in there),
         plug_nics=tuple(nic for nic in then.nics if nic not in now.nics),
         medium=medium,
     )
+
+
+def _place(disk: Disk) -> tuple[object, ...]:
+    """Return what makes a disk the same one; its files grow with each checkpoint."""
+    return disk.id, disk.bus, disk.slot, disk.serial, disk.cdrom
