@@ -75,11 +75,11 @@ def test_an_edited_template_changes_only_what_it_says(daemon: Daemon) -> None:
         daemon.console(f"live/{node}", "cat /sys/block/vd?/serial", r"(?m)^data")
         nics(daemon, node, r"(?m)^2$" if node == "a" else r"(?m)^1$")
     # The new card is on the new network.
-    daemon.console("live/a", "ip a a 10.0.2.1/24 dev $(grep -l :aa /sys/class/net/*/address |"
-        " cut -d/ -f5); ip l s $(grep -l :aa /sys/class/net/*/address | cut -d/ -f5) up; echo ok",
+    daemon.console("live/a", "ip addr add 10.0.2.1/24 dev $(grep -l :aa /sys/class/net/*/address |"
+        " cut -d/ -f5); ip link set $(grep -l :aa /sys/class/net/*/address | cut -d/ -f5) up; echo ok",
         "(?m)^ok$")  # fmt: skip
-    daemon.console("live/b", "ip a a 10.0.2.2/24 dev $(grep -l :bb /sys/class/net/*/address |"
-        " cut -d/ -f5); ip l s $(grep -l :bb /sys/class/net/*/address | cut -d/ -f5) up;"
+    daemon.console("live/b", "ip addr add 10.0.2.2/24 dev $(grep -l :bb /sys/class/net/*/address |"
+        " cut -d/ -f5); ip link set $(grep -l :bb /sys/class/net/*/address | cut -d/ -f5) up;"
         " ping -c 3 10.0.2.1", r"(?m)^64 bytes from 10.0.2.1")  # fmt: skip
 
     # A later daemon knows them, and a restart of the node has them in the same places.
