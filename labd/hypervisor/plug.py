@@ -25,6 +25,7 @@ from labd.model.specs import Firmware
 
 UNPLUG_TIMEOUT: Final = 20.0  # seconds for a guest to let go of a device
 _LOOK_AGAIN = 1.0  # seconds: an event may be missed while the monitor is connected anew
+_LET_GO = 2.0  # seconds from the end of a device until its drive is free
 _FDSET = re.compile(r"/dev/fdset/(\d+)\Z")
 
 
@@ -170,10 +171,25 @@ async def _remove_blocks(vm: Vm, name: str) -> None:
     }
     own = [node for node in nodes if node == name or node.startswith(f"{name}-")]
     for node in sorted(own, key=lambda node: (node.endswith("-f"), node)):
-        await vm.execute("blockdev-del", {"node-name": node})
+        await _delete_block(vm, node)
         place = _FDSET.match(nodes[node])
         if place is not None and node.endswith("-f"):
             await _remove_set(vm, int(place[1]))
+
+
+async def _delete_block(vm: Vm, node: str) -> None:
+    """Remove a block node; a device that has just gone may let go of it a moment later (RCU)."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _LET_GO
+    while True:
+        try:
+            await vm.execute("blockdev-del", {"node-name": node})
+        except QmpRefused:
+            if loop.time() > end:
+                raise
+            await asyncio.sleep(_LET_GO / 50)
+        else:
+            return
 
 
 async def _remove_set(vm: Vm, number: int) -> None:

@@ -76,7 +76,8 @@ def test_an_edited_template_changes_only_what_it_says(daemon: Daemon) -> None:
         nics(daemon, node, r"(?m)^2$" if node == "a" else r"(?m)^1$")
     # The new card is on the new network.
     daemon.console("live/a", "ip addr add 10.0.2.1/24 dev $(grep -l :aa /sys/class/net/*/address |"
-        " cut -d/ -f5); ip link set $(grep -l :aa /sys/class/net/*/address | cut -d/ -f5) up; echo ok",
+        " cut -d/ -f5); ip link set $(grep -l :aa /sys/class/net/*/address | cut -d/ -f5) up;"
+        " echo ok",
         "(?m)^ok$")  # fmt: skip
     daemon.console("live/b", "ip addr add 10.0.2.2/24 dev $(grep -l :bb /sys/class/net/*/address |"
         " cut -d/ -f5); ip link set $(grep -l :bb /sys/class/net/*/address | cut -d/ -f5) up;"
