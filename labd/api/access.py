@@ -79,6 +79,7 @@ ROUTE_SCOPES: Mapping[str, Scope] = {
     "save_checkpoint": Scope.LABS_CONTROL,
     "remove_checkpoint": Scope.LABS_CONTROL,
     "fork_checkpoint": Scope.LABS_CONTROL,
+    "turn_chapter": Scope.LABS_CONTROL,
     "restore_lab": Scope.LABS_CONTROL,
     "list_images": Scope.IMAGES_READ,
     "get_image": Scope.IMAGES_READ,

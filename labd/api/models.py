@@ -171,6 +171,7 @@ class LabBrief(Wire):
     wanted: Wanted
     reason: str
     created: str
+    origin: str = Field(description="Key of the checkpoint it was started from, or empty")
     nodes: list[NodeBrief]
 
 
@@ -231,6 +232,7 @@ class Lab(Wire):
     wanted: Wanted
     reason: str
     created: str
+    origin: str = Field(description="Key of the checkpoint it was started from, or empty")
     nodes: list[Node]
     networks: list[Network]
     published: list[Published]

@@ -35,6 +35,7 @@ def lab_brief(record: LabRecord, nodes: Sequence[NodeRecord]) -> models.LabBrief
         wanted=record.wanted,
         reason=record.reason,
         created=record.created,
+        origin=record.origin,
         nodes=[
             models.NodeBrief(name=n.name, state=n.state, reason=n.reason, since=n.since)
             for n in nodes
@@ -83,6 +84,7 @@ def lab(view: LabView) -> models.Lab:
         wanted=record.wanted,
         reason=record.reason,
         created=record.created,
+        origin=record.origin,
         nodes=[node(item, record.spec) for item in view.nodes],
         networks=[
             models.Network(

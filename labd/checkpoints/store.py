@@ -24,7 +24,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labd.checkpoints import memory
+from labd.checkpoints import archive, memory
+from labd.checkpoints.archive import MANIFEST
 from labd.checkpoints.stream import split
 from labd.model.checkpoints import CheckpointRecord, Incoming, SavedNode
 from labd.model.errors import StorageFailed
@@ -164,14 +165,15 @@ class CheckpointStore:
         data = await asyncio.to_thread((self._partial / key / name).read_bytes)
         return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
-    async def publish(self, key: str, manifest: str) -> int:
+    async def publish(self, record: CheckpointRecord) -> int:
         """Make what was staged durable and visible; return its bytes on disk."""
-        return await asyncio.to_thread(self._publish, key, manifest)
+        return await asyncio.to_thread(self._publish, record)
 
-    def _publish(self, key: str, manifest: str) -> int:
+    def _publish(self, record: CheckpointRecord) -> int:
+        key = record.key
         staged = self._partial / key
         try:
-            (staged / "manifest.json").write_text(manifest)
+            (staged / MANIFEST).write_bytes(archive.manifest(record))
             size = 0
             for path in staged.iterdir():
                 path.chmod(0o400)

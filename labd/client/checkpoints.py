@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from labd.client import types
@@ -44,19 +44,41 @@ class Checkpoints:
         return found
 
     def fork(
-        self, name: str, lab: str, *, count: int = 0, settings: Mapping[str, str] | None = None
+        self,
+        name: str,
+        lab: str,
+        *,
+        count: int = 0,
+        settings: Mapping[str, str] | None = None,
+        template: Mapping[str, object] | None = None,
     ) -> list[types.Operation]:
-        """Begin to start labs from a checkpoint: LAB, or LAB-1 to LAB-COUNT."""
-        body = {"name": lab, "count": count, "settings": dict(settings or {})}
+        """Begin to start labs from a checkpoint: LAB, or LAB-1 to LAB-COUNT.
+
+        `template` has `text`, `file` and `settings` of a template with the same machines.
+        """
+        body: dict[str, object] = {
+            "name": lab,
+            "count": count,
+            "settings": dict(settings or {}),
+            "template": None if template is None else dict(template),
+        }
         found: list[types.Operation] = self._transport.json("POST", f"{_path(name)}/forks", body)[
             "operations"
         ]
         return found
 
-    def restore(self, lab: str, name: str) -> types.Operation:
-        """Begin to take a lab back to a checkpoint."""
+    def restore(self, lab: str, name: str = "", nodes: Sequence[str] = ()) -> types.Operation:
+        """Begin to take a lab, or nodes, back to a checkpoint; by default to where it began."""
+        body = {"checkpoint": name, "nodes": list(nodes)}
         found: types.Operation = self._transport.json(
-            "POST", f"/v1/labs/{quote(lab, safe='')}/restore", {"checkpoint": name}
+            "POST", f"/v1/labs/{quote(lab, safe='')}/restore", body
+        )
+        return found
+
+    def chapter(self, lab: str, *, again: bool = False) -> types.Operation:
+        """Begin the next chapter of a lab, or the present one again."""
+        found: types.Operation = self._transport.json(
+            "POST", f"/v1/labs/{quote(lab, safe='')}/chapter", {"again": again}
         )
         return found
 

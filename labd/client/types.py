@@ -41,6 +41,7 @@ class LabBrief(TypedDict):
     wanted: str
     reason: str
     created: str
+    origin: str
     nodes: list[NodeBrief]
 
 
@@ -102,6 +103,7 @@ class Lab(TypedDict):
     wanted: str
     reason: str
     created: str
+    origin: str
     nodes: list[Node]
     networks: list[Network]
     published: list[Published]

@@ -62,24 +62,14 @@ def settle(machine: MachineSpec, moved: Mapping[Path, Path]) -> MachineSpec:
     return replace(machine, disks=disks)
 
 
-def saved_disks(
-    machine: MachineSpec, digest_of: Callable[[Path], str], sizes: Mapping[str, int]
-) -> tuple[SavedDisk, ...]:
+def saved_disks(machine: MachineSpec, digest_of: Callable[[Path], str]) -> tuple[SavedDisk, ...]:
     """Return what a checkpoint remembers of a machine whose frozen files are in the store."""
     found = []
     for disk in machine.disks:
         if not is_written(disk):
             continue
         layers = tuple(digest for path, _ in disk.backing if (digest := digest_of(path)))
-        found.append(
-            SavedDisk(
-                id=disk.id,
-                name=f"{stem(disk)}.qcow2",
-                layers=layers,
-                image=len(layers) < len(disk.backing),
-                size=sizes.get(disk.id, 0),
-            )
-        )
+        found.append(SavedDisk(id=disk.id, name=f"{stem(disk)}.qcow2", layers=layers))
     return tuple(found)
 
 
@@ -88,29 +78,30 @@ def forked(
     saved: Sequence[SavedDisk],
     folder: Path,
     layer: Callable[[str], Path],
-    image: Path | None,
 ) -> tuple[Disk, ...]:
     """Return the disks of a copy: tops of its own, in `folder`, on the frozen layers.
 
     Args:
-        disks: Of the machine that was saved.
+        disks: Of a machine of the same spec that was never saved.
         saved: What the checkpoint remembers.
         folder: Of the copy.
         layer: Digest -> path.
-        image: The disk of the image that the node stands on.
     """
     by_id = {item.id: item for item in saved}
     found = []
     for disk in disks:
         item = by_id.get(disk.id)
-        if item is None:
-            found.append(replace(disk, path=image) if image is not None else disk)
+        if item is None or not is_written(disk):
+            found.append(disk)
             continue
-        below = [(layer(digest), ImageFormat.QCOW2) for digest in item.layers]
-        if item.image and image is not None:
-            below.append((image, disk.backing[-1][1]))
-        found.append(replace(disk, path=folder / item.name, backing=tuple(below)))
+        below = tuple((layer(digest), ImageFormat.QCOW2) for digest in item.layers)
+        found.append(replace(disk, path=folder / item.name, backing=(*below, *bottom(disk))))
     return tuple(found)
+
+
+def bottom(disk: Disk) -> tuple[tuple[Path, ImageFormat], ...]:
+    """Return the image under a disk of a machine that was never saved; nothing for a blank one."""
+    return disk.backing[-1:]
 
 
 def keep(machine: MachineSpec, last: MachineSpec | None) -> MachineSpec:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from labd.engine import chains
+from labd.engine.diff import plan_changes
 from labd.engine.facade_checkpoints import CheckpointView
 from labd.engine.forking import Forking
 from labd.engine.journal import Journal
 from labd.engine.labs import Labs
 from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
+from labd.engine.resolve import Sized
 from labd.engine.saving import SAVEABLE, Saving
 from labd.engine.works import Works
 from labd.engine.world import World, new_key
@@ -37,12 +39,12 @@ def misfit(record: CheckpointRecord, host: HostFacts) -> str:
                 f"node {node.name} was saved with machine {node.machine_type}, which QEMU "
                 f"{host.qemu} does not have; install QEMU {record.qemu} or newer"
             )
-        if not node.machine.kvm and _release(record.qemu) != _release(host.qemu):
+        if not node.kvm and _release(record.qemu) != _release(host.qemu):
             return (
                 f"node {node.name} was saved with QEMU {record.qemu} and software emulation, whose "
                 f"CPU is another one in QEMU {host.qemu}; save it again on this host"
             )
-        missing = sorted(set(record.cpu_flags) - host.cpu_flags) if node.machine.kvm else []
+        missing = sorted(set(record.cpu_flags) - host.cpu_flags) if node.kvm else []
         if missing:
             return (
                 f"node {node.name} was saved on {record.cpu_model}, and this host's CPU lacks "
@@ -190,23 +192,27 @@ class CheckpointService:
     # forking
 
     async def fork(
-        self, checkpoint: str, name: str, *, count: int, settings: Mapping[str, str]
+        self,
+        checkpoint: str,
+        name: str,
+        *,
+        count: int,
+        settings: Mapping[str, str],
+        spec: LabSpec | None = None,
     ) -> Sequence[OperationRecord]:
         """Start labs from a checkpoint; see the facade."""
         names = _names(name, count)
-        for key in settings:
-            if not _SETTING.match(key):
-                raise InputError(
-                    f"setting {key[:64]!r} cannot be a name in a guest's environment: use letters, "
-                    "digits and '_'"
-                )
+        _check_settings(settings)
         record = await self._usable(checkpoint)
+        if spec is not None:
+            _require_same(record, spec)
         for each in names:
             self._operations.require_free(each)
             if await self._world.inventory.lab(each) is not None:
                 raise Conflict(f"there is a lab {each} already; choose another name")
         await self._labs.admit(name, self._memory(record, len(names)))
-        return [await self._begin_fork(record, each, settings) for each in names]
+        wanted = spec or record.spec
+        return [await self._begin_fork(record, each, wanted, settings) for each in names]
 
     def _memory(self, record: CheckpointRecord, count: int) -> dict[str, int]:
         """Return what forks may need: each page of the frozen memory is copied when written."""
@@ -226,31 +232,31 @@ class CheckpointService:
         why = misfit(record, await self._world.snapshots.facts())
         if why:
             raise InputError(f"checkpoint {name} cannot be used here: {why}")
+        sized = await self._labs.size(record.spec)
         for node in record.nodes:
-            await self._require_image(record, node)
+            self._require_image(record, node, sized[node.name])
         await self._world.checkpoints.verify(record)
         return record
 
-    async def _require_image(self, record: CheckpointRecord, node: SavedNode) -> None:
-        images = await self._world.inventory.images()
-        if all(image.digest != node.image for image in images):
+    def _require_image(self, record: CheckpointRecord, node: SavedNode, sized: Sized) -> None:
+        if sized.image.digest != node.image:
             raise InputError(
-                f"checkpoint {record.name} cannot be used here: the image of node {node.name} "
-                f"({node.image[:19]}) is not in the store; import it again"
+                f"checkpoint {record.name} cannot be used: image {sized.image.name} of node "
+                f"{node.name} is another one by now, and {node.image[:19]} was saved"
             )
 
     async def _begin_fork(
-        self, record: CheckpointRecord, name: str, settings: Mapping[str, str]
+        self, record: CheckpointRecord, name: str, spec: LabSpec, settings: Mapping[str, str]
     ) -> OperationRecord:
         async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
             if await self._world.inventory.lab(name) is not None:
                 raise Conflict(f"there is a lab {name} already; choose another name")
             await self.record(record.name)  # it may be gone by now
-            nodes = await self._labs.new_nodes(name, record.spec, set())
+            nodes = await self._labs.new_nodes(name, spec, set())
             lab = LabRecord(
                 name=name,
                 key=new_key(),
-                spec=_pinned(record),
+                spec=spec,
                 wanted=Wanted.RUNNING,
                 state=LabState.STARTING,
                 created=self._world.clock(),
@@ -287,35 +293,113 @@ class CheckpointService:
                 )
             )
 
-    async def restore(self, lab: str, checkpoint: str) -> OperationRecord:
+    # going back
+
+    async def restore(
+        self, lab: str, checkpoint: str = "", nodes: Sequence[str] = ()
+    ) -> OperationRecord:
         """Take a lab back; see the facade."""
-        record = await self._usable(checkpoint)
+        row = await self._journal.lab(lab)
+        record = await self._usable(checkpoint or (await self._start_of(row)).name)
         self._operations.require_free(lab)
 
         async def intent(tx: Transaction, _: OperationRecord) -> Mapping[str, object]:
             row = await self._journal.lab(lab)
-            if row.name != record.lab and row.origin not in {record.key, record.origin or "-"}:
+            present = {node.name: node for node in await self._world.inventory.nodes(lab)}
+            _require_of(record, row, present)
+            for name in nodes:
+                if name not in present:
+                    raise NotFound(f"there is no node {lab}/{name}{did_you_mean(name, present)}")
+            if nodes and row.origin != record.key:
                 raise InputError(
-                    f"checkpoint {record.name} is of lab {record.lab}, not of {lab}; "
-                    f"`lab fork {record.name} NAME` makes a lab of it"
+                    f"single nodes go back to where lab {lab} was started only; take the whole lab "
+                    f"to checkpoint {record.name}"
                 )
-            nodes = await self._world.inventory.nodes(lab)
-            if {node.name for node in nodes} != {node.name for node in record.nodes}:
-                raise InputError(f"lab {lab} has other nodes than checkpoint {record.name} by now")
+            spec = replace(record.spec, chapters=row.spec.chapters)
+            spec = row.spec if nodes or row.origin == record.key else spec
             await tx.put_lab(
-                replace(row, spec=_pinned(record), origin=record.key, wanted=Wanted.RUNNING)
+                replace(row, spec=spec, previous=None, origin=record.key, wanted=Wanted.RUNNING)
             )
-            for node in nodes:
-                await tx.put_node(replace(node, wanted=Wanted.RUNNING))
-            return {"memory": {}}
+            targets = sorted(nodes or present)
+            for name in targets:
+                await tx.put_node(replace(present[name], wanted=Wanted.RUNNING))
+            return {"nodes": targets}
 
         request = {"checkpoint": record.key}
         kind = OperationKind.RESTORE
         return await self._operations.begin(kind, lab, request, self._works.of(kind), intent)
 
+    async def _start_of(self, lab: LabRecord) -> CheckpointRecord:
+        """Return the checkpoint from which a lab was started.
 
-def _pinned(record: CheckpointRecord) -> LabSpec:
-    return record.spec
+        Raises:
+            Conflict: It was booted.
+        """
+        for record in await self._world.inventory.checkpoints():
+            if record.key == lab.origin:
+                return record
+        raise Conflict(
+            f"lab {lab.name} was not started from a checkpoint: name one, or press the reset "
+            f"buttons of its nodes with `lab reset --button {lab.name}`"
+        )
+
+    async def chapter(self, lab: str, *, again: bool) -> OperationRecord:
+        """Take a lab to a chapter; see the facade."""
+        row = await self._journal.lab(lab)
+        chapters = row.spec.chapters
+        if not chapters:
+            raise InputError(
+                f"template {row.spec.template} of lab {lab} has no chapters; name checkpoints in "
+                "it: `chapters: [first, second]`"
+            )
+        names = {record.key: record.name for record in await self._world.inventory.checkpoints()}
+        present = names.get(row.origin, "")
+        at = chapters.index(present) if present in chapters else -1
+        if again and at < 0:
+            raise Conflict(
+                f"lab {lab} is in no chapter yet; `lab chapter next {lab}` begins the first"
+            )
+        if not again and at + 1 == len(chapters):
+            raise Conflict(f"lab {lab} is in its last chapter, {present}")
+        return await self.restore(lab, chapters[at if again else at + 1])
+
+
+def _check_settings(settings: Mapping[str, str]) -> None:
+    for key in settings:
+        if not _SETTING.match(key):
+            raise InputError(
+                f"setting {key[:64]!r} cannot be a name in a guest's environment: use letters, "
+                "digits and '_'"
+            )
+
+
+def _require_same(record: CheckpointRecord, spec: LabSpec) -> None:
+    """Return when a spec has the machines and networks that were saved.
+
+    Raises:
+        InputError: It has others; tells the first difference.
+    """
+    names = [node.name for node in spec.nodes]
+    for change in plan_changes(record.spec, spec, names):
+        if change.action != "update":
+            why = f" ({change.why})" if change.why else ""
+            raise InputError(
+                f"the template does not fit checkpoint {record.name}: it would {change.action} "
+                f"{change.kind} {change.name}{why}; bring it up without --from, and save it again"
+            )
+
+
+def _require_of(record: CheckpointRecord, lab: LabRecord, present: Collection[str]) -> None:
+    if lab.spec.template != record.spec.template:
+        raise InputError(
+            f"checkpoint {record.name} is of template {record.spec.template}, and lab {lab.name} "
+            f"of {lab.spec.template}; `lab fork {record.name} NAME` makes a lab of it"
+        )
+    if set(present) != {node.name for node in record.nodes}:
+        raise InputError(
+            f"lab {lab.name} has other nodes than checkpoint {record.name}; "
+            f"`lab fork {record.name} NAME` makes a lab of it"
+        )
 
 
 def _check_chain(node: NodeRecord) -> None:

@@ -220,7 +220,7 @@ class Converger:
         await self._await_dependencies(scene.lab.name, sized.node, starts)
         async with self._world.booting:
             choice = await self._world.choose_accel(sized.node.accel)
-            machine = self._machine(scene, node, kvm=choice.kvm)
+            machine = self.machine(scene, node, kvm=choice.kvm)
             launch = Launch(
                 ref=ref,
                 namespace=scene.network.namespace,
@@ -232,7 +232,7 @@ class Converger:
             await self._runner.start(launch, operation.id)
             await self._ready(ref, node.key)
 
-    def _machine(self, scene: Scene, node: NodeRecord, *, kvm: bool) -> MachineSpec:
+    def machine(self, scene: Scene, node: NodeRecord, *, kvm: bool) -> MachineSpec:
         """Return the machine that a node shall be."""
         sized = scene.sized[node.name]
         medium = sized.medium
@@ -326,7 +326,7 @@ class Converger:
                     node=node,
                     sized=scene.sized[node.name],
                     network=scene.network,
-                    then=self._machine(scene, node, kvm=node.machine.kvm),
+                    then=self.machine(scene, node, kvm=node.machine.kvm),
                     nic_names=nic_names(old.get(node.name), scene.sized[node.name].node),
                     operation=operation.id,
                 )

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from labd.model.checkpoints import CheckpointRecord, SaveMode
 from labd.model.records import OperationRecord
+from labd.model.specs import LabSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,13 @@ class CheckpointsApi(Protocol):
         """
 
     async def fork(
-        self, checkpoint: str, name: str, *, count: int, settings: Mapping[str, str]
+        self,
+        checkpoint: str,
+        name: str,
+        *,
+        count: int,
+        settings: Mapping[str, str],
+        spec: LabSpec | None = None,
     ) -> Sequence[OperationRecord]:
         """Start labs from a checkpoint: NAME, or NAME-1 to NAME-COUNT.
 
@@ -56,16 +63,34 @@ class CheckpointsApi(Protocol):
             checkpoint: Its name.
             name: Of the new lab.
             count: How many; 0 for one lab with exactly that name.
-            settings: What `on_fork` commands find in their environment, besides `LABD_LAB`.
+            settings: What `on_fork` commands find in their environment, besides `LABD_LAB` and the
+                parameters of the template.
+            spec: What the labs shall be; the same machines and networks as the checkpoint's.
 
         Raises:
             Conflict: A name is taken, or the host cannot hold them; nothing was begun.
             InputError: It cannot work on this host; tells why.
         """
 
-    async def restore(self, lab: str, checkpoint: str) -> OperationRecord:
-        """Take a lab back to a checkpoint of it, in place.
+    async def restore(
+        self, lab: str, checkpoint: str = "", nodes: Sequence[str] = ()
+    ) -> OperationRecord:
+        """Take a lab, or some of its nodes, back to a checkpoint of it, in place.
+
+        Args:
+            lab: Its name.
+            checkpoint: Empty for the one from which the lab was started.
+            nodes: Empty for all.
 
         Raises:
             InputError: The checkpoint is of another lab, or cannot work on this host.
+            Conflict: The lab was not started from a checkpoint.
+        """
+
+    async def chapter(self, lab: str, *, again: bool) -> OperationRecord:
+        """Take a lab to the next chapter of its template, or to the begin of the present one.
+
+        Raises:
+            InputError: The template has no chapters.
+            Conflict: There is no next one, or none was begun yet.
         """

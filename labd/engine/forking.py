@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
@@ -21,6 +21,7 @@ from labd.model.errors import GuestFailed, InputError, LabdError
 from labd.model.machine import MachineSpec
 from labd.model.names import NodeRef
 from labd.model.records import NodeRecord, OperationRecord
+from labd.model.specs import LabSpec
 from labd.model.states import NODE_ALIVE, NodeState
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,9 @@ def refusal(record: CheckpointRecord, node: SavedNode, fingerprint: str) -> str:
     if fingerprint == node.fingerprint:
         return ""
     return (
-        f"checkpoint {record.name} cannot be used by this version of labd: it would give node "
-        f"{node.name} another machine than the one that was saved; save it again from a booted lab"
+        f"checkpoint {record.name} cannot be used: node {node.name} would get another machine than "
+        "the one that was saved (its profile was changed, or this labd is another version); save "
+        "it again from a booted lab"
     )
 
 
@@ -65,8 +67,18 @@ class Forking:
         self._runner = runner
         self._telling = asyncio.Semaphore(_AGENT_SHARE)
 
-    async def work(self, operation: OperationRecord, record: CheckpointRecord) -> None:
+    async def work(
+        self,
+        operation: OperationRecord,
+        record: CheckpointRecord,
+        only: Collection[str] | None = None,
+    ) -> None:
         """Start what does not run yet; returns when every guest knows what it is.
+
+        Args:
+            operation: That this is done for.
+            record: Where the nodes begin.
+            only: Names of the nodes to start; None for all.
 
         Raises:
             LabdError: The first failure; nodes that this call started are stopped again.
@@ -75,7 +87,11 @@ class Forking:
         scene = await self._converger.scene(name)
         await self._converger.prepare_ground(scene, operation)
         await self._world.checkpoints.verify(record)
-        due = [n for n in scene.nodes.values() if n.state not in NODE_ALIVE]
+        due = [
+            node
+            for node in scene.nodes.values()
+            if node.state not in NODE_ALIVE and (only is None or node.name in only)
+        ]
         copies = [self.copy_of(record, scene, node) for node in due]
         async with AsyncExitStack() as undo:
             for copy in copies:
@@ -84,8 +100,8 @@ class Forking:
             # All or none: a lab whose clocks began at different times has broken connections.
             await every(self._world.hypervisor.resume(copy.machine.key) for copy in copies)
             await every(self._woken(operation, copy) for copy in copies)
+            await every(self._tell(operation, scene, copy) for copy in copies)
             undo.pop_all()
-        await every(self._tell(operation, copy) for copy in copies)
         await self._journal.settle(name, operation.id)
 
     def copy_of(self, record: CheckpointRecord, scene: Scene, node: NodeRecord) -> _Copy:
@@ -96,25 +112,12 @@ class Forking:
         """
         saved = next(item for item in record.nodes if item.name == node.name)
         sized = scene.sized[node.name]
-        files = self._world.images.files(sized.image)
-        folder = self._world.node_folder(node.key)
+        # Built from the spec: what a manifest says of files may have come from another host.
+        fresh = self._converger.machine(scene, node, kvm=saved.kvm)
+        layer = self._world.checkpoints.layer
         machine = replace(
-            saved.machine,
-            lab=node.lab,
-            key=node.key,
-            uuid=node.uuid,
-            uid=node.uid,
-            folder=folder,
-            run=self._world.run / "n" / node.key,
-            disks=chains.forked(
-                saved.machine.disks,
-                saved.disks,
-                folder,
-                self._world.checkpoints.layer,
-                files.get("disk"),
-            ),
-            kernel=files.get("kernel"),
-            initrd=files.get("initrd"),
+            fresh,
+            disks=chains.forked(fresh.disks, saved.disks, fresh.folder, layer),
             machine_type=saved.machine_type,
         )
         why = refusal(record, saved, self._world.snapshots.fingerprint(machine))
@@ -198,7 +201,7 @@ class Forking:
         )
         await self._runner.started(copy.machine.key)
 
-    async def _tell(self, operation: OperationRecord, copy: _Copy) -> None:
+    async def _tell(self, operation: OperationRecord, scene: Scene, copy: _Copy) -> None:
         """Let the guest know that it is a copy: its clock, its NICs, and what the template says.
 
         Raises:
@@ -213,7 +216,7 @@ class Forking:
             except LabdError as error:
                 log.warning("node %s: %s", copy.ref, error)
             for argv in copy.sized.node.on_fork:
-                await self._command(copy, argv, _environment(operation))
+                await self._command(copy, argv, _environment(operation, scene.lab.spec))
         if copy.sized.node.on_fork and copy.saved.ready:
             others = set(NodeState) - {NodeState.RUNNING}
             await self._journal.move(
@@ -233,8 +236,9 @@ class Forking:
             )
 
 
-def _environment(operation: OperationRecord) -> dict[str, str]:
+def _environment(operation: OperationRecord, spec: LabSpec) -> dict[str, str]:
     """Return what on_fork commands find in their environment."""
     settings = operation.request.get("settings")
-    values = settings if isinstance(settings, Mapping) else {}
-    return {"LABD_LAB": operation.lab, **{f"LABD_{k.upper()}": str(v) for k, v in values.items()}}
+    values = {**spec.parameters, **(settings if isinstance(settings, Mapping) else {})}
+    names = {key: f"LABD_{key.upper().replace('-', '_')}" for key in values}
+    return {**{names[key]: str(values[key]) for key in values}, "LABD_LAB": operation.lab}

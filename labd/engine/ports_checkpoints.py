@@ -87,7 +87,7 @@ class Checkpoints(Protocol):
     def digest_of(self, path: Path) -> str:
         """Return the digest of a path that `layer` gave; empty for any other. Pure."""
 
-    async def publish(self, key: str, manifest: str) -> int:
+    async def publish(self, record: CheckpointRecord) -> int:
         """Make what was staged durable and visible; return its bytes on disk."""
 
     async def verify(self, record: CheckpointRecord) -> None:

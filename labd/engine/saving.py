@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labd.engine import chains
@@ -178,8 +177,7 @@ class Saving:
             pause=max(saved.pauses.values(), default=0.0),
             origin=scene.lab.origin,
         )
-        manifest = json.dumps(asdict(record), indent=1, default=_plain)
-        record = replace(record, size=await self._store.publish(scene.key, manifest))
+        record = replace(record, size=await self._store.publish(record))
         await self._commit(scene, operation, record, machines)
         return record
 
@@ -203,14 +201,15 @@ class Saving:
         sized = await self._converger.size(scene.lab.spec)
         return SavedNode(
             name=node.name,
-            machine=machine,
+            kvm=machine.kvm,
+            memory=machine.memory,
             machine_type=saved.machine_types[node.key],
             fingerprint=self._world.snapshots.fingerprint(machine),
             image=sized[node.name].image.digest,
             ram=ram,
             ram_bytes=ram_bytes,
             state=state,
-            disks=chains.saved_disks(machine, self._store.digest_of, {}),
+            disks=chains.saved_disks(machine, self._store.digest_of),
             files=tuple(files),
             ready=node.state is not NodeState.RUNNING,
             agent=node.key in saved.agents,
@@ -250,12 +249,3 @@ class Saving:
         paths = [path for m in scene.machines.values() for path in chains.own_layers(m)]
         for path in paths:
             await asyncio.to_thread(path.unlink, missing_ok=True)
-
-
-def _plain(value: object) -> object:
-    """Return what JSON has for a value of the manifest that it does not know."""
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, Mapping):
-        return dict(value)
-    return str(value)

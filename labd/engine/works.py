@@ -233,10 +233,9 @@ class Works:
     async def _restore_checkpoint(self, operation: OperationRecord) -> None:
         """End what runs, and start it anew from the checkpoint. Can be done again."""
         record = await self._checkpoint(operation)
-        if not operation.request.get("ended"):
-            nodes = [node.name for node in await self._world.inventory.nodes(operation.lab)]
-            await self._converger.stop_nodes(operation.lab, nodes, operation, force=True, grace=0)
-        await self._forking.work(operation, record)
+        names = _nodes(operation)
+        await self._converger.stop_nodes(operation.lab, names, operation, force=True, grace=0)
+        await self._forking.work(operation, record, names)
 
     # ending
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from labd.model.machine import MachineSpec
 from labd.model.specs import LabSpec
 
 
@@ -35,15 +34,11 @@ class SavedDisk:
         id: `Disk.id` of the machine.
         name: File name of the overlay, by which a later start knows it again.
         layers: Digests of its frozen layers above the image, the newest first.
-        image: It stands on the image of its node; a disk of its own does not.
-        size: Bytes that the guest sees.
     """
 
     id: str
     name: str
     layers: tuple[str, ...]
-    image: bool
-    size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +47,8 @@ class SavedNode:
 
     Attributes:
         name: Of the node.
-        machine: As it was launched.
+        kvm: Its CPUs ran by KVM; else by software emulation.
+        memory: Bytes that the guest has.
         machine_type: QEMU's own versioned name, such as `pc-q35-7.2`.
         fingerprint: Digest of all arguments that the guest can see.
         image: Digest of the node's image.
@@ -66,7 +62,8 @@ class SavedNode:
     """
 
     name: str
-    machine: MachineSpec
+    kvm: bool
+    memory: int
     machine_type: str
     fingerprint: str
     image: str

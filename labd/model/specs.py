@@ -295,6 +295,7 @@ class LabSpec:
         template: Name of the template; MAC addresses derive from it.
         parameters: The values that were put in, as text.
         digest: `sha256:` of the template's text.
+        chapters: Names of checkpoints, in the order of an exercise.
     """
 
     template: str
@@ -303,6 +304,7 @@ class LabSpec:
     digest: str = ""
     nodes: tuple[NodeSpec, ...] = ()
     networks: tuple[NetworkSpec, ...] = ()
+    chapters: tuple[str, ...] = ()
 
     def node(self, name: str) -> NodeSpec:
         """Return the node called `name`; KeyError when there is none."""

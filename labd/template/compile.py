@@ -71,6 +71,7 @@ class _Compiler:
             digest=digest,
             nodes=nodes,
             networks=networks,
+            chapters=tuple(form.chapters),
         )
 
     # networks and links

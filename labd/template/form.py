@@ -385,4 +385,9 @@ class LabForm(Form):
     links: Annotated[dict[Name, LinkForm], BeforeValidator(_empty)] = Field(
         default_factory=dict, description="Segments with exactly two ends, by name"
     )
+    chapters: list[Name] = Field(
+        default_factory=list,
+        max_length=_MAX_ENTRIES,
+        description="Checkpoints, in the order of an exercise: `lab chapter next`",
+    )
     nodes: dict[Name, NodeForm] = Field(min_length=1, description="Virtual machines, by name")

@@ -138,10 +138,10 @@ class FakeCheckpoints:
     def digest_of(self, path: Path) -> str:
         return f"sha256:{path.name}" if path.parent == self._root / "layers" else ""
 
-    async def publish(self, key: str, manifest: str) -> int:
+    async def publish(self, record: CheckpointRecord) -> int:
         self._may("publish")
-        self.kept[key] = self.staged.pop(key)
-        return len(manifest)
+        self.kept[record.key] = self.staged.pop(record.key)
+        return 1
 
     async def verify(self, record: CheckpointRecord) -> None:
         for node in record.nodes:

@@ -102,6 +102,102 @@ def test_a_fork_is_restored_in_place(saved: Daemon) -> None:
     assert counter(saved, "two-tier/client") > 0
 
 
+DISKS = """name: disks
+chapters: [first, second]
+nodes:
+  a:
+    image: tiny
+    memory: 128 MiB
+    disks: {data: {size: 64 MiB}}
+    on_fork: [[sh, -c, "echo $LABD_LAB $LABD_STUDENT > /tmp/who"]]
+"""
+
+
+def disk_says(daemon: Daemon, node: str, block: int) -> str:
+    """Return the first letters of a block of a MiB, read from the disk itself."""
+    said = daemon.console(
+        node,
+        f"echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M skip={block} count=1 2>/dev/null"
+        " | head -c 3; echo; echo e''nd",
+        "end",
+    )
+    return said.split("end")[0]
+
+
+def write_disk(daemon: Daemon, node: str, block: int, text: str) -> None:
+    daemon.console(
+        node,
+        f"yes {text} | head -c 1048576 | dd of=/dev/vda bs=1M seek={block} conv=notrunc,fsync "
+        "2>/dev/null; sync; echo o''k",
+        "ok",
+    )
+
+
+def test_disks_chapters_and_parameters(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.image()
+    template = tmp_path / "disks.yaml"
+    template.write_text(DISKS)
+    daemon.lab("up", str(template))
+    assert "chapter next" in daemon.lab("chapter", "again", "disks", expect=1)
+    assert "no checkpoint first" in daemon.lab("chapter", "next", "disks", expect=4)
+    write_disk(daemon, "disks/a", 1, "one")
+    daemon.lab("checkpoint", "save", "disks", "first")
+    write_disk(daemon, "disks/a", 2, "two")
+    assert "one" in disk_says(daemon, "disks/a", 1), "the source goes on, on a new top"
+    daemon.lab("checkpoint", "save", "disks", "second")
+    write_disk(daemon, "disks/a", 1, "new")
+
+    daemon.lab("fork", "first", "f", "--set", "student=ann")
+    daemon.lab("up", str(template), "--name", "s", "--from", "second")
+    assert "f ann" in daemon.console("f/a", "cat /tmp/who; echo e''nd", "end")
+    assert "one" in disk_says(daemon, "f/a", 1)
+    assert "two" not in disk_says(daemon, "f/a", 2), "written after it was saved"
+    assert "one" in disk_says(daemon, "s/a", 1)
+    assert "two" in disk_says(daemon, "s/a", 2)
+    write_disk(daemon, "f/a", 3, "mine")
+    assert "min" in disk_says(daemon, "f/a", 3)
+    assert "min" not in disk_says(daemon, "s/a", 3)
+    assert "new" in disk_says(daemon, "disks/a", 1)
+
+    # A fork boots from its own disks, and goes back to where it was started.
+    daemon.lab("down", "f", "--force")
+    daemon.lab("start", "f")
+    assert "min" in disk_says(daemon, "f/a", 3)
+    assert "one" in disk_says(daemon, "f/a", 1)
+    daemon.lab("reset", "f/a")
+    assert "min" not in disk_says(daemon, "f/a", 3)
+    assert "one" in disk_says(daemon, "f/a", 1)
+
+    # So does the source, whose disks have grown twice.
+    daemon.lab("down", "disks", "--force")
+    daemon.lab("start", "disks")
+    assert "new" in disk_says(daemon, "disks/a", 1)
+    assert "two" in disk_says(daemon, "disks/a", 2)
+    daemon.lab("chapter", "next", "disks")
+    assert "one" in disk_says(daemon, "disks/a", 1)
+    assert "two" not in disk_says(daemon, "disks/a", 2)
+    daemon.lab("chapter", "next", "disks")
+    assert "two" in disk_says(daemon, "disks/a", 2)
+    assert "last chapter" in daemon.lab("chapter", "next", "disks", expect=1)
+
+    # A layer is missing, another one is damaged.
+    layers = daemon.root / "lib/checkpoints/.layers"
+    daemon.lab("destroy", "f", "s", "--force")
+    for layer in layers.iterdir():
+        layer.chmod(0o600)
+        with layer.open("r+b") as file:
+            file.seek(200_000)
+            file.write(b"changed")
+    assert "is not what was saved" in daemon.lab("fork", "first", "x", expect=1)
+    for layer in layers.iterdir():
+        layer.unlink()
+    assert "cannot be read (No such file" in daemon.lab("fork", "second", "x", expect=1)
+    daemon.lab("destroy", "disks", "--force")
+    template.write_text(DISKS.replace("128 MiB", "160 MiB"))
+    said = daemon.lab("up", str(template), "--from", "first", expect=1)
+    assert "cannot be used" in said
+
+
 def test_no_copy_can_write_what_others_share(saved: Daemon) -> None:
     saved.lab("fork", "c", "copy")
     node = saved.nodes("copy")["client"]

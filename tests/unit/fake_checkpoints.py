@@ -9,6 +9,7 @@ from labd.engine.facade_checkpoints import CheckpointView
 from labd.model.checkpoints import CheckpointRecord, SaveMode
 from labd.model.errors import Conflict, NotFound
 from labd.model.records import OperationKind, OperationRecord
+from labd.model.specs import LabSpec
 
 Begin = Callable[[OperationKind, str], Awaitable[OperationRecord]]
 
@@ -20,6 +21,7 @@ class FakeCheckpointsApi:
         self._lab = lab
         self._begin = begin
         self.records: dict[str, CheckpointRecord] = {}
+        self.restored: list[tuple[str, str, tuple[str, ...]]] = []
         self.forked: list[tuple[str, Mapping[str, str]]] = []
 
     async def save(self, lab: str, name: str, *, mode: SaveMode, message: str) -> OperationRecord:
@@ -53,14 +55,29 @@ class FakeCheckpointsApi:
         del self.records[name]
 
     async def fork(
-        self, checkpoint: str, name: str, *, count: int, settings: Mapping[str, str]
+        self,
+        checkpoint: str,
+        name: str,
+        *,
+        count: int,
+        settings: Mapping[str, str],
+        spec: LabSpec | None = None,
     ) -> Sequence[OperationRecord]:
         await self.get(checkpoint)
         names = [f"{name}-{index}" for index in range(1, count + 1)] or [name]
         self.forked += [(each, settings) for each in names]
         return [await self._begin(OperationKind.FORK, each) for each in names]
 
-    async def restore(self, lab: str, checkpoint: str) -> OperationRecord:
+    async def restore(
+        self, lab: str, checkpoint: str = "", nodes: Sequence[str] = ()
+    ) -> OperationRecord:
         await self._lab(lab)
-        await self.get(checkpoint)
+        if checkpoint:
+            await self.get(checkpoint)
+        self.restored.append((lab, checkpoint, tuple(nodes)))
+        return await self._begin(OperationKind.RESTORE, lab)
+
+    async def chapter(self, lab: str, *, again: bool) -> OperationRecord:
+        await self._lab(lab)
+        self.restored.append((lab, "again" if again else "next", ()))
         return await self._begin(OperationKind.RESTORE, lab)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Path, Response
 from pydantic import Field
 
 from labd.api import models, views
-from labd.api.access import EngineDep
+from labd.api.access import EngineDep, ServicesDep
 from labd.api.routes.labs import accepted
 from labd.engine.facade_checkpoints import CheckpointView
 from labd.model.checkpoints import SaveMode
@@ -41,12 +42,26 @@ class Fork(models.Body):
     settings: dict[str, _Value] = Field(
         default={}, max_length=100, description="In the environment of on_fork commands, as LABD_*"
     )
+    template: models.TemplateText | None = Field(
+        default=None, description="What the labs shall be; the machines that were saved"
+    )
 
 
 class Restore(models.Body):
     """Take a lab back."""
 
-    checkpoint: str = Field(pattern=NAME_PATTERN)
+    checkpoint: str = Field(
+        default="",
+        pattern=models.OPTIONAL_NAME_PATTERN,
+        description="Empty: that from which the lab was started",
+    )
+    nodes: list[models.Name] = Field(default=[], max_length=500, description="Empty: all")
+
+
+class Chapter(models.Body):
+    """Take a lab to a chapter of its template."""
+
+    again: bool = Field(default=False, description="The present chapter from its begin")
 
 
 class CheckpointNode(models.Wire):
@@ -94,8 +109,8 @@ def _show(view: CheckpointView) -> Checkpoint:
         CheckpointNode(
             name=node.name,
             machine=node.machine_type,
-            accel="kvm" if node.machine.kvm else "tcg",
-            memory=node.machine.memory,
+            accel="kvm" if node.kvm else "tcg",
+            memory=node.memory,
             memory_used=node.ram_bytes,
             image=node.image,
             layers=max((len(disk.layers) for disk in node.disks), default=0),
@@ -141,10 +156,17 @@ async def remove_checkpoint(name: CheckpointName, engine: EngineDep) -> None:
 
 
 @router.post("/checkpoints/{name}/forks", status_code=HTTPStatus.ACCEPTED)
-async def fork_checkpoint(name: CheckpointName, body: Fork, engine: EngineDep) -> models.Operations:
+async def fork_checkpoint(
+    name: CheckpointName, body: Fork, found: ServicesDep
+) -> models.Operations:
     """Start one lab or many from a checkpoint; an operation for each."""
-    operations = await engine.checkpoints.fork(
-        name, body.name, count=body.count, settings=body.settings
+    spec = None
+    if body.template is not None:
+        given = body.template
+        load = found.templates.load
+        spec = await asyncio.to_thread(load, given.text, given.file, given.settings)
+    operations = await found.engine.checkpoints.fork(
+        name, body.name, count=body.count, settings=body.settings, spec=spec
     )
     return models.Operations(operations=[views.operation(item) for item in operations])
 
@@ -163,4 +185,13 @@ async def restore_lab(
     lab: models.LabName, body: Restore, engine: EngineDep, response: Response
 ) -> models.Operation:
     """Take a lab back to a checkpoint, in place."""
-    return accepted(response, await engine.checkpoints.restore(lab, body.checkpoint))
+    operation = await engine.checkpoints.restore(lab, body.checkpoint, body.nodes)
+    return accepted(response, operation)
+
+
+@router.post("/labs/{lab}/chapter", status_code=HTTPStatus.ACCEPTED)
+async def turn_chapter(
+    lab: models.LabName, body: Chapter, engine: EngineDep, response: Response
+) -> models.Operation:
+    """Take a lab to the next chapter of its template, or to the begin of the present one."""
+    return accepted(response, await engine.checkpoints.chapter(lab, again=body.again))

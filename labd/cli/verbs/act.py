@@ -116,4 +116,32 @@ stop = _verb(
 restart = _verb("restart", "Stop labs or nodes, and start them.", manner=True, metavar=_REFS)
 pause = _verb("pause", "Hold the CPUs of labs or nodes still.", manner=False, metavar=_REFS)
 resume = _verb("resume", "Let paused labs or nodes run on.", manner=False, metavar=_REFS)
-reset = _verb("reset", "Press the reset button of labs or nodes.", manner=False, metavar=_REFS)
+
+
+@verb("reset")
+@click.argument("refs", nargs=-1, required=True, metavar=_REFS)
+@click.option("--button", is_flag=True, help="Press the reset button, also in a fork.")
+@click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it.")
+def reset(session: Session, refs: tuple[str, ...], button: bool, no_wait: bool) -> None:
+    """Take labs or nodes that were started from a checkpoint back to it.
+
+    What was booted has its reset button pressed, and keeps its disks; so has a fork with --button.
+    """
+    for lab, nodes in _targets("reset", refs).items():
+        again = [f"{lab}/{node}" for node in nodes] or [lab]
+        if button or not session.client.lab(lab)["origin"]:
+            _act(session, "reset", tuple(again), no_wait=no_wait)
+            continue
+
+        def begin(lab: str = lab, nodes: list[str] = nodes) -> Operation:
+            return session.client.checkpoints.restore(lab, "", nodes)
+
+        operation = run_operation(session, lab, begin, wait=not no_wait)
+        if session.json:
+            session.emit(operation)
+        elif no_wait:
+            session.say(f"{', '.join(again)}: reset has begun ({operation['id']})")
+        else:
+            session.say(
+                f"{', '.join(again)} {'is' if len(again) == 1 else 'are'} back at the start"
+            )

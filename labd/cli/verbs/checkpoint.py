@@ -169,5 +169,40 @@ def fork(
         session.say(f"{item['lab']} {word}, from checkpoint {name}")
 
 
+@click.group("chapter")
+def chapter() -> None:
+    """Go through the chapters of an exercise: checkpoints that the template names."""
+
+
+def _turn(session: Session, lab: str, *, again: bool, wait: bool) -> None:
+    operation = run_operation(
+        session, lab, lambda: session.client.checkpoints.chapter(lab, again=again), wait=wait
+    )
+    if session.json:
+        session.emit(operation)
+    elif wait:
+        session.say(f"{lab} is at the begin of {'the' if again else 'its next'} chapter")
+    else:
+        session.say(f"{lab}: it has begun ({operation['id']})")
+
+
+@verb("next")
+@click.argument("lab")
+@click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it.")
+def next_(session: Session, lab: str, no_wait: bool) -> None:
+    """Take LAB to its next chapter."""
+    _turn(session, lab, again=False, wait=not no_wait)
+
+
+@verb("again")
+@click.argument("lab")
+@click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it.")
+def again(session: Session, lab: str, no_wait: bool) -> None:
+    """Take LAB to the begin of its present chapter."""
+    _turn(session, lab, again=True, wait=not no_wait)
+
+
+chapter.add_command(next_)
+chapter.add_command(again)
 for _command in (save, ls, show, rm, restore):
     checkpoint.add_command(_command)

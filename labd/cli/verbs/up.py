@@ -11,6 +11,10 @@ from labd.cli.session import Session, pairs, seconds, verb
 from labd.cli.source import read_template
 from labd.cli.text import table
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from labd.client.types import Operation
+
 _SET = click.option(
     "--set",
     "settings",
@@ -47,6 +51,7 @@ def plan(session: Session, template: str, name: str | None, settings: tuple[str,
 @click.argument("template")
 @click.option("--name", metavar="LAB", help="Name of the lab; else the template's.")
 @_SET
+@click.option("--from", "source", metavar="CHECKPOINT", help="Do not boot: fork a checkpoint.")
 @click.option("--keep", is_flag=True, help="Leave what a failed up has made, to look at it.")
 @click.option("--timeout", metavar="TIME", help="Give up after this long, such as 90s or 5m.")
 @click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it.")
@@ -55,6 +60,7 @@ def up(
     template: str,
     name: str | None,
     settings: tuple[str, ...],
+    source: str | None,
     keep: bool,
     timeout: str | None,
     no_wait: bool,
@@ -62,19 +68,22 @@ def up(
     """Bring a lab up: TEMPLATE is a file, `-`, or the name of a shipped template.
 
     On a running lab it applies what was edited, and changes nothing else. Returns when every node
-    is ready. A failed up leaves nothing behind, unless --keep.
+    is ready. A failed up leaves nothing behind, unless --keep. With --from, the lab begins where
+    the checkpoint was saved; the template must have the same machines and networks.
     """
     text, file = read_template(session, template)
     given = pairs(settings)
     limit = seconds(timeout) if timeout else None
     lab = _name(session, name, text, file, given)
     began = time.monotonic()
-    operation = run_operation(
-        session,
-        lab,
-        lambda: session.client.up(lab, text, file=file, settings=given, keep=keep, timeout=limit),
-        wait=not no_wait,
-    )
+
+    def begin() -> Operation:
+        if source is None:
+            return session.client.up(lab, text, file=file, settings=given, keep=keep, timeout=limit)
+        template = {"text": text, "file": file, "settings": given}
+        return session.client.checkpoints.fork(source, lab, template=template)[0]
+
+    operation = run_operation(session, lab, begin, wait=not no_wait)
     if session.json:
         session.emit(operation)
     elif no_wait:

@@ -1,0 +1,166 @@
+"""Checkpoints and forks of `two-tier`, beside cold starts of the same lab."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.daemon import Stream, scratch_daemon
+from bench.result import Result, median
+from tests.system.harness import TEMPLATES, Daemon
+
+TEMPLATE = TEMPLATES / "two-tier.yaml"
+GUESTS = ("10.10.1.1", "10.10.1.10", "10.10.2.10")
+_SSH = 22  # the tiny guest's ssh server greets first
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_LIMIT = 600.0  # seconds
+
+
+def run(sizes: list[int], repeat: int) -> Iterator[Result]:
+    """Give `checkpoint_pause`, `fork_answer`, `fork_vs_cold` and `fork_private_memory`."""
+    with scratch_daemon() as daemon:
+        daemon.image()
+        cold = {count: _cold(daemon, count) for count in sizes}
+        daemon.lab("up", str(TEMPLATE), "--name", "source")
+        yield _pause(daemon, repeat)
+        daemon.lab("checkpoint", "save", "source", "start")
+        daemon.lab("destroy", "source", "--force")
+        for count in sizes:
+            times, memory = [], 0.0
+            for _ in range(repeat if count == 1 else 1):
+                seconds, memory = _forks(daemon, count)
+                times.append(seconds)
+            if count == 1:
+                yield Result(name="fork_answer", n=1, unit="s", labd=median(times), max_value=0.5)
+            yield Result(
+                name="fork_vs_cold",
+                n=count,
+                unit="s",
+                labd=median(times),
+                baseline=cold[count][0],
+                max_ratio=0.067 if count == 30 else None,
+            )
+            yield Result(
+                name="fork_private_memory",
+                n=count,
+                unit="MiB",
+                labd=memory,
+                baseline=cold[count][1],
+                max_ratio=0.35 if count == 30 else None,
+            )
+        daemon.lab("checkpoint", "rm", "start")
+
+
+def _pause(daemon: Daemon, repeat: int) -> Result:
+    found = []
+    for _ in range(repeat):
+        daemon.lab("checkpoint", "save", "source", "pause")
+        found.append(float(daemon.json("checkpoint", "show", "pause")["pause_ms"]))
+        daemon.lab("checkpoint", "rm", "pause")
+    return Result(name="checkpoint_pause", n=1, unit="ms", labd=median(found), max_value=150)
+
+
+def _forks(daemon: Daemon, count: int) -> tuple[float, float]:
+    """Fork labs; return seconds until all guests answer, and MiB of memory per node."""
+    names = [f"f-{index}" for index in range(1, count + 1)]
+    with Stream(daemon) as stream:
+        began = time.monotonic()
+        asked = stream.ask("POST", "/v1/checkpoints/start/forks", {"name": "f", "count": count})
+        seconds = _answered(daemon, stream, names) - began
+        for operation in asked["operations"]:
+            stream.finish(operation)
+        memory = _memory(daemon)
+        _destroy(stream, names)
+    return seconds, memory
+
+
+def _cold(daemon: Daemon, count: int) -> tuple[float, float]:
+    """The same with labs that boot."""
+    names = [f"c-{index}" for index in range(1, count + 1)]
+    body = {"text": TEMPLATE.read_text(), "file": TEMPLATE.name}
+    with Stream(daemon) as stream:
+        began = time.monotonic()
+        asked = [stream.ask("PUT", f"/v1/labs/{name}", body) for name in names]
+        seconds = _answered(daemon, stream, names) - began
+        for operation in asked:
+            stream.finish(operation)
+        memory = _memory(daemon)
+        _destroy(stream, names)
+    return seconds, memory
+
+
+def _destroy(stream: Stream, names: Sequence[str]) -> None:
+    body = {"action": "destroy", "force": True}
+    asked = [stream.ask("POST", f"/v1/labs/{name}/actions", body) for name in names]
+    for operation in asked:
+        stream.finish(operation)
+
+
+def _answered(daemon: Daemon, stream: Stream, names: Sequence[str]) -> float:
+    """Return the moment at which the last guest of these labs has said a word."""
+    keys = {lab["name"]: lab["key"] for lab in stream.ask("GET", "/v1/labs")["labs"]}
+    spaces = [f"/run/netns/labd-{daemon.host_id}-{keys[name]}" for name in names]
+    done: list[float] = []
+    workers = [
+        threading.Thread(target=_ask, args=(Path(space), guests, done))
+        for space in spaces
+        for guests in [GUESTS]
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(_LIMIT)
+    if len(done) != len(spaces):
+        raise AssertionError(f"{len(done)} of {len(spaces)} labs have answered")
+    return max(done)
+
+
+def _ask(space: Path, guests: Sequence[str], done: list[float]) -> None:
+    """Enter a lab's namespace, for the life of this thread, and wait for each guest's greeting."""
+    end = time.monotonic() + _LIMIT
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            fd = os.open(space, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _enter(fd)
+            finally:
+                os.close(fd)
+            break
+        time.sleep(0.005)
+    for guest in guests:
+        while time.monotonic() < end and not _greets(guest):
+            time.sleep(0.01)
+    done.append(time.monotonic())
+
+
+def _enter(fd: int) -> None:
+    libc: Any = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def _greets(guest: str) -> bool:
+    try:
+        with socket.create_connection((guest, _SSH), timeout=0.25) as line:
+            line.settimeout(2)
+            return line.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def _memory(daemon: Daemon) -> float:
+    """Return MiB per QEMU: what each has of its own, and its share of what is shared."""
+    total = 0
+    pids = daemon.qemus()
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1])
+    return total / 1024 / max(1, len(pids))

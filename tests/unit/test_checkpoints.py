@@ -1,0 +1,311 @@
+"""Streams taken apart, chains of disks, sealed memory, and what fits a host. No QEMU."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labd.checkpoints import memory
+from labd.checkpoints.stream import PAGE, split
+from labd.engine import chains
+from labd.engine.checkpoints import misfit
+from labd.hypervisor.argv import fingerprint
+from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedNode
+from labd.model.errors import StorageFailed
+from labd.model.machine import Disk, MachineSpec
+from labd.model.specs import ImageFormat, LabSpec, Machine
+
+# A migration stream as QEMU 7.2 writes it (migration/savevm.c, migration/ram.c)
+
+ZERO, BLOCKS, DATA, EOS, CONTINUE = 0x02, 0x04, 0x08, 0x10, 0x20
+TAIL = b"\x04\x00\x00\x00\x07devices and what not\x00"
+
+
+def u32(value: int) -> bytes:
+    return struct.pack(">I", value)
+
+
+def u64(value: int) -> bytes:
+    return struct.pack(">Q", value)
+
+
+def page(block: str, offset: int, fill: int, last: str) -> bytes:
+    """Return one record; its block is named unless it is the last one's."""
+    flags = (DATA if fill else ZERO) | (CONTINUE if block == last else 0)
+    name = b"" if block == last else bytes([len(block)]) + block.encode()
+    return u64(offset | flags) + name + (bytes([fill]) * PAGE if fill else b"\0")
+
+
+def stream(
+    sections: list[list[tuple[str, int, int]]], blocks: dict[str, int], tail: bytes = TAIL
+) -> bytes:
+    """Return a stream; each section is a list of (block, offset, fill), 0 for a page of zeros."""
+    out = b"QEVM" + u32(3) + b"\x07" + u32(10) + b"pc-q35-7.2"
+    out += b"\x01" + u32(2) + b"\x03ram" + u32(0) + u32(4)
+    out += u64(sum(blocks.values()) | BLOCKS)
+    for name, size in blocks.items():
+        out += bytes([len(name)]) + name.encode() + u64(size)
+    out += u64(EOS) + b"\x7e" + u32(2)
+    last = ""
+    for index, section in enumerate(sections):
+        out += (b"\x03" if index + 1 == len(sections) else b"\x02") + u32(2)
+        for block, offset, fill in section:
+            out += page(block, offset, fill, last)
+            last = block
+        out += u64(EOS) + b"\x7e" + u32(2)
+    return out + tail
+
+
+BOTH = {"ram": 8 * PAGE, "pc.bios": 4 * PAGE}
+
+
+def taken(data: bytes) -> tuple[dict[int, int], bytes]:
+    """Return offset -> first byte of the last page that came, and the rest."""
+    pages: dict[int, int] = {}
+
+    def sink(offset: int, content: memoryview | None) -> None:
+        pages[offset] = content[0] if content is not None else 0
+
+    found = split(memoryview(data), "ram", sink)
+    assert found.machine_type == "pc-q35-7.2"
+    assert found.size == 8 * PAGE
+    return pages, bytes(found.rest)
+
+
+def test_pages_go_one_way_and_the_rest_another() -> None:
+    sections = [
+        [("ram", 0, 1), ("ram", PAGE, 0), ("pc.bios", 0, 9), ("pc.bios", PAGE, 8)],
+        [("ram", 2 * PAGE, 3)],
+        [("ram", 0, 7), ("pc.bios", 2 * PAGE, 6)],
+    ]
+    pages, rest = taken(stream(sections, BOTH))
+    assert pages == {0: 7, PAGE: 0, 2 * PAGE: 3}, "the last one counts"
+    kept = [[item for item in section if item[0] != "ram"] for section in sections]
+    assert rest == stream(kept, BOTH).replace(
+        u64(2 * PAGE | DATA | CONTINUE), u64(2 * PAGE | DATA) + b"\x07pc.bios"
+    )
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["ram", "pc.bios"]),
+                st.integers(0, 3).map(lambda n: n * PAGE),
+                st.integers(0, 255),
+            ),
+            max_size=6,
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_nothing_is_lost_whatever_the_order(sections: list[list[tuple[str, int, int]]]) -> None:
+    pages, rest = taken(stream(sections, BOTH))
+    flat = [item for section in sections for item in section]
+    assert pages == {offset: fill for block, offset, fill in flat if block == "ram"}
+    assert rest.endswith(TAIL)
+    again: list[int] = []
+    split(memoryview(rest), "pc.bios", lambda _, data: again.append(data[0] if data else 0))
+    assert again == [fill for block, _, fill in flat if block == "pc.bios"]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "no migration stream"),
+        (b"QEVM" + u32(3), "ends too early"),
+        (stream([[("ram", 0, 1)]], BOTH)[:-60], "ends too early"),
+        (stream([[("ram", 0, 1)]], BOTH)[:3000], "ends too early"),
+        (stream([[]], {"pc.bios": PAGE}), "has no block ram"),
+        (stream([[("ram", 0, 1)]], BOTH).replace(u64(DATA), u64(0x800)), "page of kind 0x800"),
+        (stream([[]], BOTH).replace(b"\x03ram", b"\x03rom"), "begins with section 'rom'"),
+    ],
+)
+def test_a_stream_that_is_none_is_told(data: bytes, text: str) -> None:
+    with pytest.raises(StorageFailed, match=text):
+        split(memoryview(data), "ram", lambda *_: None)
+
+
+# memory
+
+
+def test_sealed_memory_cannot_be_changed() -> None:
+    canvas = memory.Canvas("test", 4 * PAGE)
+    canvas.put(PAGE, memoryview(b"a" * PAGE))
+    canvas.put(2 * PAGE, memoryview(b"b" * PAGE))
+    canvas.put(2 * PAGE, None)
+    fd = canvas.seal()
+    try:
+        assert os.pread(fd, 1, PAGE) == b"a"
+        assert os.pread(fd, PAGE, 2 * PAGE) == bytes(PAGE)
+        again = os.open(f"/proc/self/fd/{fd}", os.O_RDWR)
+        try:
+            for attempt in (
+                lambda: os.pwrite(again, b"x", 0),
+                lambda: os.ftruncate(again, 0),
+                lambda: mmap.mmap(again, PAGE),
+                lambda: fcntl.fcntl(again, fcntl.F_ADD_SEALS, 0),
+            ):
+                with pytest.raises(OSError) as caught:
+                    attempt()
+                assert caught.value.errno == errno.EPERM
+        finally:
+            os.close(again)
+    finally:
+        os.close(fd)
+
+
+def test_a_sparse_file_keeps_its_digest_and_its_holes(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    with first.open("wb") as file:
+        file.truncate(64 * PAGE)
+        file.seek(3 * PAGE)
+        file.write(b"x" * 100)
+        file.seek(9 * PAGE)
+        file.write(bytes(8 * PAGE))  # zeros that were written
+        file.write(b"y" * PAGE)
+    with first.open("rb") as source, second.open("wb+") as target:
+        digest, size = memory.copy(source.fileno(), target.fileno())
+        assert size == 2 * PAGE
+        assert memory.digest(target.fileno()) == digest == memory.digest(source.fileno())
+        assert os.fstat(target.fileno()).st_blocks * 512 <= 3 * PAGE
+    assert first.read_bytes() == second.read_bytes()
+    fd = memory.load(second, "x", digest)
+    os.close(fd)
+    with second.open("r+b") as file:
+        file.seek(40 * PAGE)
+        file.write(b"z")
+    with pytest.raises(StorageFailed, match="second is not what was saved"):
+        memory.load(second, "x", digest)
+    with pytest.raises(StorageFailed, match="cannot read none: No such file"):
+        memory.load(tmp_path / "none", "x", digest)
+
+
+# chains of disks
+
+FOLDER = Path("/state/nodes/abcdef")
+BASE = (Path("/images/d/disk"), ImageFormat.RAW)
+ROOT = Disk(id="root", path=FOLDER / "root-12.qcow2", format=ImageFormat.QCOW2, backing=(BASE,))
+CD = Disk(id="cd0", path=BASE[0], format=ImageFormat.RAW, read_only=True, cdrom=True)
+MACHINE = MachineSpec(
+    lab="l",
+    node="n",
+    key="abcdef",
+    uuid="9e3bf5f0-3f0a-4b2d-8a42-6f0b3a1c9d10",
+    uid=1000,
+    folder=FOLDER,
+    run=Path("/run/n"),
+    vcpus=1,
+    memory=128 << 20,
+    machine=Machine.Q35,
+    disks=(ROOT, CD),
+)
+
+
+def layer(digest: str) -> Path:
+    return Path("/layers") / digest
+
+
+def digest_of(path: Path) -> str:
+    return path.name if path.parent == Path("/layers") else ""
+
+
+def test_a_disk_grows_settles_and_is_forked() -> None:
+    grown, growths = chains.grow(MACHINE, "t1")
+    assert [(g.disk, g.top) for g in growths] == [("root", FOLDER / "root-12.t1.qcow2")]
+    assert grown.disks[0].backing == ((ROOT.path, ImageFormat.QCOW2), BASE)
+    assert grown.disks[1] is CD
+    assert chains.own_layers(grown) == [ROOT.path]
+    settled = chains.settle(grown, {ROOT.path: layer("one")})
+    assert chains.own_layers(settled) == []
+    assert chains.references(settled, digest_of) == {"one"}
+    saved = chains.saved_disks(settled, digest_of)
+    assert [(disk.id, disk.name, disk.layers) for disk in saved] == [
+        ("root", "root-12.qcow2", ("one",))
+    ]
+    there = Path("/state/nodes/zzzzzz")
+    fresh = (replace(ROOT, path=there / "root-12.qcow2"), CD)
+    copy = chains.forked(fresh, saved, there, layer)
+    assert copy[0].path == there / "root-12.qcow2"
+    assert copy[0].backing == ((layer("one"), ImageFormat.QCOW2), BASE)
+    assert copy[1] is CD
+    again, _ = chains.grow(settled, "t2")
+    assert again.disks[0].path == FOLDER / "root-12.t2.qcow2"
+    assert chains.own_layers(again) == [FOLDER / "root-12.t1.qcow2"]
+
+
+def test_a_machine_that_is_built_anew_keeps_its_chains() -> None:
+    grown, _ = chains.grow(MACHINE, "t1")
+    assert chains.keep(MACHINE, grown).disks == grown.disks
+    other = replace(MACHINE, disks=(replace(ROOT, path=FOLDER / "root-34.qcow2"), CD))
+    assert chains.keep(other, grown) == other, "another image makes another disk"
+    assert chains.keep(MACHINE, None) is MACHINE
+
+
+# where it fits
+
+
+def test_what_the_guest_sees_has_a_fingerprint() -> None:
+    seen = fingerprint(MACHINE)
+    same = replace(
+        MACHINE, lab="x", key="zzzzzz", uid=7, folder=Path("/x"), machine_type="pc-q35-7.2"
+    )
+    assert fingerprint(same) == seen
+    for other in (
+        replace(MACHINE, memory=256 << 20),
+        replace(MACHINE, vcpus=2),
+        replace(MACHINE, kvm=True),
+        replace(MACHINE, disks=(ROOT,)),
+        replace(MACHINE, machine=Machine.PC),
+    ):
+        assert fingerprint(other) != seen
+
+
+def record(*, kvm: bool = False, flags: tuple[str, ...] = ()) -> CheckpointRecord:
+    node = SavedNode(
+        name="n",
+        kvm=kvm,
+        memory=128 << 20,
+        machine_type="pc-q35-7.2",
+        fingerprint="",
+        image="",
+        ram="",
+        ram_bytes=0,
+        state="",
+    )
+    return CheckpointRecord(
+        name="c",
+        key="abcdef",
+        lab="l",
+        spec=LabSpec(template="t"),
+        nodes=(node,),
+        qemu="7.2.22",
+        cpu_model="Old CPU",
+        cpu_flags=flags,
+    )
+
+
+def test_a_checkpoint_is_refused_where_it_cannot_work() -> None:
+    known = frozenset({"pc-q35-7.2"})
+    assert misfit(record(), HostFacts(qemu="7.2.5", machines=known)) == ""
+    assert "which QEMU 6.1.0 does not have; install QEMU 7.2.22" in misfit(
+        record(), HostFacts(qemu="6.1.0")
+    )
+    assert "software emulation, whose CPU is another one in QEMU 8.0.1" in misfit(
+        record(), HostFacts(qemu="8.0.1", machines=known)
+    )
+    newer = HostFacts(qemu="8.0.1", machines=known, cpu_flags=frozenset({"sse2"}))
+    assert misfit(record(kvm=True, flags=("sse2",)), newer) == ""
+    assert "saved on Old CPU, and this host's CPU lacks avx, avx2" in misfit(
+        record(kvm=True, flags=("avx", "avx2", "sse2")), newer
+    )
