@@ -39,7 +39,7 @@ from labd.client.relay import relay
 from labd.engine.engine import Engine
 from labd.engine.guard import guard, guard_port
 from labd.engine.ports import PluginRunner
-from labd.engine.world import Limits, World
+from labd.engine.world import SERVER_UID, Limits, World
 from labd.events.accounts import BrokerUser, new_password
 from labd.events.broker import ManagedBroker
 from labd.events.messages import Topics
@@ -54,6 +54,7 @@ from labd.host.lockfile import RootLock
 from labd.host.logs import set_up as set_up_logs
 from labd.host.notify import Notifier
 from labd.host.paths import prepare, shipped
+from labd.host.resolvers import host_resolvers
 from labd.host.sshkeys import SshKeys
 from labd.hypervisor import (
     MEMORY_ID,
@@ -73,6 +74,7 @@ from labd.model.units import MIB
 from labd.network import (
     HostDoors,
     LabNetworks,
+    LabServers,
     LabUplinks,
     NamespaceDialer,
     UplinkSettings,
@@ -321,15 +323,18 @@ class Daemon:
         daemon = self._config.daemon
         cpus = os.cpu_count() or 1
         host_id = self._host_id
+        resolvers = host_resolvers()
+        uid_base = daemon.uid_base or configuration.default_uid_base(self._paths.root)
 
         def plan_network(spec: LabSpec, lab_key: str, keys: dict[str, str]) -> LabNetworkPlan:
-            return plan(spec, lab_key, host_id, keys)
+            return plan(spec, lab_key, host_id, keys, resolvers=resolvers)
 
         return World(
             inventory=self._inventory,
             hypervisor=self._hypervisor,
             networks=LabNetworks(host_id),
             uplinks=LabUplinks(host_id, self._uplink_settings()),
+            servers=LabServers(self._paths.lab_runs, uid_base + SERVER_UID),
             images=ImageStore(self._paths.state, self._paths.cache),
             snapshots=QemuSnapshots(self._hypervisor),
             checkpoints=CheckpointStore(self._paths.state, MEMORY_ID),
@@ -341,7 +346,7 @@ class Daemon:
             state=self._paths.state,
             run=self._paths.run,
             limits=Limits(
-                uid_base=daemon.uid_base or configuration.default_uid_base(self._paths.root),
+                uid_base=uid_base,
                 max_booting=daemon.max_booting or 4 * cpus,
                 memory_reserve=daemon.memory_reserve_mib * MIB,
             ),

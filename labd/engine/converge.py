@@ -16,8 +16,9 @@ from labd.engine.journal import Journal
 from labd.engine.live import LiveChanges, Target, nic_names
 from labd.engine.publications import Publications
 from labd.engine.readiness import ReadinessKeeper
-from labd.engine.resolve import Sized, machine_of, size_node
+from labd.engine.resolve import Sized, machine_of, resolvers_of, size_node
 from labd.engine.runner import Launch, NodeRunner
+from labd.engine.serving import Serving
 from labd.engine.world import World
 from labd.model.access import KeyPair
 from labd.model.errors import GuestFailed, LabdError, NodeGone
@@ -79,12 +80,14 @@ class Converger:
         runner: NodeRunner,
         readiness: ReadinessKeeper,
         publications: Publications,
+        serving: Serving,
     ) -> None:
         self._world = world
         self._journal = journal
         self._runner = runner
         self._readiness = readiness
         self._publications = publications
+        self._serving = serving
         self._live = LiveChanges(world, journal, runner)
 
     async def library(self) -> tuple[Mapping[str, Profile], Mapping[str, Image]]:
@@ -192,6 +195,7 @@ class Converger:
         there = set(await self._world.networks.bridges(scene.network.namespace))
         await self._world.networks.apply(scene.network)
         await self._world.uplinks.apply(scene.network)
+        await self._serving.apply(scene.network)
         new = [bridge for bridge in scene.network.bridges if bridge.bridge not in there]
         if not new:
             return
@@ -247,6 +251,7 @@ class Converger:
             medium=self._world.images.files(medium)["disk"] if medium else None,
             kvm=kvm,
             authorized_keys=(scene.key.public, *self._world.authorized_keys),
+            resolvers=resolvers_of(scene.lab.spec, scene.network),
         )
         return keep(machine, node.machine)
 
@@ -372,6 +377,7 @@ class Converger:
         plan = self._world.network_plan(lab, nodes)
         await self._world.uplinks.apply(plan)
         await self._world.networks.apply(plan)
+        await self._serving.apply(plan)
         old = {net.name for net in lab.previous.networks} if lab.previous else set()
         await self._tell_networks_down(
             lab, sorted(old - {net.name for net in lab.spec.networks}), operation
@@ -409,6 +415,7 @@ class Converger:
     async def _remove_networks(self, lab: LabRecord, operation: OperationRecord) -> None:
         namespace = self._world.namespace(lab)
         there = set(await self._world.networks.bridges(namespace))
+        await self._serving.remove(lab, operation.id)
         await self._world.uplinks.remove(namespace)
         await self._world.networks.remove(namespace)
         if there:

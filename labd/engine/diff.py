@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 _BYTES = {"memory", "disk", "size"}
 # Fields that labd itself acts on; a change of them needs no other machine.
-SOFT_NETWORK_FIELDS = frozenset({"uplink", "vlan", "allow", "gateway", "gateway_address"})
+SOFT_NETWORK_FIELDS = frozenset(
+    {"uplink", "vlan", "allow", "gateway", "gateway_address", "subnet6", "dhcp", "dns"}
+)
 
 
 def differences(old: DataclassInstance, new: DataclassInstance, prefix: str = "") -> list[str]:

@@ -27,6 +27,7 @@ from labd.engine.resolve import size_node
 from labd.engine.runner import NodeRunner
 from labd.engine.saving import Saving
 from labd.engine.screens import ScreenService
+from labd.engine.serving import Serving
 from labd.engine.watch import Watcher
 from labd.engine.ways import Ways
 from labd.engine.works import Works
@@ -71,7 +72,10 @@ class Engine:
         nodes = NodeRunner(world, self.journal, self._watcher, self._readiness)
         self.ways = Ways(world, self.journal)
         self._publications = Publications(world, self.ways)
-        converger = Converger(world, self.journal, nodes, self._readiness, self._publications)
+        self._serving = Serving(world, self.journal)
+        converger = Converger(
+            world, self.journal, nodes, self._readiness, self._publications, self._serving
+        )
         forking = Forking(world, self.journal, converger, nodes)
         works = Works(world, self.journal, self._operations, converger, self._watcher, forking)
         self._labs = Labs(
@@ -86,7 +90,13 @@ class Engine:
         self.edits = Edits(world, self.journal, self._operations, self._labs, works)
         self.plugin_service = Plugins(world, runner)
         self._recovery = Recovery(
-            world, self.journal, self._operations, works, self._watcher, self._publications
+            world,
+            self.journal,
+            self._operations,
+            works,
+            self._watcher,
+            self._publications,
+            self._serving,
         )
         self._fsck = Fsck(world, self._operations)
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,6 +108,7 @@ class Engine:
         self._tasks = [
             asyncio.create_task(self._watcher.run(), name="watcher"),
             asyncio.create_task(self._watch_boots(), name="boots"),
+            asyncio.create_task(self._serving.run(), name="serving"),
         ]
         recovered = await self._recovery.run()
         await self.journal.tell(
@@ -118,6 +129,7 @@ class Engine:
         try:
             await self._operations.close()
             await self._publications.close()
+            await self._serving.close()
             await self.plugin_service.close()
             self._readiness.close()
             for task in self._tasks:

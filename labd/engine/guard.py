@@ -27,6 +27,7 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     ),
     "plugins": frozenset({"close"}),
     "dialer": frozenset({"dial"}),
+    "servers": frozenset({"check", "close", "leases", "neighbours"}),
     "keys": frozenset({"all", "read"}),
     "screens": frozenset({"press", "screenshot", "viewer"}),  # nothing of the host
     "networks": frozenset({"bridges", "namespaces", "probe_tcp"}),

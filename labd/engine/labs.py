@@ -91,6 +91,7 @@ class Labs:
         keys = {node.name: f"k{index:05d}" for index, node in enumerate(spec.nodes)}
         plan = self._world.plan_network(draft.spec, draft.key, keys)
         await self._world.uplinks.check(plan)
+        await self._world.servers.check(plan)
         for accel in {node.accel for node in spec.nodes} - {Accel.TCG}:
             await self._world.choose_accel(accel)
         return sized

@@ -25,6 +25,7 @@ from labd.model.plugins import InstalledPlugin, PluginChange
 from labd.model.process import ProcessId
 from labd.model.records import (
     LabRecord,
+    LeaseRecord,
     NodeRecord,
     OperationRecord,
     PluginRecord,
@@ -290,6 +291,12 @@ class Transaction(Protocol):
     async def delete_publication(self, publication: PublicationRecord) -> None:
         """Delete."""
 
+    async def put_lease(self, lease: LeaseRecord) -> None:
+        """Insert or replace; it goes with its lab."""
+
+    async def delete_lease(self, lease: LeaseRecord) -> None:
+        """Delete."""
+
     async def emit(self, happening: Happening) -> Event:
         """Number the happening and put it in the outbox."""
 
@@ -354,6 +361,9 @@ class Inventory(Protocol):
 
     async def publications(self, lab: str) -> Sequence[PublicationRecord]:
         """Return the published ports of a lab, in the order of node and port."""
+
+    async def leases(self, lab: str) -> Sequence[LeaseRecord]:
+        """Return the addresses given out in a lab, as they were told last."""
 
     async def events(self, after: int, limit: int = 500) -> Sequence[Event]:
         """Return events with `seq > after` in order."""

@@ -16,6 +16,7 @@ from labd.engine.chains import layers_of, references
 from labd.engine.journal import Journal
 from labd.engine.operations import Operations
 from labd.engine.publications import Publications
+from labd.engine.serving import Serving
 from labd.engine.watch import Watcher
 from labd.engine.works import Works
 from labd.engine.world import World
@@ -52,6 +53,7 @@ class Recovery:
         works: Works,
         watcher: Watcher,
         publications: Publications,
+        serving: Serving,
     ) -> None:
         self._world = world
         self._journal = journal
@@ -60,6 +62,7 @@ class Recovery:
         self._watcher = watcher
         self._publications = publications
         self._saved: dict[str, NodeState] = {}
+        self._serving = serving
 
     async def run(self) -> Recovered:
         """Adopt every node, end what nobody knows, and go on with operations.
@@ -228,6 +231,7 @@ class Recovery:
         labs = await self._world.inventory.labs()
         wanted = {self._world.namespace(lab) for lab in labs}
         await self._recover_uplinks(labs)
+        await self._serving.recover(labs)
         for namespace in await self._world.networks.namespaces():
             if namespace not in wanted:
                 log.warning("removing namespace %s: it belongs to no lab", namespace)

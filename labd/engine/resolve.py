@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labd.model.errors import InputError
-from labd.model.guestconfig import first_addresses, guest_config
+from labd.model.guestconfig import Resolver, first_addresses, guest_config
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.names import did_you_mean
+from labd.model.network import LabNetworkPlan
 from labd.model.records import NodeRecord
 from labd.model.slots import numbered
 from labd.model.specs import (
@@ -182,6 +183,7 @@ def machine_of(
     medium: Path | None = None,
     kvm: bool,
     authorized_keys: Sequence[str] = (),
+    resolvers: Mapping[str, Resolver] | None = None,
 ) -> MachineSpec:
     """Return the machine of a node.
 
@@ -196,6 +198,7 @@ def machine_of(
         medium: File of the CD, when there is one.
         kvm: The accelerator that was chosen.
         authorized_keys: OpenSSH public keys that the guest shall let in.
+        resolvers: Network name -> who answers names in it.
     """
     node, image = sized.node, sized.image
     return MachineSpec(
@@ -225,9 +228,23 @@ def machine_of(
             node,
             hosts=first_addresses(lab.nodes),
             mtus={network.name: network.mtu for network in lab.networks},
+            resolvers=resolvers or {},
             authorized_keys=authorized_keys,
         ),
     )
+
+
+def resolvers_of(lab: LabSpec, network: LabNetworkPlan) -> Mapping[str, Resolver]:
+    """Return network name -> who answers names in it; networks without are left out."""
+    own = {bridge.network: bridge for bridge in network.bridges}
+    return {
+        net.name: Resolver(
+            address=(own[net.name].address or own[net.name].address6).partition("/")[0],
+            domain=net.dns.domain,
+        )
+        for net in lab.networks
+        if net.dns is not None
+    }
 
 
 def _boot(node: NodeSpec, image: Image) -> tuple[BootDevice, ...]:

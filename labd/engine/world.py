@@ -12,6 +12,7 @@ from pathlib import Path
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
 from labd.engine.ports_checkpoints import Checkpoints, Snapshots
 from labd.engine.ports_machines import Devices, Screens
+from labd.engine.ports_serving import Servers
 from labd.engine.ports_uplinks import Uplinks
 from labd.engine.ports_ways import Dialer, Doors, LabKeys
 from labd.model.machine import AccelChoice
@@ -21,7 +22,8 @@ from labd.model.specs import Accel, LabSpec
 
 # Of the 1,024 user ids of a root.
 NODE_UIDS = 960
-PLUGIN_UIDS = 64
+PLUGIN_UIDS = 63
+SERVER_UID = NODE_UIDS + PLUGIN_UIDS  # of the labs' dnsmasqs; each is in a namespace of its own
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
@@ -75,6 +77,7 @@ class World:
     hypervisor: Hypervisor
     networks: Networks
     uplinks: Uplinks
+    servers: Servers
     images: Images
     screens: Screens
     devices: Devices

@@ -17,13 +17,14 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
-from labd.inventory import rows
+from labd.inventory import lease_rows, rows
 from labd.inventory.database import Database, Statement
 from labd.inventory.tables import Tables
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.events import Event, Happening
 from labd.model.records import (
     LabRecord,
+    LeaseRecord,
     NodeRecord,
     OperationRecord,
     PluginRecord,
@@ -132,6 +133,16 @@ class SqliteTransaction:
         """Delete."""
         self.statements.append(rows.delete_publication(publication))
         self.tables.publications.pop(rows.publication_key(publication), None)
+
+    async def put_lease(self, lease: LeaseRecord) -> None:
+        """Insert or replace; it goes with its lab."""
+        self.statements.append(lease_rows.put_lease(lease))
+        self.tables.leases[lease_rows.lease_key(lease)] = lease
+
+    async def delete_lease(self, lease: LeaseRecord) -> None:
+        """Delete."""
+        self.statements.append(lease_rows.delete_lease(lease))
+        self.tables.leases.pop(lease_rows.lease_key(lease), None)
 
     async def emit(self, happening: Happening) -> Event:
         """Number the happening and put it in the outbox."""
@@ -313,6 +324,11 @@ class SqliteInventory:
     async def publications(self, lab: str) -> Sequence[PublicationRecord]:
         """Return the published ports of a lab, in the order of node and port."""
         found = self._view().publications
+        return [found[key] for key in sorted(found) if key[0] == lab]
+
+    async def leases(self, lab: str) -> Sequence[LeaseRecord]:
+        """Return the addresses given out in a lab, in the order of their text."""
+        found = self._view().leases
         return [found[key] for key in sorted(found) if key[0] == lab]
 
     async def events(self, after: int, limit: int = 500) -> Sequence[Event]:

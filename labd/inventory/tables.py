@@ -6,11 +6,12 @@ place of the committed one when SQLite has it on the disk. Reads need no I/O and
 
 from __future__ import annotations
 
-from labd.inventory import rows
+from labd.inventory import lease_rows, rows
 from labd.inventory.database import Database
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.records import (
     LabRecord,
+    LeaseRecord,
     NodeRecord,
     OperationRecord,
     PluginRecord,
@@ -30,6 +31,7 @@ class Tables:
         operations: By id, the oldest first.
         publications: By `rows.publication_key`, which begins with the lab.
         images, profiles, plugins, checkpoints: By name.
+        leases: By `lease_rows.lease_key`, which does so too.
     """
 
     def __init__(self) -> None:
@@ -42,6 +44,7 @@ class Tables:
         self.plugins: dict[str, PluginRecord] = {}
         self.publications: dict[rows.PublicationKey, PublicationRecord] = {}
         self.checkpoints: dict[str, CheckpointRecord] = {}
+        self.leases: dict[lease_rows.LeaseKey, LeaseRecord] = {}
 
     @classmethod
     async def load(cls, database: Database) -> Tables:
@@ -74,6 +77,9 @@ class Tables:
         for (text,) in await database.rows(rows.SELECT_CHECKPOINTS):
             checkpoint: CheckpointRecord = rows.load(CheckpointRecord, text)
             tables.checkpoints[checkpoint.name] = checkpoint
+        for row in await database.rows(lease_rows.SELECT_LEASES):
+            lease = lease_rows.lease_of(row)
+            tables.leases[lease_rows.lease_key(lease)] = lease
         return tables
 
     def copy(self) -> Tables:
@@ -88,6 +94,7 @@ class Tables:
         new.plugins = self.plugins.copy()
         new.publications = self.publications.copy()
         new.checkpoints = self.checkpoints.copy()
+        new.leases = self.leases.copy()
         return new
 
     def put_node(self, node: NodeRecord) -> NodeRecord | None:
@@ -114,6 +121,8 @@ class Tables:
             self.keys.pop(node.key, None)
         for key in [key for key in self.publications if key[0] == name]:
             del self.publications[key]
+        for lease in [lease for lease in self.leases if lease[0] == name]:
+            del self.leases[lease]
 
     def nodes_of(self, lab: str | None) -> list[NodeRecord]:
         """Return the nodes of one lab or all, in the order of lab and name."""

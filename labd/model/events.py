@@ -51,6 +51,10 @@ class EventType(StrEnum):
 
     NETWORK_UP = "network.up"
     NETWORK_DOWN = "network.down"
+    NETWORK_LEASE = "network.lease"  # an address was given out, or has another name or owner
+    NETWORK_LEASE_ENDED = "network.lease-ended"
+    NETWORK_SERVER_ENDED = "network.server-ended"  # it is started again
+    NETWORK_SERVER_RESTORED = "network.server-restored"
 
     CHECKPOINT_SAVED = "checkpoint.saved"
     CHECKPOINT_REMOVED = "checkpoint.removed"

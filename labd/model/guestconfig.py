@@ -10,6 +10,9 @@ One directive a line, words separated by one space:
     route CIDR|default ADDRESS
     forwarding on
     host NAME ADDRESS            a line of /etc/hosts
+    nameserver ADDRESS           that knows the lab's names
+    search DOMAIN
+    dhcp NAME                    this card asks for its address
     authorized-key KEY...        the rest of the line
     run<TAB>ARG<TAB>ARG...       separated by tabs, run in this order when the network is there
 
@@ -22,6 +25,7 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from labd.model.errors import InputError
 from labd.model.specs import NicSpec, NodeSpec
@@ -29,6 +33,14 @@ from labd.model.specs import NicSpec, NodeSpec
 _INTERFACE_LIMIT = 15  # IFNAMSIZ less the final zero, linux/if.h
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\Z")
 _DEFAULT_MTU = 1500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolver:
+    """Who answers names in a network, and in which domain."""
+
+    address: str
+    domain: str
 
 
 def interface_name(nic: str) -> str:
@@ -56,6 +68,7 @@ def guest_config(
     *,
     hosts: Mapping[str, str] | None = None,
     mtus: Mapping[str, int] | None = None,
+    resolvers: Mapping[str, Resolver] | None = None,
     authorized_keys: Sequence[str] = (),
 ) -> bytes:
     """Return the configuration of one node.
@@ -64,6 +77,7 @@ def guest_config(
         node: What it shall be.
         hosts: Name -> address of the nodes it shall know by name; see `first_addresses`.
         mtus: Network name -> MTU in bytes; networks that are not told have 1500.
+        resolvers: Network name -> who answers names in it; told to nodes with an address there.
         authorized_keys: OpenSSH public keys that may log in as root.
 
     Raises:
@@ -73,6 +87,11 @@ def guest_config(
     lines = [f"hostname {_word(node.name, where)}"]
     for nic in node.nics:
         lines += _nic(nic, where, (mtus or {}).get(nic.network, _DEFAULT_MTU))
+    for resolver in _resolvers(node, resolvers or {}):
+        lines.append(f"nameserver {_address(resolver.address, where)}")
+        lines.append(f"search {_word(resolver.domain, where)}")
+    # After all cards are there, for it takes its time; what it tells comes with it.
+    lines += [f"dhcp {interface_name(nic.name)}" for nic in node.nics if nic.dhcp]
     for route in node.routes:
         to = "default" if route.to == "default" else _network(route.to, where)
         lines.append(f"route {to} {_address(route.via, where)}")
@@ -91,6 +110,14 @@ def guest_config(
             raise InputError(f"{where}: command {argv[0]!r} has an empty argument; leave it out")
         lines.append("\t".join(["run", *(_line(word, where) for word in argv)]))
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _resolvers(node: NodeSpec, resolvers: Mapping[str, Resolver]) -> list[Resolver]:
+    """Return who answers where a node has an address of its own, each once."""
+    found = [
+        resolvers[nic.network] for nic in node.nics if nic.addresses and nic.network in resolvers
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _nic(nic: NicSpec, where: str, mtu: int) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from labd.model.serving import ServerPlan
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortPlan:
@@ -33,12 +35,14 @@ class BridgePlan:
         bridge: Interface name, at most 15 characters.
         address: labd's own address in it with prefix length, from which it probes TCP ports;
             empty for none.
+        address6: labd's own IPv6 address in it, where it serves IPv6; empty for none.
     """
 
     network: str
     bridge: str
     mtu: int = 1500
     address: str = ""
+    address6: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +127,11 @@ class LabNetworkPlan:
     Attributes:
         namespace: Name under `/run/netns`, `labd-<root id>-<lab key>`.
         uplinks: How its networks leave it; None when none does and labd routes nothing.
+        server: What its dnsmasq serves; None when it has none.
     """
 
     namespace: str
     bridges: tuple[BridgePlan, ...] = ()
     ports: tuple[PortPlan, ...] = ()
     uplinks: UplinkPlan | None = None
+    server: ServerPlan | None = None

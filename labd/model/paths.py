@@ -118,6 +118,11 @@ class Paths:
         return self.run / "n"
 
     @property
+    def lab_runs(self) -> Path:
+        """A folder per lab with a dnsmasq, by key, for what that reads and writes."""
+        return self.run / "d"
+
+    @property
     def keys(self) -> Path:
         """The SSH key pair of each lab, by its key."""
         return self.state / "keys"

@@ -116,6 +116,28 @@ class PublicationRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    """An address that labd's server gave out, as it was told last.
+
+    Attributes:
+        lab: In which.
+        address: Without prefix length.
+        network: In whose subnet it is.
+        mac: Of the client, empty when it is not known.
+        name: That it has, or empty.
+        node, nic: Of the lab, with this MAC; empty for a stranger.
+    """
+
+    lab: str
+    address: str
+    network: str = ""
+    mac: str = ""
+    name: str = ""
+    node: str = ""
+    nic: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OperationRecord:
     """One accepted request.
 

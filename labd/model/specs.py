@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from labd.model.serving import DhcpSpec, DnsSpec
+
 
 class Accel(StrEnum):
     """How the CPUs of a node run; `auto` is KVM where it really works, else TCG."""
@@ -156,6 +158,7 @@ class NicSpec:
         addresses: `a.b.c.d/len` or IPv6 with prefix length, as the guest configures itself.
         gateway: Address of the default route over this NIC, empty for none.
         model: Which card.
+        dhcp: The guest asks for its address.
         slot: Where it is attached; see `labd.model.slots`.
     """
 
@@ -165,6 +168,7 @@ class NicSpec:
     addresses: tuple[str, ...] = ()
     gateway: str = ""
     model: NicModel = NicModel.VIRTIO
+    dhcp: bool = False
     slot: int | None = None
 
 
@@ -274,6 +278,9 @@ class NetworkSpec:
         gateway_address: Of the gateway, without prefix length; empty for none.
         vlan: 802.1Q tag on the uplink bridge; 0 for untagged.
         allow: What guests may reach of the host with uplink `nat`.
+        subnet6: A second subnet, IPv6, or empty.
+        dhcp: Addresses that labd gives out; None: it gives none.
+        dns: Names that labd answers; None: it answers none.
     """
 
     name: str
@@ -285,6 +292,9 @@ class NetworkSpec:
     gateway_address: str = ""
     vlan: int = 0
     allow: tuple[AllowSpec, ...] = ()
+    subnet6: str = ""
+    dhcp: DhcpSpec | None = None
+    dns: DnsSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

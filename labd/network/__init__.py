@@ -3,6 +3,14 @@
 from labd.network.adapter import LabNetworks
 from labd.network.dialer import NamespaceDialer
 from labd.network.published import HostDoors
+from labd.network.servers import LabServers
 from labd.network.uplinks import LabUplinks, UplinkSettings
 
-__all__ = ["HostDoors", "LabNetworks", "LabUplinks", "NamespaceDialer", "UplinkSettings"]
+__all__ = [
+    "HostDoors",
+    "LabNetworks",
+    "LabServers",
+    "LabUplinks",
+    "NamespaceDialer",
+    "UplinkSettings",
+]

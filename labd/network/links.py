@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -86,11 +85,11 @@ def apply_bridges(plans: Sequence[BridgePlan], mark: str) -> None:
             elif plan.mtu:
                 route.link("set", index=there[name], mtu=plan.mtu)
         for name, plan in wanted.items():
-            if plan.address:
-                _set_address(route, name, plan.address)
-            elif name in there:
-                # It had one when its network had a gateway, or no uplink to the host's.
-                route.flush_addr(index=there[name], family=socket.AF_INET)
+            wanted_here = {a for a in (plan.address, plan.address6) if a}
+            if wanted_here or name in there:
+                # It had one when its network had a gateway, a server, or no uplink to the host's.
+                _speak(name, ipv6=bool(plan.address6))
+                _set_addresses(route, name, wanted_here)
         undo.pop_all()
 
 
@@ -108,17 +107,32 @@ def _make_bridge(route: IPRoute, plan: BridgePlan, mark: str) -> None:
     route.link("set", index=index, ifalias=mark, state="up")
 
 
-def _set_address(route: IPRoute, name: str, address: str) -> None:
-    text, _, length = address.partition("/")
+def _speak(bridge: str, *, ipv6: bool) -> None:
+    """Let labd's side speak IPv6 on a bridge or not; what guests advertise is not for it."""
+    folder = Path("/proc/sys/net/ipv6/conf") / bridge
+    if not folder.exists():
+        if ipv6:
+            raise NetworkFailed(f"bridge {bridge}: the kernel has no IPv6 (CONFIG_IPV6)")
+        return
+    # Addresses of labd are unique in their subnet: dnsmasq need not wait until that is found out.
+    for key in ("accept_ra", "autoconf", "accept_dad"):
+        (folder / key).write_text("0")
+    (folder / "disable_ipv6").write_text("0" if ipv6 else "1")
+
+
+def _set_addresses(route: IPRoute, name: str, addresses: set[str]) -> None:
     index = route.link_lookup(ifname=name)[0]
     there = {
-        (str(entry.get("address")), int(entry["prefixlen"]))
+        f"{entry.get('address')}/{entry['prefixlen']}"
         for entry in route.get_addr(index=index)
+        if not str(entry.get("address")).startswith("fe80:")
     }
-    if there == {(text, int(length))}:
-        return
-    route.flush_addr(index=index)
-    route.addr("add", index=index, address=text, prefixlen=int(length))
+    for text in there - addresses:
+        address, _, length = text.partition("/")
+        route.addr("del", index=index, address=address, prefixlen=int(length))
+    for text in sorted(addresses - there):
+        address, _, length = text.partition("/")
+        route.addr("add", index=index, address=address, prefixlen=int(length))
 
 
 def open_taps(plans: Sequence[PortPlan]) -> dict[tuple[str, str], int]:

@@ -13,10 +13,18 @@ from labd.model.network import BridgePlan, LabNetworkPlan, PortPlan
 from labd.model.slots import numbered
 from labd.model.specs import Gateway, LabSpec, NetworkSpec
 from labd.network.names import bridge_name, namespace_name
+from labd.network.serving_plan import plan_server
 from labd.network.uplinks_plan import plan_uplinks
 
 
-def plan(spec: LabSpec, lab_key: str, root_id: str, node_keys: Mapping[str, str]) -> LabNetworkPlan:
+def plan(
+    spec: LabSpec,
+    lab_key: str,
+    root_id: str,
+    node_keys: Mapping[str, str],
+    *,
+    resolvers: str = "",
+) -> LabNetworkPlan:
     """Return the network plan of a lab.
 
     Args:
@@ -24,6 +32,10 @@ def plan(spec: LabSpec, lab_key: str, root_id: str, node_keys: Mapping[str, str]
         lab_key: Names the namespace.
         root_id: Names the namespace.
         node_keys: Node name -> machine key; nodes without one get no ports.
+        resolvers: Path of the host's resolv.conf(5), for names outside of labs with a way out.
+
+    Raises:
+        InputError: A network that labd serves has no address left for it.
 
     """
     used = _addresses(spec)
@@ -33,6 +45,7 @@ def plan(spec: LabSpec, lab_key: str, root_id: str, node_keys: Mapping[str, str]
             bridge=bridge_name(network.name),
             mtu=network.mtu,
             address=own_address(network, used.get(network.name, set())),
+            address6=own_address6(network, used.get(network.name, set())),
         )
         for network in spec.networks
     ]
@@ -54,6 +67,7 @@ def plan(spec: LabSpec, lab_key: str, root_id: str, node_keys: Mapping[str, str]
         bridges=tuple(bridges),
         ports=tuple(ports),
         uplinks=plan_uplinks(spec, lab_key, root_id),
+        server=plan_server(spec, bridges, resolvers),
     )
 
 
@@ -93,3 +107,16 @@ def own_address(network: NetworkSpec, used: set[str]) -> str:
                 return f"{address}/{subnet.prefixlen}"
         return ""
     return ""
+
+
+def own_address6(network: NetworkSpec, used: set[str]) -> str:
+    """Return labd's own IPv6 address in a network that it serves, empty elsewhere."""
+    text = network.subnet6 or (network.subnet if ":" in network.subnet else "")
+    if not text or (network.dhcp is None and network.dns is None):
+        return ""
+    subnet = ipaddress.IPv6Network(text)
+    taken = {ipaddress.ip_interface(address).ip for address in used}
+    room = range(min(0xFFFE, subnet.num_addresses - 2), 0, -1)
+    free = (subnet[value] for value in room if subnet[value] not in taken)
+    address = next(free, None)
+    return f"{address}/{subnet.prefixlen}" if address is not None else ""

@@ -19,6 +19,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\Z")
+BY_DHCP: Final = "dhcp"  # of a NIC instead of an address
 NO_GATEWAY: Final = "none"  # of a NIC: no default route over it, whatever its network says
 _WIDEST: Final = 8  # a wider subnet is a mistake; own_address walks through it, too
 
@@ -29,6 +30,7 @@ class Addressing:
 
     Attributes:
         subnets: Network name -> its subnet.
+        subnets6: Network name -> its second one, IPv6.
         addresses: (network name, address) -> whose it is.
         macs: MAC address -> whose it is.
     """
@@ -36,29 +38,57 @@ class Addressing:
     template: str
     complaints: Complaints
     subnets: dict[str, Subnet] = field(default_factory=dict)
+    subnets6: dict[str, Subnet] = field(default_factory=dict)
     addresses: dict[tuple[str, Address], str] = field(default_factory=dict)
     macs: dict[str, str] = field(default_factory=dict)
 
     def subnet(self, where: str, name: str, form: NetworkForm, path: Path) -> str:
         """Check and keep a network's subnet; return it, or nothing."""
-        if not form.subnet:
+        subnet = self._subnet(where, form.subnet, (*path, "subnet"))
+        if subnet is None:
             return ""
-        subnet, problem = _read_subnet(form.subnet)
+        self.subnets[name] = subnet
+        return str(subnet)
+
+    def subnet6(self, where: str, name: str, form: NetworkForm, path: Path) -> str:
+        """Check and keep a network's second subnet, after its first; return it, or nothing."""
+        at: Path = (*path, "subnet6")
+        subnet = self._subnet(where, form.subnet6, at)
+        if subnet is None:
+            return ""
+        first = self.subnets.get(name)
+        if subnet.version != 6:
+            self.complaints.wrong(f"{where}: subnet6 is IPv6, like fd00:1::/64; not {subnet}", at)
+            return ""
+        if first is not None and first.version == 6:
+            self.complaints.wrong(f"{where}: subnet is IPv6 already; leave subnet6 out", at)
+            return ""
+        self.subnets6[name] = subnet
+        return str(subnet)
+
+    def _subnet(self, where: str, text: str, path: Path) -> Subnet | None:
+        if not text:
+            return None
+        subnet, problem = _read_subnet(text)
         if subnet is None:
             self.complaints.wrong(f"{where}: {problem}", path)
-            return ""
+            return None
         if subnet.prefixlen < _WIDEST or subnet.is_loopback or subnet.is_multicast:
             self.complaints.wrong(
                 f"{where}: {subnet} is no subnet for a lab; write one like 10.0.1.0/24", path
             )
-            return ""
-        for other, taken in self.subnets.items():
+            return None
+        for other, taken in [*self.subnets.items(), *self.subnets6.items()]:
             if taken.version == subnet.version and taken.overlaps(subnet):
                 self.complaints.wrong(
                     f"{where}: subnet {subnet} overlaps {taken} of network {other}", path
                 )
-        self.subnets[name] = subnet
-        return str(subnet)
+        return subnet
+
+    def of_version(self, network: str, version: int) -> Subnet | None:
+        """Return the subnet of an IP version that a network has."""
+        both = (self.subnets.get(network), self.subnets6.get(network))
+        return next((s for s in both if s is not None and s.version == version), None)
 
     def nic(self, node: str, name: str, form: NicForm, path: Path) -> tuple[list[Interface], str]:
         """Return the addresses and the gateway of a NIC."""
@@ -68,7 +98,9 @@ class Addressing:
         places: list[tuple[str, Path]] = [
             (text, (*path, "addresses", index)) for index, text in enumerate(form.addresses)
         ]
-        if form.address:
+        if form.address == BY_DHCP:
+            places = []
+        elif form.address:
             places = [(form.address, (*path, "address"))]
         found = []
         for text, place in places:
@@ -85,8 +117,8 @@ class Addressing:
         return found, self._gateway(where, form, found, (*path, "gateway"))
 
     def _check_interface(self, where: str, interface: Interface, network: str, path: Path) -> None:
-        subnet = self.subnets.get(network)
-        if subnet is not None and subnet.version == interface.version:
+        subnet = self.of_version(network, interface.version)
+        if subnet is not None:
             if interface.ip not in subnet:
                 self.complaints.wrong(
                     f"{where}: {interface.ip} is not in {subnet}, the subnet of network {network}",

@@ -20,7 +20,7 @@ from labd.model.specs import (
     Readiness,
     RestartPolicy,
 )
-from labd.template.addresses import NO_GATEWAY, Addressing, Interface
+from labd.template.addresses import BY_DHCP, NO_GATEWAY, Addressing, Interface
 from labd.template.complaints import Complaints
 from labd.template.document import Document, Path, Problems
 from labd.template.form import EMPTY_DRIVE, MAX_NICS, LabForm, NicForm, NodeForm
@@ -28,6 +28,7 @@ from labd.template.gateways import Gateways
 from labd.template.hardware import hardware_troubles
 from labd.template.patterns import trouble
 from labd.template.publishing import Publishing
+from labd.template.served import Served
 from labd.template.uplinks import allowed, check_uplink
 
 _IMAGE = re.compile(r"sha256:[0-9a-f]{64}\Z")
@@ -53,6 +54,7 @@ class _Compiler:
 
     def __post_init__(self) -> None:
         self.published = Publishing(self.complaints)
+        self.served = Served(self.addressing, self.complaints)
 
     def _wrong(self, message: str, path: Path, *, key: bool = False) -> None:
         self.complaints.wrong(message, path, key=key)
@@ -63,6 +65,7 @@ class _Compiler:
         networks = tuple(self._networks())
         nodes = tuple(self._node(name, node) for name, node in form.nodes.items())
         nodes = self.gateways.nodes(form, networks, nodes)
+        self.served.check_names(networks, nodes)
         self._check_cycles()
         return LabSpec(
             template=form.name,
@@ -84,7 +87,8 @@ class _Compiler:
                 if self.segments.setdefault(name, section) != section:
                     self._wrong(f"{where}: a network has that name; choose another", path, key=True)
                 check_uplink(where, network, path, self.complaints, link=section == "links")
-                subnet = self.addressing.subnet(where, name, network, (*path, "subnet"))
+                subnet = self.addressing.subnet(where, name, network, path)
+                subnet6 = self.addressing.subnet6(where, name, network, path)
                 gateway, address = self.gateways.network(
                     where, name, network, path, link=section == "links"
                 )
@@ -98,6 +102,9 @@ class _Compiler:
                     gateway_address=address,
                     vlan=network.vlan,
                     allow=tuple(allowed(where, network, path, self.complaints)),
+                    subnet6=subnet6,
+                    dhcp=self.served.dhcp(where, name, network, path, link=section == "links"),
+                    dns=self.served.dns(where, name, network, path, link=section == "links"),
                 )
 
     def _give_links_their_ends(self) -> None:
@@ -243,6 +250,7 @@ class _Compiler:
                     addresses=tuple(str(interface) for interface in interfaces),
                     gateway=gateway,
                     model=nic.model,
+                    dhcp=nic.address == BY_DHCP,
                 )
             )
         self._check_default_routes(node, form, path)
@@ -364,4 +372,5 @@ def _is_image(name: str) -> bool:
 def _is_probed(form: NodeForm) -> bool:
     """Tell whether labd can reach the node's first address: its own in a network is IPv4."""
     texts = [text for nic in form.nics.values() for text in (nic.address, *nic.addresses) if text]
+    texts = [text for text in texts if text != BY_DHCP]
     return bool(texts) and ":" not in texts[0]

@@ -144,6 +144,28 @@ def _ready(value: object) -> object:
     return {"agent": True} if value == "agent" else value
 
 
+def _served(value: object) -> object:
+    """Take true for a mapping without keys, and false for none."""
+    if isinstance(value, dict) or value is None:
+        return value
+    try:
+        return {} if _flag(value) else None
+    except PydanticCustomError:
+        raise _wrong("write true, or a mapping") from None
+
+
+def _values(value: object) -> dict[str, list[str]]:
+    if not isinstance(value, dict):
+        raise _wrong("write a mapping, like {ntp-server: 10.0.1.1}")
+    found = {}
+    for key, item in value.items():
+        items = item if isinstance(item, list) else [item]
+        if any(isinstance(one, bool) or not isinstance(one, str | int) for one in items):
+            raise _wrong(f"'{str(key)[:64]}' must be a text, a number or a list of addresses")
+        found[str(key)] = [_text(str(one)) for one in items]
+    return found
+
+
 def _empty(value: object) -> object:
     """Take `lan:` without a value for `lan: {}`."""
     return {} if value is None else value
@@ -191,11 +213,53 @@ class AllowForm(Form):
     udp: list[Port] = Field(default_factory=list, max_length=_MAX_ENTRIES, description="UDP ports")
 
 
+Values = Annotated[
+    dict[str, list[str]],
+    BeforeValidator(_values),
+    Field(max_length=_MAX_ENTRIES),
+    WithJsonSchema(
+        {"type": "object", "additionalProperties": {"type": ["string", "integer", "array"]}}
+    ),
+]
+
+
+class DhcpForm(Form):
+    """Addresses that labd gives to guests."""
+
+    range: list[Text] = Field(
+        default_factory=list,
+        max_length=2,
+        description="First and last address for guests without one of their own; left out: the "
+        "upper half of the subnet",
+    )
+    lease: Duration = Field(default=3600.0, description="How long an address is given, like 1h")
+    options: Values = Field(
+        default_factory=dict, description="DHCP options by name or number, like ntp-server"
+    )
+
+
+class DnsForm(Form):
+    """Names that labd answers."""
+
+    domain: Text = Field(default="lab", description="Nodes are NODE and NODE.DOMAIN in it")
+    records: Values = Field(default_factory=dict, description="Further names and their addresses")
+
+
+_SERVED = BeforeValidator(_served)
+
+
 class NetworkForm(Form):
     """One layer-2 segment."""
 
     subnet: Text = Field(
         default="", description="CIDR, like 10.0.1.0/24; addresses are checked against it"
+    )
+    subnet6: Text = Field(default="", description="A second subnet, IPv6, like fd00:1::/64")
+    dhcp: Annotated[DhcpForm | None, _SERVED] = Field(
+        default=None, description="Have labd give out addresses: true, or how"
+    )
+    dns: Annotated[DnsForm | None, _SERVED] = Field(
+        default=None, description="Have labd answer names of nodes: true, or how"
     )
     uplink: Text = Field(
         default="none", description="How it leaves the lab: none, nat or bridge:INTERFACE"
@@ -233,7 +297,10 @@ class NicForm(Form):
     network: Name | None = Field(
         default=None, description="Name of a network; may be left out at the end of a link"
     )
-    address: Text = Field(default="", description="Address with prefix length, like 10.0.1.10/24")
+    address: Text = Field(
+        default="",
+        description="Address with prefix length, like 10.0.1.10/24; or dhcp: the guest asks for it",
+    )
     addresses: list[Text] = Field(
         default_factory=list, max_length=_MAX_ENTRIES, description="Several addresses"
     )

@@ -26,6 +26,7 @@ from labd.model.names import NodeRef
 from labd.model.network import LabNetworkPlan, UplinkPlan
 from labd.model.plugins import InstalledPlugin, PluginChange
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord
+from labd.model.serving import Lease, Neighbour, ServerChange, ServerPlan, ServerState
 from labd.model.specs import (
     Dependency,
     DependsOn,
@@ -83,6 +84,58 @@ class FakeUplinks:
         for namespace in gone:
             del self.open[namespace]
         return gone
+
+
+class FakeServers:
+    """Implements the port `Servers`; `serving` is namespace -> plan, and outlives the daemon."""
+
+    def __init__(self) -> None:
+        self.serving: dict[str, ServerPlan] = {}
+        self.given: dict[str, list[Lease]] = {}
+        self.seen: dict[str, list[Neighbour]] = {}
+        self.fail: dict[str, Exception] = {}
+        self.tell: Callable[[ServerChange], None] = lambda _: None
+
+    def _may(self, verb: str) -> None:
+        if verb in self.fail:
+            raise self.fail[verb]
+
+    def listen(self, listener: Callable[[ServerChange], None]) -> None:
+        self.tell = listener
+
+    async def check(self, plan: LabNetworkPlan) -> None:
+        self._may("check")
+
+    async def apply(self, plan: LabNetworkPlan) -> None:
+        self._may("apply")
+        if plan.server is None:
+            self.serving.pop(plan.namespace, None)
+            return
+        self.serving[plan.namespace] = plan.server
+        self.happen(plan.namespace, ServerState.LEASES)
+
+    async def remove(self, namespace: str) -> None:
+        self._may("remove")
+        self.serving.pop(namespace, None)
+        self.given.pop(namespace, None)
+
+    async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
+        gone = sorted(self.serving.keys() - set(keep))
+        for namespace in gone:
+            del self.serving[namespace]
+        return gone
+
+    async def leases(self, namespace: str) -> Sequence[Lease]:
+        return list(self.given.get(namespace, []))
+
+    async def neighbours(self, namespace: str) -> Sequence[Neighbour]:
+        return list(self.seen.get(namespace, []))
+
+    async def close(self) -> None:
+        self.tell = lambda _: None
+
+    def happen(self, namespace: str, state: ServerState, reason: str = "") -> None:
+        self.tell(ServerChange(namespace=namespace, state=state, reason=reason))
 
 
 class FakeNetworks:
@@ -244,6 +297,7 @@ _ASKED = {
     "networks": {"apply", "open_taps", "remove"},
     "devices": {"plug_disk", "unplug_disk", "plug_nic", "unplug_nic", "change_medium"},
     "uplinks": {"apply", "remove"},
+    "servers": {"apply", "remove"},
     "images": {"make_overlay", "make_blank", "make_child", "discard", "sweep"},
     "keys": {"ensure", "remove"},
     "snapshots": {"save", "put_back", "launch", "loaded"},
@@ -263,6 +317,7 @@ class House:
         self.host = FakeHost()
         self.networks = FakeNetworks()
         self.uplinks = FakeUplinks()
+        self.servers = FakeServers()
         self.images = FakeImages(root / "images")
         self.checkpoints = FakeCheckpoints(root / "checkpoints")
         self.plugins = FakePlugins()
@@ -292,6 +347,7 @@ class House:
             hypervisor=mortal(self.hypervisor, "hypervisor"),
             networks=mortal(self.networks, "networks"),
             uplinks=mortal(self.uplinks, "uplinks"),
+            servers=mortal(self.servers, "servers"),
             images=mortal(self.images, "images"),
             snapshots=mortal(self.snapshots, "snapshots"),
             checkpoints=mortal(self.checkpoints, "checkpoints"),
@@ -425,6 +481,7 @@ class House:
             opened = self.uplinks.open.get(wanted.namespace)
             assert opened == (wanted.uplinks if there else None), lab.name
         assert set(self.uplinks.open) <= spaces
+        assert set(self.servers.serving) <= set(self.networks.spaces)
         assert set(self.keys.pairs) <= {lab.key for lab in labs.values()}
         for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
             left = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
@@ -446,6 +503,7 @@ class House:
         assert self.host.machines == {}
         assert self.networks.spaces == {}
         assert self.uplinks.open == {}
+        assert self.servers.serving == {}
         assert self.doors.open_ports() == set()
         for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
             assert not folder.exists() or list(folder.iterdir()) == []

@@ -205,7 +205,11 @@ class Daemon:
         """Return everything of labs that is left on this host, besides what labs exist for."""
         found = [f"process {pid}: {cmdline(pid)[:200]!r}" for pid in self.qemus()]
         found += [f"namespace {name}" for name in self.namespaces()]
-        for folder in ("lib/nodes", "lib/keys", "run/n", "lib/images/.partial"):
+        servers = os.fsencode(f"{self.root}/run/d/")
+        found += [
+            f"process {p}: {cmdline(p)[:200]!r}" for p in processes() if servers in cmdline(p)
+        ]
+        for folder in ("lib/nodes", "lib/keys", "run/n", "run/d", "lib/images/.partial"):
             path = self.root / folder
             if path.is_dir():
                 found += [f"file {entry}" for entry in path.iterdir()]

@@ -227,6 +227,8 @@ def _skeleton(flavour: Flavour) -> Iterator[cpio.Entry]:
     yield cpio.file("etc/acpi/PWRF/00000080", b"#!/bin/sh\nexec poweroff\n", 0o755)
     boot = resources.files("labd.images.tiny").joinpath("boot.sh").read_bytes()
     yield cpio.file("etc/labd/boot", boot, 0o755)
+    dhcp = resources.files("labd.images.tiny").joinpath("dhcp.sh").read_bytes()
+    yield cpio.file("etc/labd/dhcp", dhcp, 0o755)
     for path, text in flavour.files.items():
         yield cpio.file(path, text.encode())
     if flavour.late:

@@ -72,6 +72,13 @@ route_via() { # DESTINATION GATEWAY [dev NAME]
     esac
 }
 
+# It asks until it is answered, and keeps what it gets; a boot waits three seconds for it.
+ask_dhcp() {
+    [ -d /sys/class/net/"$1" ] || return
+    udhcpc -i "$1" -s /etc/labd/dhcp -x hostname:"$NAME" -O search -O staticroutes -t 3 -T 1 -A 5 -b \
+        >>/var/log/udhcpc.log 2>&1 </dev/null || say "failed: udhcpc on $1: exit status $?"
+}
+
 apply() { # one directive
     case $1 in
     hostname) NAME=$2; hostname "$2"; printf '127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost\n' "$2" >/etc/hosts ;;
@@ -81,6 +88,11 @@ apply() { # one directive
     gateway) route_via default "$3" dev "$2" ;;
     route) route_via "$2" "$3" ;;
     forwarding) forwarding=1 ;;
+    nameserver | search)
+        printf '%s %s\n' "$1" "$2" >>/run/resolv.static # /etc/labd/dhcp keeps it
+        printf '%s %s\n' "$1" "$2" >>/etc/resolv.conf
+        ;;
+    dhcp) ask_dhcp "$2" ;;
     host) printf '%s\t%s\n' "$3" "$2" >>/etc/hosts ;;
     '' | '#'*) ;;
     *) say "failed: unknown directive $1; this image is older than labd: rebuild it" ;;
