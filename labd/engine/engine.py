@@ -77,11 +77,13 @@ class Engine:
             world, self.journal, nodes, self._readiness, self._publications, self._serving
         )
         forking = Forking(world, self.journal, converger, nodes)
-        works = Works(world, self.journal, self._operations, converger, self._watcher, forking)
+        saving = Saving(world, self.journal, self._operations, converger, self._watcher)
+        works = Works(
+            world, self.journal, self._operations, converger, self._watcher, forking, saving
+        )
         self._labs = Labs(
             world, self.journal, self._operations, converger, works, self._publications
         )
-        saving = Saving(world, self.journal, self._operations, converger, self._watcher)
         self.checkpoints = CheckpointService(
             world, self.journal, self._operations, self._labs, works, saving, forking
         )

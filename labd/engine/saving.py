@@ -23,11 +23,11 @@ from labd.model.checkpoints import (
     SaveMode,
     SaveOrder,
 )
-from labd.model.errors import Conflict, LabdError
+from labd.model.errors import Conflict, LabdError, WorldError
 from labd.model.events import EventType, Happening
 from labd.model.machine import MachineSpec, RunState
 from labd.model.names import NodeRef
-from labd.model.records import LabRecord, NodeRecord, OperationRecord
+from labd.model.records import LabRecord, NodeRecord, OperationRecord, Wanted
 from labd.model.states import NodeState
 
 log = logging.getLogger(__name__)
@@ -78,8 +78,19 @@ class Saving:
             raise
         log.info("lab %s is saved as %s (%s)", scene.lab.name, record.name, key)
         await self._tidy(scene)
-        if not go_on:
-            await self._converger.take_down(scene.lab.name, operation, force=True, grace=0)
+        await self.finish(operation)
+
+    async def finish(self, operation: OperationRecord) -> None:
+        """Do what comes after the row; the next daemon goes on from here.
+
+        Raises:
+            WorldError: There is no row: an earlier daemon died before it was written.
+        """
+        key = operation.request["key"]
+        if all(record.key != key for record in await self._world.inventory.checkpoints()):
+            raise WorldError("labd was restarted meanwhile; ask for it again")
+        if operation.request["mode"] == SaveMode.STOP:
+            await self._converger.take_down(operation.lab, operation, force=True, grace=0)
 
     async def _grow(self, operation: OperationRecord, key: str, folder: Path) -> _Scene:
         """Make a new top for each disk, and write it down."""
@@ -224,9 +235,15 @@ class Saving:
     ) -> None:
         async with self._world.inventory.transaction() as tx:
             await tx.put_checkpoint(record)
+            stop = operation.request["mode"] == SaveMode.STOP
+            if stop:
+                lab = await self._journal.lab(scene.lab.name)
+                await tx.put_lab(replace(lab, wanted=Wanted.STOPPED))
             for node in await self._world.inventory.nodes(scene.lab.name):
-                if node.name in machines and node.machine != machines[node.name]:
-                    await tx.put_node(replace(node, machine=machines[node.name]))
+                wanted = Wanted.STOPPED if stop else node.wanted
+                machine = machines.get(node.name, node.machine)
+                if (node.machine, node.wanted) != (machine, wanted):
+                    await tx.put_node(replace(node, machine=machine, wanted=wanted))
             data = {
                 "key": record.key,
                 "nodes": [node.name for node in record.nodes],

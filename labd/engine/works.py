@@ -16,6 +16,7 @@ from labd.engine.forking import Forking
 from labd.engine.journal import Journal
 from labd.engine.operations import Operations, Work
 from labd.engine.ports import Transaction
+from labd.engine.saving import Saving
 from labd.engine.watch import Watcher
 from labd.engine.world import World
 from labd.model.checkpoints import CheckpointRecord
@@ -44,6 +45,7 @@ class Works:
         converger: Converger,
         watcher: Watcher,
         forking: Forking,
+        saving: Saving,
     ) -> None:
         self._world = world
         self._journal = journal
@@ -62,6 +64,7 @@ class Works:
             _K.PAUSE: self._pause,
             _K.RESUME: self._resume,
             _K.RESET: self._reset,
+            _K.CHECKPOINT: saving.finish,
             _K.FORK: self._fork,
             _K.RESTORE: self._restore_checkpoint,
         }

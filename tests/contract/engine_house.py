@@ -468,7 +468,8 @@ class House:
             assert node.machine is not None
             has = self.host.machines[key].spec
             assert set(has.nics) == set(node.machine.nics)
-            assert set(has.disks) == set(node.machine.disks)
+            # Which files are under them may have changed since: a save gives each a new top.
+            assert {disk.id for disk in has.disks} == {disk.id for disk in node.machine.disks}
         assert all(node.process is None for node in nodes if node.key not in alive)
         assert len({node.uid for node in nodes}) == len(nodes)
         assert all(UID_BASE <= node.uid < UID_BASE + NODE_UIDS for node in nodes)
@@ -487,6 +488,9 @@ class House:
             left = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
             assert left <= {node.key for node in nodes}
         assert open_taps() == []
+        records = await self.inventory.checkpoints()
+        assert set(self.checkpoints.kept) == {record.key for record in records}
+        assert self.checkpoints.staged == {}
         seqs = [event.seq for event in await self.inventory.events(0, 100_000)]
         assert seqs == list(range(1, len(seqs) + 1))
         for lab in labs.values():

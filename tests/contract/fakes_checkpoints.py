@@ -81,6 +81,7 @@ class FakeSnapshots:
         made = self._host.machines[machine.key]
         made.output += os.pread(incoming.ram, 1 << 20, 0)
         made.state = RunState.PAUSED
+        made.agent = self._host.opens_agent
         return process
 
     async def loaded(self, key: str) -> None:

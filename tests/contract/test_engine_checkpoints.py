@@ -1,0 +1,335 @@
+"""Saving, forking and going back, on fakes: what is written, and that nothing half made stays."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from labd.model.checkpoints import HostFacts, SaveMode
+from labd.model.errors import (
+    Conflict,
+    IllegalTransition,
+    InputError,
+    InUse,
+    LabdError,
+    NoRoom,
+    NotFound,
+    StorageFailed,
+)
+from labd.model.machine import ExecResult, RunState
+from labd.model.names import NodeRef
+from labd.model.records import OperationKind, OperationRecord
+from labd.model.states import LabState
+from tests.contract.engine_house import House, house, node, spec
+
+K = OperationKind
+LAB = spec(node("a"), node("b", "a"))
+READY = {"a": "ready", "b": "ready"}
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[House]:
+    async with house(tmp_path) as it:
+        yield it
+
+
+async def save(home: House, name: str = "c", mode: SaveMode = SaveMode.LIVE) -> OperationRecord:
+    return await home.ok(home.engine.checkpoints.save("web", name, mode=mode, message=""))
+
+
+async def fork(home: House, lab: str = "copy", checkpoint: str = "c", **how: str) -> None:
+    for operation in await home.engine.checkpoints.fork(checkpoint, lab, count=0, settings=how):
+        await home.ok(home.engine.operation(operation.id))
+
+
+async def still_runs(home: House, lab: str = "web") -> None:
+    assert await home.states(lab) == READY
+    for name in READY:
+        assert home.host.machines[await home.key(name, lab)].state is RunState.RUNNING
+
+
+async def test_a_live_save_is_no_pause(home: House) -> None:
+    await home.up(LAB)
+    seq = await home.seq()
+    await save(home)
+    told = [line for line in await home.story(seq) if "progress" not in line]
+    assert told == [
+        "operation.started checkpoint",
+        "checkpoint.saved c",
+        "operation.succeeded checkpoint",
+    ]
+    await still_runs(home)
+    view = await home.engine.checkpoints.get("c")
+    assert [saved.name for saved in view.record.nodes] == ["a", "b"]
+    assert view.labs == ()
+    # The source stands on what the store has now, and has a new top of its own.
+    machine = (await home.engine.node(NodeRef("web", "a"))).machine
+    assert machine is not None
+    (disk,) = machine.disks
+    assert home.checkpoints.digest_of(disk.backing[0][0]) in home.checkpoints.layers
+    assert disk.path.exists()
+    assert [path.name for path in machine.folder.iterdir()] == [disk.path.name]
+    await home.check()
+
+
+async def test_a_save_that_stops_the_lab(home: House) -> None:
+    await home.up(LAB)
+    await save(home, mode=SaveMode.STOP)
+    assert await home.states() == {"a": "stopped", "b": "stopped"}
+    assert (await home.lab()).state is LabState.STOPPED
+    await fork(home)
+    await still_runs(home, "copy")
+    await home.act(K.START)
+    await home.check()
+
+
+async def test_a_fork_has_what_was_said_before(home: House) -> None:
+    await home.up(LAB)
+    home.host.say(await home.key("a"), b"a secret\n")
+    await save(home)
+    seq = await home.seq()
+    await fork(home)
+    copy = home.host.machines[await home.key("a", "copy")]
+    assert b"a secret" in copy.output
+    assert copy.spec.machine_type == "pc-q35-7.2"
+    story = await home.story(seq)
+    assert story.index("node.running a") > max(
+        story.index("node.starting a"), story.index("node.starting b")
+    ), "all are restored before one is let go"
+    assert (await home.engine.checkpoints.get("c")).labs == ("copy",)
+    assert sorted(home.snapshots.announced) == sorted(
+        [await home.key("a", "copy"), await home.key("b", "copy")]
+    )
+    await still_runs(home)
+    await home.check()
+
+
+async def test_a_fork_is_a_lab_like_any_other(home: House) -> None:
+    await home.up(LAB)
+    await save(home)
+    await fork(home)
+    (top,) = home.host.machines[await home.key("a", "copy")].spec.disks
+    await home.ok(home.engine.act(K.DOWN, "copy", force=True))
+    await home.ok(home.engine.act(K.START, "copy"))
+    (again,) = home.host.machines[await home.key("a", "copy")].spec.disks
+    assert again == top, "it boots from its own disk on the frozen ones"
+    await home.ok(home.engine.act(K.DESTROY, "copy", force=True))
+    await home.check()
+
+
+async def test_on_fork_comes_before_ready(home: House) -> None:
+    command = ("hostname", "x")
+    home.host.opens_agent = True
+    ran: list[tuple[str, ...]] = []
+
+    def result(argv: object) -> ExecResult:
+        ran.append(tuple(argv))  # type: ignore[arg-type]
+        return ExecResult(status=0, stdout=b"", stderr=b"")
+
+    home.host.exec_result = result
+    await home.up(spec(node("a", on_fork=(command,))))
+    await save(home)
+    seq = await home.seq()
+    await fork(home, student="ann")
+    assert ran == [("env", "LABD_STUDENT=ann", "LABD_LAB=copy", *command)]
+    story = await home.story(seq)
+    assert story.index("node.ready a") > story.index("node.running a")
+    home.host.exec_result = lambda _: ExecResult(status=3, stdout=b"", stderr=b"no such\nthing")
+    (operation,) = await home.engine.checkpoints.fork("c", "bad", count=0, settings={})
+    error = await home.fails(home.engine.operation(operation.id))
+    assert error["message"] == "on_fork of node bad/a: 'hostname' ended with 3: thing"
+    assert await home.inventory.lab("bad") is None
+    await home.check()
+
+
+async def test_a_lab_goes_back_in_place(home: House) -> None:
+    await home.up(LAB)
+    await save(home)
+    home.host.say(await home.key("a"), b"a late word\n")
+    key = await home.key("a")
+    await home.ok(home.engine.checkpoints.restore("web", "c"))
+    assert await home.key("a") == key
+    assert b"a late word" not in home.host.machines[key].output
+    await still_runs(home)
+    before = home.host.machines[await home.key("b")].process
+    await home.ok(home.engine.checkpoints.restore("web", nodes=["a"]))
+    assert home.host.machines[await home.key("b")].process == before
+    await still_runs(home)
+    await home.check()
+
+
+async def test_chapters(home: House) -> None:
+    book = replace(LAB, chapters=("one", "two"))
+    await home.up(book)
+    with pytest.raises(Conflict, match="is in no chapter yet"):
+        await home.engine.checkpoints.chapter("web", again=True)
+    with pytest.raises(NotFound, match="there is no checkpoint one"):
+        await home.engine.checkpoints.chapter("web", again=False)
+    await save(home, "one")
+    await save(home, "two")
+    for again, name in ((False, "one"), (True, "one"), (False, "two")):
+        await home.ok(home.engine.checkpoints.chapter("web", again=again))
+        assert (await home.lab()).origin == (await home.engine.checkpoints.get(name)).record.key
+    with pytest.raises(Conflict, match="is in its last chapter, two"):
+        await home.engine.checkpoints.chapter("web", again=False)
+    await home.up(LAB, "plain")
+    with pytest.raises(InputError, match="has no chapters"):
+        await home.engine.checkpoints.chapter("plain", again=False)
+
+
+async def test_what_is_refused_changes_nothing(home: House) -> None:
+    await home.up(LAB)
+    await save(home)
+    api = home.engine.checkpoints
+    seq = await home.seq()
+
+    async def refused(kind: type[LabdError], text: str, asked: object) -> None:
+        with pytest.raises(kind, match=text):
+            await asked  # type: ignore[misc]
+
+    def ask(checkpoint: str = "c", name: str = "x", count: int = 0, setting: str = "a") -> object:
+        return api.fork(checkpoint, name, count=count, settings={setting: "1"})
+
+    mode = SaveMode.LIVE
+    await refused(Conflict, "a checkpoint c already", api.save("web", "c", mode=mode, message=""))
+    await refused(InputError, "name 'C'", api.save("web", "C", mode=mode, message=""))
+    await refused(InputError, "one line", api.save("web", "d", mode=mode, message="a\nb"))
+    await refused(NotFound, "no lab nope", api.save("nope", "d", mode=mode, message=""))
+    await refused(NotFound, "no checkpoint d; known: c", ask("d"))
+    await refused(Conflict, "a lab web already", ask(name="web"))
+    await refused(InputError, "501 copies", ask(count=501))
+    await refused(InputError, "'a-b' cannot be a name", ask(setting="a-b"))
+    other = replace(LAB, nodes=(LAB.nodes[0],))
+    await refused(
+        InputError,
+        "does not fit checkpoint c: it would remove node b",
+        api.fork("c", "x", count=0, settings={}, spec=other),
+    )
+    await refused(Conflict, "not started from a checkpoint", api.restore("web"))
+    home.memory = 0
+    await refused(NoRoom, "lab x does not fit", ask(count=3))
+    home.memory = 1 << 40
+    home.snapshots.host_facts = HostFacts(qemu="9.0.0", machines=frozenset({"pc-q35-7.2"}))
+    await refused(InputError, "software emulation", ask())
+    home.snapshots.host_facts = HostFacts(qemu="7.2.0", machines=frozenset({"pc-q35-7.2"}))
+    home.checkpoints.layers.clear()
+    await refused(StorageFailed, "no layer", ask())
+    assert await home.seq() == seq
+    await home.act(K.STOP, "b", force=True)
+    await refused(
+        IllegalTransition, "cannot save web/b: it is", api.save("web", "d", mode=mode, message="")
+    )
+
+
+async def test_a_checkpoint_in_use_stays(home: House) -> None:
+    await home.up(LAB)
+    await save(home)
+    await fork(home)
+    with pytest.raises(InUse, match="checkpoint c is in use by copy; destroy it first"):
+        await home.engine.checkpoints.remove("c")
+    await home.ok(home.engine.act(K.DESTROY, "copy", force=True))
+    layers = set(home.checkpoints.layers)
+    await home.engine.checkpoints.remove("c")
+    assert set(home.checkpoints.layers) == layers, "the source stands on them"
+    await home.ok(home.engine.act(K.DESTROY, "web", force=True))
+    await home.engine.checkpoints.collect()
+    assert home.checkpoints.layers == {}
+    await home.check()
+
+
+@pytest.mark.parametrize("verb", ["stage", "absorb", "add_layer", "publish"])
+async def test_a_save_that_fails_leaves_the_lab_running(home: House, verb: str) -> None:
+    await home.up(LAB)
+    for mode in SaveMode:
+        home.checkpoints.fail = {verb: StorageFailed("the disk is full")}
+        error = await home.fails(home.engine.checkpoints.save("web", "c", mode=mode, message=""))
+        assert error["message"] == "the disk is full"
+        home.checkpoints.fail = {}
+        await still_runs(home)
+        await home.check()
+    await save(home)
+    await fork(home)
+
+
+async def test_a_fork_that_fails_leaves_nothing(home: House) -> None:
+    await home.up(LAB)
+    await save(home)
+    home.checkpoints.fail = {"incoming": StorageFailed("b.ram is not what was saved")}
+    (operation,) = await home.engine.checkpoints.fork("c", "copy", count=0, settings={})
+    assert "b.ram" in str((await home.fails(home.engine.operation(operation.id)))["message"])
+    assert await home.inventory.lab("copy") is None
+    await still_runs(home)
+    await home.check()
+
+
+# the daemon dies at any call
+
+
+async def die_saving(tmp_path: Path, at: int, mode: SaveMode, *, before: bool) -> bool:
+    """Let a daemon die at its call number `at` of a save; tell whether it did."""
+    async with house(tmp_path) as home:
+        await home.up(LAB)
+        home.fate.calls.clear()
+        home.fate.at, home.fate.before = at, before
+        try:
+            asked = await home.engine.checkpoints.save("web", "c", mode=mode, message="")
+            await home.engine.wait_operation(asked.id, 5)
+        except LabdError:
+            assert home.fate.dead.is_set()
+        died, calls = home.fate.dead.is_set(), home.fate.calls[-2:]
+        await home.restart()
+        await home.idle()
+        await home.settled()
+        records = await home.inventory.checkpoints()
+        if mode is SaveMode.LIVE or not records:
+            await still_runs(home)
+        else:
+            assert await home.states() == {"a": "stopped", "b": "stopped"}, calls
+            assert (await home.lab()).state is LabState.STOPPED
+        await home.check()
+        if records:
+            await fork(home)
+            await still_runs(home, "copy")
+    return died
+
+
+@pytest.mark.parametrize("mode", SaveMode)
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+async def test_a_death_at_any_call_of_a_save(tmp_path: Path, before: bool, mode: SaveMode) -> None:
+    at = 1
+    while await die_saving(tmp_path / str(at), at, mode, before=before):
+        at += 1
+    assert at > 3
+
+
+async def die_forking(tmp_path: Path, at: int, *, before: bool) -> bool:
+    """Let a daemon die at its call number `at` of a fork; tell whether it did."""
+    async with house(tmp_path) as home:
+        await home.up(LAB)
+        await save(home)
+        home.fate.calls.clear()
+        home.fate.at, home.fate.before = at, before
+        try:
+            (asked,) = await home.engine.checkpoints.fork("c", "copy", count=0, settings={})
+            await home.engine.wait_operation(asked.id, 5)
+        except LabdError:
+            assert home.fate.dead.is_set()
+        died = home.fate.dead.is_set()
+        await home.restart()
+        await home.idle()
+        if await home.inventory.lab("copy") is not None:
+            await still_runs(home, "copy")
+        await still_runs(home)
+        await home.check()
+    return died
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+async def test_a_death_at_any_call_of_a_fork(tmp_path: Path, before: bool) -> None:
+    at = 1
+    while await die_forking(tmp_path / str(at), at, before=before):
+        at += 1
+    assert at > 3
