@@ -119,7 +119,7 @@ def _answered(daemon: Daemon, stream: Stream, names: Sequence[str]) -> float:
 
 
 def _ask(space: Path, done: list[float]) -> None:
-    """Enter a lab's namespace, for the life of this thread, and wait until each guest accepts TCP."""
+    """Enter a lab's namespace for the life of this thread; wait until each guest accepts TCP."""
     end = time.monotonic() + _LIMIT
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
