@@ -314,11 +314,9 @@ class CheckpointStore:
                     gone.append(f"layer {path.name[:12]}")
         return gone
 
-    async def collect(self, layers: Collection[str]) -> None:
-        """Remove every layer but these. Nothing may be staged meanwhile."""
-        await asyncio.to_thread(self._collect, {self.layer(digest).name for digest in layers})
-
-    def _collect(self, kept: set[str]) -> None:
+    def collect(self, layers: Collection[str]) -> None:
+        """Remove every layer but these; at once, for nothing may be in the making meanwhile."""
+        kept = {self.layer(digest).name for digest in layers}
         for path in _entries(self.layers):
             if path.name not in kept:
                 path.unlink(missing_ok=True)

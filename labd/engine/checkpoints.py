@@ -9,8 +9,8 @@ from dataclasses import replace
 from labd.engine import chains
 from labd.engine.diff import plan_changes
 from labd.engine.facade_checkpoints import CheckpointView
-from labd.engine.forking import Forking
 from labd.engine.journal import Journal
+from labd.engine.keeping import Keeper
 from labd.engine.labs import Labs
 from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
@@ -68,7 +68,7 @@ class CheckpointService:
         labs: Labs,
         works: Works,
         saving: Saving,
-        forking: Forking,
+        keeper: Keeper,
     ) -> None:
         self._world = world
         self._journal = journal
@@ -76,7 +76,7 @@ class CheckpointService:
         self._labs = labs
         self._works = works
         self._saving = saving
-        self._forking = forking
+        self._keeper = keeper
 
     # reading
 
@@ -172,22 +172,7 @@ class CheckpointService:
                 Happening(type=EventType.CHECKPOINT_REMOVED, subject=name, data={"key": record.key})
             )
         await self._world.checkpoints.discard(record.key)
-        await self.collect()
-
-    async def collect(self) -> None:
-        """Remove disk layers that nothing stands on any more, unless one is in the making."""
-        if any(op.kind is OperationKind.CHECKPOINT for op in self._operations.running()):
-            return
-        await self._world.checkpoints.collect(await self.layers())
-
-    async def layers(self) -> set[str]:
-        """Return the digests of all layers that a checkpoint or a node stands on."""
-        found: set[str] = set()
-        for record in await self._world.inventory.checkpoints():
-            found |= chains.layers_of(record)
-        for node in await self._world.inventory.nodes():
-            found |= chains.references(node.machine, self._world.checkpoints.digest_of)
-        return found
+        await self._keeper.tidy()
 
     # forking
 

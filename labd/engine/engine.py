@@ -15,6 +15,7 @@ from labd.engine.facade import Change, LabView, NetworkView, PluginView
 from labd.engine.forking import Forking
 from labd.engine.fsck import Fsck
 from labd.engine.journal import Journal
+from labd.engine.keeping import EVERY, Keeper
 from labd.engine.labs import Labs
 from labd.engine.library import Library
 from labd.engine.operations import Operations
@@ -77,15 +78,17 @@ class Engine:
             world, self.journal, nodes, self._readiness, self._publications, self._serving
         )
         forking = Forking(world, self.journal, converger, nodes)
+        keeper = Keeper(world, self._operations)
+        self._keeper = keeper
         saving = Saving(world, self.journal, self._operations, converger, self._watcher)
         works = Works(
-            world, self.journal, self._operations, converger, self._watcher, forking, saving
+            world, self.journal, self._operations, converger, self._watcher, forking, saving, keeper
         )
         self._labs = Labs(
             world, self.journal, self._operations, converger, works, self._publications
         )
         self.checkpoints = CheckpointService(
-            world, self.journal, self._operations, self._labs, works, saving, forking
+            world, self.journal, self._operations, self._labs, works, saving, keeper
         )
         self._library = Library(world, self._operations)
         self.screens = ScreenService(world.screens, self.journal)
@@ -110,6 +113,7 @@ class Engine:
         self._tasks = [
             asyncio.create_task(self._watcher.run(), name="watcher"),
             asyncio.create_task(self._watch_boots(), name="boots"),
+            asyncio.create_task(self._keep_house(), name="keeper"),
             asyncio.create_task(self._serving.run(), name="serving"),
         ]
         recovered = await self._recovery.run()
@@ -154,6 +158,15 @@ class Engine:
                     continue
             operation = await self.act(OperationKind.DOWN, lab.name)
             await self._operations.wait(operation.id, 120.0)
+
+    async def _keep_house(self) -> None:
+        """Let go, now and then, of what checkpoints left behind."""
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                await self._keeper.tidy()
+            except (LabdError, OSError) as error:
+                log.warning("what checkpoints left behind cannot be removed: %s", error)
 
     async def _watch_boots(self) -> None:
         """Watch nodes that run again on their own account until they are ready."""

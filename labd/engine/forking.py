@@ -213,6 +213,8 @@ class Forking:
                 await self._world.snapshots.announce(key)
                 if copy.saved.agent:
                     await self._world.snapshots.set_clock(key)
+                    keys = (scene.key.public, *self._world.authorized_keys)
+                    await self._world.snapshots.authorize(key, keys)
             except LabdError as error:
                 log.warning("node %s: %s", copy.ref, error)
             for argv in copy.sized.node.on_fork:

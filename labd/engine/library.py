@@ -58,6 +58,11 @@ class Library:
                     or image.digest in {node.image, node.cdrom}
                     or (not node.image and node.profile in by_profile)
                 )
+        users.extend(
+            f"checkpoint {record.name}"
+            for record in await self._world.inventory.checkpoints()
+            if any(node.image == image.digest for node in record.nodes)
+        )
         return list(dict.fromkeys(users))
 
     @asynccontextmanager

@@ -59,7 +59,20 @@ class Snapshots(Protocol):
         """Have the NICs of a machine tell their bridges where they are (QMP `announce-self`)."""
 
     async def set_clock(self, key: str) -> bool:
-        """Set the guest's clock to the host's by its agent; False when there is no agent."""
+        """Set the guest's clock to the host's by its agent; False when there is no agent.
+
+        Waits some seconds for an agent that has been there before.
+
+        Raises:
+            GuestFailed: The agent could not.
+        """
+
+    async def authorize(self, key: str, keys: Sequence[str]) -> bool:
+        """Let in by ssh as root who has these keys, and nobody else; False without an agent.
+
+        Raises:
+            GuestFailed: The agent could not.
+        """
 
 
 class Checkpoints(Protocol):
@@ -110,8 +123,8 @@ class Checkpoints(Protocol):
     async def discard(self, key: str) -> None:
         """Remove a checkpoint, or what was made of one (idempotent). Layers stay."""
 
-    async def collect(self, layers: Collection[str]) -> None:
-        """Remove every layer but these. Nothing may be in the making meanwhile."""
+    def collect(self, layers: Collection[str]) -> None:
+        """Remove every layer but these; at once, for nothing may be in the making meanwhile."""
 
     async def sweep(self, keys: Collection[str], layers: Collection[str]) -> Sequence[str]:
         """Remove every checkpoint and layer but these, whole or half made; tell what went."""

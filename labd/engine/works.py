@@ -14,6 +14,7 @@ from dataclasses import replace
 from labd.engine.converge import Converger, every
 from labd.engine.forking import Forking
 from labd.engine.journal import Journal
+from labd.engine.keeping import Keeper
 from labd.engine.operations import Operations, Work
 from labd.engine.ports import Transaction
 from labd.engine.saving import Saving
@@ -46,6 +47,7 @@ class Works:
         watcher: Watcher,
         forking: Forking,
         saving: Saving,
+        keeper: Keeper,
     ) -> None:
         self._world = world
         self._journal = journal
@@ -53,6 +55,7 @@ class Works:
         self._converger = converger
         self._watcher = watcher
         self._forking = forking
+        self._keeper = keeper
         self._works: Mapping[OperationKind, Work] = {
             _K.UP: self.up,
             _K.EDIT: self._edit,
@@ -238,7 +241,7 @@ class Works:
         record = await self._checkpoint(operation)
         names = _nodes(operation)
         await self._converger.stop_nodes(operation.lab, names, operation, force=True, grace=0)
-        await self._forking.work(operation, record, names)
+        await self._operations.breakable(operation, self._forking.work(operation, record, names))
 
     # ending
 
@@ -248,6 +251,7 @@ class Works:
 
     async def _destroy(self, operation: OperationRecord) -> None:
         await self._converger.destroy(operation.lab, operation)
+        await self._keeper.tidy()
 
     async def _stop(self, operation: OperationRecord) -> None:
         force, grace = _manner(operation)

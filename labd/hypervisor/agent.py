@@ -132,6 +132,18 @@ class GuestAgent:
                 raise
         return True
 
+    async def authorize(self, keys: Sequence[str], timeout: float = _SYNC_TIMEOUT) -> bool:
+        """Let in by ssh as root who has these keys, and nobody else; False without an agent.
+
+        Raises:
+            GuestFailed: The agent cannot (`guest-ssh-add-authorized-keys`).
+        """
+        if not self.open:
+            return False
+        arguments = {"username": "root", "keys": list(keys), "reset": True}
+        await self._call("guest-ssh-add-authorized-keys", arguments, timeout)
+        return True
+
     def close(self) -> None:
         """Let go of the socket (idempotent)."""
         self._drop()

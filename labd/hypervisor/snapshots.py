@@ -154,6 +154,10 @@ class QemuSnapshots:
                     await asyncio.sleep(0.01)
         return await agent.set_clock()
 
+    async def authorize(self, key: str, keys: Sequence[str]) -> bool:
+        """Change who may log in as root; see the port."""
+        return await self._hypervisor.machine(key).agent.authorize(keys)
+
     async def announce(self, key: str) -> None:
         """Have the NICs tell the bridges where they are (QMP `announce-self`)."""
         schedule: dict[str, object] = {"initial": 50, "max": 500, "rounds": 3, "step": 100}

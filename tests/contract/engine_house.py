@@ -301,7 +301,7 @@ _ASKED = {
     "images": {"make_overlay", "make_blank", "make_child", "discard", "sweep"},
     "keys": {"ensure", "remove"},
     "snapshots": {"save", "put_back", "launch", "loaded"},
-    "checkpoints": {"stage", "absorb", "publish", "incoming", "discard", "collect", "sweep"},
+    "checkpoints": {"stage", "absorb", "publish", "incoming", "discard", "sweep"},
 }
 
 

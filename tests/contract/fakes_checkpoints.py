@@ -41,6 +41,7 @@ class FakeSnapshots:
         self.fail = ""
         self.announced: list[str] = []
         self.clocks: list[str] = []
+        self.authorized: dict[str, tuple[str, ...]] = {}
         self.host_facts = HostFacts(qemu="7.2.0", machines=frozenset({"pc-q35-7.2"}))
 
     async def facts(self) -> HostFacts:
@@ -90,6 +91,10 @@ class FakeSnapshots:
 
     async def announce(self, key: str) -> None:
         self.announced.append(key)
+
+    async def authorize(self, key: str, keys: Sequence[str]) -> bool:
+        self.authorized[key] = tuple(keys)
+        return True
 
     async def set_clock(self, key: str) -> bool:
         self.clocks.append(key)
@@ -164,14 +169,14 @@ class FakeCheckpoints:
         self.kept.pop(key, None)
         self.staged.pop(key, None)
 
-    async def collect(self, layers: Collection[str]) -> None:
+    def collect(self, layers: Collection[str]) -> None:
         self.layers = {digest: data for digest, data in self.layers.items() if digest in layers}
 
     async def sweep(self, keys: Collection[str], layers: Collection[str]) -> Sequence[str]:
         gone = [*self.staged, *(key for key in self.kept if key not in keys)]
         for key in gone:
             await self.discard(key)
-        await self.collect(layers)
+        self.collect(layers)
         return gone
 
     def trim(self, in_use: Collection[str]) -> None:

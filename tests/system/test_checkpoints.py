@@ -61,6 +61,8 @@ def test_a_fork_goes_on_where_the_lab_stood(saved: Daemon) -> None:
     assert "copied" in saved.console("copy/client", "cat /tmp/open; echo e''nd", "end")
     assert "copied" not in saved.console("two-tier/client", "cat /tmp/open; echo e''nd", "end")
 
+    # It is reached by the key of its own lab.
+    assert "client" in saved.lab("ssh", "copy/client", "cat", "/etc/hostname")
     # Its clock is the host's.
     now = saved.console("copy/client", "date +%s; echo e''nd", r"\d+\s+end")
     assert abs(int(re.findall(r"(\d+)\s+end", now)[0]) - time.time()) < 3

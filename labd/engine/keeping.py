@@ -1,0 +1,37 @@
+"""What checkpoints leave behind when nobody needs it any more: disk layers and loaded memory."""
+
+from __future__ import annotations
+
+from labd.engine.chains import layers_of, references
+from labd.engine.operations import Operations
+from labd.engine.world import World
+from labd.model.records import OperationKind
+
+EVERY = 60.0  # seconds between two looks
+
+
+class Keeper:
+    """Removes what nothing stands on."""
+
+    def __init__(self, world: World, operations: Operations) -> None:
+        self._world = world
+        self._operations = operations
+
+    async def layers(self) -> set[str]:
+        """Return the digests of all layers that a checkpoint or a node stands on."""
+        found: set[str] = set()
+        for record in await self._world.inventory.checkpoints():
+            found |= layers_of(record)
+        for node in await self._world.inventory.nodes():
+            found |= references(node.machine, self._world.checkpoints.digest_of)
+        return found
+
+    async def tidy(self) -> None:
+        """Remove layers, and let go of memory that was idle for a while."""
+        origins = {lab.origin for lab in await self._world.inventory.labs()}
+        self._world.checkpoints.trim(origins)
+        layers = await self.layers()
+        # A save puts layers into the store before there is a row of it. From here to the end
+        # nothing else runs, so that none can begin.
+        if all(op.kind is not OperationKind.CHECKPOINT for op in self._operations.running()):
+            self._world.checkpoints.collect(layers)
