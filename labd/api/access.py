@@ -76,6 +76,8 @@ ROUTE_SCOPES: Mapping[str, Scope] = {
     "list_events": Scope.EVENTS_READ,
     "list_checkpoints": Scope.LABS_READ,
     "get_checkpoint": Scope.LABS_READ,
+    "export_checkpoint": Scope.LABS_CONTROL,
+    "import_checkpoint": Scope.LABS_CONTROL,
     "save_checkpoint": Scope.LABS_CONTROL,
     "remove_checkpoint": Scope.LABS_CONTROL,
     "fork_checkpoint": Scope.LABS_CONTROL,

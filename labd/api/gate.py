@@ -84,7 +84,8 @@ def _header(scope: Scope, name: bytes) -> str:
 
 
 def _is_upload(scope: Scope) -> bool:
-    return scope["method"] == "PUT" and str(scope["path"]).startswith("/v1/images/")
+    path = str(scope["path"])
+    return scope["method"] == "PUT" and path.startswith(("/v1/images/", "/v1/checkpoints/"))
 
 
 def _limited(scope: Scope, receive: Receive) -> Receive:

@@ -19,21 +19,21 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from labd.checkpoints import archive, memory
+from labd.checkpoints import archive, checking, memory
 from labd.checkpoints.archive import MANIFEST
 from labd.checkpoints.stream import split
 from labd.model.checkpoints import CheckpointRecord, Incoming, SavedNode
-from labd.model.errors import StorageFailed
+from labd.model.errors import InputError, StorageFailed
 from labd.model.units import format_size
 
 _RESERVE = 64 << 20  # bytes that stay free: the inventory must go on writing
+_PIECE = 1 << 20  # bytes that are sent at one time
 _IDLE = 300.0  # seconds that memory stays loaded when no lab uses it
-_QCOW2_SIZE = struct.Struct(">4sI16xQ")
 
 
 @dataclass(slots=True)
@@ -273,6 +273,58 @@ class CheckpointStore:
         except OSError as error:
             raise StorageFailed(f"cannot copy {name}: {error.strerror}") from error
 
+    # other hosts
+
+    async def pack(self, record: CheckpointRecord) -> AsyncIterator[bytes]:
+        """Yield a checkpoint as one stream; see the port."""
+        stream = archive.pack(record, self._root / record.key, self.layers)
+        try:
+            while part := await asyncio.to_thread(_joined, stream):
+                yield part
+        except OSError as error:
+            raise StorageFailed(f"cannot read checkpoint {record.name}: {error}") from error
+
+    async def receive(self, key: str, name: str, chunks: AsyncIterator[bytes]) -> CheckpointRecord:
+        """Take a stream into the staged folder; see the port."""
+        folder = await self.stage(key)
+        path = self._partial / f"{key}.tar"
+        try:
+            with await asyncio.to_thread(path.open, "xb") as file:
+                async for chunk in chunks:
+                    await asyncio.to_thread(self._require_room, len(chunk))
+                    await asyncio.to_thread(file.write, chunk)
+            return await asyncio.to_thread(self._admit, key, name, path, folder)
+        except OSError as error:
+            raise StorageFailed(f"cannot store the checkpoint: {error.strerror}") from error
+        finally:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    def _admit(self, key: str, name: str, path: Path, folder: Path) -> CheckpointRecord:
+        record = replace(archive.unpack(path, folder), key=key, name=name, origin="")
+        for node in record.nodes:
+            self._require(folder / f"{node.name}.ram", node.ram, sparse=True)
+            self._require(folder / f"{node.name}.state", node.state, sparse=False)
+            for file, digest in node.files:
+                self._require(folder / f"{node.name}.{file}", digest, sparse=False)
+        for path_ in sorted(folder.glob("layer-*")):
+            digest = f"sha256:{path_.name.removeprefix('layer-')}"
+            self._require(path_, digest, sparse=True)
+            checking.check_layer(path_)
+            path_.chmod(0o400)
+            path_.rename(self.layer(digest))
+        return record
+
+    def _require(self, path: Path, digest: str, *, sparse: bool) -> None:
+        with path.open("rb") as file:
+            if sparse:
+                found = memory.digest(file.fileno())
+            else:
+                found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        if found != digest:
+            raise InputError(
+                f"the exported checkpoint is damaged: {path.name} is not what was saved"
+            )
+
     # letting go
 
     def trim(self, in_use: Collection[str]) -> None:
@@ -334,11 +386,14 @@ class CheckpointStore:
         }
 
 
-def virtual_size(path: Path) -> int:
-    """Return the bytes that a guest sees of one of labd's qcow2 files."""
-    with path.open("rb") as file:
-        _, _, size = _QCOW2_SIZE.unpack(file.read(_QCOW2_SIZE.size))
-    return int(size)
+def _joined(parts: Iterator[bytes]) -> bytes:
+    """Return some parts as one, empty at the end: a thread for each small part would be slow."""
+    found = bytearray()
+    for part in parts:
+        found += part
+        if len(found) >= _PIECE:
+            break
+    return bytes(found)
 
 
 def _size_of_block(data: memoryview, block: str) -> int:

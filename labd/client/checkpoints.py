@@ -7,10 +7,13 @@ from urllib.parse import quote
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from labd.client import types
     from labd.client.transport import Transport
+
+
+_CHUNK = 1 << 20
 
 
 class Checkpoints:
@@ -32,6 +35,23 @@ class Checkpoints:
     def remove(self, name: str) -> None:
         """Remove a checkpoint that no lab stands on."""
         self._transport.raw("DELETE", _path(name))
+
+    def export(self, name: str, file: BinaryIO) -> int:
+        """Write a checkpoint to a file, for another host; return its bytes."""
+        answer = self._transport.stream(f"{_path(name)}/archive")
+        written = 0
+        try:
+            while part := answer.read(_CHUNK):
+                written += file.write(part)
+        finally:
+            answer.close()
+        return written
+
+    def receive(self, name: str, file: BinaryIO, length: int | None = None) -> dict[str, Any]:
+        """Send an exported checkpoint; `length` in bytes, when known."""
+        chunks = iter(lambda: file.read(_CHUNK), b"")
+        found: dict[str, Any] = self._transport.upload(_path(name), chunks, length)
+        return found
 
     def save(
         self, lab: str, name: str, *, mode: str = "live", message: str = ""

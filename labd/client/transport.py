@@ -81,6 +81,10 @@ class Answer:
         """Return the next line; empty at the end."""
         return self._response.readline()
 
+    def read(self, size: int) -> bytes:
+        """Return at most `size` bytes; empty at the end."""
+        return self._response.read(size)
+
     def close(self) -> None:
         """End it; a reader in another thread wakes up."""
         channel = self._connection.sock

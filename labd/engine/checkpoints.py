@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from labd.engine import chains
@@ -144,6 +144,39 @@ class CheckpointService:
             saving = operation.kind is OperationKind.CHECKPOINT and operation.id != own
             if saving and operation.request["name"] == name:
                 raise Conflict(f"a checkpoint {name} is being saved at this moment")
+
+    # other hosts
+
+    async def export(self, name: str) -> AsyncIterator[bytes]:
+        """Yield a checkpoint as one stream; see the facade."""
+        async for part in self._world.checkpoints.pack(await self.record(name)):
+            yield part
+
+    async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> CheckpointView:
+        """Take a stream as a checkpoint; see the facade."""
+        check_name(name, "checkpoint")
+        await self._require_name(name, "")
+        key = new_key()
+        with self._keeper.held():
+            try:
+                record = await self._world.checkpoints.receive(key, name, chunks)
+                record = replace(record, created=self._world.clock())
+                record = replace(record, size=await self._world.checkpoints.publish(record))
+                async with self._world.inventory.transaction() as tx:
+                    await self._require_name(name, "")
+                    await tx.put_checkpoint(record)
+                    data = {
+                        "key": key,
+                        "nodes": [node.name for node in record.nodes],
+                        "size": record.size,
+                    }
+                    await tx.emit(
+                        Happening(type=EventType.CHECKPOINT_SAVED, subject=name, data=data)
+                    )
+            except BaseException:
+                await self._world.checkpoints.discard(key)
+                raise
+        return await self._view(record)
 
     # removing
 

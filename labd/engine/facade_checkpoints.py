@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +40,17 @@ class CheckpointsApi(Protocol):
 
     async def get(self, name: str) -> CheckpointView:
         """Return one checkpoint; NotFound when there is none."""
+
+    def export(self, name: str) -> AsyncIterator[bytes]:
+        """Yield a checkpoint as one stream, for another host. Images do not go with it."""
+
+    async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> CheckpointView:
+        """Take a stream of `export` as a checkpoint called `name`.
+
+        Raises:
+            Conflict: The name is taken.
+            InputError: It is no such stream, or is damaged. Nothing stays behind.
+        """
 
     async def remove(self, name: str) -> None:
         """Remove a checkpoint.

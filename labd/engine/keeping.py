@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from labd.engine.chains import layers_of, references
 from labd.engine.operations import Operations
 from labd.engine.world import World
@@ -16,6 +19,16 @@ class Keeper:
     def __init__(self, world: World, operations: Operations) -> None:
         self._world = world
         self._operations = operations
+        self._holders = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every layer in this block: one may come that has no row yet."""
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
 
     async def layers(self) -> set[str]:
         """Return the digests of all layers that a checkpoint or a node stands on."""
@@ -33,5 +46,7 @@ class Keeper:
         layers = await self.layers()
         # A save puts layers into the store before there is a row of it. From here to the end
         # nothing else runs, so that none can begin.
+        if self._holders:
+            return
         if all(op.kind is not OperationKind.CHECKPOINT for op in self._operations.running()):
             self._world.checkpoints.collect(layers)

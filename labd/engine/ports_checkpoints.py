@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -119,6 +119,21 @@ class Checkpoints(Protocol):
 
     async def copy_file(self, key: str, name: str, target: Path) -> None:
         """Copy a small file out of a checkpoint."""
+
+    def pack(self, record: CheckpointRecord) -> AsyncIterator[bytes]:
+        """Yield a checkpoint as one stream, for another host.
+
+        Raises:
+            StorageFailed: A file cannot be read.
+        """
+
+    async def receive(self, key: str, name: str, chunks: AsyncIterator[bytes]) -> CheckpointRecord:
+        """Take such a stream into the staged folder; `publish` makes it a checkpoint.
+
+        Raises:
+            InputError: It is none, is damaged, or has names in it that are no names.
+            StorageFailed: No room.
+        """
 
     async def discard(self, key: str) -> None:
         """Remove a checkpoint, or what was made of one (idempotent). Layers stay."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from labd.model.checkpoints import (
@@ -164,6 +165,16 @@ class FakeCheckpoints:
 
     async def copy_file(self, key: str, name: str, target: Path) -> None:
         target.write_bytes(b"")
+
+    async def pack(self, record: CheckpointRecord) -> AsyncIterator[bytes]:
+        self.packed = record
+        yield b"packed"
+
+    async def receive(self, key: str, name: str, chunks: AsyncIterator[bytes]) -> CheckpointRecord:
+        self.staged[key] = dict(self.kept[self.packed.key])
+        async for _ in chunks:
+            pass
+        return replace(self.packed, key=key, name=name)
 
     async def discard(self, key: str) -> None:
         self.kept.pop(key, None)

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_a_fork_goes_on_where_the_lab_stood(saved: Daemon) -> None:
     assert "copied" not in saved.console("two-tier/client", "cat /tmp/open; echo e''nd", "end")
 
     # It is reached by the key of its own lab.
-    assert "client" in saved.lab("ssh", "copy/client", "cat", "/etc/hostname")
+    assert int(saved.lab("ssh", "copy/client", "cat", "/tmp/n")) > 0
     # Its clock is the host's.
     now = saved.console("copy/client", "date +%s; echo e''nd", r"\d+\s+end")
     assert abs(int(re.findall(r"(\d+)\s+end", now)[0]) - time.time()) < 3
@@ -198,6 +199,26 @@ def test_disks_chapters_and_parameters(daemon: Daemon, tmp_path: Path) -> None:
     template.write_text(DISKS.replace("128 MiB", "160 MiB"))
     said = daemon.lab("up", str(template), "--from", "first", expect=1)
     assert "cannot be used" in said
+
+
+def test_a_checkpoint_goes_to_another_host(
+    saved: Daemon, make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    path = tmp_path / "moved.tar"
+    saved.lab("checkpoint", "export", "c", str(path))
+    other = make_daemon()
+    said = other.lab("checkpoint", "import", str(path))
+    assert "checkpoint moved is there" in said
+    assert "there is no image" in other.lab("fork", "moved", "x", expect=2)
+    other.image()
+    other.lab("fork", "moved", "x")
+    assert counter(other, "x/client") > 0
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert "damaged" in other.lab("checkpoint", "import", str(path), "--name", "bad", expect=2)
+    other.lab("checkpoint", "show", "bad", expect=4)
+    assert "a checkpoint moved already" in other.lab("checkpoint", "import", str(path), expect=1)
 
 
 def test_no_copy_can_write_what_others_share(saved: Daemon) -> None:

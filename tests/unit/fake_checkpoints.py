@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from labd.engine.facade import LabView
 from labd.engine.facade_checkpoints import CheckpointView
 from labd.model.checkpoints import CheckpointRecord, SaveMode
-from labd.model.errors import Conflict, NotFound
+from labd.model.errors import Conflict, InputError, NotFound
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.specs import LabSpec
 
@@ -49,6 +50,17 @@ class FakeCheckpointsApi:
         if name not in self.records:
             raise NotFound(f"there is no checkpoint {name}")
         return CheckpointView(record=self.records[name], labs=(), loaded=0)
+
+    async def export(self, name: str) -> AsyncIterator[bytes]:
+        await self.get(name)
+        yield b"exported " + name.encode()
+
+    async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> CheckpointView:
+        data = b"".join([chunk async for chunk in chunks])
+        if not data.startswith(b"exported "):
+            raise InputError("this is no exported checkpoint")
+        self.records[name] = replace(self.records[data.decode().split()[1]], name=name)
+        return await self.get(name)
 
     async def remove(self, name: str) -> None:
         await self.get(name)

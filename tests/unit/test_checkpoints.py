@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labd.checkpoints import memory
+from labd.checkpoints import archive, checking, memory
 from labd.checkpoints.stream import PAGE, split
 from labd.engine import chains
 from labd.engine.checkpoints import misfit
 from labd.hypervisor.argv import fingerprint
-from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedNode
-from labd.model.errors import StorageFailed
+from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedDisk, SavedNode
+from labd.model.errors import InputError, StorageFailed
 from labd.model.machine import Disk, MachineSpec
-from labd.model.specs import ImageFormat, LabSpec, Machine
+from labd.model.specs import ImageFormat, LabSpec, Machine, NodeSpec
 
 # A migration stream as QEMU 7.2 writes it (migration/savevm.c, migration/ram.c)
 
@@ -250,6 +250,62 @@ def test_a_machine_that_is_built_anew_keeps_its_chains() -> None:
     other = replace(MACHINE, disks=(replace(ROOT, path=FOLDER / "root-34.qcow2"), CD))
     assert chains.keep(other, grown) == other, "another image makes another disk"
     assert chains.keep(MACHINE, None) is MACHINE
+
+
+# for other hosts
+
+
+def test_an_archive_is_read_back_and_a_wrong_one_refused(tmp_path: Path) -> None:
+    folder, layers, out = tmp_path / "c", tmp_path / "layers", tmp_path / "out"
+    for path in (folder, layers, out):
+        path.mkdir()
+    with (folder / "n.ram").open("wb") as file:
+        file.truncate(16 * PAGE)
+        file.seek(5 * PAGE)
+        file.write(b"m" * PAGE)
+    (folder / "n.state").write_bytes(b"state")
+    content = b"QFI\xfb" + bytes(2 * PAGE)
+    (layers / ("a" * 64)).write_bytes(content)
+    disk = SavedDisk(id="root", name="root-1.qcow2", layers=("sha256:" + "a" * 64,))
+    good = "sha256:" + "0" * 64
+    node = replace(record().nodes[0], ram=good, state=good, disks=(disk,))
+    lab = LabSpec(template="t", nodes=(NodeSpec(name="n"),))
+    saved = replace(record(), nodes=(node,), spec=lab)
+    path = tmp_path / "c.tar"
+    path.write_bytes(b"".join(archive.pack(saved, folder, layers)))
+    assert path.stat().st_size < 12 * PAGE, "holes stay at home"
+    assert archive.unpack(path, out) == saved
+    for name in ("n.ram", "n.state"):
+        assert (out / name).read_bytes() == (folder / name).read_bytes()
+    assert (out / ("layer-" + "a" * 64)).read_bytes() == content
+    for data, text in (
+        (b"", "no exported checkpoint"),
+        (b"x" * 5000, "no exported checkpoint"),
+        (path.read_bytes()[:-12_000], "incomplete|cut short"),
+    ):
+        path.write_bytes(data)
+        target = tmp_path / f"t{len(data)}"
+        target.mkdir()
+        with pytest.raises(InputError, match=text):
+            archive.unpack(path, target)
+
+
+def test_names_of_a_manifest_are_checked() -> None:
+    good = "sha256:" + "0" * 64
+    node = replace(record().nodes[0], ram=good, state=good)
+    lab = LabSpec(template="t", nodes=(NodeSpec(name="n"),))
+    fine = replace(record(), nodes=(node,), spec=lab)
+    checking.check_record(fine)
+    evil = SavedDisk(id="root", name="../x.qcow2", layers=())
+    for bad, text in (
+        (replace(node, name="../n"), "node name"),
+        (replace(node, state="../x"), "digest"),
+        (replace(node, disks=(evil,)), "names a file"),
+        (replace(node, files=(("/etc/passwd", good),)), "names a file"),
+        (replace(node, name="other"), "are not those of its spec"),
+    ):
+        with pytest.raises(InputError, match=text):
+            checking.check_record(replace(fine, nodes=(bad,)))
 
 
 # where it fits

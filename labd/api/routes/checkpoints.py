@@ -7,13 +7,16 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
+from fastapi.responses import StreamingResponse
 from pydantic import Field
+from starlette.requests import ClientDisconnect, Request
 
 from labd.api import models, views
 from labd.api.access import EngineDep, ServicesDep
 from labd.api.routes.labs import accepted
 from labd.engine.facade_checkpoints import CheckpointView
 from labd.model.checkpoints import SaveMode
+from labd.model.errors import DownloadFailed
 from labd.model.names import NAME_PATTERN
 
 router = APIRouter(tags=["checkpoints"])
@@ -147,6 +150,41 @@ async def list_checkpoints(engine: EngineDep) -> Checkpoints:
 async def get_checkpoint(name: CheckpointName, engine: EngineDep) -> Checkpoint:
     """Return one checkpoint."""
     return _show(await engine.checkpoints.get(name))
+
+
+@router.get(
+    "/checkpoints/{name}/archive",
+    response_class=Response,
+    responses={200: {"content": {"application/x-tar": {}}}},
+)
+async def export_checkpoint(name: CheckpointName, engine: EngineDep) -> StreamingResponse:
+    """Return a checkpoint as one file, for another host; images do not go with it."""
+    await engine.checkpoints.get(name)  # what is not there is told before the answer begins
+    return StreamingResponse(engine.checkpoints.export(name), media_type="application/x-tar")
+
+
+@router.put(
+    "/checkpoints/{name}",
+    status_code=HTTPStatus.CREATED,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+            },
+        }
+    },
+)
+async def import_checkpoint(
+    name: CheckpointName, request: Request, engine: EngineDep
+) -> Checkpoint:
+    """Take an exported checkpoint; nothing of a refused one is kept."""
+    try:
+        return _show(await engine.checkpoints.receive(name, request.stream()))
+    except ClientDisconnect as error:
+        raise DownloadFailed(
+            f"the upload of checkpoint {name} ended before its time; send it again"
+        ) from error
 
 
 @router.delete("/checkpoints/{name}", status_code=HTTPStatus.NO_CONTENT)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from labd.cli.progress import run_operation
 from labd.cli.session import Session, pairs, verb
 from labd.cli.text import size, table
 from labd.client.client import Client
+from labd.model.errors import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,6 +113,44 @@ def rm(session: Session, names: tuple[str, ...]) -> None:
         session.emit({"removed": list(names)})
 
 
+@verb("export")
+@click.argument("name")
+@click.argument("file")
+def export(session: Session, name: str, file: str) -> None:
+    """Write checkpoint NAME to FILE (`-`: stdout), for another host. Images do not go with it."""
+    if file == "-":
+        session.client.checkpoints.export(name, sys.stdout.buffer)
+        return
+    session.client.checkpoints.get(name)
+    try:
+        with open(file, "wb") as target:
+            written = session.client.checkpoints.export(name, target)
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}; choose another FILE") from error
+    if session.json:
+        session.emit({"checkpoint": name, "file": file, "bytes": written})
+    else:
+        session.say(f"{file}: checkpoint {name}, {size(written)}")
+
+
+@verb("import")
+@click.argument("file")
+@click.option("--name", metavar="NAME", help="Else FILE's own, up to the first dot.")
+def import_(session: Session, file: str, name: str | None) -> None:
+    """Take an exported checkpoint from FILE."""
+    wanted = name or os.path.basename(file).partition(".")[0]
+    try:
+        with open(file, "rb") as source:
+            length = os.fstat(source.fileno()).st_size
+            found = session.client.checkpoints.receive(wanted, source, length)
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    if session.json:
+        session.emit(found)
+    else:
+        session.say(f"checkpoint {wanted} is there ({size(found['size'])})")
+
+
 @verb("restore")
 @click.argument("lab")
 @click.argument("name")
@@ -204,5 +246,5 @@ def again(session: Session, lab: str, no_wait: bool) -> None:
 
 chapter.add_command(next_)
 chapter.add_command(again)
-for _command in (save, ls, show, rm, restore):
+for _command in (save, ls, show, rm, restore, export, import_):
     checkpoint.add_command(_command)
