@@ -12,11 +12,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import bareforks
 from bench.daemon import Stream, scratch_daemon
 from bench.result import Result, median
 from tests.system.harness import TEMPLATES, Daemon
 
 TEMPLATE = TEMPLATES / "two-tier.yaml"
+ONE = """name: one
+networks: {lan: {}}
+nodes:
+  n: {image: tiny, memory: 128 MiB, nics: {eth0: {network: lan, address: 10.0.0.1/24}}}
+"""
 GUESTS = ("10.10.1.1", "10.10.1.10", "10.10.2.10")
 _SSH = 22  # where the tiny guest listens once it is up
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -24,7 +30,7 @@ _LIMIT = 600.0  # seconds
 
 
 def run(sizes: list[int], repeat: int) -> Iterator[Result]:
-    """Give `checkpoint_pause`, `fork_answer`, `fork_vs_cold` and `fork_private_memory`."""
+    """Give what `bench/run.py` names."""
     with scratch_daemon() as daemon:
         daemon.image()
         cold = {count: _cold(daemon, count) for count in sizes}
@@ -56,6 +62,57 @@ def run(sizes: list[int], repeat: int) -> Iterator[Result]:
                 max_ratio=0.35 if count == 30 else None,
             )
         daemon.lab("checkpoint", "rm", "start")
+        if 10 in sizes:
+            yield _running(daemon, 10, repeat)
+
+
+def _running(daemon: Daemon, count: int, repeat: int) -> Result:
+    """Compare with the bare script: forks of one node with one NIC, until QMP says running."""
+    (daemon.root / "one.yaml").write_text(ONE)
+    daemon.lab("up", str(daemon.root / "one.yaml"))
+    daemon.lab("checkpoint", "save", "one", "one", "--stop")
+    key = daemon.json("checkpoint", "show", "one")["key"]
+    daemon.lab("fork", "one", "model")
+    model = daemon.pids("model")["n"]
+    state = daemon.root / "lib/checkpoints" / key / "n.state"
+    ours, theirs = [], []
+    for _ in range(repeat):
+        theirs.append(bareforks.running(model, state, count))
+        ours.append(_until_running(daemon, count))
+    daemon.lab("destroy", "model", "one", "--force")
+    daemon.lab("checkpoint", "rm", "one")
+    return Result(
+        name="fork_running",
+        n=count,
+        unit="s",
+        labd=median(ours),
+        baseline=median(theirs),
+        max_ratio=2.0,
+    )
+
+
+def _until_running(daemon: Daemon, count: int) -> float:
+    names = [f"r-{index}" for index in range(1, count + 1)]
+    seen: list[float] = []
+    with Stream(daemon) as stream:
+
+        def listen() -> None:
+            for event in stream:
+                if event["type"] == "io.labd.node.running":
+                    seen.append(time.monotonic())
+                    if len(seen) == count:
+                        return
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        began = time.monotonic()
+        asked = stream.ask("POST", "/v1/checkpoints/one/forks", {"name": "r", "count": count})
+        listener.join(_LIMIT)
+    with Stream(daemon) as stream:
+        for operation in asked["operations"]:
+            stream.finish(operation)
+        _destroy(stream, names)
+    return max(seen) - began
 
 
 def _pause(daemon: Daemon, repeat: int) -> Result:
@@ -74,6 +131,7 @@ def _forks(daemon: Daemon, count: int) -> tuple[float, float]:
         began = time.monotonic()
         asked = stream.ask("POST", "/v1/checkpoints/start/forks", {"name": "f", "count": count})
         seconds = _answered(daemon, stream, names) - began
+    with Stream(daemon) as stream:  # the first one may have been closed: nothing was asked for long
         for operation in asked["operations"]:
             stream.finish(operation)
         memory = _memory(daemon)
@@ -89,6 +147,7 @@ def _cold(daemon: Daemon, count: int) -> tuple[float, float]:
         began = time.monotonic()
         asked = [stream.ask("PUT", f"/v1/labs/{name}", body) for name in names]
         seconds = _answered(daemon, stream, names) - began
+    with Stream(daemon) as stream:  # the first one may have been closed: nothing was asked for long
         for operation in asked:
             stream.finish(operation)
         memory = _memory(daemon)

@@ -29,7 +29,10 @@ OUT = Path(__file__).resolve().parent / "out"
 BENCHMARKS: list[tuple[Callable[[list[int], int], Iterable[Result]], tuple[str, ...]]] = [
     (cli.run, ("cli_ls", "cli_version")),
     (labs.run, ("up_running", "up_output", "destroy")),
-    (forks.run, ("checkpoint_pause", "fork_answer", "fork_vs_cold", "fork_private_memory")),
+    (
+        forks.run,
+        ("checkpoint_pause", "fork_answer", "fork_vs_cold", "fork_private_memory", "fork_running"),
+    ),
     (events.run, ("event_latency_p50", "event_latency_p99")),
     (forward.run, ("forward_throughput", "publish_throughput", "forward_ceiling")),
     (idle.run, ("idle_cpu_percent", "idle_rss_mib")),

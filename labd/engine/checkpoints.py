@@ -229,7 +229,7 @@ class CheckpointService:
             if await self._world.inventory.lab(each) is not None:
                 raise Conflict(f"there is a lab {each} already; choose another name")
         await self._labs.admit(name, self._memory(record, len(names)))
-        wanted = spec or record.spec
+        wanted = spec or _unpinned(record.spec)
         return [await self._begin_fork(record, each, wanted, settings) for each in names]
 
     def _memory(self, record: CheckpointRecord, count: int) -> dict[str, int]:
@@ -333,7 +333,8 @@ class CheckpointService:
                     f"single nodes go back to where lab {lab} was started only; take the whole lab "
                     f"to checkpoint {record.name}"
                 )
-            spec = replace(record.spec, chapters=row.spec.chapters)
+            spec = _unpinned(record.spec) if row.origin else record.spec
+            spec = replace(spec, chapters=row.spec.chapters)
             spec = row.spec if nodes or row.origin == record.key else spec
             await tx.put_lab(
                 replace(row, spec=spec, previous=None, origin=record.key, wanted=Wanted.RUNNING)
@@ -380,6 +381,17 @@ class CheckpointService:
         if not again and at + 1 == len(chapters):
             raise Conflict(f"lab {lab} is in its last chapter, {present}")
         return await self.restore(lab, chapters[at if again else at + 1])
+
+
+def _unpinned(spec: LabSpec) -> LabSpec:
+    """Return a spec whose published ports labd chooses: the source has those that it names."""
+    return replace(
+        spec,
+        nodes=tuple(
+            replace(node, publish=tuple(replace(item, host_port=0) for item in node.publish))
+            for node in spec.nodes
+        ),
+    )
 
 
 def _check_settings(settings: Mapping[str, str]) -> None:
