@@ -104,6 +104,19 @@ class Forking:
             undo.pop_all()
         await self._journal.settle(name, operation.id)
 
+    async def preflight(self, record: CheckpointRecord, only: Collection[str]) -> None:
+        """Return when all files of some nodes are there and whole; they are loaded then.
+
+        Raises:
+            StorageFailed: One is not.
+        """
+        await self._world.checkpoints.verify(record)
+        for saved in record.nodes:
+            if saved.name in only:
+                incoming = await self._world.checkpoints.incoming(record, saved)
+                os.close(incoming.ram)
+                os.close(incoming.state)
+
     def copy_of(self, record: CheckpointRecord, scene: Scene, node: NodeRecord) -> _Copy:
         """Return the machine of a copy.
 

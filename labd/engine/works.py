@@ -240,6 +240,8 @@ class Works:
         """End what runs, and start it anew from the checkpoint. Can be done again."""
         record = await self._checkpoint(operation)
         names = _nodes(operation)
+        # What runs is ended only when everything that takes its place is known to be whole.
+        await self._forking.preflight(record, names)
         await self._converger.stop_nodes(operation.lab, names, operation, force=True, grace=0)
         await self._operations.breakable(operation, self._forking.work(operation, record, names))
 

@@ -158,6 +158,14 @@ async def test_a_lab_goes_back_in_place(home: House) -> None:
     await home.ok(home.engine.checkpoints.restore("web", nodes=["a"]))
     assert home.host.machines[await home.key("b")].process == before
     await still_runs(home)
+    # A damaged checkpoint ends nothing.
+    home.checkpoints.fail = {"incoming": StorageFailed("a.ram is not what was saved")}
+    key = await home.key("a")
+    running = home.host.machines[key].process
+    error = await home.fails(home.engine.checkpoints.restore("web", "c"))
+    assert error["message"] == "a.ram is not what was saved"
+    assert home.host.machines[key].process == running
+    await still_runs(home)
     await home.check()
 
 
