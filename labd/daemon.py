@@ -60,6 +60,7 @@ from labd.hypervisor import (
     MEMORY_ID,
     QemuDevices,
     QemuHypervisor,
+    QemuInterfaces,
     QemuScreens,
     QemuSnapshots,
 )
@@ -343,6 +344,7 @@ class Daemon:
             doors=HostDoors(relay),
             keys=SshKeys(self._paths.keys),
             devices=QemuDevices(self._hypervisor.machine),
+            interfaces=QemuInterfaces(self._hypervisor.machine),
             state=self._paths.state,
             run=self._paths.run,
             limits=Limits(

@@ -53,6 +53,7 @@ ROUTE_SCOPES: Mapping[str, Scope] = {
     "get_template": Scope.LABS_READ,
     "list_labs": Scope.LABS_READ,
     "get_lab": Scope.LABS_READ,
+    "list_addresses": Scope.LABS_READ,
     "up_lab": Scope.LABS_CONTROL,
     "plan_lab": Scope.LABS_READ,
     "act_on_lab": Scope.LABS_CONTROL,

@@ -12,6 +12,7 @@ from labd.api.access import Services, TokenCheck, attach, authorise, check_route
 from labd.api.gate import Gate
 from labd.api.models import Problem
 from labd.api.routes import (
+    addresses,
     checkpoints,
     console,
     edits,
@@ -30,6 +31,7 @@ from labd.api.templates import TemplateFiles
 from labd.engine.facade import EngineApi
 
 _MODULES = (
+    addresses,
     checkpoints,
     host,
     templates,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+from labd.client.addresses import Addresses
 from labd.client.checkpoints import Checkpoints
 from labd.client.edits import Edits
 from labd.client.screens import Screens
@@ -42,6 +43,7 @@ class Client:
         self.checkpoints = Checkpoints(self.transport)
         self.edits = Edits(self.transport)
         self.screens = Screens(self.transport)
+        self.addresses = Addresses(self.transport)
         self.ways = Ways(self.transport)
 
     def close(self) -> None:

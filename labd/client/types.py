@@ -111,6 +111,16 @@ class Lab(TypedDict):
     spec: Spec
 
 
+class NodeAddress(TypedDict):
+    """An address that a node has; `source` is agent, lease or neighbour."""
+
+    node: str
+    nic: str
+    mac: str
+    address: str
+    source: str
+
+
 class Change(TypedDict):
     """One step of a plan."""
 

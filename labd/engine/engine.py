@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from labd.engine.addresses import Addresses
 from labd.engine.checkpoints import CheckpointService
 from labd.engine.converge import Converger
 from labd.engine.edits import Edits
@@ -72,6 +73,7 @@ class Engine:
         self._readiness = ReadinessKeeper(world, self.journal)
         nodes = NodeRunner(world, self.journal, self._watcher, self._readiness)
         self.ways = Ways(world, self.journal)
+        self.addresses = Addresses(world, self.journal)
         self._publications = Publications(world, self.ways)
         self._serving = Serving(world, self.journal)
         converger = Converger(

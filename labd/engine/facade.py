@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from labd.engine.facade_addresses import AddressesApi
 from labd.engine.facade_checkpoints import CheckpointsApi
 from labd.engine.facade_edits import EditsApi
 from labd.engine.facade_screens import ScreensApi
@@ -110,6 +111,10 @@ class EngineApi(Protocol):
     @property
     def screens(self) -> ScreensApi:
         """Pictures of nodes' screens, their keyboards and their viewers."""
+
+    @property
+    def addresses(self) -> AddressesApi:
+        """The addresses that nodes really have."""
 
     @property
     def ways(self) -> WaysApi:

@@ -27,6 +27,7 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     ),
     "plugins": frozenset({"close"}),
     "dialer": frozenset({"dial"}),
+    "interfaces": frozenset({"interfaces"}),
     "servers": frozenset({"check", "close", "leases", "neighbours"}),
     "keys": frozenset({"all", "read"}),
     "screens": frozenset({"press", "screenshot", "viewer"}),  # nothing of the host

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from labd.model.keys import Chord
 from labd.model.machine import Disk, MachineSpec, Nic
+from labd.model.serving import GuestInterface
 
 
 class ViewerStream(Protocol):
@@ -82,4 +83,16 @@ class Devices(Protocol):
 
         Raises:
             LaunchFailed: The file cannot be opened.
+        """
+
+
+class Interfaces(Protocol):
+    """What guests say of their networks."""
+
+    async def interfaces(self, key: str, timeout: float) -> Sequence[GuestInterface]:
+        """Return the interfaces of a guest, as its agent tells them.
+
+        Raises:
+            NodeGone: The machine has ended.
+            GuestFailed: No agent, or no answer within `timeout` seconds.
         """

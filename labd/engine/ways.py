@@ -29,7 +29,7 @@ def addresses_of(node: NodeSpec) -> list[str]:
 
 def subnets_of(spec: LabSpec) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     """Return the subnets of a lab, those of its networks and of its NICs; pure."""
-    texts = [network.subnet for network in spec.networks if network.subnet]
+    texts = [t for network in spec.networks for t in (network.subnet, network.subnet6) if t]
     texts += [text for node in spec.nodes for nic in node.nics for text in nic.addresses]
     return list(dict.fromkeys(ipaddress.ip_network(text, strict=False) for text in texts))
 
@@ -71,13 +71,18 @@ class Ways:
         if node.state not in _REACHABLE:
             required = [str(NodeState.RUNNING), str(NodeState.READY)]
             raise IllegalTransition(f"{lab.name}/{name}", str(node.state), required, "reach")
-        addresses = addresses_of(specs[name])
+        addresses = addresses_of(specs[name]) or await self._leases(lab.name, name)
         if not addresses:
             raise InputError(
                 f"node {lab.name}/{name} has no address, so labd cannot reach it over the network; "
                 f"give a nic one, or use: lab console {lab.name}/{name}"
             )
         return await self._dial(lab, f"{lab.name}/{name}", addresses, port, timeout)
+
+    async def _leases(self, lab: str, node: str) -> list[str]:
+        """Return the addresses that a node was given, IPv4 first."""
+        rows = await self._world.inventory.leases(lab)
+        return sorted((r.address for r in rows if r.node == node), key=lambda text: ":" in text)
 
     async def _dial(
         self, lab: LabRecord, what: str, addresses: Sequence[str], port: int, timeout: float

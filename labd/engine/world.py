@@ -11,7 +11,7 @@ from pathlib import Path
 
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
 from labd.engine.ports_checkpoints import Checkpoints, Snapshots
-from labd.engine.ports_machines import Devices, Screens
+from labd.engine.ports_machines import Devices, Interfaces, Screens
 from labd.engine.ports_serving import Servers
 from labd.engine.ports_uplinks import Uplinks
 from labd.engine.ports_ways import Dialer, Doors, LabKeys
@@ -81,6 +81,7 @@ class World:
     images: Images
     screens: Screens
     devices: Devices
+    interfaces: Interfaces
     dialer: Dialer
     doors: Doors
     keys: LabKeys

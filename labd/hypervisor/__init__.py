@@ -1,6 +1,7 @@
 """QEMU: its command line, its process, its monitor, its console and its guest agent."""
 
 from labd.hypervisor.argv import MEMORY_ID
+from labd.hypervisor.interfaces import QemuInterfaces
 from labd.hypervisor.plug import QemuDevices
 from labd.hypervisor.qemu import QemuHypervisor
 from labd.hypervisor.screen import QemuScreens
@@ -11,6 +12,7 @@ __all__ = [
     "MEMORY_ID",
     "QemuDevices",
     "QemuHypervisor",
+    "QemuInterfaces",
     "QemuScreens",
     "QemuSnapshots",
     "VmTimes",

@@ -144,6 +144,16 @@ class GuestAgent:
         await self._call("guest-ssh-add-authorized-keys", arguments, timeout)
         return True
 
+    async def interfaces(self, timeout: float = _SYNC_TIMEOUT) -> object:
+        """Return what the guest tells of its interfaces (`guest-network-get-interfaces`), unread.
+
+        Raises:
+            GuestFailed: No agent, or no answer within `timeout` seconds.
+        """
+        if not self.open:
+            raise self._absent()
+        return await self._call("guest-network-get-interfaces", {}, timeout)
+
     def close(self) -> None:
         """Let go of the socket (idempotent)."""
         self._drop()

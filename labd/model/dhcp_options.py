@@ -91,9 +91,9 @@ def read_option(name: str, values: Sequence[str]) -> DhcpOption:
         raise InputError(f"DHCP option {name} has 1 to {_LIMIT} characters in all")
     if not _fits(kind, values):
         raise InputError(
-            f"DHCP option {name} is {kind}, without quotes, commas, '#' and backslashes"
+            f"DHCP option {name} takes {kind}, without quotes, commas, '#' and backslashes"
             if kind in {_Kind.TEXT, _Kind.ANY}
-            else f"DHCP option {name} is {kind}"
+            else f"DHCP option {name} takes {kind}"
         )
     return DhcpOption(number=number, values=tuple(_written(kind, value) for value in values))
 

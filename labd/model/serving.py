@@ -126,3 +126,40 @@ class ServerChange:
     namespace: str
     state: ServerState
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestInterface:
+    """A network interface as the guest itself tells it.
+
+    Attributes:
+        addresses: Without prefix length; no loopback and no link-local ones.
+    """
+
+    name: str
+    mac: str
+    addresses: tuple[str, ...] = ()
+
+
+class AddressSource(StrEnum):
+    """Who says that a node has an address, the most trustworthy first."""
+
+    AGENT = "agent"
+    LEASE = "lease"
+    NEIGHBOUR = "neighbour"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeAddress:
+    """An address that a node has.
+
+    Attributes:
+        nic: Name in the template; empty for one that only the guest knows.
+        address: Without prefix length.
+    """
+
+    node: str
+    nic: str
+    mac: str
+    address: str
+    source: AddressSource

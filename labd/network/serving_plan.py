@@ -89,9 +89,11 @@ def _names(dns: Sequence[NetworkSpec], resolvers: str) -> Iterator[str]:
     # not reach the outside by names.
     if resolvers and all(network.uplink == "nat" for network in dns):
         yield f"resolv-file={resolvers}"
-        yield "bogus-priv"
     else:
         yield "no-resolv"
+    # Names without a dot and addresses of no public network are nobody's but the lab's.
+    yield "domain-needed"
+    yield "bogus-priv"
     yield "localise-queries"
     for domain in sorted({network.dns.domain for network in dns if network.dns}):
         yield f"local=/{domain}/"

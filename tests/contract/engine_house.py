@@ -20,13 +20,20 @@ from labd.engine.ports import Transaction
 from labd.engine.recovery import Recovered
 from labd.engine.world import NODE_UIDS, Limits, World
 from labd.inventory.sqlite import SqliteInventory
-from labd.model.errors import NotFound, StorageFailed
+from labd.model.errors import GuestFailed, NotFound, StorageFailed
 from labd.model.events import Event
 from labd.model.names import NodeRef
 from labd.model.network import LabNetworkPlan, UplinkPlan
 from labd.model.plugins import InstalledPlugin, PluginChange
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord
-from labd.model.serving import Lease, Neighbour, ServerChange, ServerPlan, ServerState
+from labd.model.serving import (
+    GuestInterface,
+    Lease,
+    Neighbour,
+    ServerChange,
+    ServerPlan,
+    ServerState,
+)
 from labd.model.specs import (
     Dependency,
     DependsOn,
@@ -84,6 +91,21 @@ class FakeUplinks:
         for namespace in gone:
             del self.open[namespace]
         return gone
+
+
+class FakeInterfaces:
+    """Implements the port `Interfaces`; `told` is machine key -> interfaces."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[GuestInterface]] = {}
+        self.hangs: set[str] = set()
+
+    async def interfaces(self, key: str, timeout: float) -> Sequence[GuestInterface]:
+        if key in self.hangs:
+            await asyncio.sleep(timeout)
+        if key not in self.told:
+            raise GuestFailed("the guest has no agent")
+        return self.told[key]
 
 
 class FakeServers:
@@ -318,6 +340,7 @@ class House:
         self.networks = FakeNetworks()
         self.uplinks = FakeUplinks()
         self.servers = FakeServers()
+        self.interfaces = FakeInterfaces()
         self.images = FakeImages(root / "images")
         self.checkpoints = FakeCheckpoints(root / "checkpoints")
         self.plugins = FakePlugins()
@@ -353,6 +376,7 @@ class House:
             checkpoints=mortal(self.checkpoints, "checkpoints"),
             screens=FakeScreens(self.host),
             devices=mortal(FakeDevices(self.host), "devices"),
+            interfaces=self.interfaces,
             dialer=self.dialer,
             doors=self.doors,
             keys=mortal(self.keys, "keys"),

@@ -35,6 +35,7 @@ from labd.model.records import (
 )
 from labd.model.specs import Image, ImageFormat, LabSpec, NetworkSpec, NodeSpec, Profile
 from labd.model.states import LabState, NetworkState, NodeState, OperationState, PluginState
+from tests.unit.fake_addresses import FakeAddresses
 from tests.unit.fake_checkpoints import FakeCheckpointsApi
 from tests.unit.fake_edits import FakeEdits
 from tests.unit.fake_screens import FakeScreensApi
@@ -116,6 +117,7 @@ class FakeEngine:
     """Implements `EngineApi`."""
 
     def __init__(self) -> None:
+        self.addresses = FakeAddresses(self.lab)
         self.ways = FakeWays(self.node, self.lab)
         self.all_labs: dict[str, LabRecord] = {}
         self.all_nodes: dict[tuple[str, str], NodeRecord] = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import click
+
+from labd.cli.addresses import show_addresses
 from labd.cli.session import Session, verb
 from labd.cli.text import age, table
 
@@ -9,9 +12,13 @@ _FINE = {"ready", "running"}
 
 
 @verb("ls")
-def ls(session: Session) -> None:
+@click.option("--addresses", is_flag=True, help="Show the addresses that nodes have, and who says.")
+def ls(session: Session, addresses: bool) -> None:
     """List labs."""
     labs = session.client.labs()
+    if addresses:
+        show_addresses(session, [lab["name"] for lab in labs])
+        return
     if session.json:
         session.emit({"labs": labs})
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from labd.cli.addresses import show_addresses
 from labd.cli.session import Session, split_ref, verb
 from labd.cli.text import age, plain, size, table
 
@@ -14,8 +15,14 @@ if TYPE_CHECKING:
 
 @verb("status")
 @click.argument("ref", required=False, metavar="[LAB[/NODE]]")
-def status(session: Session, ref: str | None) -> None:
+@click.option("--addresses", is_flag=True, help="Show the addresses that nodes have, and who says.")
+def status(session: Session, ref: str | None, addresses: bool) -> None:
     """Show a lab with its nodes and networks, one node, or labd itself."""
+    if addresses:
+        if ref is None:
+            raise click.UsageError("--addresses is of a lab: lab status LAB --addresses")
+        show_addresses(session, [split_ref(ref)[0]], split_ref(ref)[1])
+        return
     if ref is None:
         _daemon(session)
         return

@@ -1,0 +1,182 @@
+"""What the engine may rely on of servers, on the fake and on real dnsmasqs alike."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from labd.engine.ports_serving import Servers
+from labd.model.errors import NetworkFailed
+from labd.model.network import LabNetworkPlan
+from labd.model.serving import ServerChange, ServerState
+from labd.network import LabNetworks, LabServers, dnsmasq
+from labd.network.plan import plan
+from labd.template import load
+from tests.contract.engine_house import FakeServers
+
+UID = 700_960
+TEMPLATE = """name: t
+networks: {lan: {subnet: 10.0.0.0/24, dhcp: true, dns: true}}
+nodes: {n: {image: tiny}}
+"""
+
+
+@dataclass
+class Rig:
+    servers: Servers
+    root: str
+    networks: LabNetworks | None = None
+    folder: Path = Path()
+    changes: list[ServerChange] = field(default_factory=list)
+
+    async def plan(self, lab: str, text: str = TEMPLATE) -> LabNetworkPlan:
+        made = plan(load(text, "t.yaml"), lab, self.root, {})
+        if self.networks is not None:
+            await self.networks.apply(made)
+        return made
+
+    async def states(self, count: int) -> list[ServerState]:
+        async with asyncio.timeout(10):
+            while len(self.changes) < count:
+                await asyncio.sleep(0.02)
+        return [change.state for change in self.changes]
+
+
+@pytest.fixture(params=["fake", "dnsmasq"])
+async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    folder = Path(tempfile.mkdtemp(prefix="labd-se-"))
+    folder.chmod(0o755)
+    root = secrets.token_hex(4)
+    made: Rig
+    if request.param == "fake":
+        made = Rig(servers=FakeServers(), root=root)
+    else:
+        if os.geteuid() != 0:
+            pytest.fail("real servers need root")
+        networks = LabNetworks(root)
+        servers = LabServers(folder / "d", UID)
+        made = Rig(servers=servers, root=root, networks=networks, folder=folder / "d")
+    made.servers.listen(made.changes.append)
+    try:
+        yield made
+        await made.servers.sweep([])
+        assert dnsmasq.scan(folder / "d", UID) == []
+    finally:
+        await made.servers.close()
+        if made.networks is not None:
+            for name in await made.networks.namespaces():
+                await made.networks.remove(name)
+        shutil.rmtree(folder)
+
+
+async def test_a_server_is_there_until_it_is_removed(rig: Rig) -> None:
+    wanted = await rig.plan("aaaaaa")
+    await rig.servers.check(wanted)
+    await rig.servers.apply(wanted)
+    await rig.servers.apply(wanted)
+    assert (await rig.states(1))[0] is ServerState.LEASES
+    assert await rig.servers.leases(wanted.namespace) == []
+    assert await rig.servers.neighbours(wanted.namespace) == []
+    await rig.servers.remove(wanted.namespace)
+    await rig.servers.remove(wanted.namespace)
+    assert await rig.servers.sweep([]) == []
+
+
+async def test_a_plan_without_a_server_ends_it(rig: Rig) -> None:
+    wanted = await rig.plan("aaaaaa")
+    await rig.servers.apply(wanted)
+    await rig.servers.apply(replace(wanted, server=None))
+    assert await rig.servers.sweep([]) == []
+    await rig.servers.apply(replace(wanted, server=None))
+
+
+async def test_a_sweep_ends_the_servers_of_labs_that_are_no_more(rig: Rig) -> None:
+    kept, lost = await rig.plan("aaaaaa"), await rig.plan("bbbbbb")
+    await rig.servers.apply(kept)
+    await rig.servers.apply(lost)
+    await rig.servers.close()
+    assert len(await rig.servers.sweep([kept.namespace])) == 1
+    assert len(await rig.servers.sweep([])) == 1
+
+
+@pytest.fixture
+async def real(rig: Rig) -> Rig:
+    """Return the rig of real dnsmasqs."""
+    assert rig.networks is not None
+    return rig
+
+
+only_real = pytest.mark.parametrize("rig", ["dnsmasq"], indirect=True)
+Start = Callable[[], None]
+
+
+def running(rig: Rig) -> list[tuple[int, str]]:
+    return [(f.process.pid, f.digest) for f in dnsmasq.scan(rig.folder, UID)]
+
+
+@only_real
+async def test_another_daemon_takes_over_what_serves_the_same(real: Rig) -> None:
+    wanted = await real.plan("aaaaaa")
+    await real.servers.apply(wanted)
+    (before,) = running(real)
+    await real.servers.close()
+    assert running(real) == [before]
+    again = LabServers(real.folder, UID)
+    again.listen(real.changes.append)
+    await again.apply(wanted)
+    assert running(real) == [before]
+    other = await real.plan("aaaaaa", TEMPLATE.replace("dhcp: true", "dhcp: {lease: 3h}"))
+    await again.apply(other)
+    (after,) = running(real)
+    assert after != before
+    assert [path.suffix for path in (real.folder / "aaaaaa").glob("*.conf")] == [".conf"]
+    await again.remove(wanted.namespace)
+    assert running(real) == []
+
+
+@only_real
+async def test_one_in_another_namespace_is_not_taken_over(real: Rig) -> None:
+    wanted = await real.plan("aaaaaa")
+    await real.servers.apply(wanted)
+    (before,) = running(real)
+    await real.servers.close()
+    assert real.networks is not None
+    await real.networks.remove(wanted.namespace)
+    wanted = await real.plan("aaaaaa")
+    again = LabServers(real.folder, UID)
+    await again.apply(wanted)
+    (after,) = running(real)
+    assert after != before
+    await again.close()
+
+
+@only_real
+async def test_one_that_does_not_start_leaves_nothing_and_says_why(real: Rig) -> None:
+    wanted = await real.plan("aaaaaa")
+    assert wanted.server is not None
+    wrong = replace(wanted.server, config=wanted.server.config + "nonsense\n")
+    with pytest.raises(NetworkFailed, match="dnsmasq did not start .*bad option"):
+        await real.servers.apply(replace(wanted, server=wrong))
+    assert running(real) == []
+    assert list(real.folder.iterdir()) == []
+
+
+@only_real
+async def test_its_log_is_bounded(real: Rig) -> None:
+    wanted = await real.plan("aaaaaa")
+    await real.servers.apply(wanted)
+    log = real.folder / "aaaaaa" / "log"
+    with log.open("ab") as file:
+        file.write(b"x" * 200_000)
+    dnsmasq.bound_log(real.folder / "aaaaaa")
+    assert log.stat().st_size == 0
+    assert log.with_name("log.1").stat().st_size == 64 << 10
+    assert dnsmasq.last_words(real.folder / "aaaaaa") == ""
