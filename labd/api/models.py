@@ -9,6 +9,7 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from labd.model.differences import Mismatch
+from labd.model.lab_leases import KEEP, WARNINGS, LeaseStage
 from labd.model.names import NAME_PATTERN
 from labd.model.records import OperationKind, Wanted
 from labd.model.specs import Firmware, ImageFormat, LabSpec, NodeSpec
@@ -114,11 +115,27 @@ class Template(Wire):
 # labs
 
 
+class LeaseTerm(Body):
+    """A lease: one of `seconds` and `until`."""
+
+    seconds: float | None = Field(default=None, ge=-1e10, le=1e10, description="From now on")
+    until: str = Field(default="", max_length=64, description="RFC 3339 with a zone")
+    keep: float = Field(
+        default=KEEP, ge=-1e10, le=1e10, description="Seconds from the end to the destruction"
+    )
+    warn: list[Annotated[float, Field(ge=-1e10, le=1e10)]] = Field(
+        default=list(WARNINGS),
+        max_length=10,
+        description="Seconds before the end at which an event warns",
+    )
+
+
 class Up(TemplateText):
     """Bring a lab up to what a template says."""
 
     keep: bool = Field(default=False, description="Leave what a failed up has made")
     timeout: float | None = Field(default=None, gt=0, le=_SECONDS, description="Seconds")
+    lease: LeaseTerm | None = Field(default=None, description="That it has from now on")
 
 
 ActionKind = Literal["down", "destroy", "start", "stop", "restart", "pause", "resume", "reset"]
@@ -213,6 +230,18 @@ class Network(Wire):
     members: list[str]
 
 
+class Lease(Wire):
+    """Until when a lab may run."""
+
+    lab: str
+    stage: LeaseStage = Field(description="`ended`: it is stopped, and waits for its destruction")
+    ends: str
+    destroys: str
+    left: float = Field(description="Seconds until it ends; 0 when it has")
+    keep: float = Field(description="Seconds from the end to the destruction")
+    warn: list[float] = Field(description="Seconds before the end at which an event warns")
+
+
 class Published(Wire):
     """A port of the host that leads to a node."""
 
@@ -236,6 +265,7 @@ class Lab(Wire):
     nodes: list[Node]
     networks: list[Network]
     published: list[Published]
+    lease: Lease | None = Field(description="Until when it may run; null: for ever")
     operation: Operation | None = Field(description="The one that holds the lab now")
     spec: LabSpec
 

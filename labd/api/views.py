@@ -7,6 +7,8 @@ from dataclasses import asdict
 
 from labd.api import models
 from labd.engine.facade import LabView, PluginView
+from labd.engine.facade_leases import LeaseView
+from labd.model.lab_leases import LeaseAsk
 from labd.model.records import LabRecord, NodeRecord, OperationRecord
 from labd.model.specs import Image, LabSpec, NodeSpec, Profile
 
@@ -73,6 +75,24 @@ def _spec_of(lab: LabSpec | None, name: str) -> NodeSpec | None:
     return next((node for node in lab.nodes if node.name == name), None)
 
 
+def lease(view: LeaseView) -> models.Lease:
+    """Show a lease."""
+    return models.Lease(
+        lab=view.lease.lab,
+        stage=view.lease.stage,
+        ends=view.ends,
+        destroys=view.destroys,
+        left=round(view.left, 3),
+        keep=view.lease.keep,
+        warn=list(view.lease.warn),
+    )
+
+
+def lease_ask(term: models.LeaseTerm) -> LeaseAsk:
+    """Return what a request asks for."""
+    return LeaseAsk(seconds=term.seconds, until=term.until, keep=term.keep, warn=tuple(term.warn))
+
+
 def lab(view: LabView) -> models.Lab:
     """Show a lab, whole."""
     record = view.lab
@@ -106,6 +126,7 @@ def lab(view: LabView) -> models.Lab:
             )
             for item in view.published
         ],
+        lease=lease(view.lease) if view.lease else None,
         operation=operation(view.operation) if view.operation else None,
         spec=record.spec,
     )

@@ -41,6 +41,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "fork": ("checkpoint", "Start labs from a checkpoint."),
     "checkpoint": ("checkpoint", "Freeze labs, and take them back."),
     "chapter": ("checkpoint", "Go through the chapters of an exercise."),
+    "lease": ("lease", "Say until when labs may run."),
     "ls": ("ls", "List labs."),
     "status": ("status", "Show a lab, a node, or labd itself."),
     "wait": ("wait", "Wait until a lab or node is in a state."),

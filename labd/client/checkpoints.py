@@ -71,16 +71,19 @@ class Checkpoints:
         count: int = 0,
         settings: Mapping[str, str] | None = None,
         template: Mapping[str, object] | None = None,
+        lease: Mapping[str, object] | None = None,
     ) -> list[types.Operation]:
         """Begin to start labs from a checkpoint: LAB, or LAB-1 to LAB-COUNT.
 
-        `template` has `text`, `file` and `settings` of a template with the same machines.
+        `template` has `text`, `file` and `settings` of a template with the same machines; `lease`
+        is as in `Client.up`.
         """
         body: dict[str, object] = {
             "name": lab,
             "count": count,
             "settings": dict(settings or {}),
             "template": None if template is None else dict(template),
+            "lease": None if lease is None else dict(lease),
         }
         found: list[types.Operation] = self._transport.json("POST", f"{_path(name)}/forks", body)[
             "operations"

@@ -8,6 +8,7 @@ import time
 from labd.client.addresses import Addresses
 from labd.client.checkpoints import Checkpoints
 from labd.client.edits import Edits
+from labd.client.leases import Leases
 from labd.client.screens import Screens
 from labd.client.transport import TIMEOUT, Transport, default_socket
 from labd.client.ways import Ways
@@ -42,6 +43,7 @@ class Client:
         self.transport = Transport(socket_path or default_socket(), token, timeout)
         self.checkpoints = Checkpoints(self.transport)
         self.edits = Edits(self.transport)
+        self.leases = Leases(self.transport)
         self.screens = Screens(self.transport)
         self.addresses = Addresses(self.transport)
         self.ways = Ways(self.transport)
@@ -142,14 +144,19 @@ class Client:
         settings: Mapping[str, str] | None = None,
         keep: bool = False,
         timeout: float | None = None,
+        lease: Mapping[str, object] | None = None,
     ) -> types.Operation:
-        """Begin to bring a lab up to what a template says; `timeout` in seconds."""
+        """Begin to bring a lab up to what a template says; `timeout` in seconds.
+
+        `lease` has `seconds` or `until`, and `keep` and `warn` when they shall be others.
+        """
         body = {
             "text": text,
             "file": file,
             "settings": dict(settings or {}),
             "keep": keep,
             "timeout": timeout,
+            "lease": None if lease is None else dict(lease),
         }
         found: types.Operation = self.transport.json("PUT", f"/v1/labs/{_part(lab)}", body)
         return found

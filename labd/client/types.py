@@ -82,6 +82,18 @@ class Published(TypedDict):
     port: int
 
 
+class Lease(TypedDict):
+    """Until when a lab may run."""
+
+    lab: str
+    stage: str
+    ends: str
+    destroys: str
+    left: float
+    keep: float
+    warn: list[float]
+
+
 class Network(TypedDict):
     """A network of a lab."""
 
@@ -107,6 +119,7 @@ class Lab(TypedDict):
     nodes: list[Node]
     networks: list[Network]
     published: list[Published]
+    lease: Lease | None
     operation: Operation | None
     spec: Spec
 

@@ -12,6 +12,7 @@ from labd.engine.facade_checkpoints import CheckpointView
 from labd.engine.journal import Journal
 from labd.engine.keeping import Keeper
 from labd.engine.labs import Labs
+from labd.engine.leasing import Leasing
 from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
 from labd.engine.resolve import Sized
@@ -21,6 +22,7 @@ from labd.engine.world import World, new_key
 from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedNode, SaveMode
 from labd.model.errors import Conflict, IllegalTransition, InputError, InUse, NotFound
 from labd.model.events import EventType, Happening
+from labd.model.lab_leases import LeaseAsk
 from labd.model.names import check_name, did_you_mean
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
 from labd.model.specs import LabSpec
@@ -69,6 +71,7 @@ class CheckpointService:
         works: Works,
         saving: Saving,
         keeper: Keeper,
+        leasing: Leasing,
     ) -> None:
         self._world = world
         self._journal = journal
@@ -77,6 +80,7 @@ class CheckpointService:
         self._works = works
         self._saving = saving
         self._keeper = keeper
+        self._leasing = leasing
 
     # reading
 
@@ -217,9 +221,12 @@ class CheckpointService:
         count: int,
         settings: Mapping[str, str],
         spec: LabSpec | None = None,
+        lease: LeaseAsk | None = None,
     ) -> Sequence[OperationRecord]:
         """Start labs from a checkpoint; see the facade."""
         names = _names(name, count)
+        if lease is not None:
+            self._leasing.check(lease)
         _check_settings(settings)
         record = await self._usable(checkpoint)
         if spec is not None:
@@ -230,7 +237,7 @@ class CheckpointService:
                 raise Conflict(f"there is a lab {each} already; choose another name")
         await self._labs.admit(name, self._memory(record, len(names)))
         wanted = spec or _unpinned(record.spec)
-        return [await self._begin_fork(record, each, wanted, settings) for each in names]
+        return [await self._begin_fork(record, each, wanted, settings, lease) for each in names]
 
     def _memory(self, record: CheckpointRecord, count: int) -> dict[str, int]:
         """Return what forks may need: each page of the frozen memory is copied when written."""
@@ -264,7 +271,12 @@ class CheckpointService:
             )
 
     async def _begin_fork(
-        self, record: CheckpointRecord, name: str, spec: LabSpec, settings: Mapping[str, str]
+        self,
+        record: CheckpointRecord,
+        name: str,
+        spec: LabSpec,
+        settings: Mapping[str, str],
+        lease: LeaseAsk | None,
     ) -> OperationRecord:
         async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
             if await self._world.inventory.lab(name) is not None:
@@ -281,6 +293,8 @@ class CheckpointService:
                 origin=record.key,
             )
             await self._put(tx, operation, lab, nodes)
+            if lease is not None:
+                await self._leasing.write(tx, name, lease)
             return {"new": True, "memory": {}}
 
         request = {"checkpoint": record.key, "settings": dict(settings)}

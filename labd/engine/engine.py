@@ -18,6 +18,7 @@ from labd.engine.fsck import Fsck
 from labd.engine.journal import Journal
 from labd.engine.keeping import EVERY, Keeper
 from labd.engine.labs import Labs
+from labd.engine.leasing import Leasing
 from labd.engine.library import Library
 from labd.engine.operations import Operations
 from labd.engine.plugins import Plugins
@@ -37,6 +38,7 @@ from labd.engine.world import World
 from labd.model.differences import Difference
 from labd.model.errors import LabdError, NotFound
 from labd.model.events import Event, EventType, Happening
+from labd.model.lab_leases import LeaseAsk
 from labd.model.names import NodeRef, did_you_mean
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord
 from labd.model.specs import Image, ImageFormat, LabSpec, Profile
@@ -89,8 +91,16 @@ class Engine:
         self._labs = Labs(
             world, self.journal, self._operations, converger, works, self._publications
         )
+        self.leases = Leasing(world, self.journal, self._labs)
         self.checkpoints = CheckpointService(
-            world, self.journal, self._operations, self._labs, works, saving, keeper
+            world,
+            self.journal,
+            self._operations,
+            self._labs,
+            works,
+            saving,
+            keeper,
+            self.leases,
         )
         self._library = Library(world, self._operations)
         self.screens = ScreenService(world.screens, self.journal)
@@ -119,6 +129,7 @@ class Engine:
             asyncio.create_task(self._serving.run(), name="serving"),
         ]
         recovered = await self._recovery.run()
+        self._tasks.append(asyncio.create_task(self.leases.run(), name="leases"))
         await self.journal.tell(
             Happening(
                 type=EventType.DAEMON_STARTED,
@@ -135,6 +146,7 @@ class Engine:
     async def close(self) -> None:
         """Stop working and leave every VM as it is."""
         try:
+            await self.leases.close()
             await self._operations.close()
             await self._publications.close()
             await self._serving.close()
@@ -199,10 +211,17 @@ class Engine:
     # labs
 
     async def up(
-        self, name: str, spec: LabSpec, *, keep: bool = False, timeout: float | None = None
+        self,
+        name: str,
+        spec: LabSpec,
+        *,
+        keep: bool = False,
+        timeout: float | None = None,
+        lease: LeaseAsk | None = None,
     ) -> OperationRecord:
         """See `EngineApi.up`."""
-        return await self._labs.up(name, spec, keep=keep, timeout=timeout)
+        more = self.leases.of(name, lease)
+        return await self._labs.up(name, spec, keep=keep, timeout=timeout, more=more)
 
     async def plan(self, name: str, spec: LabSpec) -> Sequence[Change]:
         """See `EngineApi.plan`."""
@@ -259,6 +278,7 @@ class Engine:
             networks=networks,
             operation=self._operations.holder(name),
             published=tuple(await self._inventory.publications(name)),
+            lease=await self.leases.find(name),
         )
 
     async def node(self, ref: NodeRef) -> NodeRecord:

@@ -14,11 +14,13 @@ from typing import Protocol
 from labd.engine.facade_addresses import AddressesApi
 from labd.engine.facade_checkpoints import CheckpointsApi
 from labd.engine.facade_edits import EditsApi
+from labd.engine.facade_leases import LeasesApi, LeaseView
 from labd.engine.facade_screens import ScreensApi
 from labd.engine.facade_ways import WaysApi
 from labd.engine.ports import Console
 from labd.model.differences import Difference
 from labd.model.events import Event
+from labd.model.lab_leases import LeaseAsk
 from labd.model.names import NodeRef
 from labd.model.records import (
     LabRecord,
@@ -71,6 +73,7 @@ class LabView:
     networks: tuple[NetworkView, ...]
     operation: OperationRecord | None
     published: tuple[PublicationRecord, ...] = ()
+    lease: LeaseView | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,10 @@ class EngineApi(Protocol):
         """Changes of labs without a template."""
 
     @property
+    def leases(self) -> LeasesApi:
+        """Deadlines of labs."""
+
+    @property
     def screens(self) -> ScreensApi:
         """Pictures of nodes' screens, their keyboards and their viewers."""
 
@@ -122,9 +129,18 @@ class EngineApi(Protocol):
 
     # labs
     async def up(
-        self, name: str, spec: LabSpec, *, keep: bool = False, timeout: float | None = None
+        self,
+        name: str,
+        spec: LabSpec,
+        *,
+        keep: bool = False,
+        timeout: float | None = None,
+        lease: LeaseAsk | None = None,
     ) -> OperationRecord:
-        """Bring a lab up: create it, start what is stopped, or apply an edited spec."""
+        """Bring a lab up: create it, start what is stopped, or apply an edited spec.
+
+        With `lease`, it has this one from now on.
+        """
 
     async def plan(self, name: str, spec: LabSpec) -> Sequence[Change]:
         """Tell what `up` would do; empty when nothing."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from labd.model.checkpoints import CheckpointRecord, SaveMode
+from labd.model.lab_leases import LeaseAsk
 from labd.model.records import OperationRecord
 from labd.model.specs import LabSpec
 
@@ -67,6 +68,7 @@ class CheckpointsApi(Protocol):
         count: int,
         settings: Mapping[str, str],
         spec: LabSpec | None = None,
+        lease: LeaseAsk | None = None,
     ) -> Sequence[OperationRecord]:
         """Start labs from a checkpoint: NAME, or NAME-1 to NAME-COUNT.
 
@@ -76,6 +78,7 @@ class CheckpointsApi(Protocol):
             count: How many; 0 for one lab with exactly that name.
             settings: What `on_fork` commands find in their environment, besides `LABD_LAB` and the
                 parameters of the template.
+            lease: Of each of the new labs.
             spec: What the labs shall be; the same machines and networks as the checkpoint's.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from labd.engine.admission import admit
@@ -27,6 +27,8 @@ from labd.model.specs import Accel, LabSpec
 from labd.model.states import NODE_ALIVE, LabState, NodeState
 
 _K = OperationKind
+# What else is written in the transaction that accepts an operation on a lab, after its row.
+More = Callable[[Transaction], Awaitable[object]]
 _WHOLE = {_K.DOWN, _K.DESTROY}
 _STARTS = {_K.START, _K.RESTART}
 _WANTED: Mapping[OperationKind, Wanted] = {
@@ -97,7 +99,13 @@ class Labs:
         return sized
 
     async def up(
-        self, name: str, spec: LabSpec, *, keep: bool, timeout: float | None
+        self,
+        name: str,
+        spec: LabSpec,
+        *,
+        keep: bool,
+        timeout: float | None,
+        more: More | None = None,
     ) -> OperationRecord:
         """Bring a lab up; see `EngineApi.up`."""
         check_name(name, "lab")
@@ -105,7 +113,10 @@ class Labs:
         await self.check(name, spec)
 
         async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
-            return await self._write_up(tx, operation, spec)
+            added = await self._write_up(tx, operation, spec)
+            if more is not None:
+                await more(tx)
+            return added
 
         request = {"keep": keep, "timeout": timeout}
         taken = await self._publications.reserve(name, spec)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.events import Event, Happening
+from labd.model.lab_leases import LabLease
 from labd.model.machine import (
     AccelChoice,
     ExecResult,
@@ -282,6 +283,12 @@ class Transaction(Protocol):
     async def delete_checkpoint(self, name: str) -> None:
         """Delete."""
 
+    async def put_lab_lease(self, lease: LabLease) -> None:
+        """Insert or replace; it goes with its lab."""
+
+    async def delete_lab_lease(self, lab: str) -> None:
+        """Delete."""
+
     async def put_plugin(self, plugin: PluginRecord) -> None:
         """Insert or replace."""
 
@@ -355,6 +362,12 @@ class Inventory(Protocol):
 
     async def checkpoints(self) -> Sequence[CheckpointRecord]:
         """Return all checkpoints by name."""
+
+    async def lab_leases(self) -> Sequence[LabLease]:
+        """Return the leases of all labs by name."""
+
+    async def lab_lease(self, lab: str) -> LabLease | None:
+        """Return the lease of a lab."""
 
     async def plugins(self) -> Sequence[PluginRecord]:
         """Return all plugin rows by name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from labd.engine.ports_machines import Devices, Interfaces, Screens
 from labd.engine.ports_serving import Servers
 from labd.engine.ports_uplinks import Uplinks
 from labd.engine.ports_ways import Dialer, Doors, LabKeys
+from labd.host.identity import boot_id
+from labd.model.lab_leases import Moment
 from labd.model.machine import AccelChoice
 from labd.model.network import LabNetworkPlan
 from labd.model.records import LabRecord, NodeRecord
@@ -31,6 +34,15 @@ def utc_now() -> str:
     """Return the time as RFC 3339 UTC with microseconds."""
     now = dt.datetime.now(dt.UTC)
     return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def present_moment() -> Moment:
+    """Return now, by the clocks of this host."""
+    return Moment(
+        wall=time.time(),
+        boottime=time.clock_gettime(time.CLOCK_BOOTTIME),
+        boot_id=boot_id(),
+    )
 
 
 def new_key() -> str:
@@ -68,6 +80,7 @@ class World:
         plan_network: (spec, lab key, node name -> machine key) -> plan; pure.
         memory_available: Bytes that the kernel says can be given to new processes.
         clock: RFC 3339 now.
+        moment: Now, for deadlines.
         booting: Slots for nodes that boot.
         accel: What `auto` of a node means here.
         authorized_keys: OpenSSH public keys of the administrators, for every node.
@@ -93,6 +106,7 @@ class World:
     plan_network: NetworkPlanner
     memory_available: Callable[[], int]
     clock: Callable[[], str] = utc_now
+    moment: Callable[[], Moment] = present_moment
     booting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
     accel: Accel = Accel.AUTO
     authorized_keys: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter
 from labd.inventory.database import Statement
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.events import Event, EventType, Happening
+from labd.model.lab_leases import LabLease
 from labd.model.machine import MachineSpec
 from labd.model.process import ProcessId
 from labd.model.records import (
@@ -42,10 +43,11 @@ _ADAPTERS: dict[type[object], TypeAdapter[Any]] = {
     Image: TypeAdapter(tuple[Image], config=_BYTES),
     Profile: TypeAdapter(tuple[Profile], config=_BYTES),
     CheckpointRecord: TypeAdapter(tuple[CheckpointRecord], config=_BYTES),
+    LabLease: TypeAdapter(tuple[LabLease], config=_BYTES),
 }
 
 
-def dump(value: LabSpec | MachineSpec | Image | Profile | CheckpointRecord) -> str:
+def dump(value: LabSpec | MachineSpec | Image | Profile | CheckpointRecord | LabLease) -> str:
     """Return a value of `labd.model` as JSON text."""
     return _ADAPTERS[type(value)].dump_json((value,)).decode()
 
@@ -85,6 +87,7 @@ _OPERATION = _upsert(
 _IMAGE = _upsert("images", "name", "digest, record")
 _PROFILE = _upsert("profiles", "name", "image, record")
 _CHECKPOINT = _upsert("checkpoints", "name", "key, record")
+_LAB_LEASE = _upsert("lab_leases", "lab", "record")
 _PLUGIN = _upsert("plugins", "name", "enabled, settings, token_hash")
 _META = _upsert("meta", "name", "value")
 _EVENT = (
@@ -101,6 +104,7 @@ SELECT_OPERATIONS = (
 SELECT_IMAGES = "SELECT record FROM images"
 SELECT_PROFILES = "SELECT record FROM profiles"
 SELECT_CHECKPOINTS = "SELECT record FROM checkpoints"
+SELECT_LAB_LEASES = "SELECT record FROM lab_leases"
 SELECT_PLUGINS = "SELECT name, enabled, settings, token_hash FROM plugins"
 SELECT_META = "SELECT name, value FROM meta"
 SELECT_EVENTS = (
@@ -223,6 +227,11 @@ def put_profile(profile: Profile) -> Statement:
 def put_checkpoint(record: CheckpointRecord) -> Statement:
     """Return the statement that writes a checkpoint."""
     return _CHECKPOINT, (record.name, record.key, dump(record))
+
+
+def put_lab_lease(lease: LabLease) -> Statement:
+    """Return the statement that writes the lease of a lab."""
+    return _LAB_LEASE, (lease.lab, dump(lease))
 
 
 def put_plugin(plugin: PluginRecord) -> Statement:

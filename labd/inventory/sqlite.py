@@ -22,6 +22,7 @@ from labd.inventory.database import Database, Statement
 from labd.inventory.tables import Tables
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.events import Event, Happening
+from labd.model.lab_leases import LabLease
 from labd.model.records import (
     LabRecord,
     LeaseRecord,
@@ -118,6 +119,16 @@ class SqliteTransaction:
         """Delete."""
         self.statements.append(("DELETE FROM checkpoints WHERE name=?", (name,)))
         self.tables.checkpoints.pop(name, None)
+
+    async def put_lab_lease(self, lease: LabLease) -> None:
+        """Insert or replace; it goes with its lab."""
+        self.statements.append(rows.put_lab_lease(lease))
+        self.tables.lab_leases[lease.lab] = lease
+
+    async def delete_lab_lease(self, lab: str) -> None:
+        """Delete."""
+        self.statements.append(("DELETE FROM lab_leases WHERE lab=?", (lab,)))
+        self.tables.lab_leases.pop(lab, None)
 
     async def put_plugin(self, plugin: PluginRecord) -> None:
         """Insert or replace."""
@@ -315,6 +326,15 @@ class SqliteInventory:
         """Return all checkpoints by name."""
         checkpoints = self._view().checkpoints
         return [checkpoints[name] for name in sorted(checkpoints)]
+
+    async def lab_leases(self) -> Sequence[LabLease]:
+        """Return the leases of all labs by name."""
+        leases = self._view().lab_leases
+        return [leases[lab] for lab in sorted(leases)]
+
+    async def lab_lease(self, lab: str) -> LabLease | None:
+        """Return the lease of a lab."""
+        return self._view().lab_leases.get(lab)
 
     async def plugins(self) -> Sequence[PluginRecord]:
         """Return all plugin rows by name."""

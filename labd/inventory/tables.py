@@ -9,6 +9,7 @@ from __future__ import annotations
 from labd.inventory import lease_rows, rows
 from labd.inventory.database import Database
 from labd.model.checkpoints import CheckpointRecord
+from labd.model.lab_leases import LabLease
 from labd.model.records import (
     LabRecord,
     LeaseRecord,
@@ -31,6 +32,7 @@ class Tables:
         operations: By id, the oldest first.
         publications: By `rows.publication_key`, which begins with the lab.
         images, profiles, plugins, checkpoints: By name.
+        lab_leases: By lab.
         leases: By `lease_rows.lease_key`, which does so too.
     """
 
@@ -44,6 +46,7 @@ class Tables:
         self.plugins: dict[str, PluginRecord] = {}
         self.publications: dict[rows.PublicationKey, PublicationRecord] = {}
         self.checkpoints: dict[str, CheckpointRecord] = {}
+        self.lab_leases: dict[str, LabLease] = {}
         self.leases: dict[lease_rows.LeaseKey, LeaseRecord] = {}
 
     @classmethod
@@ -77,6 +80,9 @@ class Tables:
         for (text,) in await database.rows(rows.SELECT_CHECKPOINTS):
             checkpoint: CheckpointRecord = rows.load(CheckpointRecord, text)
             tables.checkpoints[checkpoint.name] = checkpoint
+        for (text,) in await database.rows(rows.SELECT_LAB_LEASES):
+            term: LabLease = rows.load(LabLease, text)
+            tables.lab_leases[term.lab] = term
         for row in await database.rows(lease_rows.SELECT_LEASES):
             lease = lease_rows.lease_of(row)
             tables.leases[lease_rows.lease_key(lease)] = lease
@@ -94,6 +100,7 @@ class Tables:
         new.plugins = self.plugins.copy()
         new.publications = self.publications.copy()
         new.checkpoints = self.checkpoints.copy()
+        new.lab_leases = self.lab_leases.copy()
         new.leases = self.leases.copy()
         return new
 
@@ -117,6 +124,7 @@ class Tables:
     def delete_lab(self, name: str) -> None:
         """Delete a lab with its nodes, if it is there."""
         self.labs.pop(name, None)
+        self.lab_leases.pop(name, None)
         for node in self.nodes.pop(name, {}).values():
             self.keys.pop(node.key, None)
         for key in [key for key in self.publications if key[0] == name]:

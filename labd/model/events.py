@@ -25,6 +25,10 @@ class EventType(StrEnum):
     LAB_CHANGED = "lab.changed"  # its spec was replaced by `up` with an edited template
     LAB_STATE = "lab.state"  # data: from, to
     LAB_DESTROYED = "lab.destroyed"
+    LAB_LEASE_SET = "lab.lease-set"  # given, extended, or moved along with the wall clock
+    LAB_LEASE_WARNING = "lab.lease-warning"
+    LAB_LEASE_ENDED = "lab.lease-ended"  # the lab is stopped now, and destroyed later
+    LAB_LEASE_CANCELLED = "lab.lease-cancelled"
 
     NODE_CREATED = "node.created"
     NODE_STARTING = "node.starting"

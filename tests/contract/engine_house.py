@@ -18,10 +18,11 @@ from typing import Any
 from labd.engine.engine import Engine
 from labd.engine.ports import Transaction
 from labd.engine.recovery import Recovered
-from labd.engine.world import NODE_UIDS, Limits, World
+from labd.engine.world import NODE_UIDS, Limits, World, present_moment
 from labd.inventory.sqlite import SqliteInventory
 from labd.model.errors import GuestFailed, NotFound, StorageFailed
 from labd.model.events import Event
+from labd.model.lab_leases import Moment
 from labd.model.names import NodeRef
 from labd.model.network import LabNetworkPlan, UplinkPlan
 from labd.model.plugins import InstalledPlugin, PluginChange
@@ -351,6 +352,7 @@ class House:
         self.root = root
         self.memory = 64 * GIB
         self.slots = 8
+        self.moment = present_moment
 
     async def start(self, **fate: Any) -> Recovered:
         """Start a daemon. `fate` is set on its `Fate`."""
@@ -385,6 +387,7 @@ class House:
             limits=Limits(uid_base=UID_BASE, max_booting=self.slots, memory_reserve=GIB),
             plan_network=lambda spec, key, keys: plan(spec, key, "fake", keys),
             memory_available=lambda: self.memory,
+            moment=self.moment,
             booting=asyncio.Semaphore(self.slots),
         )
 
@@ -549,10 +552,13 @@ def line(event: Event) -> str:
 
 
 @asynccontextmanager
-async def house(root: Path, **fate: Any) -> AsyncIterator[House]:
+async def house(
+    root: Path, *, moment: Callable[[], Moment] = present_moment, **fate: Any
+) -> AsyncIterator[House]:
     """Give a house with a daemon and an image `disk` (raw, 1 MiB)."""
     inventory = await SqliteInventory.open(Path(":memory:"))
     it = House(inventory, root)
+    it.moment = moment
     try:
         async with inventory.transaction() as tx:
             await tx.put_image(image("disk"))

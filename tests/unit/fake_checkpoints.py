@@ -9,6 +9,7 @@ from labd.engine.facade import LabView
 from labd.engine.facade_checkpoints import CheckpointView
 from labd.model.checkpoints import CheckpointRecord, SaveMode
 from labd.model.errors import Conflict, InputError, NotFound
+from labd.model.lab_leases import LeaseAsk
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.specs import LabSpec
 
@@ -74,6 +75,7 @@ class FakeCheckpointsApi:
         count: int,
         settings: Mapping[str, str],
         spec: LabSpec | None = None,
+        lease: LeaseAsk | None = None,
     ) -> Sequence[OperationRecord]:
         await self.get(checkpoint)
         names = [f"{name}-{index}" for index in range(1, count + 1)] or [name]

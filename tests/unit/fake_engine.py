@@ -23,6 +23,7 @@ from labd.model.errors import (
     TemplateError,
 )
 from labd.model.events import Event, EventType, Happening
+from labd.model.lab_leases import LeaseAsk
 from labd.model.names import NodeRef
 from labd.model.process import ProcessId
 from labd.model.records import (
@@ -38,6 +39,7 @@ from labd.model.states import LabState, NetworkState, NodeState, OperationState,
 from tests.unit.fake_addresses import FakeAddresses
 from tests.unit.fake_checkpoints import FakeCheckpointsApi
 from tests.unit.fake_edits import FakeEdits
+from tests.unit.fake_leases import FakeLeases
 from tests.unit.fake_screens import FakeScreensApi
 from tests.unit.fake_ways import FakeWays
 
@@ -136,6 +138,7 @@ class FakeEngine:
         self.all_profiles: dict[str, Profile] = {}
         self.screens = FakeScreensApi(self.node)
         self.checkpoints = FakeCheckpointsApi(self.lab, self._at_once)
+        self.leases = FakeLeases(self.lab)
         self.edits = FakeEdits(self.lab, self.node, self._edited)
         self.plugin = PluginRecord(name="watchdog", enabled=False)
         self.first = 1
@@ -201,8 +204,15 @@ class FakeEngine:
     # labs
 
     async def up(
-        self, name: str, spec: LabSpec, *, keep: bool = False, timeout: float | None = None
+        self,
+        name: str,
+        spec: LabSpec,
+        *,
+        keep: bool = False,
+        timeout: float | None = None,
+        lease: LeaseAsk | None = None,
     ) -> OperationRecord:
+        self.leases.give(name, lease)
         self.calls += 1
         if name == "full":
             raise Conflict("lab full is held by operation op-000000000000 (up); wait for it")
@@ -305,6 +315,7 @@ class FakeEngine:
         ]
         return LabView(
             lab=self.all_labs[name],
+            lease=self.leases.find(name),
             nodes=tuple(node for node in self.all_nodes.values() if node.lab == name),
             networks=(
                 NetworkView(

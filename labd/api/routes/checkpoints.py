@@ -48,6 +48,7 @@ class Fork(models.Body):
     template: models.TemplateText | None = Field(
         default=None, description="What the labs shall be; the machines that were saved"
     )
+    lease: models.LeaseTerm | None = Field(default=None, description="Of each of the labs")
 
 
 class Restore(models.Body):
@@ -204,7 +205,12 @@ async def fork_checkpoint(
         load = found.templates.load
         spec = await asyncio.to_thread(load, given.text, given.file, given.settings)
     operations = await found.engine.checkpoints.fork(
-        name, body.name, count=body.count, settings=body.settings, spec=spec
+        name,
+        body.name,
+        count=body.count,
+        settings=body.settings,
+        spec=spec,
+        lease=views.lease_ask(body.lease) if body.lease else None,
     )
     return models.Operations(operations=[views.operation(item) for item in operations])
 

@@ -39,7 +39,8 @@ async def up_lab(
     """Bring a lab up: create it, start what is stopped, or apply an edited template."""
     load = found.templates.load
     spec = await asyncio.to_thread(load, body.text, body.file, body.settings)
-    operation = await found.engine.up(lab, spec, keep=body.keep, timeout=body.timeout)
+    lease = views.lease_ask(body.lease) if body.lease else None
+    operation = await found.engine.up(lab, spec, keep=body.keep, timeout=body.timeout, lease=lease)
     return accepted(response, operation)
 
 

@@ -53,6 +53,11 @@ def _daemon(session: Session) -> None:
 def _show_lab(session: Session, lab: Lab) -> None:
     reason = f": {plain(lab['reason'])}" if lab["reason"] else ""
     session.say(f"lab {lab['name']} is {lab['state']}{reason}")
+    lease = lab["lease"]
+    if lease is not None:
+        from labd.cli.leasing import lease_text
+
+        session.say(lease_text(lease))
     held = lab["operation"]
     if held is not None:
         session.say(f"operation {held['id']} ({held['kind']}) is under way")

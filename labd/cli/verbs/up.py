@@ -6,6 +6,7 @@ import time
 
 import click
 
+from labd.cli.leasing import lease_of
 from labd.cli.progress import run_operation
 from labd.cli.session import Session, pairs, seconds, verb
 from labd.cli.source import read_template
@@ -52,6 +53,10 @@ def plan(session: Session, template: str, name: str | None, settings: tuple[str,
 @click.option("--name", metavar="LAB", help="Name of the lab; else the template's.")
 @_SET
 @click.option("--from", "source", metavar="CHECKPOINT", help="Do not boot: fork a checkpoint.")
+@click.option("--lease", metavar="TIME", help="Stop the lab after this long, such as 3h.")
+@click.option(
+    "--keep-for", metavar="TIME", help="With --lease: destroy it this long after. [default: 1d]"
+)
 @click.option("--keep", is_flag=True, help="Leave what a failed up has made, to look at it.")
 @click.option("--timeout", metavar="TIME", help="Give up after this long, such as 90s or 5m.")
 @click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it.")
@@ -61,6 +66,8 @@ def up(
     name: str | None,
     settings: tuple[str, ...],
     source: str | None,
+    lease: str | None,
+    keep_for: str | None,
     keep: bool,
     timeout: str | None,
     no_wait: bool,
@@ -74,14 +81,23 @@ def up(
     text, file = read_template(session, template)
     given = pairs(settings)
     limit = seconds(timeout) if timeout else None
+    given_lease = lease_of(lease, keep_for)
     lab = _name(session, name, text, file, given)
     began = time.monotonic()
 
     def begin() -> Operation:
         if source is None:
-            return session.client.up(lab, text, file=file, settings=given, keep=keep, timeout=limit)
+            return session.client.up(
+                lab,
+                text,
+                file=file,
+                settings=given,
+                keep=keep,
+                timeout=limit,
+                lease=given_lease,
+            )
         template = {"text": text, "file": file, "settings": given}
-        return session.client.checkpoints.fork(source, lab, template=template)[0]
+        return session.client.checkpoints.fork(source, lab, template=template, lease=given_lease)[0]
 
     operation = run_operation(session, lab, begin, wait=not no_wait)
     if session.json:
