@@ -264,10 +264,13 @@ class Fsck:
                     if str(machine.process.pid) == name:
                         await world.hypervisor.kill_process(machine.process)
             case _M.ORPHAN_NAMESPACE:
+                await world.servers.sweep(plan.namespace for plan in rows.plans.values())
                 await world.uplinks.sweep(plan.namespace for plan in rows.plans.values())
                 await world.networks.remove(name)
             case _M.LOST_NETWORK | _M.ORPHAN_NETWORK:
-                await world.networks.apply(rows.plans[name.partition("/")[0]])
+                plan = rows.plans[name.partition("/")[0]]
+                await world.networks.apply(plan)
+                await world.servers.apply(plan)
             case _M.ORPHAN_FOLDER:
                 what, _, key = name.partition("/")
                 folder = self._folder(what) / key

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+# Addresses of a network for guests without one of their own: what a flood can take of the server's
+# memory, and of the database.
+MOST_ADDRESSES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,13 @@ def mark_of_namespace() -> str:
     return ""
 
 
+def bridge_indexes() -> dict[str, int]:
+    """Return name -> index of the bridges in this namespace; one that is made anew has another."""
+    with requests("listing bridges") as route:
+        found = route.get_links(kind="bridge")
+        return {str(link.get("ifname")): int(link["index"]) for link in found}
+
+
 def bridge_names() -> list[str]:
     """Return the names of the bridges in this namespace."""
     with requests("listing bridges") as route:

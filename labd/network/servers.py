@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from labd.host import identity
@@ -15,7 +16,7 @@ from labd.model.errors import CommandFailed, LabdError
 from labd.model.network import LabNetworkPlan
 from labd.model.process import ProcessId
 from labd.model.serving import Lease, Neighbour, ServerChange, ServerPlan, ServerState
-from labd.network import dnsmasq, leases, neighbours, netns
+from labd.network import dnsmasq, leases, links, neighbours, netns
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +223,7 @@ class LabServers:
         new = plan.namespace not in self._servers
         server = self._server(plan.namespace)
         try:
-            await server.apply(plan.server)
+            await server.apply(await _pinned(plan, plan.server))
         except BaseException:
             if new:
                 await self.remove(plan.namespace)
@@ -265,3 +266,10 @@ class LabServers:
         """Let go of all; they run on."""
         for server in self._servers.values():
             await server.close()
+
+
+async def _pinned(plan: LabNetworkPlan, server: ServerPlan) -> ServerPlan:
+    """Return a server's plan with the bridges as they are: it hears nothing of one made anew."""
+    there = await netns.inside(plan.namespace, links.bridge_indexes)
+    lines = [f"# {b.bridge} is interface {there.get(b.bridge, 0)}\n" for b in plan.bridges]
+    return replace(server, config=server.config + "".join(lines))

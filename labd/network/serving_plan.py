@@ -8,12 +8,10 @@ from typing import Final
 
 from labd.model.errors import InputError
 from labd.model.network import BridgePlan
-from labd.model.serving import DhcpSpec, DnsSpec, ServerPlan
+from labd.model.serving import MOST_ADDRESSES, DhcpSpec, DnsSpec, ServerPlan
 from labd.model.specs import Gateway, LabSpec, NetworkSpec
 
 _ROUTER, _DNS, _DOMAIN, _SEARCH = 3, 6, 15, 119
-# Leases at one time besides those of the lab's own NICs: what a flooding guest can fill.
-_STRANGERS: Final = 1000
 _HEAD: Final = """\
 keep-in-foreground
 log-facility=-
@@ -56,7 +54,7 @@ def plan_server(
     lines = [*_names(dns, resolvers), *(_interface(net, own[net.name]) for net in served)]
     lines += [f"no-dhcp-interface={own[net.name].bridge}" for net in served if net.dhcp is None]
     if dhcp:
-        lines.append(_DHCP + f"dhcp-lease-max={_lease_limit(spec, dhcp)}")
+        lines.append(_DHCP + f"dhcp-lease-max={_lease_limit(spec, dhcp, own)}")
         lines += [line for network in dhcp for line in _ranges(network, own[network.name])]
     return ServerPlan(
         config=_HEAD + "".join(f"{line}\n" for line in lines),
@@ -110,17 +108,19 @@ def _interface(network: NetworkSpec, bridge: BridgePlan) -> str:
     return f"# network {network.name}: {addresses}\ninterface={bridge.bridge}"
 
 
-def _lease_limit(spec: LabSpec, dhcp: Sequence[NetworkSpec]) -> int:
+def _lease_limit(
+    spec: LabSpec, dhcp: Sequence[NetworkSpec], bridges: Mapping[str, BridgePlan]
+) -> int:
+    """Return how many leases there can be: strangers who take all they can leave room for nodes."""
     names = {network.name for network in dhcp}
-    own = sum(nic.network in names for node in spec.nodes for nic in node.nics)
-    strangers = 0
+    limit = 2 * sum(nic.network in names for node in spec.nodes for nic in node.nics)
     for network in dhcp:
         if network.dhcp is not None and network.dhcp.first:
             first, last = map(ipaddress.IPv4Address, (network.dhcp.first, network.dhcp.last))
-            strangers += int(last) - int(first) + 1
-        else:
-            strangers += _STRANGERS
-    return 2 * own + min(strangers, _STRANGERS)  # an address of each IP version
+            limit += int(last) - int(first) + 1
+        if bridges[network.name].address6:
+            limit += MOST_ADDRESSES
+    return limit
 
 
 def _ranges(network: NetworkSpec, bridge: BridgePlan) -> Iterator[str]:
@@ -132,7 +132,7 @@ def _ranges(network: NetworkSpec, bridge: BridgePlan) -> Iterator[str]:
         yield f"dhcp-range=set:{network.name},{dhcp.first},{dhcp.last},{mask},{dhcp.lease}"
     if bridge.address6:
         prefix = ipaddress.ip_interface(bridge.address6).network.network_address
-        first, last = prefix + 0x1000, prefix + 0xEFFF
+        first, last = prefix + 0x1000, prefix + 0x1000 + MOST_ADDRESSES - 1
         yield "enable-ra"
         yield f"dhcp-range=set:{network.name},{first},{last},slaac,64,{dhcp.lease}"
         # labd routes no IPv6: it tells the prefix, and is nobody's default router.

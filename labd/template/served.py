@@ -10,7 +10,7 @@ from typing import Final
 
 from labd.model.dhcp_options import read_option
 from labd.model.errors import InputError
-from labd.model.serving import DhcpOption, DhcpSpec, DnsSpec, NameRecord
+from labd.model.serving import MOST_ADDRESSES, DhcpOption, DhcpSpec, DnsSpec, NameRecord
 from labd.model.specs import NetworkSpec, NodeSpec
 from labd.template.addresses import Addressing, no_host, read_address
 from labd.template.complaints import Complaints
@@ -90,8 +90,9 @@ class Served:
                 )
                 return "", ""
             # The highest is labd's own as a rule, the low ones are written in templates.
+            last = subnet.broadcast_address - 2
             middle = subnet.network_address + subnet.num_addresses // 2
-            return str(middle), str(subnet.broadcast_address - 2)
+            return str(max(middle, last - MOST_ADDRESSES + 1)), str(last)
         at: Path = (*path, "range")
         if len(form.range) != 2:
             self.complaints.wrong(
@@ -117,6 +118,12 @@ class Served:
             self.complaints.wrong(
                 f"{where}: dhcp range: {found[0]} comes after {found[1]}; write them the other "
                 "way round",
+                at,
+            )
+        elif int(found[1]) - int(found[0]) >= MOST_ADDRESSES:
+            self.complaints.wrong(
+                f"{where}: dhcp range has more than {MOST_ADDRESSES} addresses; write a smaller "
+                "one",
                 at,
             )
         return str(found[0]), str(found[1])

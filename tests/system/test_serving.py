@@ -129,6 +129,17 @@ def test_a_guest_has_addresses_of_both_versions(daemon: Daemon, template: Path) 
     assert "default" not in said, "labd routes no IPv6"
     daemon.console("served/pc", "ping -c 1 fd00:1::fffe", "1 packets received")
 
+    # What it has is told by its agent, and by the lease when that does not answer.
+    def has() -> set[tuple[str, str]]:
+        found = daemon.json("status", "served/pc", "--addresses")["addresses"]
+        return {(item["source"], "6" if ":" in item["address"] else "4") for item in found}
+
+    until(lambda: has() == {("agent", "4"), ("agent", "6")}, "the agent tells both")
+    assert "served/pc  eth0  10.0.1." in re.sub(" +", "  ", daemon.lab("ls", "--addresses"))
+    daemon.console("served/pc", "killall qemu-ga; echo do''ne", r"(?m)^done")
+    until(lambda: ("lease", "4") in has(), "the lease is told instead")
+    assert daemon.lab("ssh", "served/pc", "hostname") == "pc\n"
+
 
 def test_two_labs_of_one_template_hear_nothing_of_each_other(
     daemon: Daemon, template: Path
