@@ -354,3 +354,18 @@ def test_a_damaged_checkpoint_is_refused(saved: Daemon) -> None:
     ram.unlink()
     assert "cannot read server.ram" in saved.lab("fork", "c", "x", expect=1)
     assert set(saved.states("two-tier").values()) == {"ready"}
+
+
+@pytest.mark.parametrize("kind", ["machine: microvm", "display: vnc"])
+def test_other_machines_are_forked_too(daemon: Daemon, tmp_path: Path, kind: str) -> None:
+    daemon.image()
+    template = tmp_path / "one.yaml"
+    template.write_text(
+        f"name: one\nnetworks: {{lan: {{}}}}\nnodes:\n  n: {{image: tiny, memory: 128 MiB, {kind}, "
+        "nics: {eth0: {network: lan, address: 10.3.0.1/24}}}\n"
+    )
+    daemon.lab("up", str(template))
+    daemon.console("one/n", "echo mine > /tmp/me; echo o''k", "ok")
+    daemon.lab("checkpoint", "save", "one", "c")
+    daemon.lab("fork", "c", "f")
+    assert "mine" in daemon.console("f/n", "cat /tmp/me; echo e''nd", "end")
