@@ -58,6 +58,7 @@ from labd.host.resolvers import host_resolvers
 from labd.host.sshkeys import SshKeys
 from labd.hypervisor import (
     MEMORY_ID,
+    QemuCarriers,
     QemuDevices,
     QemuHypervisor,
     QemuInterfaces,
@@ -77,6 +78,7 @@ from labd.network import (
     LabNetworks,
     LabServers,
     LabUplinks,
+    LabWires,
     NamespaceDialer,
     UplinkSettings,
 )
@@ -336,6 +338,8 @@ class Daemon:
             networks=LabNetworks(host_id),
             uplinks=LabUplinks(host_id, self._uplink_settings()),
             servers=LabServers(self._paths.lab_runs, uid_base + SERVER_UID),
+            wires=LabWires(),
+            carriers=QemuCarriers(self._hypervisor.machine),
             images=ImageStore(self._paths.state, self._paths.cache),
             snapshots=QemuSnapshots(self._hypervisor),
             checkpoints=CheckpointStore(self._paths.state, MEMORY_ID),

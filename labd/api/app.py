@@ -27,6 +27,7 @@ from labd.api.routes import (
     screens,
     templates,
     ways,
+    wires,
 )
 from labd.api.templates import TemplateFiles
 from labd.engine.facade import EngineApi
@@ -42,6 +43,7 @@ _MODULES = (
     edits,
     screens,
     ways,
+    wires,
     operations,
     events,
     images,

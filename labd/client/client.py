@@ -12,6 +12,7 @@ from labd.client.leases import Leases
 from labd.client.screens import Screens
 from labd.client.transport import TIMEOUT, Transport, default_socket
 from labd.client.ways import Ways
+from labd.client.wires import Wires
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Client:
         self.leases = Leases(self.transport)
         self.screens = Screens(self.transport)
         self.addresses = Addresses(self.transport)
+        self.wires = Wires(self.transport)
         self.ways = Ways(self.transport)
 
     def close(self) -> None:

@@ -19,9 +19,10 @@ from labd.engine.readiness import ReadinessKeeper
 from labd.engine.resolve import Sized, machine_of, resolvers_of, size_node
 from labd.engine.runner import Launch, NodeRunner
 from labd.engine.serving import Serving
+from labd.engine.wires import WireService
 from labd.engine.world import World
 from labd.model.access import KeyPair
-from labd.model.errors import GuestFailed, LabdError, NodeGone
+from labd.model.errors import GuestFailed, LabdError, NetworkFailed, NodeGone
 from labd.model.events import EventType, Happening
 from labd.model.machine import MachineSpec
 from labd.model.names import NodeRef
@@ -81,6 +82,7 @@ class Converger:
         readiness: ReadinessKeeper,
         publications: Publications,
         serving: Serving,
+        wires: WireService,
     ) -> None:
         self._world = world
         self._journal = journal
@@ -88,6 +90,7 @@ class Converger:
         self._readiness = readiness
         self._publications = publications
         self._serving = serving
+        self._wires = wires
         self._live = LiveChanges(world, journal, runner)
 
     async def library(self) -> tuple[Mapping[str, Profile], Mapping[str, Image]]:
@@ -147,6 +150,7 @@ class Converger:
         taps = await self._world.networks.open_taps(scene.network, [node.key for node in due])
         starts: dict[str, asyncio.Task[None]] = {}
         try:
+            await self._wires.dress(name, fresh=True)
             for node in due:
                 task = asyncio.create_task(self._start(scene, node, taps, starts, operation))
                 starts[node.name] = task
@@ -318,6 +322,7 @@ class Converger:
             await self._stop_replaced(lab, lab.previous, operation)
         await self.bring_up(name, operation, only)
         await self._change_running(name, operation)
+        await self._wires.sync(name)
         await self.remove_left_out(name, operation)
         await self._journal.forget_previous(name)
 
@@ -405,12 +410,22 @@ class Converger:
         """Stop every node, then remove the networks. Disks are kept."""
         await self._publications.close_lab(name, operation.id)
         nodes = await self._world.inventory.nodes(name)
+        if force:
+            await self._unplug(await self._journal.lab(name), nodes)
         await every(
             self._runner.stop(NodeRef(name, n.name), operation.id, force=force, grace=grace)
             for n in nodes
         )
         await self._remove_networks(await self._journal.lab(name), operation)
         await self._journal.settle(name, operation.id)
+
+    async def _unplug(self, lab: LabRecord, nodes: Iterable[NodeRecord]) -> None:
+        """Take the taps of machines away that are about to be ended, all in one go."""
+        if any(node.state in NODE_ALIVE for node in nodes):
+            try:
+                await self._world.networks.unplug(self._world.namespace(lab))
+            except NetworkFailed as error:
+                log.info("lab %s: its taps go with its machines: %s", lab.name, error)
 
     async def _remove_networks(self, lab: LabRecord, operation: OperationRecord) -> None:
         namespace = self._world.namespace(lab)
@@ -428,6 +443,7 @@ class Converger:
             return
         await self._publications.close_lab(name, operation.id)
         nodes = await self._world.inventory.nodes(name)
+        await self._unplug(lab, nodes)
         await every(self._runner.erase(node, operation.id) for node in nodes)
         await self._remove_networks(lab, operation)
         await self._world.keys.remove(lab.key)

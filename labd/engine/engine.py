@@ -33,6 +33,7 @@ from labd.engine.screens import ScreenService
 from labd.engine.serving import Serving
 from labd.engine.watch import Watcher
 from labd.engine.ways import Ways
+from labd.engine.wires import WireService
 from labd.engine.works import Works
 from labd.engine.world import World
 from labd.model.differences import Difference
@@ -73,15 +74,22 @@ class Engine:
         self._operations = Operations(world.inventory, world.clock)
         self._watcher = Watcher(world.inventory, world.hypervisor, self.journal)
         self._readiness = ReadinessKeeper(world, self.journal)
-        nodes = NodeRunner(world, self.journal, self._watcher, self._readiness)
+        self.wires = WireService(world, self.journal)
+        nodes = NodeRunner(world, self.journal, self._watcher, self._readiness, self.wires)
         self.ways = Ways(world, self.journal)
         self.addresses = Addresses(world, self.journal)
         self._publications = Publications(world, self.ways)
         self._serving = Serving(world, self.journal)
         converger = Converger(
-            world, self.journal, nodes, self._readiness, self._publications, self._serving
+            world,
+            self.journal,
+            nodes,
+            self._readiness,
+            self._publications,
+            self._serving,
+            self.wires,
         )
-        forking = Forking(world, self.journal, converger, nodes)
+        forking = Forking(world, self.journal, converger, nodes, self.wires)
         keeper = Keeper(world, self._operations)
         self._keeper = keeper
         saving = Saving(world, self.journal, self._operations, converger, self._watcher)
@@ -114,6 +122,7 @@ class Engine:
             self._watcher,
             self._publications,
             self._serving,
+            self.wires,
         )
         self._fsck = Fsck(world, self._operations)
         self._tasks: list[asyncio.Task[None]] = []
@@ -150,6 +159,7 @@ class Engine:
             await self._operations.close()
             await self._publications.close()
             await self._serving.close()
+            await self.wires.close()
             await self.plugin_service.close()
             self._readiness.close()
             for task in self._tasks:

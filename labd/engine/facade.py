@@ -17,6 +17,7 @@ from labd.engine.facade_edits import EditsApi
 from labd.engine.facade_leases import LeasesApi, LeaseView
 from labd.engine.facade_screens import ScreensApi
 from labd.engine.facade_ways import WaysApi
+from labd.engine.facade_wires import WiresApi
 from labd.engine.ports import Console
 from labd.model.differences import Difference
 from labd.model.events import Event
@@ -126,6 +127,10 @@ class EngineApi(Protocol):
     @property
     def ways(self) -> WaysApi:
         """Ways into labs."""
+
+    @property
+    def wires(self) -> WiresApi:
+        """Carriers and impairments of the wires of labs."""
 
     # labs
     async def up(

@@ -15,6 +15,7 @@ from labd.engine.converge import Converger, Scene, every
 from labd.engine.journal import Journal
 from labd.engine.resolve import Sized
 from labd.engine.runner import NodeRunner
+from labd.engine.wires import WireService
 from labd.engine.world import World
 from labd.model.checkpoints import CheckpointRecord, SavedNode
 from labd.model.errors import GuestFailed, InputError, LabdError
@@ -59,12 +60,18 @@ class Forking:
     """Starts all nodes of a lab from a checkpoint."""
 
     def __init__(
-        self, world: World, journal: Journal, converger: Converger, runner: NodeRunner
+        self,
+        world: World,
+        journal: Journal,
+        converger: Converger,
+        runner: NodeRunner,
+        wires: WireService,
     ) -> None:
         self._world = world
         self._journal = journal
         self._converger = converger
         self._runner = runner
+        self._wires = wires
         self._telling = asyncio.Semaphore(_AGENT_SHARE)
 
     async def work(
@@ -150,6 +157,7 @@ class Forking:
             scene.network, [copy.record.key for copy in copies]
         )
         try:
+            await self._wires.dress(scene.lab.name, fresh=True)
             await every(self._load(operation, record, copy, taps) for copy in copies)
         finally:
             for fds in taps.values():
@@ -184,6 +192,8 @@ class Forking:
             os.close(incoming.state)
         await self._journal.update(copy.ref, process=process)
         await self._world.snapshots.loaded(machine.key)
+        # A card remembers its carrier, and the copy's wires are those of its own template.
+        await self._wires.carry(copy.ref, machine.key, whole=True)
 
     async def _make_files(self, record: CheckpointRecord, copy: _Copy) -> None:
         """Make the disks' tops and the small files, all anew: an earlier try may have left some."""

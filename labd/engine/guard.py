@@ -33,6 +33,7 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "screens": frozenset({"press", "screenshot", "viewer"}),  # nothing of the host
     "networks": frozenset({"bridges", "namespaces", "probe_tcp"}),
     "uplinks": frozenset({"check"}),
+    "wires": frozenset({"check"}),
 }
 COMMIT: Final = "inventory.commit"
 

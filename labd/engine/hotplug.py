@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final, TypeVar
 
+from labd.model.impairment import Impairment, describe
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.slots import PLUGGABLE_NICS, numbered
 from labd.model.specs import DiskBus, DiskSpec, Machine, NicSpec, NodeSpec
@@ -60,6 +61,7 @@ def needs_replacing(old: NodeSpec, new: NodeSpec, *, iso: bool = False) -> bool:
 
 def obstacle(old: NodeSpec, new: NodeSpec, *, iso: bool = False) -> str:
     """Return why a running machine cannot take a change of its hot fields; empty when it can."""
+    old, new = _unwired(old), _unwired(new)
     if all(getattr(old, name) == getattr(new, name) for name in HOT_FIELDS):
         return ""
     if Machine.MICROVM in {old.machine, new.machine}:
@@ -67,6 +69,12 @@ def obstacle(old: NodeSpec, new: NodeSpec, *, iso: bool = False) -> str:
     if (old.cdrom is None) != (new.cdrom is None) and not iso:
         return "a CD-ROM drive comes or goes with a start only"
     return next(_nic_obstacles(old, new), "") or next(_disk_obstacles(old, new), "")
+
+
+def _unwired(node: NodeSpec) -> NodeSpec:
+    """Return a node with perfect wires: what they do is not its machine's business."""
+    nics = tuple(replace(nic, down=False, sends=Impairment()) for nic in node.nics)
+    return replace(node, nics=nics)
 
 
 def _nic_obstacles(old: NodeSpec, new: NodeSpec) -> Iterator[str]:
@@ -113,8 +121,21 @@ def outline(old: NodeSpec, new: NodeSpec) -> list[str]:
     for kind, before, after in (("nic", old.nics, new.nics), ("disk", old.disks, new.disks)):
         found += [f"detach {kind} {name}" for name in _left_out(before, after)]
         found += [f"attach {kind} {name}" for name in _left_out(after, before)]
+    found += _wires(old, new)
     if old.cdrom != new.cdrom:
         found.append(f"insert {new.cdrom}" if new.cdrom else "eject the CD")
+    return found
+
+
+def _wires(old: NodeSpec, new: NodeSpec) -> list[str]:
+    before = {nic.name: nic for nic in old.nics}
+    found = []
+    for nic in new.nics:
+        was = before.get(nic.name)
+        if was is not None and was.down != nic.down:
+            found.append(f"nic {nic.name} {'down' if nic.down else 'up'}")
+        if was is not None and was.sends != nic.sends:
+            found.append(f"nic {nic.name} sends with {describe(nic.sends) or 'no impairment'}")
     return found
 
 

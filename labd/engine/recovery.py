@@ -18,6 +18,7 @@ from labd.engine.operations import Operations
 from labd.engine.publications import Publications
 from labd.engine.serving import Serving
 from labd.engine.watch import Watcher
+from labd.engine.wires import WireService
 from labd.engine.works import Works
 from labd.engine.world import World
 from labd.model.errors import LabdError, NodeGone, NodeUnresponsive, StorageFailed, WorldError
@@ -54,6 +55,7 @@ class Recovery:
         watcher: Watcher,
         publications: Publications,
         serving: Serving,
+        wires: WireService,
     ) -> None:
         self._world = world
         self._journal = journal
@@ -61,6 +63,7 @@ class Recovery:
         self._works = works
         self._watcher = watcher
         self._publications = publications
+        self._wires = wires
         self._saved: dict[str, NodeState] = {}
         self._serving = serving
 
@@ -79,6 +82,7 @@ class Recovery:
         for lab in await self._world.inventory.labs():
             if lab.wanted is Wanted.RUNNING:
                 await self._publications.restore(lab)
+                await self._restore_wires(lab)
         resumed = await self._go_on()
         for lab in await self._world.inventory.labs():
             if self._operations.holder(lab.name) is None:
@@ -89,6 +93,13 @@ class Recovery:
             orphans=orphans,
             resumed=resumed,
         )
+
+    async def _restore_wires(self, lab: LabRecord) -> None:
+        """Have the wires of a lab as they were said to be when the last daemon died."""
+        try:
+            await self._wires.sync(lab.name)
+        except WorldError as error:
+            log.warning("the wires of lab %s are as they were: %s", lab.name, error)
 
     async def _interrupted_saves(self) -> dict[str, NodeState]:
         """Return `LAB/NODE` -> its state, of the nodes that a dead daemon was saving."""

@@ -13,6 +13,7 @@ from labd.engine.journal import Journal
 from labd.engine.readiness import ReadinessKeeper, is_immediate
 from labd.engine.resolve import DiskPlan, Sized, disk_plans
 from labd.engine.watch import Watcher
+from labd.engine.wires import WireService
 from labd.engine.world import World
 from labd.model.errors import LabdError, NodeGone, StorageFailed, WorldError
 from labd.model.machine import MachineSpec
@@ -46,12 +47,18 @@ class NodeRunner:
     """Starts and stops single nodes; knows nothing of labs."""
 
     def __init__(
-        self, world: World, journal: Journal, watcher: Watcher, readiness: ReadinessKeeper
+        self,
+        world: World,
+        journal: Journal,
+        watcher: Watcher,
+        readiness: ReadinessKeeper,
+        wires: WireService,
     ) -> None:
         self._world = world
         self._journal = journal
         self._watcher = watcher
         self._readiness = readiness
+        self._wires = wires
 
     async def start(self, launch: Launch, operation: str) -> None:
         """Build and start a node; its CPUs run when this returns.
@@ -80,6 +87,7 @@ class NodeRunner:
             await self.make_disks([plan for plan in plans if plan.path in paths])
             process = await self._world.hypervisor.launch(machine, launch.taps.pop(machine.key, {}))
             await self._journal.update(ref, process=process)
+            await self._wires.carry(ref, machine.key)
             await self._world.hypervisor.resume(machine.key)
             immediate = is_immediate(launch.sized.ready)
             await self._journal.move(

@@ -16,6 +16,7 @@ from labd.engine.ports_machines import Devices, Interfaces, Screens
 from labd.engine.ports_serving import Servers
 from labd.engine.ports_uplinks import Uplinks
 from labd.engine.ports_ways import Dialer, Doors, LabKeys
+from labd.engine.ports_wires import Carriers, Wires
 from labd.host.identity import boot_id
 from labd.model.lab_leases import Moment
 from labd.model.machine import AccelChoice
@@ -91,6 +92,8 @@ class World:
     networks: Networks
     uplinks: Uplinks
     servers: Servers
+    wires: Wires
+    carriers: Carriers
     images: Images
     screens: Screens
     devices: Devices

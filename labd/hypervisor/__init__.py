@@ -1,6 +1,7 @@
 """QEMU: its command line, its process, its monitor, its console and its guest agent."""
 
 from labd.hypervisor.argv import MEMORY_ID
+from labd.hypervisor.carrier import QemuCarriers
 from labd.hypervisor.interfaces import QemuInterfaces
 from labd.hypervisor.plug import QemuDevices
 from labd.hypervisor.qemu import QemuHypervisor
@@ -10,6 +11,7 @@ from labd.hypervisor.vm import VmTimes
 
 __all__ = [
     "MEMORY_ID",
+    "QemuCarriers",
     "QemuDevices",
     "QemuHypervisor",
     "QemuInterfaces",

@@ -29,6 +29,7 @@ from labd.model.records import (
 )
 from labd.model.specs import Image, LabSpec, Profile, PublishSpec
 from labd.model.states import LabState, NodeState, OperationState
+from labd.model.wires import WireRecord
 
 Row = tuple[Any, ...]
 
@@ -44,10 +45,13 @@ _ADAPTERS: dict[type[object], TypeAdapter[Any]] = {
     Profile: TypeAdapter(tuple[Profile], config=_BYTES),
     CheckpointRecord: TypeAdapter(tuple[CheckpointRecord], config=_BYTES),
     LabLease: TypeAdapter(tuple[LabLease], config=_BYTES),
+    WireRecord: TypeAdapter(tuple[WireRecord], config=_BYTES),
 }
 
 
-def dump(value: LabSpec | MachineSpec | Image | Profile | CheckpointRecord | LabLease) -> str:
+def dump(
+    value: LabSpec | MachineSpec | Image | Profile | CheckpointRecord | LabLease | WireRecord,
+) -> str:
     """Return a value of `labd.model` as JSON text."""
     return _ADAPTERS[type(value)].dump_json((value,)).decode()
 
@@ -316,3 +320,22 @@ def publication_of(row: Row) -> PublicationRecord:
     lab, node, address, host_port, port, chosen = row
     spec = PublishSpec(address=address, host_port=host_port, port=port)
     return PublicationRecord(lab=lab, node=node, spec=spec, chosen=chosen)
+
+
+SELECT_WIRES = "SELECT record FROM wires"
+_WIRE = _upsert("wires", "lab, node, nic", "record")
+
+
+def wire_key(record: WireRecord) -> tuple[str, str, str]:
+    """Return what names a wire."""
+    return record.lab, record.node, record.nic
+
+
+def put_wire(record: WireRecord) -> Statement:
+    """Insert or replace."""
+    return _WIRE, (*wire_key(record), dump(record))
+
+
+def delete_wire(record: WireRecord) -> Statement:
+    """Delete."""
+    return "DELETE FROM wires WHERE lab=? AND node=? AND nic=?", wire_key(record)

@@ -33,6 +33,7 @@ from labd.model.records import (
 )
 from labd.model.specs import Image, Profile
 from labd.model.states import OperationState
+from labd.model.wires import WireRecord
 
 KEEP_EVENTS = 100_000
 _KEEP_OPERATIONS = 1_000  # finished ones
@@ -154,6 +155,16 @@ class SqliteTransaction:
         """Delete."""
         self.statements.append(lease_rows.delete_lease(lease))
         self.tables.leases.pop(lease_rows.lease_key(lease), None)
+
+    async def put_wire(self, wire: WireRecord) -> None:
+        """Insert or replace; it goes with its lab."""
+        self.statements.append(rows.put_wire(wire))
+        self.tables.wires[rows.wire_key(wire)] = wire
+
+    async def delete_wire(self, wire: WireRecord) -> None:
+        """Delete."""
+        self.statements.append(rows.delete_wire(wire))
+        self.tables.wires.pop(rows.wire_key(wire), None)
 
     async def emit(self, happening: Happening) -> Event:
         """Number the happening and put it in the outbox."""
@@ -349,6 +360,11 @@ class SqliteInventory:
     async def leases(self, lab: str) -> Sequence[LeaseRecord]:
         """Return the addresses given out in a lab, in the order of their text."""
         found = self._view().leases
+        return [found[key] for key in sorted(found) if key[0] == lab]
+
+    async def wires(self, lab: str) -> Sequence[WireRecord]:
+        """Return what was said of the wires of a lab."""
+        found = self._view().wires
         return [found[key] for key in sorted(found) if key[0] == lab]
 
     async def events(self, after: int, limit: int = 500) -> Sequence[Event]:

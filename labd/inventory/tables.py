@@ -20,6 +20,7 @@ from labd.model.records import (
 )
 from labd.model.specs import Image, Profile
 from labd.model.states import OperationState
+from labd.model.wires import WireRecord
 
 
 class Tables:
@@ -31,6 +32,7 @@ class Tables:
         keys: Machine key -> (lab, name).
         operations: By id, the oldest first.
         publications: By `rows.publication_key`, which begins with the lab.
+        wires: By `rows.wire_key`, which begins with the lab.
         images, profiles, plugins, checkpoints: By name.
         lab_leases: By lab.
         leases: By `lease_rows.lease_key`, which does so too.
@@ -48,6 +50,7 @@ class Tables:
         self.checkpoints: dict[str, CheckpointRecord] = {}
         self.lab_leases: dict[str, LabLease] = {}
         self.leases: dict[lease_rows.LeaseKey, LeaseRecord] = {}
+        self.wires: dict[tuple[str, str, str], WireRecord] = {}
 
     @classmethod
     async def load(cls, database: Database) -> Tables:
@@ -86,6 +89,9 @@ class Tables:
         for row in await database.rows(lease_rows.SELECT_LEASES):
             lease = lease_rows.lease_of(row)
             tables.leases[lease_rows.lease_key(lease)] = lease
+        for (text,) in await database.rows(rows.SELECT_WIRES):
+            wire: WireRecord = rows.load(WireRecord, text)
+            tables.wires[rows.wire_key(wire)] = wire
         return tables
 
     def copy(self) -> Tables:
@@ -102,6 +108,7 @@ class Tables:
         new.checkpoints = self.checkpoints.copy()
         new.lab_leases = self.lab_leases.copy()
         new.leases = self.leases.copy()
+        new.wires = self.wires.copy()
         return new
 
     def put_node(self, node: NodeRecord) -> NodeRecord | None:
@@ -131,6 +138,8 @@ class Tables:
             del self.publications[key]
         for lease in [lease for lease in self.leases if lease[0] == name]:
             del self.leases[lease]
+        for wire in [wire for wire in self.wires if wire[0] == name]:
+            del self.wires[wire]
 
     def nodes_of(self, lab: str | None) -> list[NodeRecord]:
         """Return the nodes of one lab or all, in the order of lab and name."""

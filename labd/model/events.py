@@ -60,6 +60,8 @@ class EventType(StrEnum):
     NETWORK_SERVER_ENDED = "network.server-ended"  # it is started again
     NETWORK_SERVER_RESTORED = "network.server-restored"
 
+    LINK_CHANGED = "link.changed"  # data: nic, down, and what happens to what it sends
+
     CHECKPOINT_SAVED = "checkpoint.saved"
     CHECKPOINT_REMOVED = "checkpoint.removed"
 

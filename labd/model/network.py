@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labd.model.serving import ServerPlan
+from labd.model.wires import ShapePlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class BridgePlan:
         address: labd's own address in it with prefix length, from which it probes TCP ports;
             empty for none.
         address6: labd's own IPv6 address in it, where it serves IPv6; empty for none.
+        wire: It is a link, and passes on what bridges keep to themselves (LLDP, LACP).
     """
 
     network: str
@@ -43,6 +45,7 @@ class BridgePlan:
     mtu: int = 1500
     address: str = ""
     address6: str = ""
+    wire: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +131,7 @@ class LabNetworkPlan:
         namespace: Name under `/run/netns`, `labd-<root id>-<lab key>`.
         uplinks: How its networks leave it; None when none does and labd routes nothing.
         server: What its dnsmasq serves; None when it has none.
+        shapes: Impairments of its wires.
     """
 
     namespace: str
@@ -135,3 +139,4 @@ class LabNetworkPlan:
     ports: tuple[PortPlan, ...] = ()
     uplinks: UplinkPlan | None = None
     server: ServerPlan | None = None
+    shapes: tuple[ShapePlan, ...] = ()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from labd.model.impairment import Impairment
 from labd.model.serving import DhcpSpec, DnsSpec
 
 
@@ -160,6 +161,8 @@ class NicSpec:
         model: Which card.
         dhcp: The guest asks for its address.
         slot: Where it is attached; see `labd.model.slots`.
+        down: Its carrier is off.
+        sends: What happens to the frames that the node sends over it.
     """
 
     name: str
@@ -170,6 +173,8 @@ class NicSpec:
     model: NicModel = NicModel.VIRTIO
     dhcp: bool = False
     slot: int | None = None
+    down: bool = False
+    sends: Impairment = field(default_factory=Impairment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,14 @@ from labd.network.dialer import NamespaceDialer
 from labd.network.published import HostDoors
 from labd.network.servers import LabServers
 from labd.network.uplinks import LabUplinks, UplinkSettings
+from labd.network.wires import LabWires
 
 __all__ = [
     "HostDoors",
     "LabNetworks",
     "LabServers",
     "LabUplinks",
+    "LabWires",
     "NamespaceDialer",
     "UplinkSettings",
 ]

@@ -77,6 +77,11 @@ class LabNetworks:
             result[key][nic] = fd
         return result
 
+    async def unplug(self, namespace: str) -> None:
+        """Delete all taps of a lab in one go; see the port."""
+        if await asyncio.to_thread(netns.exists, namespace):
+            await netns.inside(namespace, links.delete_taps)
+
     async def remove(self, namespace: str) -> None:
         """Delete a namespace of this root; see the port."""
         if not namespace.startswith(self._prefix):

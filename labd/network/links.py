@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -24,6 +24,11 @@ _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 # A tap without a carrier loses nothing: it is up as soon as QEMU reads it.
 _FORWARD_DELAY = 0
+# All frames of 01-80-c2-00-00-0X but those that the kernel keeps to itself (BR_GROUPFWD_RESTRICTED,
+# net/bridge/br_private.h: spanning tree and pause, which no wire shows to both ends either way).
+_FORWARD_ALL = 0xFFF8
+# Of the taps of a lab, which are alone in its namespace: they can be deleted in one go.
+_TAPS = 0x7A7
 
 
 @contextmanager
@@ -89,14 +94,18 @@ def apply_bridges(plans: Sequence[BridgePlan], mark: str) -> None:
             if name not in there:
                 _make_bridge(route, plan, mark)
                 undo.callback(route.link, "del", ifname=name)
-            elif plan.mtu:
+            else:
                 route.link("set", index=there[name], mtu=plan.mtu)
-        for name, plan in wanted.items():
-            wanted_here = {a for a in (plan.address, plan.address6) if a}
-            if wanted_here or name in there:
-                # It had one when its network had a gateway, a server, or no uplink to the host's.
-                _speak(name, ipv6=bool(plan.address6))
-                _set_addresses(route, name, wanted_here)
+        # Those that were there had one when their networks had a gateway, a server, or no uplink to
+        # the host's.
+        addresses = {
+            name: {address for address in (plan.address, plan.address6) if address}
+            for name, plan in wanted.items()
+        }
+        touched = {name: found for name, found in addresses.items() if found or name in there}
+        for name in touched:
+            _speak(name, ipv6=bool(wanted[name].address6))
+        _set_addresses(route, touched)
         undo.pop_all()
 
 
@@ -106,12 +115,14 @@ def _make_bridge(route: IPRoute, plan: BridgePlan, mark: str) -> None:
         ifname=plan.bridge,
         kind="bridge",
         mtu=plan.mtu,
+        state="up",
         br_stp_state=0,
         br_forward_delay=_FORWARD_DELAY,
         br_mcast_snooping=0,
+        **({"br_group_fwd_mask": _FORWARD_ALL} if plan.wire else {}),
     )
-    index = route.link_lookup(ifname=plan.bridge)[0]
-    route.link("set", index=index, ifalias=mark, state="up")
+    # An alias given at its making is not taken (rtnl_create_link, net/core/rtnetlink.c).
+    route.link("set", ifname=plan.bridge, ifalias=mark)
 
 
 def _speak(bridge: str, *, ipv6: bool) -> None:
@@ -127,19 +138,33 @@ def _speak(bridge: str, *, ipv6: bool) -> None:
     (folder / "disable_ipv6").write_text("0" if ipv6 else "1")
 
 
-def _set_addresses(route: IPRoute, name: str, addresses: set[str]) -> None:
-    index = route.link_lookup(ifname=name)[0]
-    there = {
-        f"{entry.get('address')}/{entry['prefixlen']}"
-        for entry in route.get_addr(index=index)
-        if not str(entry.get("address")).startswith("fe80:")
-    }
-    for text in there - addresses:
-        address, _, length = text.partition("/")
-        route.addr("del", index=index, address=address, prefixlen=int(length))
-    for text in sorted(addresses - there):
-        address, _, length = text.partition("/")
-        route.addr("add", index=index, address=address, prefixlen=int(length))
+def _set_addresses(route: IPRoute, wanted: Mapping[str, set[str]]) -> None:
+    """Give bridges exactly the addresses that are wanted, with two looks at what there is."""
+    if not wanted:
+        return
+    indexes = {str(link.get("ifname")): int(link["index"]) for link in route.get_links()}
+    there: dict[int, set[str]] = {}
+    for entry in route.get_addr():
+        if not str(entry.get("address")).startswith("fe80:"):
+            text = f"{entry.get('address')}/{entry['prefixlen']}"
+            there.setdefault(int(entry["index"]), set()).add(text)
+    for name, addresses in wanted.items():
+        index = indexes[name]
+        has = there.get(index, set())
+        for verb, texts in (("del", has - addresses), ("add", addresses - has)):
+            for text in sorted(texts):
+                address, _, length = text.partition("/")
+                route.addr(verb, index=index, address=address, prefixlen=int(length))
+
+
+def delete_taps() -> None:
+    """Delete all taps of this namespace in one go (RTM_DELLINK with IFLA_GROUP)."""
+    with requests("deleting taps") as route:
+        try:
+            route.link("del", group=_TAPS)
+        except NetlinkError as error:
+            if error.code != errno.ENODEV:  # there is none
+                raise
 
 
 def open_taps(plans: Sequence[PortPlan]) -> dict[tuple[str, str], int]:
@@ -168,6 +193,7 @@ def open_taps(plans: Sequence[PortPlan]) -> dict[tuple[str, str], int]:
                         index=indexes[plan.tap],
                         master=indexes[plan.bridge],
                         mtu=plan.mtu,
+                        group=_TAPS,
                         state="up",
                     )
         undo.pop_all()

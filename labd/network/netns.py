@@ -84,6 +84,20 @@ async def inside(name: str, work: Callable[[], T]) -> T:
     return await in_thread(enter)
 
 
+async def in_new_one(work: Callable[[], T]) -> T:
+    """Run `work` in a namespace that ends with it.
+
+    Raises:
+        NetworkFailed: It cannot be made.
+    """
+
+    def enter() -> T:
+        _call("making a network namespace", _LIBC.unshare(_CLONE_NEWNET))
+        return work()
+
+    return await in_thread(enter)
+
+
 async def create(name: str) -> bool:
     """Make a namespace (idempotent); tell whether it was made by this call.
 

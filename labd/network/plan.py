@@ -14,6 +14,7 @@ from labd.model.slots import numbered
 from labd.model.specs import Gateway, LabSpec, NetworkSpec
 from labd.network.names import bridge_name, namespace_name
 from labd.network.serving_plan import plan_server
+from labd.network.shaping import plan_shapes, tap_name
 from labd.network.uplinks_plan import plan_uplinks
 
 
@@ -46,6 +47,7 @@ def plan(
             mtu=network.mtu,
             address=own_address(network, used.get(network.name, set())),
             address6=own_address6(network, used.get(network.name, set())),
+            wire=network.link,
         )
         for network in spec.networks
     ]
@@ -54,7 +56,7 @@ def plan(
         PortPlan(
             key=node_keys[node.name],
             nic=f"n{slot}",
-            tap=f"t{node_keys[node.name]}{slot}",
+            tap=tap_name(node_keys[node.name], slot),
             bridge=bridge_name(nic.network),
             mtu=mtus[nic.network],
         )
@@ -66,6 +68,7 @@ def plan(
         namespace=namespace_name(root_id, lab_key),
         bridges=tuple(bridges),
         ports=tuple(ports),
+        shapes=plan_shapes(spec, node_keys),
         uplinks=plan_uplinks(spec, lab_key, root_id),
         server=plan_server(spec, bridges, resolvers),
     )

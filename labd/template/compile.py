@@ -30,6 +30,7 @@ from labd.template.patterns import trouble
 from labd.template.publishing import Publishing
 from labd.template.served import Served
 from labd.template.uplinks import allowed, check_uplink
+from labd.template.wires import Wires
 
 _IMAGE = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _MIB, _TIB = 1 << 20, 1 << 40
@@ -55,6 +56,7 @@ class _Compiler:
     def __post_init__(self) -> None:
         self.published = Publishing(self.complaints)
         self.served = Served(self.addressing, self.complaints)
+        self.wires = Wires(self.form, self.complaints)
 
     def _wrong(self, message: str, path: Path, *, key: bool = False) -> None:
         self.complaints.wrong(message, path, key=key)
@@ -63,6 +65,7 @@ class _Compiler:
         form = self.form
         self._give_links_their_ends()
         networks = tuple(self._networks())
+        self.wires.links()
         nodes = tuple(self._node(name, node) for name, node in form.nodes.items())
         nodes = self.gateways.nodes(form, networks, nodes)
         self.served.check_names(networks, nodes)
@@ -240,6 +243,7 @@ class _Compiler:
         for name, nic in form.nics.items():
             at: Path = (*path, "nics", name)
             self._check_network(f"node {node}, nic {name}", nic, at)
+            down, sends = self.wires.nic(f"node {node}, nic {name}", nic, at)
             interfaces, gateway = self.addressing.nic(node, name, nic, at)
             own += interfaces
             specs.append(
@@ -251,6 +255,8 @@ class _Compiler:
                     gateway=gateway,
                     model=nic.model,
                     dhcp=nic.address == BY_DHCP,
+                    down=down,
+                    sends=sends,
                 )
             )
         self._check_default_routes(node, form, path)

@@ -28,6 +28,7 @@ from labd.model.specs import (
 )
 from labd.model.units import parse_duration, parse_size
 from labd.template.patterns import MAX_LENGTH
+from labd.template.wire_form import ImpairForm, WireState
 
 MAX_NODES: Final = 500
 MAX_COUNT: Final = 100
@@ -289,6 +290,12 @@ class LinkForm(NetworkForm):
         description="The two ends, each NODE:NIC, like router:eth1",
         json_schema_extra={"minItems": 2, "maxItems": 2},
     )
+    impair: ImpairForm | None = Field(
+        default=None, description="What happens to frames, both ways; `lab link set` changes it"
+    )
+    state: WireState | None = Field(
+        default=None, description="up, or down: both ends have no carrier; left out: up"
+    )
 
 
 class NicForm(Form):
@@ -310,6 +317,12 @@ class NicForm(Form):
         description="Address of the default route over this NIC, or none; left out: its network's",
     )
     model: NicModel = Field(default=NicModel.VIRTIO, description="The card that the guest sees")
+    impair: ImpairForm | None = Field(
+        default=None, description="What happens to the frames that the node sends over it"
+    )
+    state: WireState | None = Field(
+        default=None, description="up, or down: the guest sees no carrier; left out: up"
+    )
 
 
 class DiskForm(Form):

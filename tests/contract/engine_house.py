@@ -53,6 +53,7 @@ from tests.contract.fakes_checkpoints import FakeCheckpoints, FakeSnapshots
 from tests.contract.fakes_devices import FakeDevices
 from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
 from tests.contract.fakes_images import FakeImages
+from tests.contract.fakes_networks import FakeCarriers, FakeNetworks, FakeWires, open_taps
 from tests.contract.fakes_screens import FakeScreens
 from tests.contract.fakes_ways import FakeDialer, FakeDoors, FakeKeys
 
@@ -159,58 +160,6 @@ class FakeServers:
 
     def happen(self, namespace: str, state: ServerState, reason: str = "") -> None:
         self.tell(ServerChange(namespace=namespace, state=state, reason=reason))
-
-
-class FakeNetworks:
-    """Implements the port `Networks`; `spaces` is namespace -> bridges."""
-
-    def __init__(self) -> None:
-        self.spaces: dict[str, set[str]] = {}
-        self.listening: set[tuple[str, int]] = set()
-        self.fail: dict[str, Exception] = {}
-
-    def _may(self, verb: str) -> None:
-        if verb in self.fail:
-            raise self.fail[verb]
-
-    async def apply(self, plan: LabNetworkPlan) -> None:
-        self._may("apply")
-        self.spaces[plan.namespace] = {bridge.bridge for bridge in plan.bridges}
-
-    async def open_taps(
-        self, plan: LabNetworkPlan, keys: Iterable[str]
-    ) -> dict[str, dict[str, int]]:
-        self._may("open_taps")
-        wanted = set(keys)
-        taps: dict[str, dict[str, int]] = {key: {} for key in wanted}
-        for port in plan.ports:
-            if port.key in wanted:
-                assert port.bridge in self.spaces[plan.namespace]
-                taps[port.key][port.nic] = os.eventfd(0)
-        return taps
-
-    async def remove(self, namespace: str) -> None:
-        self._may("remove")
-        self.spaces.pop(namespace, None)
-
-    async def namespaces(self) -> Sequence[str]:
-        return sorted(self.spaces)
-
-    async def bridges(self, namespace: str) -> Sequence[str]:
-        return sorted(self.spaces.get(namespace, ()))
-
-    async def probe_tcp(self, namespace: str, address: str, port: int, timeout: float) -> bool:
-        return (address, port) in self.listening
-
-
-def open_taps() -> list[int]:
-    """Return the taps of FakeNetworks that are open in this process."""
-    taps = []
-    for entry in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):
-            if os.readlink(f"/proc/self/fd/{entry}") == "anon_inode:[eventfd]":
-                taps.append(int(entry))
-    return taps
 
 
 class FakePlugins:
@@ -321,6 +270,8 @@ _ASKED = {
     "devices": {"plug_disk", "unplug_disk", "plug_nic", "unplug_nic", "change_medium"},
     "uplinks": {"apply", "remove"},
     "servers": {"apply", "remove"},
+    "wires": {"apply"},
+    "carriers": {"set_carrier"},
     "images": {"make_overlay", "make_blank", "make_child", "discard", "sweep"},
     "keys": {"ensure", "remove"},
     "snapshots": {"save", "put_back", "launch", "loaded"},
@@ -342,6 +293,7 @@ class House:
         self.uplinks = FakeUplinks()
         self.servers = FakeServers()
         self.interfaces = FakeInterfaces()
+        self.wires = FakeWires(self.networks)
         self.images = FakeImages(root / "images")
         self.checkpoints = FakeCheckpoints(root / "checkpoints")
         self.plugins = FakePlugins()
@@ -373,6 +325,8 @@ class House:
             networks=mortal(self.networks, "networks"),
             uplinks=mortal(self.uplinks, "uplinks"),
             servers=mortal(self.servers, "servers"),
+            wires=mortal(self.wires, "wires"),
+            carriers=mortal(FakeCarriers(self.host), "carriers"),
             images=mortal(self.images, "images"),
             snapshots=mortal(self.snapshots, "snapshots"),
             checkpoints=mortal(self.checkpoints, "checkpoints"),

@@ -71,6 +71,7 @@ class FakeMachine:
     agent: bool = False
     output: bytearray = field(default_factory=bytearray)
     typed: bytearray = field(default_factory=bytearray)
+    dark: set[str] = field(default_factory=set)  # NICs without a carrier
     viewers: set[FakeViewer] = field(default_factory=set)
     waiters: dict[asyncio.Future[str], re.Pattern[str]] = field(default_factory=dict)
 

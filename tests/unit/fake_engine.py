@@ -42,6 +42,7 @@ from tests.unit.fake_edits import FakeEdits
 from tests.unit.fake_leases import FakeLeases
 from tests.unit.fake_screens import FakeScreensApi
 from tests.unit.fake_ways import FakeWays
+from tests.unit.fake_wires import FakeWiresApi
 
 NOW = "2026-01-31T12:00:00.123456Z"
 K = OperationKind
@@ -137,6 +138,7 @@ class FakeEngine:
         }
         self.all_profiles: dict[str, Profile] = {}
         self.screens = FakeScreensApi(self.node)
+        self.wires = FakeWiresApi(self.lab)
         self.checkpoints = FakeCheckpointsApi(self.lab, self._at_once)
         self.leases = FakeLeases(self.lab)
         self.edits = FakeEdits(self.lab, self.node, self._edited)

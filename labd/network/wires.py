@@ -1,0 +1,45 @@
+"""The wires adapter: impairments of what NICs send (`engine.ports_wires.Wires`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from labd.model.errors import InputError
+from labd.model.impairment import Impairment
+from labd.model.wires import ShapePlan
+from labd.network import netns, tc
+
+
+class LabWires:
+    """Queues of the taps of all labs of one root."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, tc.Done] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._no_netem: bool | None = None
+
+    async def check(self, wanted: Iterable[Impairment]) -> None:
+        """Tell whether this kernel can do it; see the port. It is looked for once."""
+        if not any(item.needs_netem for item in wanted):
+            return
+        if self._no_netem is None:
+            self._no_netem = await netns.in_new_one(tc.netem_missing)
+        if self._no_netem:
+            raise InputError(
+                "this kernel can limit rates only: delay, jitter, loss, duplicate and corrupt "
+                "need its network emulator, CONFIG_NET_SCH_NETEM (module sch_netem)"
+            )
+
+    async def apply(self, namespace: str, shapes: Sequence[ShapePlan]) -> None:
+        """Have exactly these impairments in a lab; see the port."""
+        async with self._locks.setdefault(namespace, asyncio.Lock()):
+            if not await asyncio.to_thread(netns.exists, namespace):
+                self.forget(namespace)
+                return
+            done = self._done.setdefault(namespace, {})
+            await netns.inside(namespace, lambda: tc.apply_shapes(shapes, done))
+
+    def forget(self, namespace: str) -> None:
+        """Drop what is known of a namespace that has gone."""
+        self._done.pop(namespace, None)

@@ -1,0 +1,48 @@
+"""The wires of a `FakeEngine`: those of its labs' specs, with what was asked over them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from labd.engine.facade import LabView
+from labd.engine.facade_wires import WireChange, WireView
+from labd.model.errors import NotFound
+from labd.model.impairment import Impairment
+
+
+class FakeWiresApi:
+    """Implements `WiresApi`; `find` raises for labs that are not there."""
+
+    def __init__(self, find: Callable[[str], Awaitable[LabView]]) -> None:
+        self._find = find
+        self.asked: list[tuple[str, WireChange | str]] = []
+
+    async def show(self, lab: str) -> Sequence[WireView]:
+        view = await self._find(lab)
+        return [
+            WireView(
+                network=nic.network,
+                link=False,
+                node=node.name,
+                nic=nic.name,
+                to=(),
+                down=False,
+                sends=Impairment(rate=10_000_000, loss=1.5),
+                changed=True,
+            )
+            for node in view.lab.spec.nodes
+            for nic in node.nics
+        ]
+
+    async def set(self, lab: str, change: WireChange) -> Sequence[WireView]:
+        found = await self.show(lab)
+        meant = [v for v in found if change.target in (v.network, f"{v.node}/{v.nic}")]
+        if not meant:
+            raise NotFound(f"there is no link or network {change.target}")
+        self.asked.append((lab, change))
+        return meant
+
+    async def reset(self, lab: str, target: str = "") -> Sequence[WireView]:
+        found = await self.show(lab)
+        self.asked.append((lab, target))
+        return [v for v in found if target in ("", v.network, f"{v.node}/{v.nic}")]
