@@ -14,6 +14,7 @@ from labd.api.models import Problem
 from labd.api.routes import (
     addresses,
     checkpoints,
+    classes,
     console,
     edits,
     events,
@@ -35,6 +36,7 @@ from labd.engine.facade import EngineApi
 _MODULES = (
     addresses,
     checkpoints,
+    classes,
     host,
     templates,
     labs,

@@ -41,6 +41,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "fork": ("checkpoint", "Start labs from a checkpoint."),
     "checkpoint": ("checkpoint", "Freeze labs, and take them back."),
     "chapter": ("checkpoint", "Go through the chapters of an exercise."),
+    "class": ("group", "Start labs for everybody on a roster."),
     "lease": ("lease", "Say until when labs may run."),
     "ls": ("ls", "List labs."),
     "status": ("status", "Show a lab, a node, or labd itself."),
@@ -87,7 +88,8 @@ class LazyGroup(click.Group):
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"labd.cli.verbs.{VERBS[cmd_name][0]}")
-        command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        command = getattr(module, name, None) or getattr(module, f"{name}_")  # class_
         return command if isinstance(command, click.Command) else None
 
     def resolve_command(

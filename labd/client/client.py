@@ -7,6 +7,7 @@ import time
 
 from labd.client.addresses import Addresses
 from labd.client.checkpoints import Checkpoints
+from labd.client.classes import Classes
 from labd.client.edits import Edits
 from labd.client.leases import Leases
 from labd.client.screens import Screens
@@ -43,6 +44,7 @@ class Client:
     ) -> None:
         self.transport = Transport(socket_path or default_socket(), token, timeout)
         self.checkpoints = Checkpoints(self.transport)
+        self.classes = Classes(self.transport)
         self.edits = Edits(self.transport)
         self.leases = Leases(self.transport)
         self.screens = Screens(self.transport)

@@ -11,7 +11,7 @@ from labd.engine.diff import plan_changes
 from labd.engine.facade_checkpoints import CheckpointView
 from labd.engine.journal import Journal
 from labd.engine.keeping import Keeper
-from labd.engine.labs import Labs
+from labd.engine.labs import Labs, More
 from labd.engine.leasing import Leasing
 from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
@@ -222,13 +222,14 @@ class CheckpointService:
         settings: Mapping[str, str],
         spec: LabSpec | None = None,
         lease: LeaseAsk | None = None,
+        more: More | None = None,
     ) -> Sequence[OperationRecord]:
-        """Start labs from a checkpoint; see the facade."""
+        """Start labs from a checkpoint; see the facade. `more` is written with each lab."""
         names = _names(name, count)
         if lease is not None:
             self._leasing.check(lease)
-        _check_settings(settings)
-        record = await self._usable(checkpoint)
+        check_settings(settings)
+        record = await self.usable(checkpoint)
         if spec is not None:
             _require_same(record, spec)
         for each in names:
@@ -237,7 +238,9 @@ class CheckpointService:
                 raise Conflict(f"there is a lab {each} already; choose another name")
         await self._labs.admit(name, self._memory(record, len(names)))
         wanted = spec or _unpinned(record.spec)
-        return [await self._begin_fork(record, each, wanted, settings, lease) for each in names]
+        return [
+            await self._begin_fork(record, each, wanted, settings, lease, more) for each in names
+        ]
 
     def _memory(self, record: CheckpointRecord, count: int) -> dict[str, int]:
         """Return what forks may need: each page of the frozen memory is copied when written."""
@@ -247,7 +250,7 @@ class CheckpointService:
             for node in record.nodes
         }
 
-    async def _usable(self, name: str) -> CheckpointRecord:
+    async def usable(self, name: str) -> CheckpointRecord:
         """Return a checkpoint that can work here.
 
         Raises:
@@ -277,6 +280,7 @@ class CheckpointService:
         spec: LabSpec,
         settings: Mapping[str, str],
         lease: LeaseAsk | None,
+        more: More | None,
     ) -> OperationRecord:
         async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
             if await self._world.inventory.lab(name) is not None:
@@ -295,6 +299,8 @@ class CheckpointService:
             await self._put(tx, operation, lab, nodes)
             if lease is not None:
                 await self._leasing.write(tx, name, lease)
+            if more is not None:
+                await more(tx)
             return {"new": True, "memory": {}}
 
         request = {"checkpoint": record.key, "settings": dict(settings)}
@@ -332,7 +338,7 @@ class CheckpointService:
     ) -> OperationRecord:
         """Take a lab back; see the facade."""
         row = await self._journal.lab(lab)
-        record = await self._usable(checkpoint or (await self._start_of(row)).name)
+        record = await self.usable(checkpoint or (await self._start_of(row)).name)
         self._operations.require_free(lab)
 
         async def intent(tx: Transaction, _: OperationRecord) -> Mapping[str, object]:
@@ -408,7 +414,12 @@ def _unpinned(spec: LabSpec) -> LabSpec:
     )
 
 
-def _check_settings(settings: Mapping[str, str]) -> None:
+def check_settings(settings: Mapping[str, str]) -> None:
+    """Return when the names of settings are valid.
+
+    Raises:
+        InputError: One is not.
+    """
     for key in settings:
         if not _SETTING.match(key):
             raise InputError(

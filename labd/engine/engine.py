@@ -31,6 +31,7 @@ from labd.engine.runner import NodeRunner
 from labd.engine.saving import Saving
 from labd.engine.screens import ScreenService
 from labd.engine.serving import Serving
+from labd.engine.teaching import Teaching
 from labd.engine.watch import Watcher
 from labd.engine.ways import Ways
 from labd.engine.wires import WireService
@@ -110,6 +111,7 @@ class Engine:
             keeper,
             self.leases,
         )
+        self.classes = Teaching(world, self._operations, self._labs, self.checkpoints, self.leases)
         self._library = Library(world, self._operations)
         self.screens = ScreenService(world.screens, self.journal)
         self.edits = Edits(world, self.journal, self._operations, self._labs, works)
@@ -139,6 +141,7 @@ class Engine:
         ]
         recovered = await self._recovery.run()
         self._tasks.append(asyncio.create_task(self.leases.run(), name="leases"))
+        self._tasks.append(asyncio.create_task(self.classes.run(), name="classes"))
         await self.journal.tell(
             Happening(
                 type=EventType.DAEMON_STARTED,
@@ -155,6 +158,7 @@ class Engine:
     async def close(self) -> None:
         """Stop working and leave every VM as it is."""
         try:
+            await self.classes.close()
             await self.leases.close()
             await self._operations.close()
             await self._publications.close()

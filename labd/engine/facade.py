@@ -13,6 +13,7 @@ from typing import Protocol
 
 from labd.engine.facade_addresses import AddressesApi
 from labd.engine.facade_checkpoints import CheckpointsApi
+from labd.engine.facade_classes import ClassesApi
 from labd.engine.facade_edits import EditsApi
 from labd.engine.facade_leases import LeasesApi, LeaseView
 from labd.engine.facade_screens import ScreensApi
@@ -107,6 +108,10 @@ class EngineApi(Protocol):
     @property
     def checkpoints(self) -> CheckpointsApi:
         """Frozen labs, and labs that start from them."""
+
+    @property
+    def classes(self) -> ClassesApi:
+        """Labs for everybody on a roster."""
 
     @property
     def edits(self) -> EditsApi:

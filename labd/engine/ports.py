@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from labd.model.checkpoints import CheckpointRecord
+from labd.model.classes import ClassRecord
 from labd.model.events import Event, Happening
 from labd.model.lab_leases import LabLease
 from labd.model.machine import (
@@ -296,6 +297,12 @@ class Transaction(Protocol):
     async def delete_lab_lease(self, lab: str) -> None:
         """Delete."""
 
+    async def put_class(self, record: ClassRecord) -> None:
+        """Insert or replace."""
+
+    async def delete_class(self, name: str) -> None:
+        """Delete."""
+
     async def put_plugin(self, plugin: PluginRecord) -> None:
         """Insert or replace."""
 
@@ -381,6 +388,9 @@ class Inventory(Protocol):
 
     async def lab_lease(self, lab: str) -> LabLease | None:
         """Return the lease of a lab."""
+
+    async def classes(self) -> Sequence[ClassRecord]:
+        """Return all classes by name."""
 
     async def plugins(self) -> Sequence[PluginRecord]:
         """Return all plugin rows by name."""

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from labd.inventory.database import Statement
 from labd.model.checkpoints import CheckpointRecord
+from labd.model.classes import ClassRecord
 from labd.model.events import Event, EventType, Happening
 from labd.model.lab_leases import LabLease
 from labd.model.machine import MachineSpec
@@ -44,13 +45,21 @@ _ADAPTERS: dict[type[object], TypeAdapter[Any]] = {
     Image: TypeAdapter(tuple[Image], config=_BYTES),
     Profile: TypeAdapter(tuple[Profile], config=_BYTES),
     CheckpointRecord: TypeAdapter(tuple[CheckpointRecord], config=_BYTES),
+    ClassRecord: TypeAdapter(tuple[ClassRecord], config=_BYTES),
     LabLease: TypeAdapter(tuple[LabLease], config=_BYTES),
     WireRecord: TypeAdapter(tuple[WireRecord], config=_BYTES),
 }
 
 
 def dump(
-    value: LabSpec | MachineSpec | Image | Profile | CheckpointRecord | LabLease | WireRecord,
+    value: LabSpec
+    | MachineSpec
+    | Image
+    | Profile
+    | CheckpointRecord
+    | LabLease
+    | WireRecord
+    | ClassRecord,
 ) -> str:
     """Return a value of `labd.model` as JSON text."""
     return _ADAPTERS[type(value)].dump_json((value,)).decode()
@@ -91,6 +100,7 @@ _OPERATION = _upsert(
 _IMAGE = _upsert("images", "name", "digest, record")
 _PROFILE = _upsert("profiles", "name", "image, record")
 _CHECKPOINT = _upsert("checkpoints", "name", "key, record")
+_CLASS = _upsert("classes", "name", "record")
 _LAB_LEASE = _upsert("lab_leases", "lab", "record")
 _PLUGIN = _upsert("plugins", "name", "enabled, settings, token_hash")
 _META = _upsert("meta", "name", "value")
@@ -108,6 +118,7 @@ SELECT_OPERATIONS = (
 SELECT_IMAGES = "SELECT record FROM images"
 SELECT_PROFILES = "SELECT record FROM profiles"
 SELECT_CHECKPOINTS = "SELECT record FROM checkpoints"
+SELECT_CLASSES = "SELECT record FROM classes"
 SELECT_LAB_LEASES = "SELECT record FROM lab_leases"
 SELECT_PLUGINS = "SELECT name, enabled, settings, token_hash FROM plugins"
 SELECT_META = "SELECT name, value FROM meta"
@@ -231,6 +242,11 @@ def put_profile(profile: Profile) -> Statement:
 def put_checkpoint(record: CheckpointRecord) -> Statement:
     """Return the statement that writes a checkpoint."""
     return _CHECKPOINT, (record.name, record.key, dump(record))
+
+
+def put_class(record: ClassRecord) -> Statement:
+    """Return the statement that writes a class."""
+    return _CLASS, (record.name, dump(record))
 
 
 def put_lab_lease(lease: LabLease) -> Statement:

@@ -21,6 +21,7 @@ from labd.inventory import lease_rows, rows
 from labd.inventory.database import Database, Statement
 from labd.inventory.tables import Tables
 from labd.model.checkpoints import CheckpointRecord
+from labd.model.classes import ClassRecord
 from labd.model.events import Event, Happening
 from labd.model.lab_leases import LabLease
 from labd.model.records import (
@@ -130,6 +131,16 @@ class SqliteTransaction:
         """Delete."""
         self.statements.append(("DELETE FROM lab_leases WHERE lab=?", (lab,)))
         self.tables.lab_leases.pop(lab, None)
+
+    async def put_class(self, record: ClassRecord) -> None:
+        """Insert or replace."""
+        self.statements.append(rows.put_class(record))
+        self.tables.classes[record.name] = record
+
+    async def delete_class(self, name: str) -> None:
+        """Delete."""
+        self.statements.append(("DELETE FROM classes WHERE name=?", (name,)))
+        self.tables.classes.pop(name, None)
 
     async def put_plugin(self, plugin: PluginRecord) -> None:
         """Insert or replace."""
@@ -346,6 +357,11 @@ class SqliteInventory:
     async def lab_lease(self, lab: str) -> LabLease | None:
         """Return the lease of a lab."""
         return self._view().lab_leases.get(lab)
+
+    async def classes(self) -> Sequence[ClassRecord]:
+        """Return all classes by name."""
+        found = self._view().classes
+        return [found[name] for name in sorted(found)]
 
     async def plugins(self) -> Sequence[PluginRecord]:
         """Return all plugin rows by name."""

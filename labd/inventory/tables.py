@@ -9,6 +9,7 @@ from __future__ import annotations
 from labd.inventory import lease_rows, rows
 from labd.inventory.database import Database
 from labd.model.checkpoints import CheckpointRecord
+from labd.model.classes import ClassRecord
 from labd.model.lab_leases import LabLease
 from labd.model.records import (
     LabRecord,
@@ -35,6 +36,7 @@ class Tables:
         wires: By `rows.wire_key`, which begins with the lab.
         images, profiles, plugins, checkpoints: By name.
         lab_leases: By lab.
+        classes: By name.
         leases: By `lease_rows.lease_key`, which does so too.
     """
 
@@ -49,6 +51,7 @@ class Tables:
         self.publications: dict[rows.PublicationKey, PublicationRecord] = {}
         self.checkpoints: dict[str, CheckpointRecord] = {}
         self.lab_leases: dict[str, LabLease] = {}
+        self.classes: dict[str, ClassRecord] = {}
         self.leases: dict[lease_rows.LeaseKey, LeaseRecord] = {}
         self.wires: dict[tuple[str, str, str], WireRecord] = {}
 
@@ -86,6 +89,9 @@ class Tables:
         for (text,) in await database.rows(rows.SELECT_LAB_LEASES):
             term: LabLease = rows.load(LabLease, text)
             tables.lab_leases[term.lab] = term
+        for (text,) in await database.rows(rows.SELECT_CLASSES):
+            group: ClassRecord = rows.load(ClassRecord, text)
+            tables.classes[group.name] = group
         for row in await database.rows(lease_rows.SELECT_LEASES):
             lease = lease_rows.lease_of(row)
             tables.leases[lease_rows.lease_key(lease)] = lease
@@ -106,6 +112,7 @@ class Tables:
         new.plugins = self.plugins.copy()
         new.publications = self.publications.copy()
         new.checkpoints = self.checkpoints.copy()
+        new.classes = self.classes.copy()
         new.lab_leases = self.lab_leases.copy()
         new.leases = self.leases.copy()
         new.wires = self.wires.copy()

@@ -62,6 +62,13 @@ class EventType(StrEnum):
 
     LINK_CHANGED = "link.changed"  # data: nic, down, and what happens to what it sends
 
+    CLASS_STARTED = "class.started"  # or students were added
+    CLASS_READY = "class.ready"  # every student was served, well or not
+    CLASS_STUDENT_FAILED = "class.student-failed"
+    CLASS_STOPPED = "class.stopped"  # it shall be: its labs are taken down
+    CLASS_DESTROYING = "class.destroying"
+    CLASS_DESTROYED = "class.destroyed"
+
     CHECKPOINT_SAVED = "checkpoint.saved"
     CHECKPOINT_REMOVED = "checkpoint.removed"
 

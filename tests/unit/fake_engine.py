@@ -38,6 +38,7 @@ from labd.model.specs import Image, ImageFormat, LabSpec, NetworkSpec, NodeSpec,
 from labd.model.states import LabState, NetworkState, NodeState, OperationState, PluginState
 from tests.unit.fake_addresses import FakeAddresses
 from tests.unit.fake_checkpoints import FakeCheckpointsApi
+from tests.unit.fake_classes import FakeClasses
 from tests.unit.fake_edits import FakeEdits
 from tests.unit.fake_leases import FakeLeases
 from tests.unit.fake_screens import FakeScreensApi
@@ -140,6 +141,7 @@ class FakeEngine:
         self.screens = FakeScreensApi(self.node)
         self.wires = FakeWiresApi(self.lab)
         self.checkpoints = FakeCheckpointsApi(self.lab, self._at_once)
+        self.classes = FakeClasses()
         self.leases = FakeLeases(self.lab)
         self.edits = FakeEdits(self.lab, self.node, self._edited)
         self.plugin = PluginRecord(name="watchdog", enabled=False)

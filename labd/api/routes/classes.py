@@ -1,0 +1,121 @@
+"""Classes: labs for everybody on a roster."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from pydantic import Field
+
+from labd.api import models, views
+from labd.api.access import EngineDep
+from labd.engine.facade_classes import ClassView
+from labd.model.classes import Student
+from labd.model.names import NAME_PATTERN
+from labd.model.records import Wanted
+
+router = APIRouter(prefix="/classes", tags=["classes"])
+
+ClassName = Annotated[str, Path(pattern=NAME_PATTERN, description="Name of a class")]
+_Value = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class NewStudent(models.Body):
+    """A student on the roster."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    settings: dict[str, _Value] = Field(default={}, max_length=100)
+
+
+class Start(models.Body):
+    """Start a class, or add students to it."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    checkpoint: str = Field(pattern=NAME_PATTERN)
+    students: list[NewStudent] = Field(min_length=1, max_length=500)
+    settings: dict[str, _Value] = Field(default={}, max_length=100, description="Of all students")
+    lease: models.LeaseTerm | None = Field(default=None, description="Of each of the labs")
+
+
+class ClassStudent(models.Wire):
+    """A student of a class."""
+
+    name: str
+    lab: str
+    state: str = Field(description="Of the lab; `waiting`, `failed` or `gone` where there is none")
+    reason: str = Field(description="Why the lab could not be forked, or empty")
+
+
+class Class(models.Wire):
+    """A class."""
+
+    name: str
+    checkpoint: str
+    wanted: Wanted
+    created: str
+    done: bool = Field(description="Every student was served, well or not")
+    students: list[ClassStudent]
+
+
+class Classes(models.Wire):
+    """All classes by name."""
+
+    classes: list[Class]
+
+
+def _show(view: ClassView) -> Class:
+    record = view.record
+    return Class(
+        name=record.name,
+        checkpoint=record.source,
+        wanted=record.wanted,
+        created=record.created,
+        done=record.told,
+        students=[
+            ClassStudent(
+                name=item.name,
+                lab=record.lab_of(item.name),
+                state=view.states[item.name],
+                reason=record.failed.get(item.name, ""),
+            )
+            for item in record.students
+        ],
+    )
+
+
+@router.get("")
+async def list_classes(engine: EngineDep) -> Classes:
+    """List all classes."""
+    return Classes(classes=[_show(view) for view in await engine.classes.all()])
+
+
+@router.get("/{name}")
+async def get_class(name: ClassName, engine: EngineDep) -> Class:
+    """Return one class."""
+    return _show(await engine.classes.get(name))
+
+
+@router.post("", status_code=HTTPStatus.ACCEPTED)
+async def start_class(body: Start, engine: EngineDep) -> Class:
+    """Fork a lab for each student; of a class that is there, for those who have none."""
+    view = await engine.classes.start(
+        body.name,
+        body.checkpoint,
+        [Student(name=item.name, settings=item.settings) for item in body.students],
+        settings=body.settings,
+        lease=views.lease_ask(body.lease) if body.lease else None,
+    )
+    return _show(view)
+
+
+@router.post("/{name}/stop", status_code=HTTPStatus.ACCEPTED)
+async def stop_class(name: ClassName, engine: EngineDep) -> Class:
+    """Stop all labs of a class and keep their disks."""
+    return _show(await engine.classes.stop(name))
+
+
+@router.delete("/{name}", status_code=HTTPStatus.ACCEPTED)
+async def destroy_class(name: ClassName, engine: EngineDep) -> Class:
+    """Remove all labs of a class, and then the class."""
+    return _show(await engine.classes.destroy(name))

@@ -1,0 +1,156 @@
+"""`lab class`."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from labd.cli.leasing import lease_of
+from labd.cli.session import Session, TimedOut, pairs, verb
+from labd.cli.text import plain, table
+from labd.model.errors import InputError, NotFound, WorldError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_POLL = 0.5  # seconds
+_LIMIT = 3600.0  # seconds
+
+
+@click.group("class")
+def class_() -> None:
+    """Start labs for everybody on a roster, forked from one checkpoint."""
+
+
+@verb("start")
+@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.option("--name", required=True, metavar="CLASS", help="The labs are CLASS-STUDENT.")
+@click.option("--students", metavar="FILE", help="CSV: a column `name`, others are parameters.")
+@click.option(
+    "--count", type=click.IntRange(1, 500), metavar="N", help="Without a roster: s1 to sN."
+)
+@click.option("--lease", metavar="TIME", help="Stop each lab after this long, such as 3h.")
+@click.option(
+    "--keep-for", metavar="TIME", help="With --lease: destroy it this long after. [default: 1d]"
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="For on_fork commands: LABD_KEY."
+)
+@click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it.")
+def start(
+    session: Session,
+    checkpoint: str,
+    name: str,
+    students: str | None,
+    count: int | None,
+    lease: str | None,
+    keep_for: str | None,
+    settings: tuple[str, ...],
+    no_wait: bool,
+) -> None:
+    """Fork a lab for each student. Asked again, for those only who have none, and new ones."""
+    if (students is None) is (count is None):
+        raise InputError("say who takes part: --students FILE or --count N")
+    roster: list[dict[str, object]] = [{"name": f"s{n}"} for n in range(1, (count or 0) + 1)]
+    if students is not None:
+        from labd.cli.roster import read_roster
+
+        roster = read_roster(students)
+    found = session.client.classes.start(
+        name, checkpoint, roster, settings=pairs(settings), lease=lease_of(lease, keep_for)
+    )
+    end = time.monotonic() + _LIMIT
+    while not no_wait and not found["done"]:
+        if time.monotonic() > end:
+            raise TimedOut(f"class {name} is not ready; `lab class status {name}` shows why")
+        time.sleep(_POLL)
+        found = session.client.classes.get(name)
+    failed = [item for item in found["students"] if item["state"] == "failed"]
+    if session.json:
+        session.emit(found)
+    elif no_wait:
+        session.say(f"class {name} is being started")
+    else:
+        up = len(found["students"]) - len(failed)
+        session.say(f"class {name}: {up} of {len(found['students'])} labs are up")
+    if failed and not no_wait:
+        first = failed[0]
+        raise WorldError(
+            f"{len(failed)} students have no lab, the first is {first['name']}: {first['reason']}; "
+            "the same command tries again"
+        )
+
+
+@verb("ls")
+def ls(session: Session) -> None:
+    """List classes."""
+    found = session.client.classes.all()
+    if session.json:
+        session.emit({"classes": found})
+        return
+    if not found:
+        session.note("no classes; `lab class start CHECKPOINT --name CLASS --count N` makes one")
+        return
+    rows = [
+        (c["name"], c["checkpoint"], len(c["students"]), _count(c, "running"), c["wanted"])
+        for c in found
+    ]
+    session.say(table(("CLASS", "CHECKPOINT", "STUDENTS", "RUNNING", "WANTED"), rows))
+
+
+def _count(found: dict[str, Any], state: str) -> int:
+    return sum(item["state"] == state for item in found["students"])
+
+
+@verb("status")
+@click.argument("name", metavar="CLASS")
+def status(session: Session, name: str) -> None:
+    """Show a class and how its labs are."""
+    found = session.client.classes.get(name)
+    if session.json:
+        session.emit(found)
+        return
+    session.say(f"class {name}, from checkpoint {found['checkpoint']}, shall be {found['wanted']}")
+    rows = [
+        (item["name"], item["lab"], item["state"], plain(item["reason"]))
+        for item in found["students"]
+    ]
+    session.say(table(("STUDENT", "LAB", "STATE", ""), rows))
+
+
+@verb("stop")
+@click.argument("name", metavar="CLASS")
+def stop(session: Session, name: str) -> None:
+    """Begin to stop all labs of CLASS; their disks are kept."""
+    found = session.client.classes.stop(name)
+    if session.json:
+        session.emit(found)
+    else:
+        session.say(f"class {name} is being stopped")
+
+
+@verb("destroy")
+@click.argument("name", metavar="CLASS")
+@click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it.")
+def destroy(session: Session, name: str, no_wait: bool) -> None:
+    """Remove CLASS and all its labs."""
+    found = session.client.classes.destroy(name)
+    end = time.monotonic() + _LIMIT
+    try:
+        while not no_wait:
+            if time.monotonic() > end:
+                raise TimedOut(f"class {name} is not gone; `lab class status {name}` shows why")
+            session.client.classes.get(name)
+            time.sleep(_POLL)
+    except NotFound:
+        pass
+    if session.json:
+        session.emit(found)
+    else:
+        session.say(f"class {name} is {'being ' if no_wait else ''}destroyed")
+
+
+for _command in (start, ls, status, stop, destroy):
+    class_.add_command(_command)

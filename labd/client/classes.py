@@ -1,0 +1,63 @@
+"""`Client.classes`: labs for everybody on a roster."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from labd.client.transport import Transport
+
+
+class Classes:
+    """Requests about classes, on the connection of a `Client`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return all classes."""
+        found: list[dict[str, Any]] = self._transport.json("GET", "/v1/classes")["classes"]
+        return found
+
+    def get(self, name: str) -> dict[str, Any]:
+        """Return one class."""
+        found: dict[str, Any] = self._transport.json("GET", _path(name))
+        return found
+
+    def start(
+        self,
+        name: str,
+        checkpoint: str,
+        students: Sequence[Mapping[str, object]],
+        *,
+        settings: Mapping[str, str] | None = None,
+        lease: Mapping[str, object] | None = None,
+    ) -> dict[str, Any]:
+        """Begin to fork a lab for each student: `name` and `settings`."""
+        body = {
+            "name": name,
+            "checkpoint": checkpoint,
+            "students": [dict(item) for item in students],
+            "settings": dict(settings or {}),
+            "lease": None if lease is None else dict(lease),
+        }
+        found: dict[str, Any] = self._transport.json("POST", "/v1/classes", body)
+        return found
+
+    def stop(self, name: str) -> dict[str, Any]:
+        """Begin to stop all labs of a class."""
+        found: dict[str, Any] = self._transport.json("POST", f"{_path(name)}/stop", {})
+        return found
+
+    def destroy(self, name: str) -> dict[str, Any]:
+        """Begin to remove a class with all its labs."""
+        found: dict[str, Any] = self._transport.json("DELETE", _path(name))
+        return found
+
+
+def _path(name: str) -> str:
+    return f"/v1/classes/{quote(name, safe='')}"

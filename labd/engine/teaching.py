@@ -1,0 +1,305 @@
+"""Classes: intent in the inventory, brought about by ordinary forks, a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from labd.engine import classes
+from labd.engine.checkpoints import MAX_COUNT, CheckpointService, check_settings
+from labd.engine.classes import ClassAct
+from labd.engine.facade_classes import ClassView
+from labd.engine.labs import Labs
+from labd.engine.leasing import Leasing
+from labd.engine.operations import Operations
+from labd.engine.ports import Transaction
+from labd.engine.world import World
+from labd.model.checkpoints import CheckpointRecord
+from labd.model.classes import ClassRecord, Student
+from labd.model.errors import Conflict, InputError, LabdError, NotFound
+from labd.model.events import EventType, Happening
+from labd.model.lab_leases import LeaseAsk
+from labd.model.names import check_name, did_you_mean
+from labd.model.records import OperationKind, Wanted
+from labd.model.states import OperationState
+
+log = logging.getLogger(__name__)
+
+_TICK = 0.5  # seconds
+_AT_ONCE = 4  # labs of all classes that are forked, stopped or destroyed at one time
+_AGAIN = 5.0  # seconds until what could not be begun is tried again
+_GRACE = 20.0  # seconds that a guest has to power off
+
+
+class Teaching:
+    """Implements `facade_classes.ClassesApi`, and does what is due."""
+
+    def __init__(
+        self,
+        world: World,
+        operations: Operations,
+        labs: Labs,
+        checkpoints: CheckpointService,
+        leasing: Leasing,
+    ) -> None:
+        self._world = world
+        self._operations = operations
+        self._labs = labs
+        self._checkpoints = checkpoints
+        self._leasing = leasing
+        self._working: dict[str, asyncio.Task[None]] = {}
+
+    # asking
+
+    async def all(self) -> Sequence[ClassView]:
+        """Return all classes by name."""
+        return [await self._view(record) for record in await self._world.inventory.classes()]
+
+    async def get(self, name: str) -> ClassView:
+        """Return one class."""
+        return await self._view(await self._record(name))
+
+    async def _record(self, name: str) -> ClassRecord:
+        found = {record.name: record for record in await self._world.inventory.classes()}
+        if name not in found:
+            raise NotFound(f"there is no class {name[:64]}{did_you_mean(name, found)}")
+        return found[name]
+
+    async def _view(self, record: ClassRecord) -> ClassView:
+        labs = {lab.name: lab for lab in await self._world.inventory.labs()}
+        states = {item.name: classes.state_of(record, item.name, labs) for item in record.students}
+        return ClassView(record=record, states=states)
+
+    # changing
+
+    async def start(
+        self,
+        name: str,
+        checkpoint: str,
+        students: Sequence[Student],
+        *,
+        settings: Mapping[str, str],
+        lease: LeaseAsk | None = None,
+    ) -> ClassView:
+        """Start a class; see the facade."""
+        _check(name, students, settings)
+        if lease is not None:
+            self._leasing.check(lease)
+        source = await self._checkpoints.usable(checkpoint)
+        async with self._world.inventory.transaction() as tx:
+            old = {record.name: record for record in await self._world.inventory.classes()}
+            record = _joined(old.get(name), name, source, students)
+            record = replace(
+                record,
+                settings=settings,
+                lease=lease,
+                created=record.created or self._world.clock(),
+            )
+            record = await self._without_gone(record)
+            await self._require_free(record, source)
+            await tx.put_class(record)
+            data = {"checkpoint": source.name, "students": len(record.students)}
+            await tx.emit(Happening(type=EventType.CLASS_STARTED, subject=name, data=data))
+        return await self._view(record)
+
+    async def _without_gone(self, record: ClassRecord) -> ClassRecord:
+        """Return a class that serves those again whose labs failed or are no more."""
+        labs = {lab.name: lab for lab in await self._world.inventory.labs()}
+        made = {
+            item: key
+            for item, key in record.made.items()
+            if classes.own_lab(record, item, labs) is not None
+        }
+        return replace(record, made=made, failed={}, told=False)
+
+    async def _require_free(self, record: ClassRecord, source: CheckpointRecord) -> None:
+        due = [item.name for item in record.students if item.name not in record.made]
+        for student in due:
+            lab = record.lab_of(student)
+            self._operations.require_free(lab)
+            if await self._world.inventory.lab(lab) is not None:
+                raise Conflict(
+                    f"there is a lab {lab} already, which is not of class {record.name}; choose "
+                    "another name for the class, or destroy the lab"
+                )
+        limits = self._world.limits
+        each = sum(node.ram_bytes // 2 + limits.node_overhead for node in source.nodes)
+        room = self._world.memory_available() - limits.memory_reserve
+        classes.require_room(record.name, len(due), each, room)
+
+    async def stop(self, name: str) -> ClassView:
+        """Stop all labs of a class; see the facade."""
+        return await self._want(name, Wanted.STOPPED, EventType.CLASS_STOPPED)
+
+    async def destroy(self, name: str) -> ClassView:
+        """Remove a class; see the facade."""
+        return await self._want(name, Wanted.DESTROYED, EventType.CLASS_DESTROYING)
+
+    async def _want(self, name: str, wanted: Wanted, event: EventType) -> ClassView:
+        async with self._world.inventory.transaction() as tx:
+            record = await self._record(name)
+            if record.wanted is Wanted.DESTROYED and wanted is not Wanted.DESTROYED:
+                raise Conflict(f"class {name} is being destroyed")
+            if record.wanted is not wanted:
+                record = replace(record, wanted=wanted)
+                await tx.put_class(record)
+                await tx.emit(Happening(type=event, subject=name))
+        return await self._view(record)
+
+    # what is due
+
+    async def run(self) -> None:
+        """Bring classes to what they shall be, for ever."""
+        while True:
+            try:
+                await self.tick()
+            except LabdError as error:
+                log.warning("classes cannot be looked at: %s", error)
+            await asyncio.sleep(_TICK)
+
+    async def tick(self) -> None:
+        """Begin once what is due for each class, as far as there are hands."""
+        for record in await self._world.inventory.classes():
+            labs = {lab.name: lab for lab in await self._world.inventory.labs()}
+            plan = classes.plan(record, labs)
+            for student, act in plan.steps:
+                lab = record.lab_of(student)
+                if lab not in self._working and len(self._working) < _AT_ONCE:
+                    task = asyncio.create_task(self._serve(record, student, act), name=lab)
+                    self._working[lab] = task
+                    task.add_done_callback(self._done)
+            if plan.gone or (plan.ready and not record.told):
+                await self._conclude(record.name)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._working.pop(task.get_name(), None)
+
+    async def _conclude(self, name: str) -> None:
+        """Write that a class is ready or gone, planned anew where nothing else can move."""
+        async with self._world.inventory.transaction() as tx:
+            record = await self._record(name)
+            labs = {lab.name: lab for lab in await self._world.inventory.labs()}
+            plan = classes.plan(record, labs)
+            if plan.gone:
+                await tx.delete_class(name)
+                await tx.emit(Happening(type=EventType.CLASS_DESTROYED, subject=name))
+            elif plan.ready and not record.told:
+                await tx.put_class(replace(record, told=True))
+                up = len(record.students) - len(record.failed)
+                data = {"labs": up, "failed": sorted(record.failed)}
+                await tx.emit(Happening(type=EventType.CLASS_READY, subject=name, data=data))
+
+    async def _serve(self, record: ClassRecord, student: str, act: ClassAct) -> None:
+        """Do one thing for one student; what goes wrong is told, and harms no other."""
+        lab = record.lab_of(student)
+        try:
+            if act is ClassAct.FORK:
+                await self._fork(record, student)
+                return
+            kind = OperationKind(str(act))
+            operation = await self._labs.act(kind, lab, (), force=False, grace=_GRACE)
+            await self._operations.wait(operation.id, 300.0)
+        except LabdError as error:
+            log.warning("lab %s of class %s: %s failed: %s", lab, record.name, act, error)
+            if act is ClassAct.FORK:
+                await self._write_failed(record.name, student, error.message)
+            else:
+                await asyncio.sleep(_AGAIN)
+
+    async def _fork(self, record: ClassRecord, student: str) -> None:
+        lab = record.lab_of(student)
+        own = next(item.settings for item in record.students if item.name == student)
+
+        async def more(tx: Transaction) -> None:
+            """Write whose the lab is, together with the lab."""
+            present = await self._record(record.name)
+            made = await self._world.inventory.lab(lab)
+            if made is None or made.origin != record.checkpoint:
+                raise Conflict(f"checkpoint {record.source} is another one by now")
+            if present.wanted is not Wanted.RUNNING:
+                raise Conflict(f"class {record.name} shall not run any more")
+            await tx.put_class(replace(present, made={**present.made, student: made.key}))
+
+        (operation,) = await self._checkpoints.fork(
+            record.source,
+            lab,
+            count=0,
+            settings={"student": student, **record.settings, **own},
+            lease=record.lease,
+            more=more,
+        )
+        done = await self._operations.wait(operation.id, 600.0)
+        if done.state is OperationState.FAILED:
+            message = str((done.error or {}).get("message", "it failed"))
+            await self._write_failed(record.name, student, message)
+
+    async def _write_failed(self, name: str, student: str, message: str) -> None:
+        async with self._world.inventory.transaction() as tx:
+            found = {record.name: record for record in await self._world.inventory.classes()}
+            record = found.get(name)
+            if record is None or record.wanted is not Wanted.RUNNING:
+                return
+            await tx.put_class(replace(record, failed={**record.failed, student: message}))
+            data = {"student": student, "reason": message}
+            await tx.emit(
+                Happening(
+                    type=EventType.CLASS_STUDENT_FAILED,
+                    lab=record.lab_of(student),
+                    subject=name,
+                    data=data,
+                )
+            )
+
+    async def close(self) -> None:
+        """Stop working; operations that were begun go on, and the next daemon begins the others."""
+        tasks = list(self._working.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _check(name: str, students: Sequence[Student], settings: Mapping[str, str]) -> None:
+    """Return when names and settings are valid.
+
+    Raises:
+        InputError: One is not, or a student comes twice.
+    """
+    check_name(name, "class")
+    if not 1 <= len(students) <= MAX_COUNT:
+        raise InputError(f"a class has 1 to {MAX_COUNT} students, not {len(students)}")
+    check_settings(settings)
+    seen: set[str] = set()
+    for item in students:
+        check_name(item.name, "student")
+        check_name(f"{name}-{item.name}", "lab")
+        check_settings(item.settings)
+        if item.name in seen:
+            raise InputError(f"student {item.name} is on the roster twice; give each another name")
+        seen.add(item.name)
+
+
+def _joined(
+    old: ClassRecord | None, name: str, source: CheckpointRecord, students: Sequence[Student]
+) -> ClassRecord:
+    """Return a new class, or an old one with those students too whom it did not have.
+
+    Raises:
+        Conflict: The old one has another source, or is going.
+    """
+    if old is None:
+        return ClassRecord(
+            name=name, checkpoint=source.key, source=source.name, students=tuple(students)
+        )
+    if old.wanted is Wanted.DESTROYED:
+        raise Conflict(f"class {name} is being destroyed; wait until it is gone")
+    if old.wanted is Wanted.STOPPED:
+        raise Conflict(f"class {name} is stopped; `lab start` starts its labs one by one")
+    if old.checkpoint != source.key:
+        raise Conflict(
+            f"class {name} was started from checkpoint {old.source}; destroy it first, or choose "
+            "another name"
+        )
+    known = {item.name: item for item in old.students} | {item.name: item for item in students}
+    return replace(old, students=tuple(known.values()))

@@ -1,0 +1,123 @@
+"""Classes on an engine with fakes: what is made, what fails alone, and what outlives the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from labd.model.checkpoints import SaveMode
+from labd.model.classes import Student
+from labd.model.errors import Conflict, InputError, NoRoom, NotFound
+from labd.model.lab_leases import LeaseAsk
+from labd.model.records import OperationKind
+from labd.model.units import GIB
+from tests.contract.engine_house import House, house, node, spec
+
+K = OperationKind
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[House]:
+    async with house(tmp_path) as it:
+        await it.up(spec(node("a")))
+        await it.ok(it.engine.checkpoints.save("web", "c", mode=SaveMode.LIVE, message=""))
+        yield it
+
+
+async def start(home: House, *names: str, lease: LeaseAsk | None = None) -> None:
+    students = [Student(name=name) for name in names]
+    await home.engine.classes.start("x", "c", students, settings={}, lease=lease)
+
+
+async def ready(home: House) -> Mapping[str, str]:
+    """Return the states of the labs when every student was served."""
+    async with asyncio.timeout(10):
+        while not (await home.engine.classes.get("x")).record.told:
+            await asyncio.sleep(0.05)
+    return (await home.engine.classes.get("x")).states
+
+
+async def gone(home: House) -> None:
+    await home.engine.classes.destroy("x")
+    async with asyncio.timeout(10):
+        while await home.inventory.classes():
+            await asyncio.sleep(0.05)
+
+
+async def labs(home: House) -> list[str]:
+    return [lab.name for lab in await home.inventory.labs()]
+
+
+async def test_a_class_from_start_to_end(home: House) -> None:
+    seq = await home.seq()
+    await start(home, "ann", "bob", lease=LeaseAsk(seconds=60))
+    assert await ready(home) == {"ann": "running", "bob": "running"}
+    assert await labs(home) == ["web", "x-ann", "x-bob"]
+    assert [view.lease.lab for view in await home.engine.leases.all()] == ["x-ann", "x-bob"]
+    await gone(home)
+    assert await labs(home) == ["web"]
+    told = [line for line in await home.story(seq) if line.startswith("class.")]
+    assert told == ["class.started x", "class.ready x", "class.destroying x", "class.destroyed x"]
+
+
+async def test_asked_again_it_serves_who_has_none(home: House) -> None:
+    await start(home, "ann")
+    await ready(home)
+    key = (await home.lab("x-ann")).key
+    await start(home, "ann", "bob")
+    assert await ready(home) == {"ann": "running", "bob": "running"}
+    assert (await home.lab("x-ann")).key == key
+    await home.ok(home.engine.act(K.DESTROY, "x-ann"))
+    assert (await home.engine.classes.get("x")).states["ann"] == "gone"
+    await start(home, "ann")
+    assert await ready(home) == {"ann": "running", "bob": "running"}
+
+
+async def test_a_stopped_class(home: House) -> None:
+    await start(home, "ann", "bob")
+    await ready(home)
+    await home.engine.classes.stop("x")
+    async with asyncio.timeout(10):
+        while set((await home.engine.classes.get("x")).states.values()) != {"stopped"}:
+            await asyncio.sleep(0.05)
+    await gone(home)
+
+
+async def test_a_restarted_daemon_goes_on(home: House) -> None:
+    await start(home, "ann", "bob", "eve")
+    await asyncio.sleep(0)
+    await home.restart()
+    assert set((await ready(home)).values()) == {"running"}
+    await home.engine.classes.destroy("x")
+    await home.restart()
+    await gone_without_asking(home)
+
+
+async def gone_without_asking(home: House) -> None:
+    async with asyncio.timeout(10):
+        while await home.inventory.classes():
+            await asyncio.sleep(0.05)
+    assert await labs(home) == ["web"]
+
+
+async def test_what_is_refused_changes_nothing(home: House) -> None:
+    with pytest.raises(InputError, match="student ann is on the roster twice"):
+        await start(home, "ann", "ann")
+    with pytest.raises(InputError, match="student name"):
+        await start(home, "../x")
+    with pytest.raises(NotFound):
+        await home.engine.classes.start("x", "none", [Student(name="a")], settings={})
+    with pytest.raises(InputError, match="in the past"):
+        await start(home, "ann", lease=LeaseAsk(seconds=0))
+    home.memory = GIB + (40 << 20)
+    with pytest.raises(NoRoom, match="class x does not fit"):
+        await start(home, *(f"s{n}" for n in range(30)))
+    home.memory = 64 * GIB
+    await home.up(spec(node("a")), "x-bob")
+    with pytest.raises(Conflict, match="there is a lab x-bob already"):
+        await start(home, "ann", "bob")
+    assert await home.inventory.classes() == []
+    assert await labs(home) == ["web", "x-bob"]

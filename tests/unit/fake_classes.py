@@ -1,0 +1,62 @@
+"""The classes of a `FakeEngine`: kept by name, and ready at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from labd.engine.facade_classes import ClassView
+from labd.model.classes import ClassRecord, Student
+from labd.model.errors import NotFound
+from labd.model.lab_leases import LeaseAsk
+from labd.model.records import Wanted
+
+
+class FakeClasses:
+    """Implements `facade_classes.ClassesApi`."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, ClassRecord] = {}
+
+    async def start(
+        self,
+        name: str,
+        checkpoint: str,
+        students: Sequence[Student],
+        *,
+        settings: Mapping[str, str],
+        lease: LeaseAsk | None = None,
+    ) -> ClassView:
+        self.kept[name] = ClassRecord(
+            name=name,
+            checkpoint="abcdef",
+            source=checkpoint,
+            students=tuple(students),
+            settings=settings,
+            lease=lease,
+            failed={item.name: "too slow" for item in students if item.name == "slow"},
+            told=True,
+        )
+        return await self.get(name)
+
+    async def all(self) -> Sequence[ClassView]:
+        return [await self.get(name) for name in sorted(self.kept)]
+
+    async def get(self, name: str) -> ClassView:
+        if name not in self.kept:
+            raise NotFound(f"there is no class {name}")
+        record = self.kept[name]
+        states = {
+            item.name: "failed" if item.name in record.failed else "running"
+            for item in record.students
+        }
+        return ClassView(record=record, states=states)
+
+    async def stop(self, name: str) -> ClassView:
+        self.kept[name] = replace((await self.get(name)).record, wanted=Wanted.STOPPED)
+        return await self.get(name)
+
+    async def destroy(self, name: str) -> ClassView:
+        view = await self.get(name)
+        del self.kept[name]
+        return view

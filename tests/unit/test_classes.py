@@ -1,0 +1,99 @@
+"""Rosters, what is due for a class, and `lab class` on the real API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labd.cli.roster import parse_roster, read_roster
+from labd.engine.classes import require_room
+from labd.model.errors import InputError, NoRoom
+from tests.unit.api_server import api_server
+from tests.unit.test_cli_verbs import Cli
+
+RULE = "use 1 to 31 of a-z, 0-9 and '-', beginning with a letter"
+
+
+def test_a_roster() -> None:
+    assert parse_roster("name,color\nann, red\n\nbob,\n", "r.csv") == [
+        {"name": "ann", "settings": {"color": "red"}},
+        {"name": "bob", "settings": {"color": ""}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "r.csv:1: no students; write a line `name`, and a line for each"),
+        ("name\n", "r.csv:1: no students; write a line `name`, and a line for each"),
+        ("who\nann\n", "r.csv:1: the first line must name the columns, and one of them `name`"),
+        ("name,name\n", "r.csv:1: column name is there twice"),
+        (
+            "name,a b\n",
+            "r.csv:1: column 'a b' cannot be a parameter: use letters, digits and '_'",
+        ),
+        ("name\nann\nbob\nann\n", "r.csv:4: student ann is in line 2 already"),
+        ("name,x\nann\n", "r.csv:2: 1 columns, and the first line has 2"),
+        ('name\n"ann\n', "r.csv:2: this is no CSV: unexpected end of data"),
+        ("name,x\nann,a\x1bb\n", "r.csv:2: column x has a character that cannot be shown"),
+        *(
+            (
+                f"name\n{name}\n",
+                f"r.csv:2: student name {name!r} is not valid: {RULE}",
+            )
+            for name in ("../etc", "Ann", "-x", "a b", "$(id)", "ä")
+        ),
+    ],
+)
+def test_a_bad_roster_is_told_with_its_place(text: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_roster(text, "r.csv")
+    assert error.value.message == message
+
+
+def test_a_roster_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_roster(str(tmp_path / "none.csv"))
+    (tmp_path / "r.csv").write_bytes(b"name\n\xff\xfe\n")
+    with pytest.raises(InputError, match="not UTF-8 text"):
+        read_roster(str(tmp_path / "r.csv"))
+
+
+def test_admission_says_how_many_fit() -> None:
+    require_room("x", 3, 100, 300)
+    with pytest.raises(NoRoom, match="enough for 2;"):
+        require_room("x", 3, 100, 299)
+
+
+@pytest.fixture
+def lab(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Cli]:
+    with api_server() as server:
+        yield Cli(server, capfd, tmp_path)
+
+
+def test_the_verb(lab: Cli, tmp_path: Path) -> None:
+    roster = tmp_path / "r.csv"
+    roster.write_text("name\nann\nbob\n")
+    assert lab("class", "start", "c", "--name", "x", "--students", str(roster)) == (
+        "class x: 2 of 2 labs are up\n"
+    )
+    assert lab("class", "ls").splitlines()[1].split() == ["x", "c", "2", "2", "running"]
+    assert lab("class", "status", "x").splitlines()[2].split() == ["ann", "x-ann", "running"]
+    assert lab("class", "stop", "x") == "class x is being stopped\n"
+    assert lab("class", "destroy", "x") == "class x is destroyed\n"
+    assert lab("class", "status", "x", expect=4) == "lab: there is no class x\n"
+    roster.write_text("name\nslow\n")
+    assert "slow: too slow; the same command tries again" in lab(
+        "class", "start", "c", "--name", "x", "--students", str(roster), expect=1
+    )
+
+
+def test_bad_words(lab: Cli, tmp_path: Path) -> None:
+    assert lab("class", "start", "c", "--name", "x", expect=2) == (
+        "lab: say who takes part: --students FILE or --count N\n"
+    )
+    (tmp_path / "r.csv").write_text("name\nann\nann\n")
+    said = lab("class", "start", "c", "--name", "x", "--students", f"{tmp_path}/r.csv", expect=2)
+    assert said == f"lab: {tmp_path}/r.csv:3: student ann is in line 2 already\n"
