@@ -75,6 +75,7 @@ from labd.model.specs import LabSpec
 from labd.model.units import MIB
 from labd.network import (
     HostDoors,
+    LabCaptures,
     LabNetworks,
     LabServers,
     LabUplinks,
@@ -339,6 +340,7 @@ class Daemon:
             uplinks=LabUplinks(host_id, self._uplink_settings()),
             servers=LabServers(self._paths.lab_runs, uid_base + SERVER_UID),
             wires=LabWires(),
+            captures=LabCaptures(),
             carriers=QemuCarriers(self._hypervisor.machine),
             images=ImageStore(self._paths.state, self._paths.cache),
             snapshots=QemuSnapshots(self._hypervisor),

@@ -10,8 +10,9 @@ cd "$(dirname "$0")/.."
 
 # The programs labd runs, then what its build and its tests run.
 PACKAGES="qemu-system-x86 qemu-utils ovmf mosquitto dnsmasq-base nftables iproute2 util-linux
+ tcpdump
  python3-venv ca-certificates
- mosquitto-clients cpio zstd xz-utils openssh-client socat iputils-ping make git jq curl"
+ mosquitto-clients cpio zstd xz-utils openssh-client socat iputils-ping make git jq curl tshark"
 VENV=.venv
 STAMP=$VENV/.labd-setup
 

@@ -69,6 +69,7 @@ ROUTE_SCOPES: Mapping[str, Scope] = {
     "get_screenshot": Scope.LABS_CONSOLE,
     "type_keys": Scope.LABS_CONSOLE,
     "attach_viewer": Scope.LABS_CONSOLE,
+    "attach_capture": Scope.LABS_CONSOLE,
     "list_wires": Scope.LABS_READ,
     "set_wires": Scope.LABS_CONTROL,
     "reset_wires": Scope.LABS_CONTROL,

@@ -13,6 +13,7 @@ from labd.api.gate import Gate
 from labd.api.models import Problem
 from labd.api.routes import (
     addresses,
+    captures,
     checkpoints,
     classes,
     console,
@@ -35,6 +36,7 @@ from labd.engine.facade import EngineApi
 
 _MODULES = (
     addresses,
+    captures,
     checkpoints,
     classes,
     host,

@@ -430,6 +430,7 @@ class Converger:
     async def _remove_networks(self, lab: LabRecord, operation: OperationRecord) -> None:
         namespace = self._world.namespace(lab)
         there = set(await self._world.networks.bridges(namespace))
+        self._world.captures.end_all(namespace, f"lab {lab.name} is down")
         await self._serving.remove(lab, operation.id)
         await self._world.uplinks.remove(namespace)
         await self._world.networks.remove(namespace)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from labd.engine.addresses import Addresses
+from labd.engine.captures import CaptureService
 from labd.engine.checkpoints import CheckpointService
 from labd.engine.converge import Converger
 from labd.engine.edits import Edits
@@ -76,6 +77,7 @@ class Engine:
         self._watcher = Watcher(world.inventory, world.hypervisor, self.journal)
         self._readiness = ReadinessKeeper(world, self.journal)
         self.wires = WireService(world, self.journal)
+        self.captures = CaptureService(world, self.journal)
         nodes = NodeRunner(world, self.journal, self._watcher, self._readiness, self.wires)
         self.ways = Ways(world, self.journal)
         self.addresses = Addresses(world, self.journal)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from labd.engine.facade_addresses import AddressesApi
+from labd.engine.facade_captures import CapturesApi
 from labd.engine.facade_checkpoints import CheckpointsApi
 from labd.engine.facade_classes import ClassesApi
 from labd.engine.facade_edits import EditsApi
@@ -132,6 +133,10 @@ class EngineApi(Protocol):
     @property
     def ways(self) -> WaysApi:
         """Ways into labs."""
+
+    @property
+    def captures(self) -> CapturesApi:
+        """Packets on their way."""
 
     @property
     def wires(self) -> WiresApi:

@@ -34,6 +34,7 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "networks": frozenset({"bridges", "namespaces", "probe_tcp"}),
     "uplinks": frozenset({"check"}),
     "wires": frozenset({"check"}),
+    "captures": frozenset({"open"}),  # ends with the daemon
 }
 COMMIT: Final = "inventory.commit"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
+from labd.engine.ports_captures import Captures
 from labd.engine.ports_checkpoints import Checkpoints, Snapshots
 from labd.engine.ports_machines import Devices, Interfaces, Screens
 from labd.engine.ports_serving import Servers
@@ -93,6 +94,7 @@ class World:
     uplinks: Uplinks
     servers: Servers
     wires: Wires
+    captures: Captures
     carriers: Carriers
     images: Images
     screens: Screens

@@ -57,6 +57,7 @@ PROGRAMS: Final[Mapping[str, bool]] = {
     "ssh-keygen": True,
     "dnsmasq": False,
     "tc": False,
+    "tcpdump": False,
     "cpio": False,
     "zstd": False,
     "xz": False,

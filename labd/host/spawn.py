@@ -49,6 +49,7 @@ PACKAGES: Final[Mapping[str, str]] = {
     "mosquitto_passwd": "mosquitto",
     "dnsmasq": "dnsmasq-base",
     "nft": "nftables",
+    "tcpdump": "tcpdump",
     "ssh-keygen": "openssh-client",
     "ip": "iproute2",
     "bridge": "iproute2",

@@ -1,6 +1,7 @@
 """Namespaces, bridges and taps: pure plans, and the one room that touches pyroute2."""
 
 from labd.network.adapter import LabNetworks
+from labd.network.captures import LabCaptures
 from labd.network.dialer import NamespaceDialer
 from labd.network.published import HostDoors
 from labd.network.servers import LabServers
@@ -9,6 +10,7 @@ from labd.network.wires import LabWires
 
 __all__ = [
     "HostDoors",
+    "LabCaptures",
     "LabNetworks",
     "LabServers",
     "LabUplinks",

@@ -53,7 +53,13 @@ from tests.contract.fakes_checkpoints import FakeCheckpoints, FakeSnapshots
 from tests.contract.fakes_devices import FakeDevices
 from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
 from tests.contract.fakes_images import FakeImages
-from tests.contract.fakes_networks import FakeCarriers, FakeNetworks, FakeWires, open_taps
+from tests.contract.fakes_networks import (
+    FakeCaptures,
+    FakeCarriers,
+    FakeNetworks,
+    FakeWires,
+    open_taps,
+)
 from tests.contract.fakes_screens import FakeScreens
 from tests.contract.fakes_ways import FakeDialer, FakeDoors, FakeKeys
 
@@ -294,6 +300,7 @@ class House:
         self.servers = FakeServers()
         self.interfaces = FakeInterfaces()
         self.wires = FakeWires(self.networks)
+        self.captures = FakeCaptures()
         self.images = FakeImages(root / "images")
         self.checkpoints = FakeCheckpoints(root / "checkpoints")
         self.plugins = FakePlugins()
@@ -326,6 +333,7 @@ class House:
             uplinks=mortal(self.uplinks, "uplinks"),
             servers=mortal(self.servers, "servers"),
             wires=mortal(self.wires, "wires"),
+            captures=self.captures,
             carriers=mortal(FakeCarriers(self.host), "carriers"),
             images=mortal(self.images, "images"),
             snapshots=mortal(self.snapshots, "snapshots"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+from labd.model.captures import CaptureEnd
 from labd.model.errors import InputError, NetworkFailed, NodeGone, NodeUnresponsive, QmpRefused
 from labd.model.impairment import Impairment
 from labd.model.network import LabNetworkPlan
@@ -114,3 +116,54 @@ class FakeCarriers:
         if nic not in {item.id for item in machine.spec.nics}:
             raise QmpRefused(f"QEMU refused set_link for {machine.name}: no device {nic}")
         (machine.dark.discard if up else machine.dark.add)(nic)
+
+
+class FakeCapture:
+    """Implements `PacketCapture`: one packet, then it waits."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.reason = ""
+        self.closed = False
+        self._blocks = [b"head", b"packet"]
+        self._stop = asyncio.Event()
+
+    async def read(self) -> bytes:
+        if self._blocks:
+            return self._blocks.pop(0)
+        await self._stop.wait()
+        return b""
+
+    def stop(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        self._stop.set()
+
+    def end(self) -> tuple[bytes, CaptureEnd]:
+        self.close()
+        return b"tail", CaptureEnd(packets=1, dropped=0, reason=self.reason)
+
+    def close(self) -> None:
+        self.stop("closed")
+        self.closed = True
+
+
+class FakeCaptures:
+    """Implements the port `Captures`; `open_ones` is the captures with their namespaces."""
+
+    def __init__(self) -> None:
+        self.open_ones: list[tuple[str, FakeCapture]] = []
+
+    async def open(
+        self, namespace: str, device: str, name: str, filter: str, count: int
+    ) -> FakeCapture:
+        if filter == "bad":
+            raise InputError("filter 'bad': syntax error; see pcap-filter(7)")
+        made = FakeCapture(device)
+        self.open_ones.append((namespace, made))
+        return made
+
+    def end_all(self, namespace: str, reason: str) -> None:
+        for where, capture in self.open_ones:
+            if where == namespace:
+                capture.stop(reason)
+                capture.close()

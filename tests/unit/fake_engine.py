@@ -37,6 +37,7 @@ from labd.model.records import (
 from labd.model.specs import Image, ImageFormat, LabSpec, NetworkSpec, NodeSpec, Profile
 from labd.model.states import LabState, NetworkState, NodeState, OperationState, PluginState
 from tests.unit.fake_addresses import FakeAddresses
+from tests.unit.fake_captures import FakeCapturesApi
 from tests.unit.fake_checkpoints import FakeCheckpointsApi
 from tests.unit.fake_classes import FakeClasses
 from tests.unit.fake_edits import FakeEdits
@@ -140,6 +141,7 @@ class FakeEngine:
         self.all_profiles: dict[str, Profile] = {}
         self.screens = FakeScreensApi(self.node)
         self.wires = FakeWiresApi(self.lab)
+        self.captures = FakeCapturesApi(self.lab)
         self.checkpoints = FakeCheckpointsApi(self.lab, self._at_once)
         self.classes = FakeClasses()
         self.leases = FakeLeases(self.lab)
