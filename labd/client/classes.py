@@ -48,6 +48,13 @@ class Classes:
         found: dict[str, Any] = self._transport.json("POST", "/v1/classes", body)
         return found
 
+    def extend(self, name: str, seconds: float) -> dict[str, Any]:
+        """Let the leases of all labs of a class last longer."""
+        found: dict[str, Any] = self._transport.json(
+            "POST", f"{_path(name)}/extend", {"seconds": seconds}
+        )
+        return found
+
     def stop(self, name: str) -> dict[str, Any]:
         """Begin to stop all labs of a class."""
         found: dict[str, Any] = self._transport.json("POST", f"{_path(name)}/stop", {})

@@ -290,7 +290,8 @@ class CheckpointService:
             lab = LabRecord(
                 name=name,
                 key=new_key(),
-                spec=spec,
+                # Kept with the lab: a reset tells its guests again who they are.
+                spec=replace(spec, parameters={**spec.parameters, **settings}),
                 wanted=Wanted.RUNNING,
                 state=LabState.STARTING,
                 created=self._world.clock(),

@@ -48,6 +48,14 @@ class ClassesApi(Protocol):
     async def get(self, name: str) -> ClassView:
         """Return one class; NotFound when there is none."""
 
+    async def extend(self, name: str, seconds: float) -> ClassView:
+        """Let the leases of all its labs last longer, all or none.
+
+        Raises:
+            Conflict: None of its labs has a lease.
+            InputError: They would not be longer, or too long.
+        """
+
     async def stop(self, name: str) -> ClassView:
         """Stop all its labs and keep their disks."""
 

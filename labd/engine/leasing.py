@@ -107,11 +107,16 @@ class Leasing:
     async def extend(self, lab: str, seconds: float) -> LeaseView:
         """Let a lease last longer; see the facade."""
         async with self._world.inventory.transaction() as tx:
-            lease = await self._lease(lab)
-            await self._living(lab)
-            lease = leases.extended(lease, seconds, self._world.moment())
-            await self._put(tx, lease, "extended")
+            lease = await self.write_longer(tx, lab, seconds)
         return self.view(lease)
+
+    async def write_longer(self, tx: Transaction, lab: str, seconds: float) -> LabLease:
+        """Let a lease last longer, inside a transaction of the caller."""
+        lease = await self._lease(lab)
+        await self._living(lab)
+        lease = leases.extended(lease, seconds, self._world.moment())
+        await self._put(tx, lease, "extended")
+        return lease
 
     async def cancel(self, lab: str) -> None:
         """Let a lab be without a lease; see the facade."""

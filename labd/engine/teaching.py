@@ -129,6 +129,22 @@ class Teaching:
         room = self._world.memory_available() - limits.memory_reserve
         classes.require_room(record.name, len(due), each, room)
 
+    async def extend(self, name: str, seconds: float) -> ClassView:
+        """Let the leases of a class last longer; see the facade."""
+        async with self._world.inventory.transaction() as tx:
+            record = await self._record(name)
+            labs = {lab.name: lab for lab in await self._world.inventory.labs()}
+            leased = [
+                lab.name
+                for lab in (classes.own_lab(record, item.name, labs) for item in record.students)
+                if lab is not None and await self._world.inventory.lab_lease(lab.name) is not None
+            ]
+            if not leased:
+                raise Conflict(f"no lab of class {name} has a lease that could be extended")
+            for lab_name in leased:
+                await self._leasing.write_longer(tx, lab_name, seconds)
+        return await self._view(record)
+
     async def stop(self, name: str) -> ClassView:
         """Stop all labs of a class; see the facade."""
         return await self._want(name, Wanted.STOPPED, EventType.CLASS_STOPPED)

@@ -57,6 +57,10 @@ async def test_a_class_from_start_to_end(home: House) -> None:
     assert await ready(home) == {"ann": "running", "bob": "running"}
     assert await labs(home) == ["web", "x-ann", "x-bob"]
     assert [view.lease.lab for view in await home.engine.leases.all()] == ["x-ann", "x-bob"]
+    await home.engine.classes.extend("x", 3600)
+    assert all(view.left > 3600 for view in await home.engine.leases.all())
+    with pytest.raises(InputError, match="366 days"):
+        await home.engine.classes.extend("x", 366 * 86400)
     await gone(home)
     assert await labs(home) == ["web"]
     told = [line for line in await home.story(seq) if line.startswith("class.")]
@@ -79,6 +83,8 @@ async def test_asked_again_it_serves_who_has_none(home: House) -> None:
 async def test_a_stopped_class(home: House) -> None:
     await start(home, "ann", "bob")
     await ready(home)
+    with pytest.raises(Conflict, match="no lab of class x has a lease"):
+        await home.engine.classes.extend("x", 60)
     await home.engine.classes.stop("x")
     async with asyncio.timeout(10):
         while set((await home.engine.classes.get("x")).states.values()) != {"stopped"}:

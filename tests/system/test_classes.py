@@ -44,6 +44,13 @@ def test_a_class(daemon: Daemon, tmp_path: Path) -> None:
         assert f"{student} likes {color}" in said
         assert daemon.json("lease", "show", f"k-{student}")["left"] > 7000
 
+    daemon.lab("class", "extend", "k", "1h")
+    assert daemon.json("lease", "show", "k-bob")["left"] > 10_000
+    daemon.console("k-bob/a", "echo late > /tmp/late; echo o''k", "ok")
+    daemon.lab("class", "reset", "k", "bob")
+    assert "No such file" in daemon.console("k-bob/a", "ls /tmp/late; echo e''nd", "end")
+    assert "bob likes blue" in daemon.console("k-bob/a", "cat /tmp/who; echo e''nd", "end")
+
     # The daemon dies as it serves the next ones.
     roster.write_text("name,color\nann,red\nbob,blue\ncyd,x\ndan,y\n")
     before = daemon.pids("k-ann")

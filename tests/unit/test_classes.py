@@ -81,6 +81,8 @@ def test_the_verb(lab: Cli, tmp_path: Path) -> None:
     )
     assert lab("class", "ls").splitlines()[1].split() == ["x", "c", "2", "2", "running"]
     assert lab("class", "status", "x").splitlines()[2].split() == ["ann", "x-ann", "running"]
+    assert lab("class", "extend", "x", "1h") == "class x: all its leases last 1h longer\n"
+    assert "no student eve in class x" in lab("class", "reset", "x", "eve", expect=4)
     assert lab("class", "stop", "x") == "class x is being stopped\n"
     assert lab("class", "destroy", "x") == "class x is destroyed\n"
     assert lab("class", "status", "x", expect=4) == "lab: there is no class x\n"

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from labd.api import models, views
 from labd.api.access import EngineDep
+from labd.api.routes.leases import Extension
 from labd.engine.facade_classes import ClassView
 from labd.model.classes import Student
 from labd.model.names import NAME_PATTERN
@@ -107,6 +108,12 @@ async def start_class(body: Start, engine: EngineDep) -> Class:
         lease=views.lease_ask(body.lease) if body.lease else None,
     )
     return _show(view)
+
+
+@router.post("/{name}/extend")
+async def extend_class(name: ClassName, body: Extension, engine: EngineDep) -> Class:
+    """Let the leases of all labs of a class last longer, all or none."""
+    return _show(await engine.classes.extend(name, body.seconds))
 
 
 @router.post("/{name}/stop", status_code=HTTPStatus.ACCEPTED)

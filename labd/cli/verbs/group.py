@@ -7,7 +7,8 @@ import time
 import click
 
 from labd.cli.leasing import lease_of
-from labd.cli.session import Session, TimedOut, pairs, verb
+from labd.cli.progress import run_operation
+from labd.cli.session import Session, TimedOut, pairs, seconds, verb
 from labd.cli.text import plain, table
 from labd.model.errors import InputError, NotFound, WorldError
 
@@ -120,6 +121,36 @@ def status(session: Session, name: str) -> None:
     session.say(table(("STUDENT", "LAB", "STATE", ""), rows))
 
 
+@verb("extend")
+@click.argument("name", metavar="CLASS")
+@click.argument("length", metavar="TIME")
+def extend(session: Session, name: str, length: str) -> None:
+    """Let the leases of all labs of CLASS last TIME longer."""
+    found = session.client.classes.extend(name, seconds(length))
+    if session.json:
+        session.emit(found)
+    else:
+        session.say(f"class {name}: all its leases last {length} longer")
+
+
+@verb("reset")
+@click.argument("name", metavar="CLASS")
+@click.argument("student", metavar="STUDENT")
+def reset(session: Session, name: str, student: str) -> None:
+    """Take the lab of STUDENT back to where the class began."""
+    found = {item["name"]: item for item in session.client.classes.get(name)["students"]}
+    if student not in found:
+        raise NotFound(f"there is no student {student} in class {name}")
+    lab = found[student]["lab"]
+    operation = run_operation(
+        session, lab, lambda: session.client.checkpoints.restore(lab), wait=True
+    )
+    if session.json:
+        session.emit(operation)
+    else:
+        session.say(f"{lab} is back where the class began")
+
+
 @verb("stop")
 @click.argument("name", metavar="CLASS")
 def stop(session: Session, name: str) -> None:
@@ -152,5 +183,5 @@ def destroy(session: Session, name: str, no_wait: bool) -> None:
         session.say(f"class {name} is {'being ' if no_wait else ''}destroyed")
 
 
-for _command in (start, ls, status, stop, destroy):
+for _command in (start, ls, status, extend, reset, stop, destroy):
     class_.add_command(_command)
