@@ -32,6 +32,7 @@ VARIABLE: Final = "LABD_FAILPOINTS"
 STEPS: Final[Mapping[str, str]] = {
     "network.namespace-made": "a namespace without labd's mark",
     "network.taps-made": "taps that are in no bridge",
+    "dnsmasq.spawned": "a dnsmasq that nobody waits for",
     "qemu.spawned": "a QEMU that nobody has spoken to",
     "images.staged": "an image in the folder of partial ones",
     "images.published": "an image without a row",

@@ -22,7 +22,7 @@ _NODE = """\
 """
 TEMPLATE = f"""\
 name: faulty
-networks: {{lan: {{}}}}
+networks: {{lan: {{subnet: 10.0.0.0/24, dhcp: true}}}}
 nodes:
   a:
 {_NODE}    disks: {{data: {{size: 1 MiB, bus: ide}}}}
@@ -31,7 +31,7 @@ nodes:
 """
 EDITED = f"""\
 name: faulty
-networks: {{lan: {{}}, more: {{}}}}
+networks: {{lan: {{subnet: 10.0.0.0/24, dhcp: {{lease: 2h}}}}, more: {{}}}}
 nodes:
   a:
 {_NODE.replace("16 MiB", "20 MiB")}    disks: {{data: {{size: 1 MiB, bus: ide}}}}

@@ -195,6 +195,11 @@ class Daemon:
         marker = f"@{self.host_id}.".encode()
         return [pid for pid in processes() if marker in cmdline(pid) and b"qemu" in cmdline(pid)]
 
+    def servers(self) -> list[int]:
+        """Return the pids of the dnsmasqs of this root's labs, from /proc."""
+        mark = os.fsencode(f"--conf-file={self.root}/run/d/")
+        return [p for p in processes() if mark in cmdline(p)]
+
     def namespaces(self) -> list[str]:
         """Return the names of the network namespaces of this root."""
         folder = Path("/run/netns")
@@ -205,10 +210,7 @@ class Daemon:
         """Return everything of labs that is left on this host, besides what labs exist for."""
         found = [f"process {pid}: {cmdline(pid)[:200]!r}" for pid in self.qemus()]
         found += [f"namespace {name}" for name in self.namespaces()]
-        servers = os.fsencode(f"{self.root}/run/d/")
-        found += [
-            f"process {p}: {cmdline(p)[:200]!r}" for p in processes() if servers in cmdline(p)
-        ]
+        found += [f"process {pid}: {cmdline(pid)[:200]!r}" for pid in self.servers()]
         for folder in ("lib/nodes", "lib/keys", "run/n", "run/d", "lib/images/.partial"):
             path = self.root / folder
             if path.is_dir():

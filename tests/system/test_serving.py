@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.harness import Daemon, Json, cmdline, is_alive, processes, until
+from tests.system.harness import Daemon, Json, is_alive, until
 from tests.system.outside import run
 
 pytestmark = pytest.mark.usefixtures("built_tiny")
@@ -43,12 +43,6 @@ def template(tmp_path: Path) -> Path:
     return path
 
 
-def servers(daemon: Daemon) -> list[int]:
-    """Return the pids of the dnsmasqs of a daemon's labs."""
-    mark = os.fsencode(f"--conf-file={daemon.root}/run/d/")
-    return [p for p in processes() if cmdline(p).startswith(b"dnsmasq\0") and mark in cmdline(p)]
-
-
 def told(daemon: Daemon, kind: str, after: int = 0) -> list[Json]:
     return [e for e in daemon.events(after) if e["type"] == f"io.labd.network.{kind}"]
 
@@ -67,7 +61,7 @@ def test_a_server_outlives_labd_and_is_started_again_when_it_ends(
     (lease,) = [e for e in told(daemon, "lease") if "." in e["data"]["address"]]
     assert (lease["subject"], lease["node"]) == ("served/pc", "pc")
     assert re.fullmatch(r"10\.0\.1\.\d+", lease["data"]["address"])
-    (first,) = servers(daemon)
+    (first,) = daemon.servers()
     assert os.stat(f"/proc/{first}").st_uid > 100_000
 
     # Killed and started anew: the same process serves, and a lease of meanwhile is told once.
@@ -75,7 +69,7 @@ def test_a_server_outlives_labd_and_is_started_again_when_it_ends(
     daemon.kill()
     assert is_alive(first)
     daemon.start()
-    assert servers(daemon) == [first]
+    assert daemon.servers() == [first]
     asked(daemon, "served/pc", "www", r"Address: 10\.0\.1\.10\n")
     assert [e for e in told(daemon, "lease", seq) if "." in e["data"]["address"]] == []
 
@@ -83,7 +77,7 @@ def test_a_server_outlives_labd_and_is_started_again_when_it_ends(
     os.kill(first, signal.SIGKILL)
     until(lambda: bool(told(daemon, "server-restored", seq)), "it is replaced")
     assert len(told(daemon, "server-ended", seq)) == 1
-    (second,) = servers(daemon)
+    (second,) = daemon.servers()
     assert second != first
     asked(daemon, "served/web", "pc", rf"Address: {re.escape(lease['data']['address'])}\n")
 
@@ -91,18 +85,18 @@ def test_a_server_outlives_labd_and_is_started_again_when_it_ends(
     daemon.kill()
     os.kill(second, signal.SIGKILL)
     daemon.start()
-    until(lambda: len(servers(daemon)) == 1, "it is replaced at the start")
-    (third,) = servers(daemon)
+    until(lambda: len(daemon.servers()) == 1, "it is replaced at the start")
+    (third,) = daemon.servers()
 
     # Another name is read by the process that runs; another range takes another one.
     template.write_text(SERVED.replace("www:", "ftp:"))
     daemon.lab("up", str(template), "--timeout", "60")
-    assert servers(daemon) == [third]
+    assert daemon.servers() == [third]
     asked(daemon, "served/pc", "ftp", r"Address: 10\.0\.1\.10\n")
     asked(daemon, "served/pc", "www", "NXDOMAIN")
     template.write_text(SERVED.replace("dhcp: true", "dhcp: {lease: 2h}"))
     daemon.lab("up", str(template), "--timeout", "60")
-    (fourth,) = servers(daemon)
+    (fourth,) = daemon.servers()
     assert fourth != third
     asked(daemon, "served/pc", "pc.lab", rf"Address: {re.escape(lease['data']['address'])}\n")
 
@@ -112,7 +106,7 @@ def test_a_server_outlives_labd_and_is_started_again_when_it_ends(
     ]
     template.write_text("\n".join(lines) + "\n")
     daemon.lab("up", str(template), "--timeout", "60")
-    assert servers(daemon) == []
+    assert daemon.servers() == []
     assert list((daemon.root / "run" / "d").iterdir()) == []
 
 
@@ -148,7 +142,7 @@ def test_two_labs_of_one_template_hear_nothing_of_each_other(
     daemon.lab("up", str(template), "--timeout", "90", "--name", "one")
     template.write_text(SERVED.replace("www:", "ftp:"))
     daemon.lab("up", str(template), "--timeout", "90", "--name", "two")
-    assert len(servers(daemon)) == 2
+    assert len(daemon.servers()) == 2
     asked(daemon, "one/pc", "ftp", "NXDOMAIN")
     asked(daemon, "two/pc", "ftp", r"Address: 10\.0\.1\.10\n")
     asked(daemon, "two/pc", "www", "NXDOMAIN")
@@ -167,5 +161,5 @@ def test_two_labs_of_one_template_hear_nothing_of_each_other(
     assert heard("one") - first >= 40
     assert heard("two") - before < 20
     daemon.lab("destroy", "one", "--force")
-    assert len(servers(daemon)) == 1
+    assert len(daemon.servers()) == 1
     asked(daemon, "two/pc", "web", r"Address: 10\.0\.1\.10\n")
