@@ -72,6 +72,12 @@ def have_paused_node(client: Client) -> None:
     settle(client, client.act("pause", LAB, ["a"]))
 
 
+def have_bad_wires(client: Client) -> None:
+    """Bring it up, its nodes without a carrier."""
+    have_lab(client)
+    client.wires.set(LAB, "lan", down=True, rate=1_000_000)
+
+
 def nothing(_: Client) -> None:
     """Begin with nothing."""
 
@@ -133,6 +139,12 @@ SCENES: dict[str, Scene] = {
         prepare=have_paused_node, ask=lambda c: c.act("resume", LAB, ["a"]), ends={"up", "a paused"}
     ),
     "reset": Scene(prepare=have_lab, ask=lambda c: c.act("reset", LAB, ["a"]), ends={"up"}),
+    "wires": Scene(
+        prepare=have_lab,
+        ask=lambda c: c.wires.set(LAB, "lan", down=True, rate=1_000_000),
+        ends={"up"},
+    ),
+    "wires-reset": Scene(prepare=have_bad_wires, ask=lambda c: c.wires.reset(LAB), ends={"up"}),
     "image": Scene(prepare=nothing, ask=upload, ends={"none"}),
     "image-build": Scene(
         prepare=nothing, ask=lambda c: c.build_image("bootsector", "built"), ends={"none"}

@@ -1,0 +1,149 @@
+"""What the engine may rely on in networks and wires: the fakes, and the kernel."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+import pytest
+
+from labd.engine.ports import Networks
+from labd.engine.ports_captures import Captures
+from labd.engine.ports_wires import Wires
+from labd.model.errors import InputError, NetworkFailed
+from labd.model.impairment import Impairment
+from labd.model.network import LabNetworkPlan
+from labd.model.specs import LabSpec, NetworkSpec, NicSpec, NodeSpec
+from labd.network import LabCaptures, LabNetworks, LabWires
+from labd.network.plan import plan
+from tests.contract.fakes_networks import FakeCaptures, FakeNetworks, FakeWires
+
+KEYS = {"a": "aaaaaa", "b": "bbbbbb"}
+SLOW = Impairment(rate=1_000_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """One host."""
+
+    networks: Networks
+    wires: Wires
+    captures: Captures
+    root: str
+
+    def plan(self, *networks: str, sends: Impairment | None = None) -> LabNetworkPlan:
+        """Return the plan of a lab whose two nodes are in each network."""
+        spec = LabSpec(
+            template="t",
+            networks=tuple(NetworkSpec(name=name, link=name == "wan") for name in networks),
+            nodes=tuple(
+                NodeSpec(
+                    name=node,
+                    nics=tuple(
+                        NicSpec(name=name, network=name, mac="", sends=sends or Impairment())
+                        for name in networks
+                    ),
+                )
+                for node in KEYS
+            ),
+        )
+        return plan(spec, "lab1", self.root, KEYS)
+
+
+@pytest.fixture(params=["fake", "kernel"])
+async def ground(request: pytest.FixtureRequest) -> AsyncIterator[Ground]:
+    if request.param == "fake":
+        networks = FakeNetworks()
+        wires, captures = FakeWires(networks), FakeCaptures()
+        yield Ground(networks=networks, wires=wires, captures=captures, root="0badcafe")
+        assert await networks.namespaces() == []
+        return
+    root = secrets.token_hex(4)
+    made = LabNetworks(root)
+    yield Ground(networks=made, wires=LabWires(), captures=LabCaptures(), root=root)
+    left = await made.namespaces()
+    for namespace in left:
+        await made.remove(namespace)
+    assert left == []
+
+
+def close(taps: dict[str, dict[str, int]]) -> None:
+    for fds in taps.values():
+        for fd in fds.values():
+            os.close(fd)
+
+
+async def test_bridges_are_as_planned(ground: Ground) -> None:
+    networks = ground.networks
+    both = ground.plan("lan", "wan")
+    await networks.apply(both)
+    await networks.apply(both)
+    assert await networks.bridges(both.namespace) == ["br-lan", "br-wan"]
+    await networks.apply(ground.plan("lan"))
+    assert await networks.bridges(both.namespace) == ["br-lan"]
+    assert await networks.namespaces() == [both.namespace]
+    await networks.remove(both.namespace)
+    await networks.remove(both.namespace)
+    assert await networks.bridges(both.namespace) == []
+
+
+async def test_taps_are_the_callers_and_go_with_their_descriptors(ground: Ground) -> None:
+    wanted = ground.plan("lan", "wan")
+    await ground.networks.apply(wanted)
+    taps = await ground.networks.open_taps(wanted, ["aaaaaa"])
+    assert {key: sorted(fds) for key, fds in taps.items()} == {"aaaaaa": ["n0", "n1"]}
+    close(taps)
+    again = await ground.networks.open_taps(wanted, ["aaaaaa", "bbbbbb"])
+    await ground.networks.unplug(wanted.namespace)
+    await ground.networks.unplug(wanted.namespace)
+    fresh = await ground.networks.open_taps(wanted, ["aaaaaa", "bbbbbb"])
+    close(again)
+    close(fresh)
+    await ground.networks.remove(wanted.namespace)
+
+
+async def test_taps_without_their_ground(ground: Ground) -> None:
+    wanted = ground.plan("lan")
+    with pytest.raises(NetworkFailed):
+        await ground.networks.open_taps(wanted, ["aaaaaa"])
+    await ground.networks.apply(replace(wanted, bridges=(), ports=()))
+    with pytest.raises(NetworkFailed, match="there is no bridge br-lan"):
+        await ground.networks.open_taps(wanted, ["aaaaaa"])
+    assert await ground.networks.open_taps(wanted, []) == {}
+    await ground.networks.unplug(wanted.namespace)
+    await ground.networks.remove(wanted.namespace)
+
+
+async def test_impairments_come_and_go(ground: Ground) -> None:
+    wanted = ground.plan("lan", "wan", sends=SLOW)
+    await ground.wires.apply(wanted.namespace, wanted.shapes)  # there is no ground yet
+    await ground.networks.apply(wanted)
+    await ground.wires.apply(wanted.namespace, wanted.shapes)  # nor taps
+    taps = await ground.networks.open_taps(wanted, KEYS.values())
+    for shapes in (wanted.shapes, wanted.shapes, wanted.shapes[:1], (), wanted.shapes):
+        await ground.wires.apply(wanted.namespace, shapes)
+    close(taps)
+    await ground.wires.apply(wanted.namespace, wanted.shapes)
+    await ground.networks.remove(wanted.namespace)
+
+
+async def test_a_rate_can_be_had_everywhere(ground: Ground) -> None:
+    await ground.wires.check([SLOW, Impairment()])
+    await ground.wires.check([])
+
+
+async def test_a_bad_filter_is_told(ground: Ground) -> None:
+    wanted = ground.plan("lan")
+    await ground.networks.apply(wanted)
+    with pytest.raises(InputError, match="filter 'bad'"):
+        await ground.captures.open(wanted.namespace, "br-lan", "w/lan", "bad", 0)
+    capture = await ground.captures.open(wanted.namespace, "br-lan", "w/lan", "", 0)
+    assert await capture.read()
+    ground.captures.end_all(wanted.namespace, "it is down")
+    while await capture.read():
+        pass
+    _, told = capture.end()
+    assert (told.dropped, told.reason) == (0, "it is down")
+    await ground.networks.remove(wanted.namespace)
