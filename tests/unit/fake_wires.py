@@ -1,4 +1,4 @@
-"""The wires of a `FakeEngine`: those of its labs' specs, with what was asked over them."""
+"""The wires of a `FakeEngine`: one `eth0` in `lan` of each node."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ class FakeWiresApi:
         view = await self._find(lab)
         return [
             WireView(
-                network=nic.network,
+                network="lan",
                 link=False,
                 node=node.name,
-                nic=nic.name,
+                nic="eth0",
                 to=(),
                 down=False,
                 sends=Impairment(rate=10_000_000, loss=1.5),
                 changed=True,
             )
             for node in view.lab.spec.nodes
-            for nic in node.nics
         ]
 
     async def set(self, lab: str, change: WireChange) -> Sequence[WireView]:

@@ -18,6 +18,7 @@ from labd.model.errors import InputError, WorldError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from websockets.sync.client import ClientConnection
@@ -82,15 +83,27 @@ def _connect(
 
 def _write(stream: ClientConnection, path: str) -> dict[str, Any]:
     """Write the file to its end; return what labd tells of it, empty when nobody reads it."""
-    from websockets.exceptions import ConnectionClosed
-
     try:
         fd = 1 if path == "-" else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another -w") from error
-    _stop_by_signal(stream)
     if path == "-":
         threading.Thread(target=_stop_without_reader, args=(stream,), daemon=True).start()
+    try:
+        with _signals_stop(stream):
+            return _copy(stream, fd)
+    except BrokenPipeError:
+        return {}
+    except OSError as error:
+        raise WorldError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        if path != "-":
+            os.close(fd)
+
+
+def _copy(stream: ClientConnection, fd: int) -> dict[str, Any]:
+    from websockets.exceptions import ConnectionClosed
+
     told: dict[str, Any] = {}
     try:
         while True:
@@ -102,13 +115,6 @@ def _write(stream: ClientConnection, path: str) -> dict[str, Any]:
     except ConnectionClosed:
         if not told:
             raise WorldError("the capture broke off: labd has gone; `lab status` tells") from None
-    except BrokenPipeError:
-        told = {}
-    except OSError as error:
-        raise WorldError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        if path != "-":
-            os.close(fd)
     return told
 
 
@@ -118,7 +124,8 @@ def _all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _stop_by_signal(stream: ClientConnection) -> None:
+@contextlib.contextmanager
+def _signals_stop(stream: ClientConnection) -> Iterator[None]:
     """Have labd end the capture in order at Ctrl-C; at the next one this ends at once."""
 
     def stop(*_: object) -> None:
@@ -126,8 +133,12 @@ def _stop_by_signal(stream: ClientConnection) -> None:
         # Not here: what the signal came upon may hold the connection's lock.
         threading.Thread(target=_ask_to_stop, args=(stream,), daemon=True).start()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop_without_reader(stream: ClientConnection) -> None:
