@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
+
 import pytest
+from pyroute2 import IPBatch
 
 from labd.model.errors import InputError
 from labd.model.impairment import Impairment, check, describe, parse
@@ -148,3 +152,32 @@ def test_records_go_over_what_the_template_says() -> None:
     assert not a.nics[1].sends
     assert (b.nics[0].down, b.nics[1].sends) == (False, SLOW)
     assert with_wires(LAB, []) is LAB
+
+
+def test_the_emulators_request_is_what_the_kernel_reads() -> None:
+    """No emulator is needed to see the bytes: struct tc_netem_qopt, linux/pkt_sched.h."""
+    [request] = queue_requests(Impairment(delay=0.02, jitter=0.005, loss=50, duplicate=1))
+    with IPBatch() as batch:
+        batch.tc("add", request.kind, 7, request.handle, parent=request.parent, **request.options)
+        data = bytes(batch.batch)
+    index, handle, parent = struct.unpack_from("=iII", data, 20)
+    assert (index, handle, parent) == (7, 0x10000, ROOT)
+    ticks = 1 / psched_tick()
+    wanted = struct.pack(
+        "=IIIIII",
+        int(20_000 * ticks),
+        10_000,
+        0x7FFFFFFF,
+        0,
+        int((2**32 - 1) / 100),
+        int(5_000 * ticks),
+    )
+    assert wanted in data
+
+
+def psched_tick() -> float:
+    """Return the microseconds of a tick of the kernel's packet scheduler."""
+    ticks, microseconds, clock, _ = (
+        int(word, 16) for word in Path("/proc/net/psched").read_text().split()
+    )
+    return microseconds / ticks * (1_000_000 / clock)
