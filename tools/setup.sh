@@ -12,7 +12,8 @@ cd "$(dirname "$0")/.."
 PACKAGES="qemu-system-x86 qemu-utils ovmf mosquitto dnsmasq-base nftables iproute2 util-linux
  tcpdump
  python3-venv ca-certificates
- mosquitto-clients cpio zstd xz-utils openssh-client socat iputils-ping make git jq curl tshark"
+ mosquitto-clients cpio zstd xz-utils mmdebstrap e2fsprogs openssh-client socat iputils-ping make git jq curl
+ tshark"
 VENV=.venv
 STAMP=$VENV/.labd-setup
 

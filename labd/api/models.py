@@ -312,6 +312,7 @@ class Image(Wire):
     cmdline: str
     ready_pattern: str
     agent: bool
+    cloud_init: bool
     created: str
     source: str
 

@@ -191,6 +191,7 @@ class Image(TypedDict):
     cmdline: str
     ready_pattern: str
     agent: bool
+    cloud_init: bool
     created: str
     source: str
     used_by: NotRequired[list[str]]

@@ -16,7 +16,7 @@ from labd.engine.journal import Journal
 from labd.engine.live import LiveChanges, Target, nic_names
 from labd.engine.publications import Publications
 from labd.engine.readiness import ReadinessKeeper
-from labd.engine.resolve import Sized, machine_of, resolvers_of, size_node
+from labd.engine.resolve import Sized, machine_of, resolvers_of, seed_of, size_node
 from labd.engine.runner import Launch, NodeRunner
 from labd.engine.serving import Serving
 from labd.engine.wires import WireService
@@ -236,6 +236,7 @@ class Converger:
                 machine=machine,
                 taps=taps,
                 starts=node.starts + 1,
+                seed=self.seed(scene, node),
             )
             await self._runner.start(launch, operation.id)
             await self._ready(ref, node.key)
@@ -258,6 +259,16 @@ class Converger:
             resolvers=resolvers_of(scene.lab.spec, scene.network),
         )
         return keep(machine, node.machine)
+
+    def seed(self, scene: Scene, node: NodeRecord) -> Mapping[str, bytes]:
+        """Return the files of a node's CD for cloud-init; none when it gets none."""
+        return seed_of(
+            scene.lab.spec,
+            scene.sized[node.name],
+            node,
+            authorized_keys=(scene.key.public, *self._world.authorized_keys),
+            resolvers=resolvers_of(scene.lab.spec, scene.network),
+        )
 
     async def _ready(self, ref: NodeRef, key: str) -> None:
         """Wait for a node to be ready, or to end.

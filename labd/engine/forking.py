@@ -39,6 +39,7 @@ class _Copy:
     saved: SavedNode
     sized: Sized
     machine: MachineSpec
+    seed: Mapping[str, bytes]
 
     @property
     def ref(self) -> NodeRef:
@@ -143,7 +144,8 @@ class Forking:
         why = refusal(record, saved, self._world.snapshots.fingerprint(machine))
         if why:
             raise InputError(why)
-        return _Copy(record=node, saved=saved, sized=sized, machine=machine)
+        seed = self._converger.seed(scene, node)
+        return _Copy(record=node, saved=saved, sized=sized, machine=machine, seed=seed)
 
     async def _restore(
         self,
@@ -207,6 +209,8 @@ class Forking:
             await self._world.checkpoints.copy_file(
                 record.key, f"{copy.saved.name}.{name}", folder / name
             )
+        # Read at a start only: one that starts anew is told that it is another machine.
+        await self._runner.make_seed(copy.machine, copy.seed)
 
     async def _woken(self, operation: OperationRecord, copy: _Copy) -> None:
         ready = copy.saved.ready and not copy.sized.node.on_fork

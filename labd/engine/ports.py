@@ -251,6 +251,15 @@ class Images(Protocol):
     async def make_blank(self, path: Path, size: int) -> None:
         """Make an empty qcow2 disk of `size` bytes at `path` (0600)."""
 
+    async def make_seed(self, path: Path, files: Mapping[str, bytes]) -> None:
+        """Make a CD with these files for cloud-init at `path` (0600), instead of what is there.
+
+        The same files make the same bytes.
+
+        Raises:
+            StorageFailed: No space; what was there before stays.
+        """
+
     async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
         """Remove what interrupted imports left and every digest not in `keep`; tell what went."""
 

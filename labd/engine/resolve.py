@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from labd.model.cloudinit import seed
 from labd.model.errors import InputError
 from labd.model.guestconfig import Resolver, first_addresses, guest_config
 from labd.model.machine import Disk, MachineSpec, Nic
@@ -15,6 +16,7 @@ from labd.model.records import NodeRecord
 from labd.model.slots import numbered
 from labd.model.specs import (
     BootDevice,
+    DiskBus,
     Firmware,
     Image,
     ImageFormat,
@@ -27,6 +29,8 @@ from labd.model.specs import (
 from labd.model.units import MIB, format_size
 
 DEFAULT_MEMORY = 256 * MIB
+SEED_ID, SEED_FILE = "seed", "seed.iso"  # the drive, and its file in the node's folder
+SEED_SLOT = 14  # of virtio disks the last: the root disk is 0, and others begin at 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,11 @@ class Sized:
     def has_drive(self) -> bool:
         """It has a CD-ROM drive."""
         return self.iso or self.node.cdrom is not None
+
+    @property
+    def seeded(self) -> bool:
+        """It gets a seed for cloud-init."""
+        return self.image.cloud_init or self.node.cloud_init is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +100,17 @@ def size_node(
             f"node {node.name}: disk of {format_size(disk)} is smaller than image {image.name} "
             f"({format_size(image.virtual_size)}); leave it out or write more"
         )
-    if node.cmdline and image.format is not ImageFormat.KERNEL:
+    if node.cmdline and not image.has_kernel:
         raise InputError(
             f"node {node.name}: cmdline is for kernel images, and {image.name} is "
             f"{image.format}; leave it out"
         )
-    if node.machine is Machine.MICROVM and image.format is not ImageFormat.KERNEL:
+    if node.cloud_init is not None and not image.has_disk:
+        raise InputError(
+            f"node {node.name}: cloud_init is for images with cloud-init on a disk, and "
+            f"{image.name} is {image.format}; leave it out, or use image debian"
+        )
+    if node.machine is Machine.MICROVM and not image.has_kernel:
         raise InputError(
             f"node {node.name}: machine microvm boots kernel images only, and {image.name} is "
             f"{image.format}; use machine q35"
@@ -135,7 +149,7 @@ def _find_image(node: str, name: str, images: Mapping[str, Image]) -> Image:
     if found is None:
         advice = (
             f"make it with `lab image build {name}`"
-            if name in {"tiny", "router", "bootsector"}
+            if name in {"tiny", "router", "debian", "bootsector"}
             else ("add it with `lab image import`")
         )
         raise InputError(
@@ -159,7 +173,7 @@ def disk_plans(sized: Sized, folder: Path) -> tuple[DiskPlan, ...]:
     """
     plans = []
     image = sized.image
-    if image.format in {ImageFormat.RAW, ImageFormat.QCOW2}:
+    if image.has_disk:
         digest = image.digest.removeprefix("sha256:")[:12]
         plans.append(DiskPlan(path=folder / f"root-{digest}.qcow2", image=image, size=sized.disk))
     elif sized.disk is not None:
@@ -215,7 +229,7 @@ def machine_of(
         firmware=node.firmware,
         display=node.display,
         kvm=kvm,
-        disks=_drives(sized, folder, files, medium),
+        disks=(*_drives(sized, folder, files, medium), *_seed_drive(sized, folder)),
         boot=_boot(node, image),
         kernel=files.get("kernel"),
         initrd=files.get("initrd"),
@@ -234,6 +248,27 @@ def machine_of(
     )
 
 
+def seed_of(
+    lab: LabSpec,
+    sized: Sized,
+    record: NodeRecord,
+    *,
+    authorized_keys: Sequence[str] = (),
+    resolvers: Mapping[str, Resolver] | None = None,
+) -> Mapping[str, bytes]:
+    """Return the files of a node's seed, none for a node without; arguments as in `machine_of`."""
+    if not sized.seeded:
+        return {}
+    return seed(
+        sized.node,
+        uuid=record.uuid,
+        hosts=first_addresses(lab.nodes),
+        mtus={network.name: network.mtu for network in lab.networks},
+        resolvers=resolvers,
+        authorized_keys=authorized_keys,
+    )
+
+
 def resolvers_of(lab: LabSpec, network: LabNetworkPlan) -> Mapping[str, Resolver]:
     """Return network name -> who answers names in it; networks without are left out."""
     own = {bridge.network: bridge for bridge in network.bridges}
@@ -249,7 +284,30 @@ def resolvers_of(lab: LabSpec, network: LabNetworkPlan) -> Mapping[str, Resolver
 
 def _boot(node: NodeSpec, image: Image) -> tuple[BootDevice, ...]:
     # A kernel image is started by QEMU itself; a firmware order would only slow it down.
-    return () if image.format is ImageFormat.KERNEL else node.boot
+    return () if image.has_kernel else node.boot
+
+
+def _seed_drive(sized: Sized, folder: Path) -> tuple[Disk, ...]:
+    """Return the drive of the seed, on the bus for which the guest has a driver.
+
+    On virtio it is a disk with a CD's file system: cloud kernels know no drive but that.
+    """
+    if not sized.seeded:
+        return ()
+    bus = sized.node.disk_bus
+    cdrom = bus is not DiskBus.VIRTIO
+    return (
+        Disk(
+            id=SEED_ID,
+            path=folder / SEED_FILE,
+            format=ImageFormat.RAW,
+            bus=bus,
+            read_only=True,
+            cdrom=cdrom,
+            serial=SEED_ID,
+            slot=None if cdrom else SEED_SLOT,
+        ),
+    )
 
 
 def _drives(

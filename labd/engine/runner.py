@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from labd.engine.journal import Journal
 from labd.engine.readiness import ReadinessKeeper, is_immediate
-from labd.engine.resolve import DiskPlan, Sized, disk_plans
+from labd.engine.resolve import SEED_FILE, DiskPlan, Sized, disk_plans
 from labd.engine.watch import Watcher
 from labd.engine.wires import WireService
 from labd.engine.world import World
@@ -33,6 +33,7 @@ class Launch:
     Attributes:
         taps: Machine key -> NIC -> descriptor, of the whole lab; who makes them closes what no
             machine took out.
+        seed: Files of its CD for cloud-init; none when it gets none.
     """
 
     ref: NodeRef
@@ -41,6 +42,7 @@ class Launch:
     machine: MachineSpec
     taps: dict[str, dict[str, int]]
     starts: int
+    seed: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class NodeRunner:
@@ -85,6 +87,7 @@ class NodeRunner:
             paths = {disk.path for disk in machine.disks}
             plans = disk_plans(launch.sized, machine.folder)
             await self.make_disks([plan for plan in plans if plan.path in paths])
+            await self.make_seed(machine, launch.seed)
             process = await self._world.hypervisor.launch(machine, launch.taps.pop(machine.key, {}))
             await self._journal.update(ref, process=process)
             await self._wires.carry(ref, machine.key)
@@ -143,6 +146,15 @@ class NodeRunner:
                 await self._world.images.make_overlay(plan.image, plan.path, plan.size)
             elif plan.size is not None:
                 await self._world.images.make_blank(plan.path, plan.size)
+
+    async def make_seed(self, machine: MachineSpec, files: Mapping[str, bytes]) -> None:
+        """Write a machine's CD for cloud-init, if it gets one; what it was told before goes.
+
+        Raises:
+            StorageFailed: No space; what was there before stays.
+        """
+        if files:
+            await self._world.images.make_seed(machine.folder / SEED_FILE, files)
 
     async def stop(
         self, ref: NodeRef, operation: str, *, force: bool = False, grace: float = 20.0

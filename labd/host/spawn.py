@@ -55,6 +55,8 @@ PACKAGES: Final[Mapping[str, str]] = {
     "bridge": "iproute2",
     "tc": "iproute2",
     "unshare": "util-linux",
+    "mmdebstrap": "mmdebstrap",
+    "mke2fs": "e2fsprogs",
     "nsenter": "util-linux",
     "setpriv": "util-linux",
     "cpio": "cpio",

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from labd.images import headers
@@ -121,6 +121,17 @@ def as_storage_failed(what: str) -> Iterator[None]:
             f"cannot {what}: {error.strerror} ({error.filename}); make room, or check the folder's "
             "permissions"
         ) from error
+
+
+def copy_file(source: Path, target: Path, each: Callable[[bytes], None]) -> int:
+    """Copy a file, give each of its blocks to `each`, and return its size in bytes."""
+    size = 0
+    with source.open("rb") as taken, target.open("xb") as made:
+        while block := taken.read(1 << 20):
+            made.write(block)
+            each(block)
+            size += len(block)
+    return size
 
 
 def sync(path: Path) -> None:

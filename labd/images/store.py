@@ -1,9 +1,10 @@
 """The image store: immutable files by digest, and the disks that are made on top of them.
 
-    <state>/images/<sha256 hex>/disk             or kernel and initrd; files 0444
+    <state>/images/<sha256 hex>/disk             or kernel and initrd, or all three; files 0444
     <state>/images/.partial/<random>/            what is being received; swept at the next start
     <cache>/downloads/                           unfinished downloads, to be resumed
     <cache>/tiny/, <cache>/debs/                 see labd.images.tiny
+    <cache>/debian/                              see labd.images.debian
 
 Names and rows are the inventory's; nothing here knows what an image is called by others.
 """
@@ -23,11 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from labd.host.failpoints import failpoints
-from labd.images import headers, tiny
+from labd.images import debian, headers, recipes, tiny
 from labd.images.bootsector import READY, boot_sector
 from labd.images.download import Download
-from labd.images.intake import Sink, as_storage_failed, inspect_file, split_kernel, sync
+from labd.images.intake import Sink, as_storage_failed, copy_file, inspect_file, split_kernel, sync
 from labd.images.overlay import Fresh, fresh
+from labd.images.seed import write_seed
 from labd.model.errors import ImageRefused, InputError
 from labd.model.names import check_name, did_you_mean
 from labd.model.specs import Image, ImageFormat
@@ -35,7 +37,7 @@ from labd.model.units import format_size
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
-_RECIPES = (*tiny.FLAVOURS, "bootsector")
+_RECIPES = (*tiny.FLAVOURS, "debian", "bootsector")
 _PARTS = ("disk", "kernel", "initrd")
 
 
@@ -127,7 +129,7 @@ class ImageStore:
             await asyncio.to_thread(transfer.discard)
 
     async def build(self, recipe: str, name: str, progress: Callable[[str], None]) -> Image:
-        """Build a recipe (`tiny`, `router`, `bootsector`); the same inputs come from the cache.
+        """Build a recipe; the same inputs come from the cache.
 
         Raises:
             InputError: There is no such recipe.
@@ -143,10 +145,14 @@ class ImageStore:
                 name, _once(boot_sector()), format=ImageFormat.RAW, source="recipe bootsector"
             )
             return replace(image, ready_pattern=READY)
-        built = await tiny.build(self._cache, progress, tiny.FLAVOURS[recipe])
+        if recipe == "debian":
+            built = recipes.debian(await debian.build(self._cache, progress))
+        else:
+            built = recipes.tiny(await tiny.build(self._cache, progress, tiny.FLAVOURS[recipe]))
+        image = replace(built.image, name=name, source=f"recipe {recipe}", created=_now())
         async with contextlib.AsyncExitStack() as undo:
             folder = await self._staging(undo)
-            return await asyncio.to_thread(self._admit_built, name, recipe, built, folder)
+            return await asyncio.to_thread(self._admit_built, image, built.parts, folder)
 
     async def discard(self, image: Image) -> None:
         """Delete the files of a digest (idempotent)."""
@@ -166,7 +172,7 @@ class ImageStore:
             InputError: `size` is smaller than the image, or the image has no disk.
             StorageFailed: No space, or `path` exists; nothing stays behind.
         """
-        if image.format not in (ImageFormat.RAW, ImageFormat.QCOW2):
+        if not image.has_disk:
             raise InputError(
                 f"image {image.name} is of format {image.format} and has no disk to write on; "
                 "choose a raw or qcow2 image"
@@ -192,6 +198,10 @@ class ImageStore:
             StorageFailed: No space, or `path` exists; nothing stays behind.
         """
         await asyncio.to_thread(_write_fresh, path, fresh(_whole_sectors(size)))
+
+    async def make_seed(self, path: Path, files: Mapping[str, bytes]) -> None:
+        """Make a CD with these files for cloud-init; see the port."""
+        await asyncio.to_thread(write_seed, path, files)
 
     async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
         """Remove what interrupted imports left and every digest not in `keep`; tell what went."""
@@ -258,30 +268,15 @@ class ImageStore:
             source=image.source,
         )
 
-    def _admit_built(self, name: str, recipe: str, built: tiny.Built, folder: Path) -> Image:
-        with as_storage_failed(f"store image {name}"):
-            parts = {"kernel": built.kernel, "initrd": built.initrd}
-            digest = hashlib.sha256()
-            size = 0
+    def _admit_built(self, image: Image, parts: Mapping[str, Path], folder: Path) -> Image:
+        """Take built files into the store; the digest is over all, one after the other."""
+        digest, size = hashlib.sha256(), 0
+        with as_storage_failed(f"store image {image.name}"):
             for part, source in parts.items():
-                data = source.read_bytes()
-                digest.update(data)
-                size += len(data)
-                shutil.copyfile(source, folder / part)
+                size += copy_file(source, folder / part, digest.update)
             text = f"sha256:{digest.hexdigest()}"
             self._publish(folder, tuple(parts), text)
-        return Image(
-            name=name,
-            format=ImageFormat.KERNEL,
-            digest=text,
-            size=size,
-            files=tuple(parts),
-            cmdline=tiny.CMDLINE,
-            ready_pattern=tiny.READY_PATTERN,
-            agent=True,
-            created=_now(),
-            source=f"recipe {recipe}",
-        )
+        return replace(image, digest=text, size=size, files=tuple(parts))
 
     def _publish(self, folder: Path, files: Sequence[str], digest: str) -> None:
         """Make the staged files durable and rename their folder to its digest."""

@@ -32,7 +32,7 @@ from labd.model.specs import NicSpec, NodeSpec
 
 _INTERFACE_LIMIT = 15  # IFNAMSIZ less the final zero, linux/if.h
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\Z")
-_DEFAULT_MTU = 1500
+DEFAULT_MTU = 1500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def guest_config(
     where = f"node {node.name}"
     lines = [f"hostname {_word(node.name, where)}"]
     for nic in node.nics:
-        lines += _nic(nic, where, (mtus or {}).get(nic.network, _DEFAULT_MTU))
+        lines += _nic(nic, where, (mtus or {}).get(nic.network, DEFAULT_MTU))
     for resolver in _resolvers(node, resolvers or {}):
         lines.append(f"nameserver {_address(resolver.address, where)}")
         lines.append(f"search {_word(resolver.domain, where)}")
@@ -128,7 +128,7 @@ def _nic(nic: NicSpec, where: str, mtu: int) -> list[str]:
             f"{where}: {nic.mac[:64]!r} is no MAC address; write it like 02:00:00:00:00:01"
         )
     lines = [f"nic {nic.mac} {name}"]
-    if mtu != _DEFAULT_MTU:
+    if mtu != DEFAULT_MTU:
         lines.append(f"mtu {name} {mtu:d}")
     for address in nic.addresses:
         try:

@@ -209,6 +209,21 @@ class PublishSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CloudInitSpec:
+    """What the template says to cloud-init in a node; each a mapping as JSON text, or empty.
+
+    Attributes:
+        user_data: Cloud-config; labd adds keys and commands to it (`labd.model.cloudinit`).
+        meta_data: Replaces what labd says, key by key.
+        network_config: Replaces what labd derives from the NICs, as a whole.
+    """
+
+    user_data: str = ""
+    meta_data: str = ""
+    network_config: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     """One virtual machine.
 
@@ -226,6 +241,7 @@ class NodeSpec:
         commands: argv lists that the guest runs at boot where its image supports it (`tiny`).
         on_fork: argv lists that the guest agent runs in a copy that was started from a checkpoint.
         publish: Ports that labd listens at for it while the lab is up.
+        cloud_init: It gets a seed for cloud-init with this; None: only if its image has cloud-init.
     """
 
     name: str
@@ -252,6 +268,7 @@ class NodeSpec:
     depends_on: tuple[Dependency, ...] = ()
     ready: Readiness = field(default_factory=Readiness)
     publish: tuple[PublishSpec, ...] = ()
+    cloud_init: CloudInitSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,14 +375,16 @@ class Image:
     Attributes:
         name: Unique.
         format: What it is.
-        digest: `sha256:` + 64 hex digits, of the file, or of kernel and initramfs one after the
-            other.
+        digest: `sha256:` + 64 hex digits, of the file, or of disk, kernel and initramfs one after
+            the other.
         size: Bytes on disk, all files together.
         virtual_size: Bytes that the guest sees; 0 for kernel images.
-        files: Names inside the store's folder for this digest: `disk`, or `kernel` and `initrd`.
+        files: Names inside the store's folder for this digest: `disk`, or `kernel` and `initrd`, or
+            all three: then QEMU starts the kernel, whose root the disk is.
         cmdline: Kernel command line that the image itself needs.
         ready_pattern: Console pattern by which a guest of this image says that it is ready.
         agent: The image runs the QEMU guest agent.
+        cloud_init: The image runs cloud-init, so each node gets a seed.
         created: RFC 3339 UTC.
         source: Where it came from, for people.
     """
@@ -379,5 +398,16 @@ class Image:
     cmdline: str = ""
     ready_pattern: str = ""
     agent: bool = False
+    cloud_init: bool = False
     created: str = ""
     source: str = ""
+
+    @property
+    def has_disk(self) -> bool:
+        """Nodes get an overlay on it as their root disk."""
+        return self.format in {ImageFormat.RAW, ImageFormat.QCOW2}
+
+    @property
+    def has_kernel(self) -> bool:
+        """QEMU starts its kernel itself."""
+        return "kernel" in self.files

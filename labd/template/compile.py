@@ -23,6 +23,7 @@ from labd.model.specs import (
 from labd.template.addresses import BY_DHCP, NO_GATEWAY, Addressing, Interface
 from labd.template.complaints import Complaints
 from labd.template.document import Document, Path, Problems
+from labd.template.firstboot import FirstBoot
 from labd.template.form import EMPTY_DRIVE, MAX_NICS, LabForm, NicForm, NodeForm
 from labd.template.gateways import Gateways
 from labd.template.hardware import hardware_troubles
@@ -55,6 +56,7 @@ class _Compiler:
 
     def __post_init__(self) -> None:
         self.published = Publishing(self.complaints)
+        self.first_boot = FirstBoot(self.complaints)
         self.served = Served(self.addressing, self.complaints)
         self.wires = Wires(self.form, self.complaints)
 
@@ -188,6 +190,7 @@ class _Compiler:
             depends_on=tuple(self._dependencies(name, form, path)),
             ready=self._ready(name, form, path),
             publish=tuple(self.published.of(name, form, path)),
+            cloud_init=self.first_boot.of(name, form, path),
         )
 
     def _check_source(self, name: str, form: NodeForm, path: Path) -> None:

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from labd.model.names import did_you_mean
 from labd.template.document import Document, Path, Place, Problems
 from labd.template.form import (
+    CloudInitForm,
     DiskForm,
     Form,
     LabForm,
@@ -36,6 +37,7 @@ _SECTIONS: Final[dict[type[Form], dict[str, tuple[type[Form], bool]]]] = {
         "routes": (RouteForm, True),
         "restart": (RestartForm, False),
         "ready": (ReadyForm, False),
+        "cloud_init": (CloudInitForm, False),
     },
 }
 _NOUNS: Final = {

@@ -10,7 +10,7 @@ one pass with a bounded depth.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -67,11 +67,18 @@ class Problems:
         """Tell whether something is wrong at a place already."""
         return place in self._places
 
+    def __bool__(self) -> bool:
+        """There are any."""
+        return bool(self._found)
+
+    def __iter__(self) -> Iterator[Problem]:
+        """Yield all of them, in the order of the text."""
+        return iter([self._found[key] for key in sorted(self._found)])
+
     def raise_if_any(self) -> None:
         """Raise TemplateError with all problems, in the order of the text."""
         if self._found:
-            found = [self._found[key] for key in sorted(self._found)]
-            raise TemplateError(self.file, found)
+            raise TemplateError(self.file, list(self))
 
 
 def _escaped(character: str) -> str:
@@ -89,6 +96,7 @@ class Document:
         texts: Path of a scalar -> what was written; `1.10` is another text than the number 1.1.
         origins: Path of a copy (of a counted node) -> path of what was written.
         copies: Name of a copy -> its number, from 1.
+        blocks: Path of a text of many lines (`|`) -> line and column of its first character.
         filled: Characters that parameters have made so far, of all texts together.
     """
 
@@ -98,6 +106,7 @@ class Document:
     texts: dict[Path, str] = field(default_factory=dict)
     origins: dict[Path, Path] = field(default_factory=dict)
     copies: dict[str, int] = field(default_factory=dict)
+    blocks: dict[Path, Place] = field(default_factory=dict)
     filled: int = 0
 
     def original(self, path: Sequence[str | int]) -> Path:
@@ -126,35 +135,48 @@ class Document:
 
 
 def read(text: str, problems: Problems) -> Document:
-    """Read YAML; what is wrong goes to `problems`, and the data is then of no use."""
-    document = Document(data={})
+    """Read a template; what is wrong goes to `problems`, and the data is then of no use."""
     if len(text.encode(errors="surrogatepass")) > MAX_TEXT:
         problems.add(f"the template is larger than {MAX_TEXT >> 10} KiB; split the lab", (1, 1))
+        return Document(data={})
+    document, root = parse(text, problems, "a template")
+    if problems:
         return document
-    builder = _Builder(document, problems, text)
+    if root is None:
+        problems.add("the template is empty; begin with name: and nodes:", (1, 1))
+    elif not isinstance(root, dict):
+        problems.add("a template is a mapping; begin with name: and nodes:", document.place(()))
+    else:
+        document.data = root
+    return document
+
+
+def parse(
+    text: str, problems: Problems, noun: str, *, legacy: bool = False
+) -> tuple[Document, Any]:
+    """Read one document of YAML; return where its parts are, and what it is.
+
+    Args:
+        text: YAML.
+        problems: What is wrong goes there, and the rest is then of no use.
+        noun: What the text is, for messages.
+        legacy: Plain words mean what they mean to readers of YAML 1.1: `yes` is true, `010` is 8.
+    """
+    document = Document(data={})
+    builder = _Builder(document, problems, text, noun, _legacy_scalar if legacy else _scalar)
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
             builder.take(event)
     except _Refused as refused:
         problems.add(str(refused), refused.place)
-        return document
     except ReaderError as error:
         problems.add(_unprintable(text, error), _place_of(text, error.position))
-        return document
     except MarkedYAMLError as error:
         found = error.problem_mark or error.context_mark
         problems.add(_explain(error), _mark(found) if found else (1, 1))
-        return document
     except (YAMLError, ValueError) as error:
         problems.add(f"not valid YAML: {' '.join(str(error).split())[:200]}", (1, 1))
-        return document
-    if builder.root is None:
-        problems.add("the template is empty; begin with name: and nodes:", (1, 1))
-    elif not isinstance(builder.root, dict):
-        problems.add("a template is a mapping; begin with name: and nodes:", document.place(()))
-    else:
-        document.data = builder.root
-    return document
+    return document, builder.root
 
 
 def _mark(mark: StringMark | FileMark) -> Place:
@@ -214,8 +236,17 @@ class _Open:
 class _Builder:
     """Makes plain data of YAML events."""
 
-    def __init__(self, document: Document, problems: Problems, text: str) -> None:
+    def __init__(
+        self,
+        document: Document,
+        problems: Problems,
+        text: str,
+        noun: str,
+        scalar: Callable[[ScalarEvent], object],
+    ) -> None:
         self.root: Any = None
+        self._noun = noun
+        self._scalar = scalar
         self._text = text
         self._document = document
         self._problems = problems
@@ -243,7 +274,7 @@ class _Builder:
             at = _place_of(self._text, found.start()) if found else place
             raise _Refused("directives (%) are not allowed; leave the line out", at)
         if self._documents > 1:
-            raise _Refused("a template is one YAML document; take out what follows ---", place)
+            raise _Refused(f"{self._noun} is one YAML document; take out what follows ---", place)
 
     def _check(self, event: NodeEvent) -> None:
         place = _mark(event.start_mark)
@@ -260,7 +291,9 @@ class _Builder:
                 f"the character U+{ord(half[0]):04X} is half of one; write the whole one", place
             )
         if len(self._open) >= _MAX_DEPTH:
-            raise _Refused("nested too deeply; a template needs no more than a few levels", place)
+            raise _Refused(
+                f"nested too deeply; {self._noun} needs no more than a few levels", place
+            )
 
     def _wants_key(self) -> bool:
         return (
@@ -292,13 +325,21 @@ class _Builder:
                 place = self._document.keys.get(path, place)
             self._document.places[path] = place
             self._document.texts[path] = event.value
-            self._put(_scalar(event))
+            if event.style == "|":
+                self._document.blocks[path] = self._block(place[0])
+            self._put(self._scalar(event))
             return
         self._document.places[path] = place
         made: dict[str, Any] | list[Any] = {} if isinstance(event, MappingStartEvent) else []
         assert isinstance(event, MappingStartEvent | SequenceStartEvent)  # noqa: S101 - no fourth
         self._put(made)
         self._open.append(_Open(path, made))
+
+    def _block(self, header: int) -> Place:
+        """Return where the first character of a literal text is, by the line of its `|`."""
+        lines = self._text.split("\n")[header:]
+        first = next((line for line in lines if line.strip()), "")
+        return header + 1, len(first) - len(first.lstrip(" ")) + 1
 
     def _next_path(self) -> Path:
         if not self._open:
@@ -333,3 +374,18 @@ def _scalar(event: ScalarEvent) -> object:
     if _INT.match(text):
         return int(text, 0) if text[:2] in {"0o", "0x"} else int(text)
     return float(text) if _FLOAT.match(text) else text
+
+
+_LEGACY_BOOL = re.compile(r"(?i:(yes|true|on)|no|false|off)\Z")
+_LEGACY_OCTAL = re.compile(r"[-+]?0[0-7]{1,20}\Z")
+
+
+def _legacy_scalar(event: ScalarEvent) -> object:
+    """Return what a scalar stands for by YAML 1.1, as PyYAML reads it."""
+    text: str = event.value
+    if event.implicit[0]:
+        if found := _LEGACY_BOOL.match(text):
+            return found[1] is not None
+        if _LEGACY_OCTAL.match(text):
+            return int(text, 8)
+    return _scalar(event)

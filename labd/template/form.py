@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -37,6 +37,7 @@ MAX_NICS: Final = 16
 _MAX_DISKS = 12
 _MAX_ENTRIES = 64  # of lists that have no limit of their own
 _MAX_WORD = 1024  # characters
+_MAX_CLOUD_CONFIG = 32 << 10  # characters
 _NAME_HELP = "use 1 to 31 of a-z, 0-9 and '-', beginning with a letter"
 
 
@@ -165,6 +166,16 @@ def _values(value: object) -> dict[str, list[str]]:
             raise _wrong(f"'{str(key)[:64]}' must be a text, a number or a list of addresses")
         found[str(key)] = [_text(str(one)) for one in items]
     return found
+
+
+def _cloud_config(value: object) -> object:
+    if value is None:
+        return ""
+    if not isinstance(value, str | dict):
+        raise _wrong("write a text of YAML, user_data: |, or a mapping")
+    if isinstance(value, str) and len(value) > _MAX_CLOUD_CONFIG:
+        raise _wrong(f"is too long: {_MAX_CLOUD_CONFIG} characters at most")
+    return value
 
 
 def _empty(value: object) -> object:
@@ -369,6 +380,23 @@ class ReadyForm(Form):
     )
 
 
+class CloudInitForm(Form):
+    """What cloud-init in the node is told. Keys and network config are added when left out."""
+
+    user_data: Annotated[
+        str | dict[str, Any],
+        BeforeValidator(_cloud_config),
+        WithJsonSchema({"type": ["string", "object"]}),
+    ] = Field(default="", description="Cloud-config: a text of YAML (`user_data: |`), or a mapping")
+    meta_data: Annotated[dict[str, Any], BeforeValidator(_empty)] = Field(
+        default_factory=dict, description="Further meta-data; instance-id and name are labd's"
+    )
+    network_config: dict[str, Any] | None = Field(
+        default=None,
+        description="Network config of version 1 or 2; left out: made from the NICs",
+    )
+
+
 class NodeForm(Form):
     """One virtual machine, or several with count."""
 
@@ -444,6 +472,10 @@ class NodeForm(Form):
         default_factory=list,
         max_length=_MAX_ENTRIES,
         description="TCP ports of the host that lead to it, [HOST:]HOSTPORT:PORT; 0: labd chooses",
+    )
+    cloud_init: Annotated[CloudInitForm | None, BeforeValidator(_empty)] = Field(
+        default=None,
+        description="What cloud-init is told at the first boot; image debian gets it in any case",
     )
     ready: Annotated[ReadyForm, BeforeValidator(_ready)] = Field(
         default_factory=ReadyForm,

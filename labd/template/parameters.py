@@ -22,6 +22,8 @@ _HOLE = re.compile(r"\$\$\{|\$\{([^{}]*)(\}?)")
 _MAX_PARAMETERS = 64
 _MAX_VALUE = 1024  # characters
 _MAX_FILLED = 4096  # characters of one text of the template with its values put in
+_MAX_FILLED_LONG = 32 << 10  # of one that is a text of many lines by nature
+_LONG_KEYS = frozenset({"user_data"})
 _MAX_FILLED_TOTAL = 8 << 20  # of all of them: a short text with many copies could fill the memory
 
 
@@ -294,8 +296,9 @@ class Filler:
             return self._values.get(str(hole[1]), "")
 
         filled = _HOLE.sub(put, text)
-        if len(filled) > _MAX_FILLED:
-            problems.append(f"is longer than {_MAX_FILLED} characters; write less")
+        limit = _MAX_FILLED_LONG if path[-1:] and path[-1] in _LONG_KEYS else _MAX_FILLED
+        if len(filled) > limit:
+            problems.append(f"is longer than {limit} characters; write less")
         self._document.filled += len(filled)
         if self._document.filled > _MAX_FILLED_TOTAL:
             size = f"{_MAX_FILLED_TOTAL >> 20} MiB"

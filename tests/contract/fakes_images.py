@@ -141,6 +141,12 @@ class FakeImages:
         """Make a file that says what it stands on."""
         self._make(path, f"on {parent.name}\n")
 
+    async def make_seed(self, path: Path, files: Mapping[str, bytes]) -> None:
+        """Make a file that has all the files in it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"".join(name.encode() + b"\0" + files[name] for name in sorted(files)))
+        path.chmod(0o600)
+
     def _make(self, path: Path, text: str) -> None:
         try:
             with path.open("x") as file:

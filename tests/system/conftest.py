@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,15 +31,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def built_tiny() -> None:
     """Build the tiny guest once for all workers."""
+    build("labd.images.tiny")
+
+
+@pytest.fixture(scope="session")
+def built_debian() -> None:
+    """Build the Debian machine once for all workers."""
+    build("labd.images.debian")
+
+
+def build(recipe: str) -> None:
+    """Have a guest in the cache; workers that come meanwhile wait for it."""
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "tests.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        import sys
-
         subprocess.run(
-            [sys.executable, "-m", "labd.images.tiny", "--cache", str(CACHE)],
-            check=True,
-            capture_output=True,
+            [sys.executable, "-m", recipe, "--cache", str(CACHE)], check=True, capture_output=True
         )
 
 

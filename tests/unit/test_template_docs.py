@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from labd.template import load
-from labd.template.form import LinkForm, NetworkForm, NicForm, NodeForm
+from labd.template.form import CloudInitForm, LinkForm, NetworkForm, NicForm, NodeForm
 from labd.template.parameters import TYPES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+FORMS = (NetworkForm, LinkForm, NodeForm, NicForm, CloudInitForm)
 BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TEMPLATES = [
     pytest.param(block, id=f"{path.name}-{number}")
@@ -29,5 +30,5 @@ def test_a_template_in_the_documentation_compiles(text: str) -> None:
 
 def test_the_reference_has_every_key() -> None:
     text = (DOCS / "templates.md").read_text()
-    keys = {key for form in (NetworkForm, LinkForm, NodeForm, NicForm) for key in form.model_fields}
+    keys = {key for form in FORMS for key in form.model_fields}
     assert [word for word in sorted(keys | set(TYPES)) if f"`{word}" not in text] == []

@@ -41,6 +41,7 @@ SPARE_MODULES = (
     "nf_tables",
     "nft_chain_nat",
     "nft_ct",
+    "nft_numgen",
     "nft_limit",
     "nft_log",
     "nft_masq",
