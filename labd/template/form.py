@@ -260,6 +260,11 @@ class DnsForm(Form):
 _SERVED = BeforeValidator(_served)
 
 
+def _or_flag(schema: dict[str, Any]) -> None:
+    """Let the JSON Schema have true and false besides the mapping, as `_served` does."""
+    schema["anyOf"].append({"type": "boolean"})
+
+
 class NetworkForm(Form):
     """One layer-2 segment."""
 
@@ -268,10 +273,14 @@ class NetworkForm(Form):
     )
     subnet6: Text = Field(default="", description="A second subnet, IPv6, like fd00:1::/64")
     dhcp: Annotated[DhcpForm | None, _SERVED] = Field(
-        default=None, description="Have labd give out addresses: true, or how"
+        default=None,
+        description="Have labd give out addresses: true, or how",
+        json_schema_extra=_or_flag,
     )
     dns: Annotated[DnsForm | None, _SERVED] = Field(
-        default=None, description="Have labd answer names of nodes: true, or how"
+        default=None,
+        description="Have labd answer names of nodes: true, or how",
+        json_schema_extra=_or_flag,
     )
     uplink: Text = Field(
         default="none", description="How it leaves the lab: none, nat or bridge:INTERFACE"

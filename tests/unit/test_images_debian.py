@@ -59,8 +59,11 @@ def test_a_host_without_lists_is_told_what_to_do() -> None:
         (
             "W: x\nE: Failed to fetch http://a/b  Could not resolve 'a'\nE: mmdebstrap failed",
             CommandFailed,
-            "apt cannot fetch the packages of the debian image: E: Failed to fetch http://a/b  "
-            "Could not resolve 'a'; see that `apt-get update` works on this host, and try again",
+            (
+                "apt cannot fetch the packages of the debian image: E: Failed to fetch "
+                "http://a/b  Could not resolve 'a'; see that `apt-get update` works on this host, "
+                "and try again"
+            ),
         ),
         ("E: something else", CommandFailed, "mmdebstrap failed with exit status 1: E: else"),
     ],
