@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING
 
 from labd.engine.facade import Change
 from labd.engine.hotplug import HOT_FIELDS, needs_replacing, obstacle, outline
-from labd.model.specs import LabSpec, NetworkSpec, NodeSpec, Readiness, RestartPolicy
+from labd.model.specs import CloudInitSpec, LabSpec, NetworkSpec, NodeSpec, Readiness, RestartPolicy
 from labd.model.units import format_size
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _BYTES = {"memory", "disk", "size"}
+_PARTS = (RestartPolicy, Readiness, CloudInitSpec)  # told field by field
+_TEXTS = {"cloud_init", "user_data", "meta_data", "network_config"}  # too long to be shown
 # Fields that labd itself acts on; a change of them needs no other machine.
 SOFT_NETWORK_FIELDS = frozenset(
     {"uplink", "vlan", "allow", "gateway", "gateway_address", "subnet6", "dhcp", "dns"}
@@ -29,7 +32,7 @@ def differences(old: DataclassInstance, new: DataclassInstance, prefix: str = ""
         if before == after:
             continue
         name = f"{prefix}{item.name}"
-        if isinstance(before, RestartPolicy | Readiness) and isinstance(after, type(before)):
+        if isinstance(before, _PARTS) and isinstance(after, type(before)):
             found.extend(differences(before, after, f"{name}."))
         else:
             found.append(f"{name}: {_show(item.name, before)} -> {_show(item.name, after)}")
@@ -39,6 +42,8 @@ def differences(old: DataclassInstance, new: DataclassInstance, prefix: str = ""
 def _show(field: str, value: object) -> str:
     if value is None or value in ("", ()):
         return "none"
+    if field in _TEXTS:
+        return "a text of " + hashlib.sha256(str(value).encode()).hexdigest()[:8]
     if field in _BYTES and isinstance(value, int):
         return format_size(value)
     if isinstance(value, tuple):

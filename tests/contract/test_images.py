@@ -131,3 +131,14 @@ async def test_discard_and_sweep(images: Images) -> None:
     await images.discard(dropped)
     assert await images.sweep([kept.digest, "sha256:" + "0" * 64]) == [other.digest]
     assert await images.sweep([kept.digest]) == []
+
+
+async def test_a_seed_is_the_same_for_the_same_files(images: Images, tmp_path: Path) -> None:
+    path = tmp_path / "node" / "seed.iso"
+    made = []
+    for text in (b"one", b"two", b"one"):
+        await images.make_seed(path, {"user-data": text, "meta-data": b"{}"})
+        made.append(path.read_bytes())
+    assert made[0] == made[2] != made[1]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [item.name for item in path.parent.iterdir()] == ["seed.iso"]

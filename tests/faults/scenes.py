@@ -19,6 +19,7 @@ _NODE = """\
     accel: tcg
     nics: {eth0: {network: lan, model: e1000}}
     ready: {console: "labd: ready", timeout: 60s}
+    cloud_init: {}
 """
 TEMPLATE = f"""\
 name: faulty

@@ -187,7 +187,8 @@ def _make_room(home: Path) -> None:
 async def _install(sources: Sources, scratch: Path) -> None:
     """Have mmdebstrap fill `tree` in the scratch folder.
 
-    It gets mounts and processes of its own, which end with it, however it ends.
+    It gets mounts and processes of its own, which end with it, and it ends with this process,
+    however that ends.
 
     Raises:
         CommandFailed, StorageFailed: With what to do about it.
@@ -195,7 +196,17 @@ async def _install(sources: Sources, scratch: Path) -> None:
     hooks = await asyncio.to_thread(_write_hooks, scratch)
     temporary = scratch / "tmp"
     await asyncio.to_thread(temporary.mkdir)
-    argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    argv = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]
     argv += ["mmdebstrap", "--quiet", "--mode=root", "--variant=apt", "--format=directory"]
     argv += [f"--include={','.join(_PACKAGES)}"]
     argv += [f"--dpkgopt={line}" for line in _LEFT_OUT]
