@@ -18,6 +18,7 @@ from labd.engine.runner import NodeRunner
 from labd.engine.wires import WireService
 from labd.engine.world import World
 from labd.model.checkpoints import CheckpointRecord, SavedNode
+from labd.model.cloudinit import logins
 from labd.model.errors import GuestFailed, InputError, LabdError
 from labd.model.machine import MachineSpec
 from labd.model.names import NodeRef
@@ -241,7 +242,7 @@ class Forking:
                 if copy.saved.agent:
                     await self._world.snapshots.set_clock(key)
                     keys = (scene.key.public, *self._world.authorized_keys)
-                    await self._world.snapshots.authorize(key, keys)
+                    await self._world.snapshots.authorize(key, logins(copy.sized.node, keys))
             except LabdError as error:
                 log.warning("node %s: %s", copy.ref, error)
             for argv in copy.sized.node.on_fork:

@@ -67,8 +67,8 @@ class Snapshots(Protocol):
             GuestFailed: The agent could not.
         """
 
-    async def authorize(self, key: str, keys: Sequence[str]) -> bool:
-        """Let in by ssh as root who has these keys, and nobody else; False without an agent.
+    async def authorize(self, key: str, keys: Mapping[str, Sequence[str]]) -> bool:
+        """Let in by ssh who has these keys of a user, and nobody else; False without an agent.
 
         Raises:
             GuestFailed: The agent could not.

@@ -132,16 +132,20 @@ class GuestAgent:
                 raise
         return True
 
-    async def authorize(self, keys: Sequence[str], timeout: float = _SYNC_TIMEOUT) -> bool:
-        """Let in by ssh as root who has these keys, and nobody else; False without an agent.
+    async def authorize(
+        self, keys: Mapping[str, Sequence[str]], timeout: float = _SYNC_TIMEOUT
+    ) -> bool:
+        """Let in by ssh who has these keys of a user, and nobody else; False without an agent.
 
         Raises:
-            GuestFailed: The agent cannot (`guest-ssh-add-authorized-keys`).
+            GuestFailed: The agent cannot (`guest-ssh-add-authorized-keys`); the users before that
+                one are done.
         """
         if not self.open:
             return False
-        arguments = {"username": "root", "keys": list(keys), "reset": True}
-        await self._call("guest-ssh-add-authorized-keys", arguments, timeout)
+        for user, of_user in keys.items():
+            arguments = {"username": user, "keys": list(of_user), "reset": True}
+            await self._call("guest-ssh-add-authorized-keys", arguments, timeout)
         return True
 
     async def interfaces(self, timeout: float = _SYNC_TIMEOUT) -> object:

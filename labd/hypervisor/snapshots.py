@@ -154,8 +154,8 @@ class QemuSnapshots:
                     await asyncio.sleep(0.01)
         return await agent.set_clock()
 
-    async def authorize(self, key: str, keys: Sequence[str]) -> bool:
-        """Change who may log in as root; see the port."""
+    async def authorize(self, key: str, keys: Mapping[str, Sequence[str]]) -> bool:
+        """Change who may log in; see the port."""
         return await self._hypervisor.machine(key).agent.authorize(keys)
 
     async def announce(self, key: str) -> None:

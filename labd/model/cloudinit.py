@@ -71,6 +71,16 @@ def seed(
     }
 
 
+def logins(node: NodeSpec, keys: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return who of a node is let in by which keys: root, and the users of its user-data."""
+    config = _mapping(node.cloud_init.user_data if node.cloud_init else "")
+    found = {"root": tuple(keys)}
+    for user in _users(config):
+        own = user.get("ssh_authorized_keys") or []
+        found[str(user["name"])] = (*(str(key) for key in own if isinstance(own, list)), *keys)
+    return found
+
+
 def network_config(
     node: NodeSpec, mtus: Mapping[str, int], resolvers: Mapping[str, Resolver]
 ) -> dict[str, Any]:
@@ -127,11 +137,21 @@ def _add_keys(config: dict[str, Any], keys: Sequence[str], where: str) -> None:
     if not keys:
         return
     _extend(config, "ssh_authorized_keys", keys, where)
-    users = config.get("users", [])
-    for user in users if isinstance(users, list) else []:
-        # Others are `default`, who gets those of the top, or names, who have no keys at all.
-        if isinstance(user, dict) and user.get("name"):
-            _extend(user, "ssh_authorized_keys", keys, f"{where}, user {user['name']}")
+    for user in _users(config):
+        _extend(user, "ssh_authorized_keys", keys, f"{where}, user {user['name']}")
+
+
+def _users(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the users that user-data makes.
+
+    Others are `default`, who gets the keys of the top, or mere names, who have no keys at all.
+    """
+    users = config.get("users")
+    return [
+        user
+        for user in (users if isinstance(users, list) else [])
+        if isinstance(user, dict) and user.get("name")
+    ]
 
 
 def _add_work(config: dict[str, Any], node: NodeSpec, hosts: Mapping[str, str]) -> None:

@@ -42,7 +42,7 @@ class FakeSnapshots:
         self.fail = ""
         self.announced: list[str] = []
         self.clocks: list[str] = []
-        self.authorized: dict[str, tuple[str, ...]] = {}
+        self.authorized: dict[str, dict[str, tuple[str, ...]]] = {}
         self.host_facts = HostFacts(qemu="7.2.0", machines=frozenset({"pc-q35-7.2"}))
 
     async def facts(self) -> HostFacts:
@@ -93,8 +93,8 @@ class FakeSnapshots:
     async def announce(self, key: str) -> None:
         self.announced.append(key)
 
-    async def authorize(self, key: str, keys: Sequence[str]) -> bool:
-        self.authorized[key] = tuple(keys)
+    async def authorize(self, key: str, keys: Mapping[str, Sequence[str]]) -> bool:
+        self.authorized[key] = {user: tuple(of_user) for user, of_user in keys.items()}
         return True
 
     async def set_clock(self, key: str) -> bool:

@@ -56,6 +56,13 @@ def test_a_debian_machine_is_what_its_template_says(daemon: Daemon) -> None:
             return str(error)
 
     until(lambda: site() == "It works, ada.\n", site, 60)
+    # A copy lets in the same user by its own key, and nobody by that of the first.
+    daemon.lab("checkpoint", "save", "dev-box", "mine")
+    daemon.lab("fork", "mine", "copy")
+    done = daemon.run("ssh", "ada@copy/box", "hostname", timeout=90)
+    assert done.stdout == "box\n", done.stderr
+    daemon.lab("destroy", "copy")
+    daemon.lab("checkpoint", "rm", "mine")
     # An orderly stop: the guest agent, or the power button.
     assert inside(daemon, "systemctl is-active qemu-guest-agent") == "active"
     daemon.lab("stop", BOX)

@@ -12,7 +12,7 @@ import pytest
 from pycdlib import PyCdlib
 
 from labd.images.seed import iso, write_seed
-from labd.model.cloudinit import network_config, seed
+from labd.model.cloudinit import logins, network_config, seed
 from labd.model.errors import InputError, StorageFailed
 from labd.model.guestconfig import Resolver
 from labd.model.specs import CloudInitSpec, NicSpec, NodeSpec, RouteSpec
@@ -55,6 +55,13 @@ def test_every_user_of_the_template_gets_the_keys() -> None:
         {"name": "ada", "ssh_authorized_keys": ["own", KEY]},
         {"name": "b", "ssh_authorized_keys": [KEY]},
     ]
+
+
+def test_a_copy_lets_in_the_same_users() -> None:
+    config = {"users": ["default", {"name": "ada", "ssh_authorized_keys": ["own"]}, {"name": "b"}]}
+    node = NodeSpec(name="a", cloud_init=CloudInitSpec(user_data=json.dumps(config)))
+    assert logins(node, [KEY]) == {"root": (KEY,), "ada": ("own", KEY), "b": (KEY,)}
+    assert logins(NodeSpec(name="a"), [KEY]) == {"root": (KEY,)}
 
 
 def test_the_network_follows_from_the_nics() -> None:
