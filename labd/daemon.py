@@ -39,6 +39,7 @@ from labd.client.relay import relay
 from labd.engine.engine import Engine
 from labd.engine.guard import guard, guard_port
 from labd.engine.ports import PluginRunner
+from labd.engine.slots import BootSlots
 from labd.engine.world import SERVER_UID, Limits, World
 from labd.events.accounts import BrokerUser, new_password
 from labd.events.broker import ManagedBroker
@@ -89,6 +90,7 @@ from labd.plugin.supervisor import Supervisor, Surroundings
 log = logging.getLogger("labd")
 
 _READER = "reader"  # the broker's user for people
+_RESERVE_EVERY = 60.0  # seconds
 _FLUSH = 2.0  # seconds that the last events have to reach the broker
 
 
@@ -236,6 +238,7 @@ class Daemon:
         """
         inventory = await SqliteInventory.open(settings.paths.database)
         stack.push_async_callback(inventory.close)
+        _background(_keep_reserve(inventory), "reserve", stack)
         daemon = cls(settings, inventory, await inventory.host_id())
         broker = await daemon._start_broker(stack)
         runner = daemon._plugin_runner(broker)
@@ -360,7 +363,8 @@ class Daemon:
             ),
             plan_network=plan_network,
             memory_available=lambda: read_meminfo()["MemAvailable"],
-            booting=asyncio.Semaphore(daemon.max_booting or 4 * cpus),
+            booting=BootSlots(daemon.max_booting or 4 * cpus),
+            disk_available=lambda: _free(self._paths.state),
             accel=daemon.accel,
             authorized_keys=self._config.access.authorized_keys,
         )
@@ -429,9 +433,23 @@ class Daemon:
         }
 
 
+def _free(folder: Path) -> int:
+    """Return the bytes that are free on the file system of a folder."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+async def _keep_reserve(inventory: SqliteInventory) -> None:
+    """Take labd's own room on the disk again, some time after it had to be given up."""
+    while True:
+        await asyncio.sleep(_RESERVE_EVERY)
+        await inventory.take_reserve()
+
+
 def _background(work: Coroutine[None, None, None], name: str, stack: AsyncExitStack) -> None:
     """Run something until the stack is unwound."""
     task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_told)
 
     async def end() -> None:
         task.cancel()
@@ -439,6 +457,12 @@ def _background(work: Coroutine[None, None, None], name: str, stack: AsyncExitSt
             await task
 
     stack.push_async_callback(end)
+
+
+def _told(task: asyncio.Task[None]) -> None:
+    """Log a background task that ended by a fault: nobody waits for it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("%s has ended by a fault of labd", task.get_name(), exc_info=error)
 
 
 def _listen(path: Path, mode: int, group: int | None, stack: AsyncExitStack) -> socket.socket:

@@ -226,7 +226,7 @@ class Converger:
         ref = NodeRef(node.lab, node.name)
         sized = scene.sized[node.name]
         await self._await_dependencies(scene.lab.name, sized.node, starts)
-        async with self._world.booting:
+        async with self._world.booting.take(scene.lab.name):
             choice = await self._world.choose_accel(sized.node.accel)
             machine = self.machine(scene, node, kvm=choice.kvm)
             launch = Launch(

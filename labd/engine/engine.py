@@ -206,6 +206,8 @@ class Engine:
                     await self._watch_boot(ref)
                 except LabdError as error:
                     log.warning("node %s cannot be watched: %s", ref, error)
+                except Exception:  # supervisor loop: the other nodes are watched on
+                    log.exception("node %s cannot be watched by a fault of labd", ref)
 
     async def _watch_boot(self, ref: NodeRef) -> None:
         lab, node = await self.journal.lab(ref.lab), await self.journal.node(ref)

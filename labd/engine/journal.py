@@ -136,6 +136,7 @@ class Journal:
         Raises:
             IllegalTransition: The table forbids it.
         """
+        moved: list[NodeState] = []
         async with self._waking() as tx:
             node = await self._inventory.node(ref.lab, ref.node)
             if node is None:
@@ -145,11 +146,14 @@ class Journal:
             for state in (to, *also):
                 if node.state is state:
                     continue
+                moved.append(state)
                 node = await self._step(
                     tx, ref, node, state, reason, operation, event, data or {}, changes
                 )
                 event = None
             await self.derive(tx, ref.lab, operation)
+        for state in moved:
+            log.info("node %s is %s%s", ref, state, f": {reason}" if reason else "")
         return node
 
     async def _step(
@@ -179,7 +183,6 @@ class Journal:
                 data={**facts, **data},
             )
         )
-        log.info("node %s is %s%s", ref, to, f": {reason}" if reason else "")
         return node
 
     async def derive(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from labd.engine.admission import admit
@@ -18,13 +19,14 @@ from labd.engine.publications import Publications
 from labd.engine.resolve import Sized
 from labd.engine.works import Works
 from labd.engine.world import NODE_UIDS, World, new_key
-from labd.model.errors import Conflict, IllegalTransition, NoRoom, NotFound
+from labd.model.errors import Conflict, IllegalTransition, LabdError, NoRoom, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.names import check_name, did_you_mean
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
 from labd.model.slots import pin
 from labd.model.specs import Accel, LabSpec
 from labd.model.states import NODE_ALIVE, LabState, NodeState
+from labd.model.units import MIB, format_size
 
 _K = OperationKind
 # What else is written in the transaction that accepts an operation on a lab, after its row.
@@ -38,6 +40,7 @@ _WANTED: Mapping[OperationKind, Wanted] = {
     _K.START: Wanted.RUNNING,
     _K.RESTART: Wanted.RUNNING,
 }
+_DISK_RESERVE = 32 * MIB  # bytes, below which nothing is started
 # States of a node whose memory an operation was promised, and which does not use it yet.
 _NOT_YET = frozenset({NodeState.STOPPED, NodeState.CRASHED, NodeState.STARTING})
 # States from which a node can do what is asked; the others are left alone or refused.
@@ -130,6 +133,15 @@ class Labs:
         """Return when nodes (name -> bytes of memory) fit beside what other operations start."""
         if not due:
             return
+        free = self._world.disk_available()
+        if free < _DISK_RESERVE:
+            raise NoRoom(
+                f"lab {name} was not started: {format_size(free)} is free where labd keeps disks, "
+                f"and it starts nothing below {format_size(_DISK_RESERVE)}; remove labs or images, "
+                "or make room",
+                free=free,
+                needed=_DISK_RESERVE,
+            )
         limits = self._world.limits
         states = {(n.lab, n.name): n.state for n in await self._world.inventory.nodes()}
         promised = sum(
@@ -258,7 +270,26 @@ class Labs:
     ) -> OperationRecord:
         """Do something to a lab or some of its nodes; see `EngineApi.act`."""
         if kind in _WHOLE and not nodes:
-            await self._operations.supersede(lab, kind)
+            return await self._end(kind, lab, force=force, grace=grace)
+        return await self._begin(kind, lab, nodes, force=force, grace=grace)
+
+    async def _end(
+        self, kind: OperationKind, lab: str, *, force: bool, grace: float
+    ) -> OperationRecord:
+        """Begin to end a lab, whatever start of it is under way."""
+        await self._operations.supersede(lab, kind)
+        try:
+            return await self._begin(kind, lab, (), force=force, grace=grace)
+        except LabdError:
+            # What was ended must not look as if it went on.
+            if self._operations.holder(lab) is None:
+                with suppress(LabdError):
+                    await self._journal.settle(lab)
+            raise
+
+    async def _begin(
+        self, kind: OperationKind, lab: str, nodes: Sequence[str], *, force: bool, grace: float
+    ) -> OperationRecord:
         self._operations.require_free(lab)
         record = await self._journal.lab(lab)
         if kind in _WHOLE and nodes:

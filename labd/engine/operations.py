@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 
 from labd.engine.ports import Inventory, Transaction
-from labd.model.errors import Busy, Conflict, Fault, LabdError, NotFound, Superseded
+from labd.model.errors import Busy, Conflict, Fault, LabdError, NotFound, StorageFailed, Superseded
 from labd.model.events import EventType, Happening
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.states import OperationState
@@ -20,6 +20,11 @@ Work = Callable[[OperationRecord], Awaitable[None]]
 # Checks and writes inside the transaction that accepts an operation, where nothing else moves;
 # returns what to add to the request.
 Intent = Callable[[Transaction, OperationRecord], Awaitable[Mapping[str, object]]]
+# Kinds of which `Works` does a part as `breakable`.
+_BREAKABLE = frozenset({OperationKind.UP, OperationKind.START, OperationKind.RESTART})
+_SOON = 0.01  # seconds
+_FIRST_RETRY, _LAST_RETRY = 0.2, 5.0  # seconds between tries to write an outcome
+_SETTLES_WITHIN = 5.0  # seconds for an operation that is as good as over
 _PROGRESS_EVERY = 1.0  # seconds between two progress events of one operation
 
 
@@ -145,15 +150,21 @@ class Operations:
         return operation.id in self._superseded
 
     async def supersede(self, lab: str, why: OperationKind) -> None:
-        """End the operation that holds a lab, where it may be ended, and wait until it has."""
-        await asyncio.sleep(0)  # a task that was made just now begins its work
-        holder = self._held.get(lab)
-        work = self._breakable.get(holder.id) if holder else None
-        if holder is None or work is None:
-            return
-        self._superseded[holder.id] = str(why)
-        work.cancel()
-        await asyncio.wait({self._tasks[holder.id]})
+        """End the operation that holds a lab, where it may be ended, and wait until it has.
+
+        One that has not begun its work, or is just undoing it, is waited for a little.
+        """
+        end = asyncio.get_running_loop().time() + _SETTLES_WITHIN
+        while (holder := self._held.get(lab)) is not None and holder.kind in _BREAKABLE:
+            work = self._breakable.get(holder.id)
+            if work is not None:
+                self._superseded[holder.id] = str(why)
+                work.cancel()
+                await asyncio.wait({self._tasks[holder.id]})
+                return
+            if asyncio.get_running_loop().time() > end:
+                return
+            await asyncio.sleep(_SOON)
 
     def running(self) -> list[OperationRecord]:
         """Return the operations that hold a lab."""
@@ -193,11 +204,23 @@ class Operations:
             log.exception("operation %s failed by a fault of labd", operation.id)
             error = fault
         try:
-            await self.finish(operation, error)
-        except LabdError:
-            log.exception("the outcome of operation %s cannot be written", operation.id)
+            await self._finish_surely(operation, error)
         finally:
             self._release(operation)
+
+    async def _finish_surely(self, operation: OperationRecord, error: BaseException | None) -> None:
+        """Write the outcome as soon as the inventory can be written."""
+        wait = _FIRST_RETRY
+        while True:
+            try:
+                await self.finish(operation, error)
+            except StorageFailed as problem:
+                log.warning("the outcome of operation %s waits: %s", operation.id, problem)
+                self._let_go(operation)  # another operation may be what makes room
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, _LAST_RETRY)
+            else:
+                return
 
     def _let_go(self, operation: OperationRecord) -> None:
         holder = self._held.get(operation.lab)

@@ -55,9 +55,9 @@ class Plugins:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _start(self, record: PluginRecord) -> None:
+    async def _start(self, record: PluginRecord, since: int | None = None) -> None:
         settings = self._runner.check_settings(record.name, record.settings)
-        await self._runner.start(record.name, settings, self._uid(record.name))
+        await self._runner.start(record.name, settings, self._uid(record.name), since)
 
     def _uid(self, name: str) -> int:
         """Return a user id that no other plugin of this daemon has had.
@@ -87,6 +87,8 @@ class Plugins:
                     await tx.emit(Happening(type=kind, subject=change.name, data=data))
             except LabdError as error:
                 log.warning("plugin %s: its change was not told: %s", change.name, error)
+            except Exception:  # supervisor loop: later changes are told
+                log.exception("plugin %s: its change met a fault of labd", change.name)
 
     def _find(self, name: str) -> InstalledPlugin:
         installed = {plugin.name: plugin for plugin in self._runner.installed()}
@@ -130,9 +132,9 @@ class Plugins:
             before = {plugin.name: plugin for plugin in await self._inventory.plugins()}.get(name)
             if before == record and self._runner.state(name)[0] is not PluginState.DISABLED:
                 return self._view(found, record)
-            await self._write(record, EventType.PLUGIN_ENABLED)
+            since = await self._write(record, EventType.PLUGIN_ENABLED)
             await self._runner.stop(name)
-            await self._start(record)
+            await self._start(record, since)
             return self._view(found, record)
 
     async def disable(self, name: str) -> PluginView:
@@ -156,10 +158,12 @@ class Plugins:
             await self._runner.stop(name)
             return self._view(found, record)
 
-    async def _write(self, record: PluginRecord, kind: EventType) -> None:
+    async def _write(self, record: PluginRecord, kind: EventType) -> int:
+        """Write a record and tell it; return the event's seq."""
         async with self._inventory.transaction() as tx:
             await tx.put_plugin(record)
-            await tx.emit(Happening(type=kind, subject=record.name))
+            event = await tx.emit(Happening(type=kind, subject=record.name))
+        return event.seq
 
     async def log(self, name: str) -> bytes:
         """Return the kept output of a plugin."""

@@ -455,8 +455,14 @@ class PluginRunner(Protocol):
             NotFound: There is no such plugin.
         """
 
-    async def start(self, name: str, settings: Mapping[str, object], uid: int) -> None:
-        """Keep the plugin running from now on, under a user id of its own (idempotent)."""
+    async def start(
+        self, name: str, settings: Mapping[str, object], uid: int, since: int | None = None
+    ) -> None:
+        """Keep the plugin running from now on, under a user id of its own (idempotent).
+
+        `since` is the seq after which it hears events when it runs for the first time; None: as it
+        was told before.
+        """
 
     async def stop(self, name: str) -> None:
         """Stop it (SIGTERM, then SIGKILL) and take its token and broker user away (idempotent)."""

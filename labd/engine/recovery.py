@@ -21,7 +21,14 @@ from labd.engine.watch import Watcher
 from labd.engine.wires import WireService
 from labd.engine.works import Works
 from labd.engine.world import World
-from labd.model.errors import LabdError, NodeGone, NodeUnresponsive, StorageFailed, WorldError
+from labd.model.errors import (
+    LabdError,
+    NodeGone,
+    NodeUnresponsive,
+    StorageFailed,
+    Superseded,
+    WorldError,
+)
 from labd.model.events import EventType, Happening
 from labd.model.machine import RunState
 from labd.model.names import NodeRef
@@ -293,7 +300,16 @@ class Recovery:
 
     async def _go_on(self) -> int:
         resumed = 0
+        newest: dict[str, str] = {}
+        for operation in await self._world.inventory.operations(limit=10_000):
+            newest.setdefault(operation.lab, operation.id)
         for operation in await self._world.inventory.operations(running=True, limit=10_000):
+            if operation.lab and newest[operation.lab] != operation.id:
+                # Its outcome could not be written, and others have had the lab since.
+                await self._operations.finish(
+                    operation, Superseded(f"{operation.kind} of lab {operation.lab} was not ended")
+                )
+                continue
             if not self._works.handles(operation.kind):
                 await self._operations.finish(
                     operation, WorldError("labd was restarted meanwhile; ask for it again")

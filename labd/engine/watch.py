@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from labd.engine.journal import Journal
 from labd.engine.ports import Hypervisor, Inventory
-from labd.model.errors import LabdError
+from labd.model.errors import LabdError, StorageFailed
 from labd.model.events import EventType, Happening
 from labd.model.machine import GuestEvent, GuestEventKind, RunState
 from labd.model.names import NodeRef
@@ -18,6 +18,8 @@ from labd.model.records import NodeRecord
 from labd.model.states import NodeState
 
 log = logging.getLogger(__name__)
+
+_FIRST_RETRY, _LAST_RETRY = 0.2, 2.0  # seconds between tries to write
 
 _K = GuestEventKind
 _OWNED = {NodeState.STARTING, NodeState.STOPPING}  # an operation has the node in its hands
@@ -148,9 +150,27 @@ class Watcher:
 
     async def _try(self, event: GuestEvent) -> None:
         try:
-            await self._handle(event)
+            await self._until_written(event)
         except LabdError as error:
             log.warning("event %s of machine %s: %s", event.kind, event.key, error)
+        except Exception:  # supervisor loop: a bug must not make labd deaf
+            log.exception("event %s of machine %s met a fault of labd", event.kind, event.key)
+
+    async def _until_written(self, event: GuestEvent) -> None:
+        """Handle an event; while the inventory cannot be written, try again: it is not lost."""
+        wait = _FIRST_RETRY
+        while True:
+            try:
+                await self._handle(event)
+            except StorageFailed as error:
+                log.warning(
+                    "event %s of machine %s waits for the inventory: %s",
+                    event.kind, event.key, error,
+                )  # fmt: skip
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, _LAST_RETRY)
+            else:
+                return
 
     async def _handle(self, event: GuestEvent) -> None:
         if event.key in self._hushed and event.kind in {_K.PAUSED, _K.RESUMED}:
@@ -264,7 +284,6 @@ class Watcher:
         if node.state not in origins:
             return
         ready = node.key in self._was_ready
-        self._was_ready.discard(node.key)
         await self._journal.move(
             ref,
             NodeState.READY if ready else NodeState.RUNNING,
@@ -273,6 +292,7 @@ class Watcher:
             data=_facts(event),
             unless=set(NodeState) - origins,
         )
+        self._was_ready.discard(node.key)
         if not ready:
             self.boots_again(ref)
 
@@ -314,7 +334,7 @@ class Watcher:
             return
         ref = NodeRef(node.lab, node.name)
         if event.key in self._powered_off:
-            when = self._powered_off.pop(event.key)
+            when = self._powered_off[event.key]
             await self._journal.move(
                 ref,
                 NodeState.STOPPED,
@@ -323,6 +343,7 @@ class Watcher:
                 unless={*_OWNED, NodeState.STOPPED, NodeState.CRASHED},
                 process=None,
             )
+            self._powered_off.pop(event.key, None)
             return
         await self._journal.move(
             ref,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import secrets
 import time
@@ -18,6 +17,7 @@ from labd.engine.ports_serving import Servers
 from labd.engine.ports_uplinks import Uplinks
 from labd.engine.ports_ways import Dialer, Doors, LabKeys
 from labd.engine.ports_wires import Carriers, Wires
+from labd.engine.slots import BootSlots
 from labd.host.identity import boot_id
 from labd.model.lab_leases import Moment
 from labd.model.machine import AccelChoice
@@ -84,6 +84,7 @@ class World:
         clock: RFC 3339 now.
         moment: Now, for deadlines.
         booting: Slots for nodes that boot.
+        disk_available: Bytes that are free where the disks are.
         accel: What `auto` of a node means here.
         authorized_keys: OpenSSH public keys of the administrators, for every node.
     """
@@ -112,7 +113,8 @@ class World:
     memory_available: Callable[[], int]
     clock: Callable[[], str] = utc_now
     moment: Callable[[], Moment] = present_moment
-    booting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+    booting: BootSlots = field(default_factory=lambda: BootSlots(8))
+    disk_available: Callable[[], int] = lambda: 1 << 62
     accel: Accel = Accel.AUTO
     authorized_keys: tuple[str, ...] = ()
 

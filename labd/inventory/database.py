@@ -7,10 +7,11 @@ There is exactly one connection for the life of the daemon: the WAL-reset bug of
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from itertools import groupby
@@ -19,9 +20,12 @@ from typing import Any
 
 import aiosqlite
 
+from labd.inventory.ballast import Ballast
 from labd.model.errors import StorageFailed
 
 Statement = tuple[str, Sequence[object]]
+
+log = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql\Z")
 _MEMORY = ":memory:"
@@ -43,6 +47,7 @@ class Database:
     def __init__(self, path: Path, connection: aiosqlite.Connection) -> None:
         self._path = path
         self._connection = connection
+        self._ballast = Ballast(None if str(path) == _MEMORY else path.with_name("reserve"))
 
     @classmethod
     async def open(cls, path: Path) -> Database:
@@ -65,6 +70,7 @@ class Database:
         except BaseException:
             await connection.close()
             raise
+        await database.take_ballast()
         return database
 
     async def _prepare(self) -> None:
@@ -104,7 +110,7 @@ class Database:
         with _storage_errors(self._path, "reading"):
             return [tuple(row) for row in await self._connection.execute_fetchall(sql, parameters)]
 
-    async def write(self, statements: Iterable[Statement]) -> None:
+    async def write(self, statements: Sequence[Statement]) -> None:
         """Do statements in one transaction, all or none. Runs of the same SQL are one batch.
 
         Not to be cancelled, and not to be called twice at one time: see `SqliteInventory`.
@@ -114,12 +120,30 @@ class Database:
         """
         with _storage_errors(self._path, "writing"):
             try:
-                for sql, run in groupby(statements, key=lambda statement: statement[0]):
-                    await self._connection.executemany(sql, [values for _, values in run])
-                await self._connection.commit()
-            except BaseException:
-                await self._connection.rollback()
-                raise
+                await self._write(statements)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not await self._drop():
+                    raise
+                await self._write(statements)
+
+    async def _drop(self) -> bool:
+        dropped = await asyncio.to_thread(self._ballast.drop)
+        if dropped:
+            log.error("the disk of %s is full; labd's own reserve is given up", self._path)
+        return dropped
+
+    async def take_ballast(self) -> None:
+        """Take labd's own reserve where the disk has room for it."""
+        await asyncio.to_thread(self._ballast.take)
+
+    async def _write(self, statements: Sequence[Statement]) -> None:
+        try:
+            for sql, run in groupby(statements, key=lambda statement: statement[0]):
+                await self._connection.executemany(sql, [values for _, values in run])
+            await self._connection.commit()
+        except BaseException:
+            await self._connection.rollback()
+            raise
 
     async def close(self) -> None:
         """Close; what was committed stays."""

@@ -439,6 +439,10 @@ class SqliteInventory:
             await self._news.wait()
         return self._last
 
+    async def take_reserve(self) -> None:
+        """Take the room by which labd can still write on a full disk; see `inventory.ballast`."""
+        await self._database.take_ballast()
+
     async def integrity(self) -> Sequence[str]:
         """Return what SQLite says is wrong (PRAGMA quick_check); at most 100 lines."""
         found = await self._database.rows("PRAGMA quick_check")

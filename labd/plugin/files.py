@@ -21,6 +21,7 @@ PASSWORD = "mqtt-password"  # noqa: S105 - a file's name
 HEADER = "api-header"
 SUBSCRIBER = "mosquitto_sub"  # where mosquitto_sub(1) looks, as XDG_CONFIG_HOME is the folder
 CURSOR = "cursor"
+SINCE = "since"  # where a plugin without a cursor begins: the seq of its first enabling
 
 # Environment of a plugin; nothing in it is secret.
 ENV_NAME = "LABD_PLUGIN_NAME"

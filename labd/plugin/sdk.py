@@ -25,7 +25,7 @@ from labd.client.types import EventPage
 from labd.events.mqtt import BrokerAddress, MqttError, connect
 from labd.model.errors import LabdError
 from labd.plugin.event import Event
-from labd.plugin.files import CURSOR, Credentials, replace_file
+from labd.plugin.files import CURSOR, SINCE, Credentials, replace_file
 
 log = logging.getLogger("labd.plugin")
 
@@ -137,11 +137,18 @@ class Plugin:
         try:
             self._cursor = int((self.folder / CURSOR).read_text())
         except (OSError, ValueError):
-            self._cursor = last if self._since == "now" else 0
+            self._cursor = self._enabled_at(last) if self._since == "now" else 0
         if self._cursor > last:
             log.warning("labd has a new inventory: hearing its events from the first on")
             self._cursor = 0
         self._keep_cursor()
+
+    def _enabled_at(self, last: int) -> int:
+        """Return the seq at which this plugin was enabled: what happened since is not missed."""
+        try:
+            return min(last, int((self.folder / SINCE).read_text()))
+        except (OSError, ValueError):
+            return last
 
     def _keep_cursor(self) -> None:
         replace_file(self.folder / CURSOR, f"{self._cursor}\n")

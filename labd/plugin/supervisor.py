@@ -74,6 +74,7 @@ class _Running:
     settings: Mapping[str, object]
     uid: int
     password: str
+    since: int | None = None
     token_hash: str = ""  # of the process that runs now
     state: PluginState = PluginState.STARTING
     starts: int = 0
@@ -154,7 +155,9 @@ class Supervisor:
 
     # starting and stopping
 
-    async def start(self, name: str, settings: Mapping[str, object], uid: int) -> None:
+    async def start(
+        self, name: str, settings: Mapping[str, object], uid: int, since: int | None = None
+    ) -> None:
         """Keep the plugin running from now on; see the port.
 
         `uid` is taken when it is free: a plugin that has run before keeps the user id of its
@@ -168,6 +171,7 @@ class Supervisor:
                 settings=settings,
                 uid=await asyncio.to_thread(self._free_uid, name, uid),
                 password=new_password(),
+                since=since,
             )
             self._running[name] = plugin
             try:
@@ -353,7 +357,9 @@ class Supervisor:
         broker = self._around.broker
         subscriber = f"-h {broker.host}\n-p {broker.port}\n-V mqttv5\n-q 1\n"
         subscriber += f"-u {plugin.manifest.name}\n-P {plugin.password}"
+        since = () if plugin.since is None else ((files.SINCE, str(plugin.since)),)
         for name, text in (
+            *since,
             (files.SETTINGS, json.dumps(dict(plugin.settings))),
             (files.TOKEN, token),
             (files.HEADER, f"Authorization: Bearer {token}"),

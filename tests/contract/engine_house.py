@@ -18,6 +18,7 @@ from typing import Any
 from labd.engine.engine import Engine
 from labd.engine.ports import Transaction
 from labd.engine.recovery import Recovered
+from labd.engine.slots import BootSlots
 from labd.engine.world import NODE_UIDS, Limits, World, present_moment
 from labd.inventory.sqlite import SqliteInventory
 from labd.model.errors import GuestFailed, NotFound, StorageFailed
@@ -187,7 +188,9 @@ class FakePlugins:
             raise NotFound(f"there is no plugin {name}")
         return {"url": "http://localhost", **settings}
 
-    async def start(self, name: str, settings: Mapping[str, object], uid: int) -> None:
+    async def start(
+        self, name: str, settings: Mapping[str, object], uid: int, since: int | None = None
+    ) -> None:
         await asyncio.sleep(0)
         self.running[name] = (settings, uid)
         self.told(PluginChange(name=name, state=PluginState.RUNNING))
@@ -350,7 +353,7 @@ class House:
             plan_network=lambda spec, key, keys: plan(spec, key, "fake", keys),
             memory_available=lambda: self.memory,
             moment=self.moment,
-            booting=asyncio.Semaphore(self.slots),
+            booting=BootSlots(self.slots),
         )
 
         async def findings() -> Sequence[Mapping[str, str]]:
