@@ -215,10 +215,15 @@ class Operations:
             try:
                 await self.finish(operation, error)
             except StorageFailed as problem:
+                if self._closed:
+                    return  # the next daemon finds the operation running, and goes on with it
                 log.warning("the outcome of operation %s waits: %s", operation.id, problem)
                 self._let_go(operation)  # another operation may be what makes room
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, _LAST_RETRY)
+            except LabdError:
+                log.exception("the outcome of operation %s cannot be written", operation.id)
+                return
             else:
                 return
 

@@ -382,6 +382,17 @@ class House:
 
     # asking
 
+    async def ended_or_dead(self, operation: str) -> None:
+        """Wait for the end of an operation, or of the daemon (which cannot write it then)."""
+        waits: list[asyncio.Task[object]] = [
+            asyncio.create_task(self.engine.wait_operation(operation, LIMIT)),
+            asyncio.create_task(self.fate.dead.wait()),
+        ]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
     async def done(self, asked: Awaitable[OperationRecord]) -> OperationRecord:
         """Return an operation when it has ended."""
         operation = await asked

@@ -290,7 +290,7 @@ async def die_saving(tmp_path: Path, at: int, mode: SaveMode, *, before: bool) -
         home.fate.at, home.fate.before = at, before
         try:
             asked = await home.engine.checkpoints.save("web", "c", mode=mode, message="")
-            await home.engine.wait_operation(asked.id, 5)
+            await home.ended_or_dead(asked.id)
         except LabdError:
             assert home.fate.dead.is_set()
         died, calls = home.fate.dead.is_set(), home.fate.calls[-2:]
@@ -328,7 +328,7 @@ async def die_forking(tmp_path: Path, at: int, *, before: bool) -> bool:
         home.fate.at, home.fate.before = at, before
         try:
             (asked,) = await home.engine.checkpoints.fork("c", "copy", count=0, settings={})
-            await home.engine.wait_operation(asked.id, 5)
+            await home.ended_or_dead(asked.id)
         except LabdError:
             assert home.fate.dead.is_set()
         died = home.fate.dead.is_set()

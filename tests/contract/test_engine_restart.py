@@ -354,18 +354,6 @@ async def seen(home: House) -> tuple[LabState, dict[str, str]] | None:
     return None if lab is None else (lab.state, await home.states())
 
 
-async def ended_or_dead(home: House, operation: str) -> None:
-    """Wait for the end of an operation, or of the daemon, which cannot write that end any more."""
-    waits = [
-        asyncio.create_task(home.engine.wait_operation(operation, 5)),
-        asyncio.create_task(home.fate.dead.wait()),
-    ]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
-    await asyncio.gather(*waits, return_exceptions=True)
-
-
 async def live_through(story: Story, root: Path, at: int, *, before: bool) -> bool:
     """Tell the story with a death at a call; tell whether there was one."""
     async with house(root) as home:
@@ -381,7 +369,7 @@ async def live_through(story: Story, root: Path, at: int, *, before: bool) -> bo
         known = {operation.id for operation in await home.inventory.operations()}
         try:
             operation = await story.ask(home)
-            await ended_or_dead(home, operation.id)
+            await home.ended_or_dead(operation.id)
         except LabdError:
             assert home.fate.dead.is_set()
         died = home.fate.dead.is_set()

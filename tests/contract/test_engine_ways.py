@@ -258,7 +258,7 @@ async def _die_at(root: Path, at: int, kind: OperationKind | None) -> bool:
         it.fate.at = len(it.fate.calls) + at
         try:
             asked = it.engine.up("web", lab(SSH)) if kind is None else it.engine.act(kind, "web")
-            await it.engine.wait_operation((await asked).id, 5)
+            await it.ended_or_dead((await asked).id)
         except LabdError:
             assert it.fate.dead.is_set()
         died = it.fate.dead.is_set()
