@@ -53,8 +53,15 @@ async def taps() -> set[str]:
     return await netns.inside(NS, look)
 
 
+async def agent_answers(rig: Rig) -> None:
+    """Wait for the agent, which a busy host may start a little after the guest said `ready`."""
+    async with asyncio.timeout(60):
+        while not await rig.hv.agent_ping("k1"):
+            await asyncio.sleep(0.1)
+
+
 async def sh(rig: Rig, command: str) -> str:
-    done = await rig.hv.agent_exec("k1", ["/bin/sh", "-c", command], 20)
+    done = await rig.hv.agent_exec("k1", ["/bin/sh", "-c", command], 60)
     return (done.stdout + done.stderr).decode().strip()
 
 
@@ -99,6 +106,7 @@ async def test_disks_and_nics_come_and_go(rig: Rig, namespace: str, kind: Machin
     process = await rig.hv.launch(machine, {"n0": await tap("n0")})
     await rig.hv.resume("k1")
     await asyncio.wait_for(rig.hv.wait_console("k1", "^labd: ready "), 90)
+    await agent_answers(rig)
     hot = devices(rig.hv)
     before = await fdsets(rig)
 
@@ -121,6 +129,7 @@ async def test_disks_and_nics_come_and_go(rig: Rig, namespace: str, kind: Machin
     rig.hv = QemuHypervisor(rig.root_id, rig.root)
     rig.hv.listen(rig.events.append)
     await rig.hv.adopt(more, process)
+    await agent_answers(rig)
     hot = devices(rig.hv)
     await hot.unplug_disk(machine, disk)
     await hot.unplug_disk(machine, disk)

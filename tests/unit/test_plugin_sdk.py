@@ -90,6 +90,26 @@ async def test_where_it_begins(tmp_path: Path, kept: str | None, since: str, beg
     assert (tmp_path / "cursor").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize(
+    ("enabled", "kept", "begins"),
+    [
+        ("4\n", None, 4),  # it came up late: what happened since it was enabled is not missed
+        ("4\n", "6\n", 6),
+        ("900\n", None, 7),  # of another inventory
+        ("?", None, 7),
+    ],
+)
+async def test_a_first_start_begins_where_it_was_enabled(
+    tmp_path: Path, enabled: str, kept: str | None, begins: int
+) -> None:
+    (tmp_path / "since").write_text(enabled)
+    if kept is not None:
+        (tmp_path / "cursor").write_text(kept)
+    ear = Ear(tmp_path)
+    await ear.plugin._find_cursor(Labd(7))
+    assert ear.cursor() == f"{begins}\n"
+
+
 async def test_what_comes_in_order_is_handled_without_a_question(tmp_path: Path) -> None:
     ear, labd = Ear(tmp_path), Labd(9)
     for seq in (1, 2, 3):

@@ -1,0 +1,89 @@
+"""Slots for nodes that boot are bounded, shared between labs and given back in time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from labd.engine.slots import BootSlots
+
+
+class Boots:
+    """Tasks that hold slots until they are told to end, and the order in which they got them."""
+
+    def __init__(self, slots: BootSlots) -> None:
+        self.slots = slots
+        self.got: list[str] = []
+        self.ends: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def ask(self, name: str) -> None:
+        """Ask for a slot as `LAB/NODE`."""
+        self.ends[name] = asyncio.Event()
+
+        async def boot() -> None:
+            async with self.slots.take(name.partition("/")[0]):
+                self.got.append(name)
+                await self.ends[name].wait()
+
+        self.tasks[name] = asyncio.create_task(boot())
+        await self.settle()
+
+    async def end(self, name: str) -> None:
+        """Give back a slot."""
+        self.ends[name].set()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let every task go as far as it can."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    async def over(self) -> None:
+        """End all, and find every slot given back."""
+        for end in self.ends.values():
+            end.set()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        assert self.slots.taken == 0
+
+
+async def test_a_free_slot_goes_to_the_lab_that_has_the_fewest() -> None:
+    boots = Boots(BootSlots(3))
+    for name in ("big/a", "big/b", "big/c", "big/d", "big/e", "small/a", "other/a"):
+        await boots.ask(name)
+    assert boots.got == ["big/a", "big/b", "big/c"]
+    await boots.end("big/a")
+    await boots.end("big/b")
+    await boots.end("big/c")
+    assert boots.got[3:] == ["small/a", "other/a", "big/d"]
+    await boots.over()
+
+
+async def test_a_node_that_never_gets_ready_holds_nobody_up() -> None:
+    boots = Boots(BootSlots(1, hold=0.05))
+    await boots.ask("hangs/a")
+    await boots.ask("next/a")
+    assert boots.got == ["hangs/a"]
+    async with asyncio.timeout(5):
+        while len(boots.got) < 2:
+            await asyncio.sleep(0.01)
+    assert boots.slots.taken == 1
+    await boots.over()
+
+
+@pytest.mark.parametrize("granted", [False, True], ids=["waiting", "just-granted"])
+async def test_who_is_cancelled_takes_no_slot_along(granted: bool) -> None:
+    slots = BootSlots(1)
+    boots = Boots(slots)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(slots.take("first"))
+        await boots.ask("gone/a")
+        await boots.ask("next/a")
+        if granted:
+            await stack.aclose()  # the slot is handed over; the task has not run yet
+        boots.tasks["gone/a"].cancel()
+    await boots.settle()
+    assert boots.got == ["next/a"]
+    await boots.over()
