@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import cli, events, forks, forward, idle, labs, networks
+from bench import cli, events, forks, forward, guests, idle, labs, networks
 from bench.result import Result
 
 OUT = Path(__file__).resolve().parent / "out"
@@ -34,6 +34,7 @@ BENCHMARKS: list[tuple[Callable[[list[int], int], Iterable[Result]], tuple[str, 
         ("checkpoint_pause", "fork_answer", "fork_vs_cold", "fork_private_memory", "fork_running"),
     ),
     (events.run, ("event_latency_p50", "event_latency_p99")),
+    (guests.run, ("exec_true",)),
     (forward.run, ("forward_throughput", "publish_throughput", "forward_ceiling")),
     (networks.run, ("network_apply",)),
     (idle.run, ("idle_cpu_percent", "idle_rss_mib")),

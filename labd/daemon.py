@@ -61,6 +61,7 @@ from labd.hypervisor import (
     MEMORY_ID,
     QemuCarriers,
     QemuDevices,
+    QemuGuestFiles,
     QemuHypervisor,
     QemuInterfaces,
     QemuScreens,
@@ -354,6 +355,7 @@ class Daemon:
             keys=SshKeys(self._paths.keys),
             devices=QemuDevices(self._hypervisor.machine),
             interfaces=QemuInterfaces(self._hypervisor.machine),
+            guest_files=QemuGuestFiles(self._hypervisor.machine),
             state=self._paths.state,
             run=self._paths.run,
             limits=Limits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,6 +14,7 @@ from labd.model.errors import LabdError
 JSON_LIMIT = 1 << 20  # bytes
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
+_UPLOADS = re.compile(r"/v1/(?:images|checkpoints)/|/v1/labs/[^/]+/nodes/[^/]+/file\Z")
 
 
 class Gate:
@@ -37,7 +39,9 @@ class Gate:
         try:
             scope["labd.caller"] = self._identify(scope)
             if scope["type"] == "http":
-                receive = _limited(scope, receive)
+                receive, upload = _limited(scope, receive)
+                if upload:
+                    receive, send = _hanging_up(receive, send)
             await self._app(scope, receive, send)
         except LabdError as error:
             await _refuse(error, scope, receive, send)
@@ -84,19 +88,41 @@ def _header(scope: Scope, name: bytes) -> str:
 
 
 def _is_upload(scope: Scope) -> bool:
-    path = str(scope["path"])
-    return scope["method"] == "PUT" and path.startswith(("/v1/images/", "/v1/checkpoints/"))
+    return scope["method"] == "PUT" and bool(_UPLOADS.match(str(scope["path"])))
 
 
-def _limited(scope: Scope, receive: Receive) -> Receive:
-    """Return a `receive` that ends a body over its limit; uploads are bounded by the store.
+def _hanging_up(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Return both ends of an upload such that an answer before its end closes the connection.
+
+    Otherwise the server would read the rest, which need not end, only to forget it.
+    """
+    whole = False
+
+    async def taken() -> Message:
+        nonlocal whole
+        message = await receive()
+        whole = whole or not message.get("more_body", False)
+        return message
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start" and not whole:
+            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        await send(message)
+
+    return taken, sent
+
+
+def _limited(scope: Scope, receive: Receive) -> tuple[Receive, bool]:
+    """Return a `receive` that ends a body over its limit, and whether the body is an upload.
+
+    Uploads are bounded by who takes them.
 
     Raises:
         BadMediaType: The body is of a type that no route takes there.
         TooLarge: It says so itself.
     """
     if scope["method"] not in {"POST", "PUT", "PATCH"}:
-        return receive
+        return receive, False
     upload = _is_upload(scope)
     wanted = _BINARY if upload else _JSON
     given = _header(scope, b"content-type").partition(";")[0].strip().lower()
@@ -105,7 +131,7 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
             f"content type {given or 'none'!r} is not taken here: send {wanted}"
         )
     if upload:
-        return receive
+        return receive, True
     length = _header(scope, b"content-length")
     if length.isdecimal() and int(length) > JSON_LIMIT:
         raise _too_large()
@@ -119,7 +145,7 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
             raise _too_large()
         return message
 
-    return counted
+    return counted, False
 
 
 def _too_large() -> problems.TooLarge:

@@ -55,6 +55,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "screenshot": ("screen", "Take a picture of a node's screen."),
     "type": ("screen", "Type text or keys on a node's keyboard."),
     "vnc": ("screen", "Forward a node's screen to a VNC viewer."),
+    "exec": ("exec", "Run a command in a node, or in all of a lab."),
+    "cp": ("cp", "Copy files and folders to a node, or from one."),
     "ssh": ("ssh", "Open a shell on a node, or run a command there."),
     "ssh-config": ("ssh", "Make plain ssh, scp, rsync and Ansible reach nodes."),
     "connect": ("connect", "Connect stdin and stdout to a TCP port of a node."),

@@ -9,6 +9,7 @@ from labd.client.addresses import Addresses
 from labd.client.checkpoints import Checkpoints
 from labd.client.classes import Classes
 from labd.client.edits import Edits
+from labd.client.guests import Guests
 from labd.client.leases import Leases
 from labd.client.screens import Screens
 from labd.client.transport import TIMEOUT, Transport, default_socket
@@ -46,6 +47,7 @@ class Client:
         self.checkpoints = Checkpoints(self.transport)
         self.classes = Classes(self.transport)
         self.edits = Edits(self.transport)
+        self.guests = Guests(self.transport)
         self.leases = Leases(self.transport)
         self.screens = Screens(self.transport)
         self.addresses = Addresses(self.transport)

@@ -16,6 +16,7 @@ from labd.engine.edits import Edits
 from labd.engine.facade import Change, LabView, NetworkView, PluginView
 from labd.engine.forking import Forking
 from labd.engine.fsck import Fsck
+from labd.engine.guests import GuestService
 from labd.engine.journal import Journal
 from labd.engine.keeping import EVERY, Keeper
 from labd.engine.labs import Labs
@@ -115,6 +116,7 @@ class Engine:
         )
         self.classes = Teaching(world, self._operations, self._labs, self.checkpoints, self.leases)
         self._library = Library(world, self._operations)
+        self.guests = GuestService(world, self.journal)
         self.screens = ScreenService(world.screens, self.journal)
         self.edits = Edits(world, self.journal, self._operations, self._labs, works)
         self.plugin_service = Plugins(world, runner)

@@ -16,6 +16,7 @@ from labd.engine.facade_captures import CapturesApi
 from labd.engine.facade_checkpoints import CheckpointsApi
 from labd.engine.facade_classes import ClassesApi
 from labd.engine.facade_edits import EditsApi
+from labd.engine.facade_guests import GuestsApi
 from labd.engine.facade_leases import LeasesApi, LeaseView
 from labd.engine.facade_screens import ScreensApi
 from labd.engine.facade_ways import WaysApi
@@ -121,6 +122,10 @@ class EngineApi(Protocol):
     @property
     def leases(self) -> LeasesApi:
         """Deadlines of labs."""
+
+    @property
+    def guests(self) -> GuestsApi:
+        """Commands and files in guests."""
 
     @property
     def screens(self) -> ScreensApi:

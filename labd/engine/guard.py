@@ -30,6 +30,7 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "interfaces": frozenset({"interfaces"}),
     "servers": frozenset({"check", "close", "leases", "neighbours"}),
     "keys": frozenset({"all", "read"}),
+    "guest_files": frozenset({"write"}),  # nothing of the host
     "screens": frozenset({"press", "screenshot", "viewer"}),  # nothing of the host
     "networks": frozenset({"bridges", "namespaces", "probe_tcp"}),
     "uplinks": frozenset({"check"}),

@@ -126,11 +126,14 @@ class Hypervisor(Protocol):
     async def agent_ping(self, key: str) -> bool:
         """Tell whether the guest agent answers."""
 
-    async def agent_exec(self, key: str, argv: Sequence[str], timeout: float) -> ExecResult:
+    async def agent_exec(
+        self, key: str, argv: Sequence[str], timeout: float, stdin: bytes = b""
+    ) -> ExecResult:
         """Run a command by the guest agent (`guest-exec`).
 
         Raises:
-            GuestFailed: No agent, no such program, or it took over `timeout` seconds.
+            GuestAgentAbsent: No agent.
+            GuestFailed: It has no such program, or it took over `timeout` seconds.
         """
 
     def console(self, key: str) -> AbstractAsyncContextManager[Console]:

@@ -5,7 +5,7 @@ Calls by key raise as those of `ports.Hypervisor` do: `NodeGone`, `NodeUnrespons
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from labd.model.keys import Chord
@@ -96,3 +96,17 @@ class Interfaces(Protocol):
             NodeGone: The machine has ended.
             GuestFailed: No agent, or no answer within `timeout` seconds.
         """
+
+
+class GuestFiles(Protocol):
+    """Files of guests, by their agents.
+
+    Both raise `NodeGone`, `GuestAgentAbsent` without an agent, and `GuestFailed` with the guest's
+    own words when it refuses.
+    """
+
+    def read(self, key: str, path: str) -> AsyncIterator[bytes]:
+        """Yield the content of a file, in parts of at most 512 KiB."""
+
+    async def write(self, key: str, path: str, content: AsyncIterator[bytes]) -> int:
+        """Make or overwrite a file; return its bytes. A failure may leave a part of it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
 from labd.engine.ports_captures import Captures
 from labd.engine.ports_checkpoints import Checkpoints, Snapshots
-from labd.engine.ports_machines import Devices, Interfaces, Screens
+from labd.engine.ports_machines import Devices, GuestFiles, Interfaces, Screens
 from labd.engine.ports_serving import Servers
 from labd.engine.ports_uplinks import Uplinks
 from labd.engine.ports_ways import Dialer, Doors, LabKeys
@@ -101,6 +101,7 @@ class World:
     screens: Screens
     devices: Devices
     interfaces: Interfaces
+    guest_files: GuestFiles
     dialer: Dialer
     doors: Doors
     keys: LabKeys

@@ -2,6 +2,7 @@
 
 from labd.hypervisor.argv import MEMORY_ID
 from labd.hypervisor.carrier import QemuCarriers
+from labd.hypervisor.guest_files import QemuGuestFiles
 from labd.hypervisor.interfaces import QemuInterfaces
 from labd.hypervisor.plug import QemuDevices
 from labd.hypervisor.qemu import QemuHypervisor
@@ -13,6 +14,7 @@ __all__ = [
     "MEMORY_ID",
     "QemuCarriers",
     "QemuDevices",
+    "QemuGuestFiles",
     "QemuHypervisor",
     "QemuInterfaces",
     "QemuScreens",

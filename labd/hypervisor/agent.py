@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from labd.model.errors import GuestFailed
+from labd.model.errors import GuestAgentAbsent, GuestFailed
 from labd.model.machine import ExecResult
 
 OUTPUT_LIMIT: Final = 1 << 20  # bytes of stdout, and of stderr, that are kept
@@ -58,7 +58,7 @@ class GuestAgent:
         if not self.open:
             return False
         try:
-            await self._call("guest-ping", {}, timeout)
+            await self.call("guest-ping", {}, timeout)
         except GuestFailed:
             return False
         return True
@@ -77,34 +77,35 @@ class GuestAgent:
             return False
         return True
 
-    async def execute(self, argv: Sequence[str], timeout: float) -> ExecResult:
+    async def execute(self, argv: Sequence[str], timeout: float, stdin: bytes = b"") -> ExecResult:
         """Run a command in the guest and wait for its end.
 
         Args:
             argv: Program and arguments, as the guest finds them.
             timeout: Seconds in all.
+            stdin: What it reads from its standard input.
 
         Raises:
             GuestFailed: No agent, no such program, or it took too long (it may run on).
         """
         if not argv:
             raise GuestFailed(f"no command to run in {self._name}: name a program")
-        if not self.open:
-            raise self._absent()
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         arguments: dict[str, object] = {"path": argv[0], "capture-output": True}
         if len(argv) > 1:
             arguments["arg"] = list(argv[1:])
-        started = await self._call("guest-exec", arguments, timeout)
+        if stdin:
+            arguments["input-data"] = base64.b64encode(stdin).decode()
+        started = await self.call("guest-exec", arguments, timeout)
         pid = started.get("pid") if isinstance(started, Mapping) else None
         if not isinstance(pid, int):
-            raise self._nonsense("guest-exec")
+            raise self.nonsense("guest-exec")
         pause = _FIRST_POLL
         while (left := end - loop.time()) > 0:
-            status = await self._call("guest-exec-status", {"pid": pid}, left)
+            status = await self.call("guest-exec-status", {"pid": pid}, left)
             if not isinstance(status, Mapping):
-                raise self._nonsense("guest-exec-status")
+                raise self.nonsense("guest-exec-status")
             if status.get("exited"):
                 return self._result(status)
             await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
@@ -125,7 +126,7 @@ class GuestAgent:
         if not self.open:
             return False
         try:
-            await self._call("guest-set-time", {"time": time.time_ns()}, timeout)
+            await self.call("guest-set-time", {"time": time.time_ns()}, timeout)
         except GuestFailed:
             done = await self.execute(["date", "-u", "-s", f"@{round(time.time())}"], timeout)
             if done.status != 0:
@@ -145,7 +146,7 @@ class GuestAgent:
             return False
         for user, of_user in keys.items():
             arguments = {"username": user, "keys": list(of_user), "reset": True}
-            await self._call("guest-ssh-add-authorized-keys", arguments, timeout)
+            await self.call("guest-ssh-add-authorized-keys", arguments, timeout)
         return True
 
     async def interfaces(self, timeout: float = _SYNC_TIMEOUT) -> object:
@@ -154,15 +155,26 @@ class GuestAgent:
         Raises:
             GuestFailed: No agent, or no answer within `timeout` seconds.
         """
-        if not self.open:
-            raise self._absent()
-        return await self._call("guest-network-get-interfaces", {}, timeout)
+        return await self.call("guest-network-get-interfaces", {}, timeout)
 
     def close(self) -> None:
         """Let go of the socket (idempotent)."""
         self._drop()
 
-    async def _call(self, command: str, arguments: Mapping[str, object], timeout: float) -> object:
+    async def call(self, command: str, arguments: Mapping[str, object], timeout: float) -> object:
+        """Return what the agent answers to one command, unread: a guest may answer anything.
+
+        Args:
+            command: As in qga/qapi-schema.json.
+            arguments: Of the command.
+            timeout: Seconds.
+
+        Raises:
+            GuestAgentAbsent: No agent.
+            GuestFailed: It refused, or did not answer in time.
+        """
+        if not self.open:
+            raise self._absent()
         try:
             async with self._lock, asyncio.timeout(timeout):
                 await self._sync()
@@ -228,7 +240,7 @@ class GuestAgent:
         if after_mark:
             return {}  # rest of an answer to somebody before us
         self._drop()
-        raise self._nonsense("a command")
+        raise self.nonsense("a command")
 
     def _result(self, status: Mapping[str, object]) -> ExecResult:
         code, number = status.get("exitcode"), status.get("signal")
@@ -237,20 +249,26 @@ class GuestAgent:
         elif isinstance(code, int) and not isinstance(code, bool):
             ended = code
         else:
-            raise self._nonsense("guest-exec-status")
+            raise self.nonsense("guest-exec-status")
+        out, err = (self.decode(status.get(f"{name}-data")) for name in ("out", "err"))
+        cut = status.get("out-truncated") or status.get("err-truncated")
         return ExecResult(
             status=ended,
-            stdout=self._decode(status.get("out-data")),
-            stderr=self._decode(status.get("err-data")),
+            stdout=out[:OUTPUT_LIMIT],
+            stderr=err[:OUTPUT_LIMIT],
+            truncated=bool(cut) or max(len(out), len(err)) > OUTPUT_LIMIT,
         )
 
-    def _decode(self, text: object) -> bytes:
-        if text is None:
-            return b""
+    def decode(self, text: object) -> bytes:
+        """Return the bytes of base64 that the guest sent.
+
+        Raises:
+            GuestFailed: It is none.
+        """
         try:
-            return base64.b64decode(str(text), validate=True)[:OUTPUT_LIMIT]
+            return base64.b64decode(str(text or ""), validate=True)
         except (binascii.Error, ValueError) as error:
-            raise self._nonsense("guest-exec-status") from error
+            raise self.nonsense("a command") from error
 
     def _drop(self) -> None:
         writer, self._writer, self._reader = self._writer, None, None
@@ -258,11 +276,12 @@ class GuestAgent:
             with contextlib.suppress(RuntimeError):  # the loop is closed already
                 writer.transport.abort()
 
-    def _absent(self) -> GuestFailed:
-        return GuestFailed(
+    def _absent(self) -> GuestAgentAbsent:
+        return GuestAgentAbsent(
             f"the guest agent of {self._name} is not there: "
             "the image needs qemu-guest-agent, and the guest must have started it"
         )
 
-    def _nonsense(self, command: str) -> GuestFailed:
+    def nonsense(self, command: str) -> GuestFailed:
+        """Return the error for an answer of the wrong shape."""
         return GuestFailed(f"the guest agent of {self._name} answered {command} with nonsense")

@@ -180,9 +180,11 @@ class QemuHypervisor:
         """Tell whether the guest agent answers."""
         return await self._vm(key).agent.ping()
 
-    async def agent_exec(self, key: str, argv: Sequence[str], timeout: float) -> ExecResult:
+    async def agent_exec(
+        self, key: str, argv: Sequence[str], timeout: float, stdin: bytes = b""
+    ) -> ExecResult:
         """Run a command by the guest agent."""
-        return await self._vm(key).agent.execute(argv, timeout)
+        return await self._vm(key).agent.execute(argv, timeout, stdin)
 
     @asynccontextmanager
     async def console(self, key: str) -> AsyncIterator[Viewer]:

@@ -21,6 +21,7 @@
         ├── LaunchFailed           QEMU could not be started; carries its stderr
         ├── QmpRefused             QEMU understood a QMP command and refused it; its own words
         ├── GuestFailed            the guest did not become ready, or its agent said no
+        │   └── GuestAgentAbsent   no guest agent answers
         ├── NetworkFailed          the kernel refused a network request
         ├── StorageFailed          the disk or the inventory failed
         ├── DownloadFailed         a transfer ended before its time
@@ -208,6 +209,12 @@ class GuestFailed(WorldError):
     """The guest did not become ready in time, or its agent refused."""
 
     code = "guest_failed"
+
+
+class GuestAgentAbsent(GuestFailed):
+    """No guest agent answers: there is none in the image, or it has not started yet."""
+
+    code = "guest_agent_absent"
 
 
 class NetworkFailed(WorldError):

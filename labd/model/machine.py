@@ -154,11 +154,19 @@ class AccelChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecResult:
-    """End of a command that the guest agent ran. `stdout` and `stderr` are cut at 1 MiB each."""
+    """End of a command that the guest agent ran.
+
+    Attributes:
+        status: Exit status; minus the number of the signal that ended it.
+        stdout: At most 1 MiB of it.
+        stderr: At most 1 MiB of it.
+        truncated: Whether there was more of either.
+    """
 
     status: int
     stdout: bytes
     stderr: bytes
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,7 @@ from labd.model.units import GIB, MIB
 from labd.network.plan import plan
 from tests.contract.fakes_checkpoints import FakeCheckpoints, FakeSnapshots
 from tests.contract.fakes_devices import FakeDevices
+from tests.contract.fakes_guests import FakeGuestFiles
 from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
 from tests.contract.fakes_images import FakeImages
 from tests.contract.fakes_networks import (
@@ -344,6 +345,7 @@ class House:
             screens=FakeScreens(self.host),
             devices=mortal(FakeDevices(self.host), "devices"),
             interfaces=self.interfaces,
+            guest_files=FakeGuestFiles(self.host),
             dialer=self.dialer,
             doors=self.doors,
             keys=mortal(self.keys, "keys"),

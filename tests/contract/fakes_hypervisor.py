@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labd.model.errors import Conflict, GuestFailed, LaunchFailed, NodeGone, NodeUnresponsive
+from labd.model.errors import Conflict, GuestAgentAbsent, LaunchFailed, NodeGone, NodeUnresponsive
 from labd.model.machine import (
     AccelChoice,
     ExecResult,
@@ -71,6 +71,7 @@ class FakeMachine:
     agent: bool = False
     output: bytearray = field(default_factory=bytearray)
     typed: bytearray = field(default_factory=bytearray)
+    files: dict[str, bytes] = field(default_factory=dict)
     dark: set[str] = field(default_factory=set)  # NICs without a carrier
     viewers: set[FakeViewer] = field(default_factory=set)
     waiters: dict[asyncio.Future[str], re.Pattern[str]] = field(default_factory=dict)
@@ -328,10 +329,14 @@ class FakeHypervisor:
     async def agent_ping(self, key: str) -> bool:
         return self._machine(key).agent
 
-    async def agent_exec(self, key: str, argv: Sequence[str], timeout: float) -> ExecResult:
+    async def agent_exec(
+        self, key: str, argv: Sequence[str], timeout: float, stdin: bytes = b""
+    ) -> ExecResult:
         machine = self._machine(key)
         if not machine.agent:
-            raise GuestFailed(f"the guest agent of {machine.name} is not there")
+            raise GuestAgentAbsent(f"the guest agent of {machine.name} is not there")
+        if list(argv) == ["cat"]:
+            return ExecResult(status=0, stdout=stdin, stderr=b"")
         return self.host.exec_result(argv)
 
     @asynccontextmanager

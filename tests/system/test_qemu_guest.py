@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from labd.hypervisor import QemuHypervisor
+from labd.hypervisor import QemuGuestFiles, QemuHypervisor
 from labd.model.errors import GuestFailed
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, RunState
 from labd.model.process import ProcessId
 from labd.model.specs import ImageFormat, Machine
+from tests.contract.guest_files_contract import check_guest_files
 from tests.guests import machine_spec
 from tests.system.harness import CACHE
 
@@ -103,6 +104,11 @@ async def test_the_agent_on_every_machine_type(rig: Rig, kind: Machine) -> None:
     assert (done.status, done.stdout, done.stderr) == (3, b"server\n", b"oops\n")
     with pytest.raises(GuestFailed, match="refused guest-exec"):
         await rig.hv.agent_exec("k1", ["/no/such/program"], 10)
+    said = await rig.hv.agent_exec("k1", ["cat"], 10, b"in\x00put" * 40_000)
+    assert said.stdout == b"in\x00put" * 40_000
+    long = await rig.hv.agent_exec("k1", ["head", "-c", "1500000", "/dev/zero"], 30)
+    assert (len(long.stdout), long.truncated) == (1 << 20, True)
+    await check_guest_files(QemuGuestFiles(rig.hv.machine), "k1")
     size = await rig.hv.agent_exec("k1", ["cat", "/sys/block/vda/size"], 10)
     assert int(size.stdout) * 512 == DISK_SIZE
     write = "dd if=/dev/zero of=/dev/vda bs=1M count=8 conv=fsync"

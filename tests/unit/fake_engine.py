@@ -41,6 +41,7 @@ from tests.unit.fake_captures import FakeCapturesApi
 from tests.unit.fake_checkpoints import FakeCheckpointsApi
 from tests.unit.fake_classes import FakeClasses
 from tests.unit.fake_edits import FakeEdits
+from tests.unit.fake_guests import FakeGuestsApi
 from tests.unit.fake_leases import FakeLeases
 from tests.unit.fake_screens import FakeScreensApi
 from tests.unit.fake_ways import FakeWays
@@ -139,6 +140,7 @@ class FakeEngine:
             )
         }
         self.all_profiles: dict[str, Profile] = {}
+        self.guests = FakeGuestsApi(self.node)
         self.screens = FakeScreensApi(self.node)
         self.wires = FakeWiresApi(self.lab)
         self.captures = FakeCapturesApi(self.lab)

@@ -23,6 +23,8 @@ mount_all() {
     mkdir -p /dev/pts /dev/shm
     mount -t devpts -o mode=620 devpts /dev/pts
     mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+    mkdir -p /tmp
+    mount -t tmpfs -o mode=1777 tmpfs /tmp  # the root file system is nearly full
 }
 
 # The list is in order of dependencies; a module whose hardware is absent may refuse, and that is fine.

@@ -1,0 +1,101 @@
+"""`lab exec` and `lab cp` in real guests, in twenty copies of a lab at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import BIN, TEMPLATES, Daemon
+
+pytestmark = pytest.mark.usefixtures("built_tiny")
+
+TWO_TIER = str(TEMPLATES / "two-tier.yaml")
+NODES = ("router", "server", "client")
+COPIES = 20
+
+
+def test_twenty_copies_answer_each_for_itself(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.image()
+    daemon.lab("up", TWO_TIER)
+    commands_and_files(daemon, tmp_path)
+    daemon.lab("checkpoint", "save", "two-tier", "c")
+    daemon.lab("fork", "c", "copy", "--count", str(COPIES))
+    copies = [f"copy-{number}" for number in range(1, COPIES + 1)]
+
+    def mark(lab: str) -> None:
+        script = f"echo {lab}-$(hostname) > /tmp/marker; ip -4 -o addr show dev eth0"
+        daemon.lab("exec", "-n", "--all", lab, "--", "sh", "-c", script)
+
+    def read(lab: str) -> str:
+        return daemon.lab("exec", "-n", "--all", lab, "--", "cat", "/tmp/marker")
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(mark, copies))
+        found = dict(zip(copies, pool.map(read, copies), strict=True))
+    assert found == {
+        lab: "".join(f"{node}: {lab}-{node}\n" for node in sorted(NODES)) for lab in copies
+    }
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        addresses = pool.map(
+            lambda lab: daemon.lab("exec", "-n", f"{lab}/server", "hostname", "-i"), copies
+        )
+    assert len(set(addresses)) == 1, "the copies have the same addresses"
+
+
+def commands_and_files(daemon: Daemon, tmp_path: Path) -> None:
+    lab = [str(BIN / "lab"), "--root", str(daemon.root)]
+    words = [*lab, "exec", "two-tier/client", "--", "sh", "-c", "tr a-z A-Z; echo no >&2; exit 9"]
+    done = subprocess.run(words, input=b"loud", capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (9, b"LOUD", b"no\n")
+    daemon.lab("exec", "-n", "two-tier/client", "--", "sh", "-c", "kill -9 $$", expect=137)
+    said = daemon.lab("exec", "-n", "two-tier/client", "nosuch", expect=255)
+    assert re.match("lab: the guest agent of two-tier/client refused guest-exec: .*nosuch", said)
+    slow = daemon.lab(
+        "exec", "-n", "--timeout", "0.5", "two-tier/client", "sleep", "60", expect=255
+    )
+    assert slow == (
+        "lab: 'sleep' in two-tier/client did not end within 0.5 s; it may still run in the guest\n"
+    )
+
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "big").write_bytes(os.urandom(3 << 20))
+    (tree / "sub" / "run").write_text("#!/bin/sh\necho ran\n")
+    (tree / "sub" / "run").chmod(0o755)
+    (tree / "link").symlink_to("/etc/passwd")
+    daemon.lab("cp", "-r", str(tree), "two-tier/server:/tmp/")
+    assert daemon.lab("exec", "-n", "two-tier/server", "/tmp/tree/sub/run") == "ran\n"
+    daemon.lab("exec", "-n", "two-tier/server", "ln", "-s", "/etc", "/tmp/tree/out")
+    back = tmp_path / "back"
+    daemon.lab("cp", "-r", "two-tier/server:/tmp/tree", str(back))
+    names = sorted(str(path.relative_to(back)) for path in back.rglob("*"))
+    assert names == ["big", "sub", "sub/run"]
+    assert (back / "big").read_bytes() == (tree / "big").read_bytes()
+    daemon.lab("cp", "two-tier/server:/tmp/tree/big", str(tmp_path / "one"))
+    assert (tmp_path / "one").read_bytes() == (tree / "big").read_bytes()
+    full = daemon.lab("cp", "/dev/zero", "two-tier/server:/dev/full", expect=1)
+    assert "No space left on device" in full
+    daemon.lab("exec", "-n", "two-tier/server", "rm", "-r", "/tmp/tree")
+
+
+def test_what_cannot_be_asked_is_told(daemon: Daemon) -> None:
+    daemon.image("bootsector")
+    daemon.lab("up", str(TEMPLATES / "bootsector.yaml"))
+    said = daemon.lab("exec", "-n", "bootsector/boot", "true", expect=255)
+    assert said == (
+        "lab: the guest agent of bootsector/boot is not there: the image needs qemu-guest-agent, "
+        "and the guest must have started it\n"
+    )
+    daemon.lab("pause", "bootsector")
+    said = daemon.lab("exec", "-n", "bootsector/boot", "true", expect=255)
+    assert said.startswith("lab: cannot run a command in bootsector/boot: it is paused")
+    os.kill(daemon.pids("bootsector")["boot"], signal.SIGKILL)
+    problem = json.loads(daemon.lab("--json", "exec", "-n", "bootsector/boot", "true", expect=255))
+    assert problem["code"] in {"illegal_transition", "node_gone"}

@@ -1,0 +1,208 @@
+"""`lab exec` and `lab cp` against the real API with the fake engine behind it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labd.cli.untar import unpack
+from labd.model.errors import GuestFailed
+from tests.unit.api_server import Server, api_server
+from tests.unit.test_cli_verbs import LAB, Cli
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with api_server() as running:
+        yield running
+
+
+@pytest.fixture
+def lab(server: Server, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    made = Cli(server, capfd, tmp_path)
+    made("up", made.web)
+    return made
+
+
+def piped(lab: Cli, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run `lab` in a process of its own, with a pipe as stdin."""
+    words = [LAB, "--root", str(lab.server.root), *args]
+    return subprocess.run(words, input=stdin, capture_output=True, timeout=60, check=False)
+
+
+def test_output_errors_and_status_are_kept_apart(lab: Cli) -> None:
+    assert lab.both("exec", "-n", "web/a", "--", "say", "out", "err", "7", expect=7) == (
+        "out",
+        "err",
+    )
+    assert lab.both("exec", "-n", "web/a", "say", "", "", "-9", expect=137) == ("", "")
+    assert lab("exec", "-n", "web/a", "which") == "a\n"
+    said = json.loads(lab("exec", "--json", "-n", "web/a", "say", "ö", "", "0"))
+    assert said == {
+        "lab": "web",
+        "node": "a",
+        "status": 0,
+        "stdout": "ö",
+        "stderr": "",
+        "truncated": False,
+    }
+    out, err = lab.both("exec", "-n", "web/a", "huge")
+    assert (out, err) == ("x", "lab: there was more than 1 MiB of output; the rest is lost\n")
+
+
+def test_stdin_is_passed_whole_or_refused(lab: Cli) -> None:
+    data = bytes(range(256)) * 2048  # as much as is taken
+    done = piped(lab, "exec", "web/a", "--", "cat", stdin=data)
+    assert (done.returncode, done.stdout, done.stderr) == (0, data, b"")
+    done = piped(lab, "exec", "web/a", "--", "cat", stdin=data + b"x")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == (
+        b"lab: stdin of a command is at most 512 KiB; copy it with `lab cp` first, and have the "
+        b"command read the file\n"
+    )
+    assert piped(lab, "exec", "-n", "web/a", "--", "cat", stdin=b"no").stdout == b""
+
+
+def test_all_nodes_are_asked_and_the_highest_status_counts(lab: Cli) -> None:
+    assert lab("exec", "-n", "--all", "web", "--", "which") == "a: a\nb: b\n"
+    out, err = lab.both("exec", "-n", "--all", "web", "say", "x\ny", "bad", "3", expect=3)
+    assert out == "a: x\na: y\nb: x\nb: y\n"
+    assert err == "a: bad\na: ended with 3\nb: bad\nb: ended with 3\n"
+    out, err = lab.both("exec", "--json", "-n", "--all", "web", "nothing", expect=255)
+    nodes = json.loads(out)["nodes"]
+    assert [(node["node"], node["error"]["code"]) for node in nodes] == [
+        ("a", "guest_failed"),
+        ("b", "guest_failed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "message"),
+    [
+        (("exec", "web", "x"), 2, "'web' is not LAB/NODE; write it like web/server"),
+        (("exec", "web/a", "--"), 2, "there is no command; write it behind --"),
+        (("exec", "--all", "web/a", "x"), 2, "--all wants a lab: lab exec --all web -- x"),
+        (("exec", "-n", "web/c", "x"), 4, "there is no node web/c"),
+        (("exec", "-n", "--all", "wed", "x"), 4, "there is no lab wed"),
+        (
+            ("exec", "-n", "web/a", "nothing"),
+            255,
+            "the guest agent of web/a refused guest-exec: no nothing",
+        ),
+        (
+            ("cp", "a", "b"),
+            2,
+            (
+                "one of SOURCE and TARGET is LAB/NODE:PATH, the other a path here "
+                "(write ./a/b:c for a local name like that)"
+            ),
+        ),
+        (
+            ("cp", "web/a:/x", "web/b:/x"),
+            2,
+            (
+                "one of SOURCE and TARGET is LAB/NODE:PATH, the other a path here "
+                "(write ./a/b:c for a local name like that)"
+            ),
+        ),
+        (("cp", "/nowhere/x", "web/a:/x"), 2, "cannot read /nowhere/x: No such file or directory"),
+        (("cp", "/etc", "web/a:/x"), 2, "/etc is a folder; give -r"),
+        (("cp", "-r", "/etc/hostname", "web/a:/x"), 2, "/etc/hostname is no folder; leave out -r"),
+        (
+            ("cp", "-r", "web/a:/x", "/etc/hostname"),
+            2,
+            "/etc/hostname is there already; remove it, or copy to another name",
+        ),
+        (("cp", "-r", "web/a:/", "/nowhere"), 2, "/ names no folder to copy; write its whole path"),
+        (
+            ("cp", "web/a:/x", "/tmp/x"),
+            1,
+            "the guest agent of web/a refused guest-file-open: no /x",
+        ),
+        (("cp", "web/c:/x", "/tmp/x"), 4, "there is no node web/c"),
+    ],
+)
+def test_bad_usage(lab: Cli, args: tuple[str, ...], status: int, message: str) -> None:
+    assert lab(*args, expect=status) == f"lab: {message}\n"
+    assert lab.server.engine.guests.files == {}
+
+
+def test_a_file_goes_there_and_back(lab: Cli, tmp_path: Path) -> None:
+    local, files = tmp_path / "tool", lab.server.engine.guests.files
+    local.write_bytes(b"#!\x00\xff")
+    local.chmod(0o755)
+    assert json.loads(lab("--json", "cp", str(local), "web/a:/bin/"))["bytes"] == 4
+    assert files == {("web/a", "/bin/tool"): b"#!\x00\xff"}
+    assert lab.server.engine.guests.ran[-1] == ("web/a", ("chmod", "755", "/bin/tool"))
+    back = tmp_path / "back"
+    back.mkdir()
+    assert lab("cp", "web/a:/bin/tool", str(back)) == ""
+    assert (back / "tool").read_bytes() == b"#!\x00\xff"
+    assert lab("cp", "web/a:/bin/tool", "/dev/null") == ""
+    assert piped(lab, "cp", "web/a:/bin/tool", "-").stdout == b"#!\x00\xff"
+    assert piped(lab, "cp", "-", "web/b:/x", stdin=b"in").returncode == 0
+    assert files["web/b", "/x"] == b"in"
+    assert lab("cp", "web/a:/bin/tool", "/nowhere/x", expect=2) == (
+        "lab: cannot write /nowhere/x: No such file or directory\n"
+    )
+    assert [path.name for path in tmp_path.rglob(".labd-cp-*")] == []
+
+
+def archive(*members: tuple[str, bytes | str | None]) -> io.BytesIO:
+    """Return a tar of files (bytes), folders (None) and symbolic links (their targets)."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.mode = 0o6777
+            if content is None:
+                info.type = tarfile.DIRTYPE
+            elif isinstance(content, str):
+                info.type, info.linkname = tarfile.SYMTYPE, content
+            else:
+                info.size = len(content)
+            tar.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
+    file.seek(0)
+    return file
+
+
+def test_only_files_and_folders_come_out_of_an_archive(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    file = archive(("d", None), ("d/x", b"x"), ("d/l", "/etc"), ("d/l/y", b"y"), ("d/e", None))
+    assert unpack(file, "d", str(path)) == ["d/l"]
+    assert sorted(item.name for item in path.rglob("*")) == ["e", "l", "x", "y"]
+    assert not (path / "l").is_symlink()
+    assert (path / "x").stat().st_mode & 0o7022 == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("../x", "the guest sent an archive with the name '../x' in it: refused"),
+        ("/d/x", "the guest sent an archive with the name '/d/x' in it: refused"),
+        ("d/../../x", "the guest sent an archive with the name 'd/../../x' in it: refused"),
+        ("other", "the guest sent an archive with the name 'other' in it: refused"),
+        ("d", "d is no folder in the guest; leave out -r"),
+    ],
+)
+def test_an_archive_of_an_attacker_leaves_nothing(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(GuestFailed) as caught:
+        unpack(
+            archive(("d/first", b""), (name, b"x")) if name != "d" else archive((name, b"x")),
+            "d",
+            str(tmp_path / "d"),
+        )
+    assert caught.value.message == message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_archive_is_told(tmp_path: Path) -> None:
+    with pytest.raises(GuestFailed, match="the guest sent an archive that is damaged"):
+        unpack(io.BytesIO(b"x" * 1024), "d", str(tmp_path / "d"))
+    assert list(tmp_path.iterdir()) == []
