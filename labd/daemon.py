@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import grp
 import ipaddress
 import json
@@ -280,7 +281,7 @@ class Daemon:
         _background(managed.run(), "broker", stack)
         self._broker = managed
         await managed.set_users(self._people())
-        _write_secret(self._paths.broker_password, self._reader, self._group())
+        _write_secret(self._paths.broker_password, self._reader, self._group)
         return managed.address
 
     def _people(self) -> list[BrokerUser]:
@@ -384,16 +385,17 @@ class Daemon:
             admin_socket=self._paths.api_socket,
         )
         sockets = [
-            _listen(self._paths.api_socket, 0o660, self._group(), stack),
+            _listen(self._paths.api_socket, 0o660, self._group, stack),
             _listen(self._paths.plugin_socket, 0o666, None, stack),
         ]
         await stack.enter_async_context(serving(app, sockets))
         # The same people by the same means: the mode of the file.
-        ways = _listen(self._paths.ways_socket, 0o660, self._group(), stack)
+        ways = _listen(self._paths.ways_socket, 0o660, self._group, stack)
         await stack.enter_async_context(WaySocket(self.engine.ways, ways))
 
+    @functools.cached_property
     def _group(self) -> int | None:
-        """Return the id of the group that may use the API; None: root alone."""
+        """The id of the group that may use the API; None: root alone, which is logged once."""
         try:
             return grp.getgrnam(self._config.daemon.group).gr_gid
         except KeyError:

@@ -28,7 +28,9 @@ def read_template(session: Session, source: str) -> tuple[str, str]:
                 return _decode(file.read(_LIMIT + 1), source), source
         except OSError as error:
             raise InputError(f"cannot read {source}: {error.strerror}") from error
-    if "/" in source or source.endswith((".yaml", ".yml")) or os.path.isdir(source):
+    if os.path.exists(source):
+        raise InputError(f"{source} is not a regular file; give the path of a lab template")
+    if "/" in source or source.endswith((".yaml", ".yml")):
         raise InputError(f"there is no file {source}; give the path of a lab template")
     try:
         found = session.client.template(source)

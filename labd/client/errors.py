@@ -91,11 +91,25 @@ def from_way(path: str, data: bytes) -> errors.LabdError:
     return build(code, message, details if isinstance(details, dict) else {})
 
 
+def _serve(path: str) -> str:
+    """Return the command that starts the daemon whose socket is at `path`.
+
+    `ROOT/run/NAME.sock` is below a root of its own, `/run/labd/NAME.sock` of the default one; from
+    a socket elsewhere ($LABD_SOCKET) no root can be told.
+    """
+    root, _, name = path.rpartition("/run/")
+    if not root or name not in {"api.sock", "ways.sock"}:
+        return "labd serve"
+    import shlex
+
+    return f"labd serve --root {shlex.quote(root)}"
+
+
 def unreachable(path: str, why: object) -> errors.DaemonUnreachable:
     """Return the error for a daemon that does not answer, with what to do about it."""
     if isinstance(why, FileNotFoundError | ConnectionRefusedError):
         return errors.DaemonUnreachable(
-            f"labd does not run (no answer on {path}); start it with: labd serve", socket=path
+            f"labd does not run (no answer on {path}); start it with: {_serve(path)}", socket=path
         )
     if isinstance(why, PermissionError):
         return errors.DaemonUnreachable(

@@ -13,7 +13,7 @@ from labd.engine.ports import Inventory, Transaction
 from labd.model.errors import NotFound
 from labd.model.events import EventType, Happening
 from labd.model.machine import MachineSpec
-from labd.model.names import NodeRef
+from labd.model.names import NodeRef, did_you_mean
 from labd.model.process import ProcessId
 from labd.model.records import LabRecord, NodeRecord, Wanted
 from labd.model.states import LabState, NodeState, require_move
@@ -90,7 +90,9 @@ class Journal:
         """
         node = await self._inventory.node(ref.lab, ref.node)
         if node is None:
-            raise NotFound(f"there is no node {ref}; `lab status {ref.lab}` lists the nodes")
+            await self.lab(ref.lab)
+            names = [other.name for other in await self._inventory.nodes(ref.lab)]
+            raise NotFound(f"there is no node {ref}{did_you_mean(ref.node, names)}")
         return node
 
     async def lab(self, name: str) -> LabRecord:
@@ -101,7 +103,8 @@ class Journal:
         """
         lab = await self._inventory.lab(name)
         if lab is None:
-            raise NotFound(f"there is no lab {name}; `lab ls` lists the labs")
+            names = [other.name for other in await self._inventory.labs()]
+            raise NotFound(f"there is no lab {name}{did_you_mean(name, names)}")
         return lab
 
     async def move(

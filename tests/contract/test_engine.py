@@ -620,6 +620,10 @@ async def test_what_a_node_cannot_do_now(home: House, kind: OperationKind, messa
     assert await home.seq() == seq
     with pytest.raises(NotFound, match=r"there is no node web/c"):
         await home.engine.act(kind, "web", ["c"])
+    with pytest.raises(NotFound) as missed:
+        await home.engine.act(K.DESTROY, "wen")
+    assert missed.value.message == "there is no lab wen; did you mean 'web'?"
+    assert await home.seq() == seq
 
 
 async def test_a_whole_lab_takes_those_nodes_that_can(home: House) -> None:

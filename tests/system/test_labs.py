@@ -450,7 +450,9 @@ def test_every_qemu_has_least_privilege(daemon: Daemon) -> None:
     assert len(uids) == 2, "a user id of its own each"
 
 
-def test_destroy_of_an_unknown_lab_and_node(daemon: Daemon) -> None:
+def test_destroy_of_an_unknown_lab_and_node(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon('[daemon]\ngroup = "none-such"\n')
+    assert daemon.log.read_text().count("there is no group none-such") == 1
     assert "there is no lab nothing" in daemon.lab("destroy", "nothing", expect=4)
     assert "there is no lab nothing" in daemon.lab("status", "nothing", expect=4)
     assert "there is no lab nothing" in daemon.lab("stop", "nothing/node", expect=4)

@@ -164,7 +164,7 @@ def test_forwards_lead_to_ports_and_each_way_ends_by_itself(daemon: Daemon, tmp_
         with pytest.raises(ConnectionResetError):
             said_by(ports[2])
     assert daemon.lab("forward", "copy/none", "0:22", expect=4) == (
-        "lab: there is no node copy/none; `lab status copy` lists the nodes\n"
+        f"lab: there is no node copy/none; known: {', '.join(sorted(daemon.nodes('copy')))}\n"
     )
 
 

@@ -525,5 +525,13 @@ class FakeEngine:
             "host_id": "00000000",
             "pid": 1,
             "last_seq": len(self.all_events),
-            "broker": {"host": "127.0.0.1", "port": 1883},
+            "broker": {
+                "mode": "managed",
+                "host": "127.0.0.1",
+                "port": 1883,
+                "username": "reader",
+                "password_file": "/run/labd/broker.password",
+                "connected": False,
+                "problem": "refused",
+            },
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from labd.cli.main import run
+from labd.client.errors import unreachable
 from tests.unit.api_server import Server, api_server
 
 NAME = "is not valid: use 1 to 31 of a-z, 0-9 and '-', beginning with a letter"
@@ -21,7 +22,9 @@ BAD: list[tuple[str, int, str]] = [
     ("up", 2, "missing argument 'TEMPLATE'; see lab up --help"),
     ("up nofile.yaml", 2, "there is no file nofile.yaml; give the path of a lab template"),
     ("up no/such", 2, "there is no file no/such; give the path of a lab template"),
-    ("up DIR", 2, "there is no file DIR; give the path of a lab template"),
+    ("up DIR", 2, "DIR is not a regular file; give the path of a lab template"),
+    ("validate /tmp", 2, "/tmp is not a regular file; give the path of a lab template"),
+    ("validate /dev/null", 2, "/dev/null is not a regular file; give the path of a lab template"),
     ("up nothing", 2, ("there is no file nothing and no shipped template of that name; "
      "`lab template ls` lists them")),
     ("up Nothing", 2, ("there is no file Nothing and no shipped template of that name; "
@@ -99,7 +102,9 @@ BAD: list[tuple[str, int, str]] = [
     ("image build huge", 4, "there is no recipe huge; known: tiny"),
     ("image import nofile", 2,
      "there is no file nofile; give a file, or a URL with http or https"),
-    ("image import DIR", 2, "there is no file DIR; give a file, or a URL with http or https"),
+    ("image import DIR", 2, "DIR is not a regular file; give a file, or a URL with http or https"),
+    ("image import /dev/zero", 2,
+     "/dev/zero is not a regular file; give a file, or a URL with http or https"),
     ("image import ftp://x/y", 2,
      "there is no file ftp://x/y; give a file, or a URL with http or https"),
     ("image import WEB --sha256 12", 2,
@@ -130,6 +135,13 @@ BAD: list[tuple[str, int, str]] = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
+    with api_server() as running:
+        yield running
+
+
+@pytest.fixture
+def own() -> Iterator[Server]:
+    """Return a server of one test alone."""
     with api_server() as running:
         yield running
 
@@ -190,8 +202,50 @@ def test_a_stopped_daemon_is_status_3_with_advice(
     assert run(["--root", str(tmp_path), *verb.split()]) == 3
     socket = tmp_path / "run" / "api.sock"
     assert capfd.readouterr().err == (
-        f"lab: labd does not run (no answer on {socket}); start it with: labd serve\n"
+        f"lab: labd does not run (no answer on {socket}); "
+        f"start it with: labd serve --root {tmp_path}\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("socket", "command"),
+    [
+        ("/run/labd/api.sock", "labd serve"),
+        ("/elsewhere/my.sock", "labd serve"),
+        ("/srv/my labs/run/api.sock", "labd serve --root '/srv/my labs'"),
+        ("/srv/labs/run/ways.sock", "labd serve --root /srv/labs"),
+    ],
+)
+def test_the_advice_to_start_labd_has_the_root_in_use(socket: str, command: str) -> None:
+    assert unreachable(socket, FileNotFoundError()).message == (
+        f"labd does not run (no answer on {socket}); start it with: {command}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("stop two b", "there is no lab b; did you mean 'two/b'?"),
+        ("stop two/a b", "there is no lab b; did you mean 'two/b'?"),
+        ("restart two tvo", "there is no lab tvo; did you mean 'two'?"),
+        ("pause two two/c", "there is no node two/c; known: a, b"),
+        ("reset two b", "there is no lab b; did you mean 'two/b'?"),
+        (
+            "destroy two b",
+            "there is no lab b; `destroy` takes whole labs; for a node use: lab stop two/b",
+        ),
+    ],
+)
+def test_all_targets_are_looked_up_before_anything_is_done(
+    own: Server, capfd: pytest.CaptureFixture[str], args: str, message: str
+) -> None:
+    Path("TWO").write_text("name: two\nnode: a\nnode: b\n")
+    assert run(["--root", str(own.root), "up", "TWO"]) == 0
+    capfd.readouterr()
+    before = len(own.engine.all_events)
+    assert run(["--root", str(own.root), *args.split()]) == 4
+    assert capfd.readouterr() == ("", f"lab: {message}\n")
+    assert len(own.engine.all_events) == before, "nothing was begun"
 
 
 def test_what_does_not_come_in_time_is_status_5(

@@ -70,7 +70,10 @@ def test_a_lab_from_up_to_destroy(lab: Cli) -> None:
     assert lab("ls").splitlines()[1].split()[:4] == ["web", "running", "2/2", "web"]
     assert "lab web is running" in lab("status", "web")
     assert "node web/a is ready" in lab("status", "web/a")
-    assert "host_id:" in lab("status")
+    assert lab("status").splitlines()[-1] == (
+        "broker:          managed, 127.0.0.1:1883, user reader with the password in "
+        "/run/labd/broker.password; not connected: refused"
+    )
     assert lab("pause", "web/a") == "web/a is paused\n"
     assert lab("resume", "web/a") == "web/a runs on\n"
     assert lab("reset", "web/a", "web/b") == "web/a, web/b is reset\n"
@@ -294,6 +297,22 @@ def test_up_on_a_terminal_shows_a_table(lab: Cli) -> None:
 
 
 # start-up
+
+
+@pytest.mark.parametrize("words", ["web/a -- ls -l", "web/a ls -l", "-- web/a -- ls -l"])
+def test_ssh_passes_a_command_on_without_the_dashes_before_it(lab: Cli, words: str) -> None:
+    lab("up", lab.web)
+    program = lab.home / "ssh"
+    program.write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
+    program.chmod(0o755)
+    done = subprocess.run(
+        [LAB, "--root", lab.server.root, "ssh", *words.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PATH": f"{lab.home}:{os.environ['PATH']}", "HOME": str(lab.home)},
+    )
+    assert done.stdout.splitlines()[-4:] == ["--", "a.web.lab", "ls", "-l"]
 
 
 @pytest.mark.parametrize("verb", ["ls", "version", "status", "image ls", "plugin ls", "events"])

@@ -6,7 +6,7 @@ import click
 
 from labd.cli.progress import run_operation
 from labd.cli.session import Session, seconds, split_ref, verb
-from labd.model.errors import InputError
+from labd.model.errors import InputError, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,13 +26,16 @@ _DONE: dict[ActionName, str] = {
 }
 
 
+_WHOLE = {"down", "destroy"}
+
+
 def _targets(action: ActionName, refs: tuple[str, ...]) -> dict[str, list[str]]:
     """Return lab -> its nodes (none: the whole lab), in the order given."""
     found: dict[str, list[str]] = {}
     whole: set[str] = set()
     for ref in refs:
         lab, node = split_ref(ref)
-        if node and action in {"down", "destroy"}:
+        if node and action in _WHOLE:
             raise InputError(f"`{action}` takes whole labs; for a node use: lab stop {ref}")
         nodes = found.setdefault(lab, [])
         if not node:
@@ -40,6 +43,41 @@ def _targets(action: ActionName, refs: tuple[str, ...]) -> dict[str, list[str]]:
         elif node not in nodes:
             nodes.append(node)
     return {lab: [] if lab in whole else nodes for lab, nodes in found.items()}
+
+
+def _look_up(session: Session, action: ActionName, refs: tuple[str, ...]) -> None:
+    """Look all targets up before anything is done to the first of them.
+
+    A single one is left to labd: its request fails as a whole.
+
+    Raises:
+        NotFound: There is none of that name; `lab stop LAB NODE` is told to write LAB/NODE.
+    """
+    if len(refs) < 2:
+        return
+    present = {
+        lab["name"]: [node["name"] for node in lab["nodes"]] for lab in session.client.labs()
+    }
+    for ref in refs:
+        lab, node = split_ref(ref)
+        if lab in present and (not node or node in present[lab]):
+            continue
+        from labd.model.names import check_name, did_you_mean
+
+        if lab in present:
+            raise NotFound(f"there is no node {ref}{did_you_mean(node, present[lab])}")
+        owners = [
+            other for other, _ in map(split_ref, refs) if not node and lab in present.get(other, ())
+        ]
+        if not owners:
+            check_name(lab, "lab")
+            raise NotFound(f"there is no lab {lab}{did_you_mean(lab, present)}")
+        meant = f"{owners[0]}/{lab}"
+        if action in _WHOLE:
+            hint = f"`{action}` takes whole labs; for a node use: lab stop {meant}"
+        else:
+            hint = f"did you mean '{meant}'?"
+        raise NotFound(f"there is no lab {lab}; {hint}")
 
 
 def _act(
@@ -53,7 +91,9 @@ def _act(
 ) -> None:
     limit = seconds(grace)
     results: list[Operation] = []
-    for lab, nodes in _targets(action, refs).items():
+    targets = _targets(action, refs)
+    _look_up(session, action, refs)
+    for lab, nodes in targets.items():
 
         def begin(lab: str = lab, nodes: list[str] = nodes) -> Operation:
             return session.client.act(action, lab, nodes, force=force, grace=limit)
@@ -127,7 +167,9 @@ def reset(session: Session, refs: tuple[str, ...], button: bool, no_wait: bool) 
 
     What was booted has its reset button pressed, and keeps its disks; so has a fork with --button.
     """
-    for lab, nodes in _targets("reset", refs).items():
+    targets = _targets("reset", refs)
+    _look_up(session, "reset", refs)
+    for lab, nodes in targets.items():
         again = [f"{lab}/{node}" for node in nodes] or [lab]
         if button or not session.client.lab(lab)["origin"]:
             _act(session, "reset", tuple(again), no_wait=no_wait)

@@ -142,6 +142,10 @@ def import_(
 
 def _open(path: str) -> BinaryIO:
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InputError(
+                f"{path} is not a regular file; give a file, or a URL with http or https"
+            )
         if not os.path.isfile(path):
             raise InputError(f"there is no file {path}; give a file, or a URL with http or https")
         return open(path, "rb")

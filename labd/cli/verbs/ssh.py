@@ -33,6 +33,8 @@ def ssh(
     The host needs no route to the node: labd connects from inside the lab. The exit status is that
     of the command, and 255 when ssh failed.
     """
+    if command[:1] == ("--",):  # click leaves it where it stops reading options, as at LAB/NODE
+        command = command[1:]
     user, _, address = ref.rpartition("@")
     lab, node = node_ref(address)
     session.client.node(lab, node)

@@ -10,6 +10,8 @@ from labd.cli.text import age, plain, size, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from labd.client.types import Lab, Node
 
 
@@ -47,7 +49,20 @@ def _daemon(session: Session) -> None:
         session.emit(info)
         return
     for key, value in info.items():
-        session.say(f"{key + ':':<16} {plain(value)}")
+        text = _broker(value) if key == "broker" and isinstance(value, dict) else plain(value)
+        if text:
+            session.say(f"{key + ':':<16} {text}")
+
+
+def _broker(broker: dict[str, Any]) -> str:
+    """Return in words where events go, and whether they arrive."""
+    where = broker.get("url") or f"{broker.get('host')}:{broker.get('port')}"
+    text = f"{broker.get('mode')}, {where}"
+    if broker.get("username"):
+        text += f", user {broker['username']} with the password in {broker['password_file']}"
+    if broker.get("connected") is False:
+        text += f"; not connected: {broker.get('problem') or 'not yet tried'}"
+    return plain(text)
 
 
 def _show_lab(session: Session, lab: Lab) -> None:
