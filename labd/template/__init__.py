@@ -34,7 +34,7 @@ def load(text: str, file: str, settings: Mapping[str, str] | None = None) -> Lab
         TemplateError: With every problem of the first of these steps that found any: reading,
             declarations, settings (its file is then `--set`), values, shape, meaning.
     """
-    problems = Problems(file)
+    problems = Problems(file, settings)
     document = read(text, problems)
     problems.raise_if_any()
     found = declared(document, problems)

@@ -10,7 +10,7 @@ one pass with a bounded depth.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -47,10 +47,17 @@ Place = tuple[int, int]
 
 
 class Problems:
-    """What is wrong with a text so far."""
+    """What is wrong with a text so far.
 
-    def __init__(self, file: str) -> None:
+    Args:
+        file: Name of the text.
+        settings: Parameter name -> value, as `--set` gave it.
+    """
+
+    def __init__(self, file: str, settings: Mapping[str, str] | None = None) -> None:
         self.file = file
+        self._settings = dict(settings or {})
+        self._options: dict[Place, str] = {}
         self._found: dict[tuple[int, int, str], Problem] = {}
         self._places: set[Place] = set()
 
@@ -58,10 +65,16 @@ class Problems:
         """Note a problem; the same one at the same place counts once."""
         line, column = place
         self._places.add(place)
+        message = self._options.get(place, "") + message
         message = "".join(c if c.isprintable() else _escaped(c) for c in message)
         self._found.setdefault(
             (line, column, message), Problem(message=message, line=line, column=column)
         )
+
+    def put_in(self, name: str, place: Place) -> None:
+        """Note that a parameter stands at a place: what is wrong there is its option's, if any."""
+        if name in self._settings:
+            self._options[place] = f"--set {name}={self._settings[name][:64]}: "
 
     def any_at(self, place: Place) -> bool:
         """Tell whether something is wrong at a place already."""

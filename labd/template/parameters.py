@@ -303,8 +303,11 @@ class Filler:
         if self._document.filled > _MAX_FILLED_TOTAL:
             size = f"{_MAX_FILLED_TOTAL >> 20} MiB"
             problems.append(f"the lab is larger than {size} with its values put in; split it")
+        place = self._document.place(path)
         for problem in problems:
-            self._problems.add(problem, self._document.place(path))
+            self._problems.add(problem, place)
+        for hole in () if problems else _HOLE.finditer(text):
+            self._problems.put_in(str(hole[1]), place)
         return "" if problems else filled
 
     def _unknown(self, name: str) -> str:

@@ -259,9 +259,12 @@ class FakeEngine:
 
     async def _set(self, ref: NodeRef, state: NodeState, operation: str) -> None:
         process = ProcessId(pid=4242, start_time_ticks=1, boot_id="b")
-        record = self.all_nodes[ref.lab, ref.node]
+        stopped = state is NodeState.STOPPED
         self.all_nodes[ref.lab, ref.node] = replace(
-            record, state=state, process=None if state is NodeState.STOPPED else process
+            self.all_nodes[ref.lab, ref.node],
+            state=state,
+            wanted=Wanted.STOPPED if stopped else Wanted.RUNNING,
+            process=None if stopped else process,
         )
         await self.tell(
             Happening(type=_TOLD[state], lab=ref.lab, node=ref.node, operation=operation)

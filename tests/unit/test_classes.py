@@ -86,6 +86,8 @@ def test_the_verb(lab: Cli, tmp_path: Path) -> None:
     assert lab("class", "stop", "x") == "class x is being stopped\n"
     assert lab("class", "destroy", "x") == "class x is destroyed\n"
     assert lab("class", "status", "x", expect=4) == "lab: there is no class x\n"
+    assert lab("class", "start", "c", "--count", "2") == "class c: 2 of 2 labs are up\n"
+    assert lab("class", "status", "c").splitlines()[2].split() == ["s1", "c-s1", "running"]
     roster.write_text("name\nslow\n")
     assert "slow: too slow; the same command tries again" in lab(
         "class", "start", "c", "--name", "x", "--students", str(roster), expect=1

@@ -14,6 +14,7 @@ import pexpect
 import pytest
 
 from labd.cli.main import VERBS, run
+from labd.model.events import EventType, Happening
 from labd.plugin.manifest import read
 from tests.unit.api_server import Server, api_server
 
@@ -111,6 +112,26 @@ def test_up_without_waiting_and_waiting_later(lab: Cli) -> None:
     assert lab("wait", "web", "--for", "destroyed") == "web is destroyed\n"
 
 
+def test_waiting_for_what_is_stopped_ends_at_once(lab: Cli) -> None:
+    lab("up", lab.web)
+    lab("stop", "web/b")
+    assert lab("wait", "web/b", "--for", "ready", expect=1) == (
+        "lab: web/b is stopped and nothing is under way, so it will not be ready; "
+        "start it with: lab start web/b\n"
+    )
+    assert lab("wait", "web/b", "--for", "stopped") == "web/b is stopped\n"
+    lab("down", "web")
+    for state in ("ready", "running", "degraded", "failed"):
+        assert lab("wait", "web", "--for", state, expect=1) == (
+            f"lab: web is stopped and nothing is under way, so it will not be {state}; "
+            "start it with: lab start web\n"
+        )
+    assert lab("wait", "web", "--for", "idle") == "web is idle\n"
+    lab.server.engine.delay = 0.5
+    lab("start", "web", "--no-wait")
+    assert lab("wait", "web") == "web is ready\n"
+
+
 def test_a_failing_up_tells_why(lab: Cli) -> None:
     path = lab.home / "slow.yaml"
     path.write_text("name: s\nnode: slow\n")
@@ -156,6 +177,14 @@ def test_events_are_lines_and_json_lines(lab: Cli) -> None:
     assert [record["seq"] for record in records] == [3, 4]
     assert [record["specversion"] for record in records] == ["1.0", "1.0"]
     assert len(lab("events", "--type", "node.*", "--lab", "web").splitlines()) == 2
+    up = Happening(type=EventType.NETWORK_UP, lab="web", subject="front", data={"bridge": "b0"})
+    added = Happening(type=EventType.IMAGE_ADDED, subject="tiny")
+    lab.server.run(lab.server.engine.tell(up))
+    lab.server.run(lab.server.engine.tell(added))
+    assert [line.split()[2:] for line in lab("events", "--since", "4").splitlines()] == [
+        ["network.up", "web/front", "bridge=b0"],
+        ["image.added", "tiny"],
+    ]
 
 
 def test_events_are_followed_until_the_daemon_ends(lab: Cli) -> None:

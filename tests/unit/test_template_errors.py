@@ -292,3 +292,19 @@ def test_a_harmless_pattern_is_let_in(pattern: str) -> None:
 )
 def test_a_dangerous_pattern_is_refused(pattern: str) -> None:
     assert trouble(pattern)
+
+
+def test_a_value_that_an_option_gave_is_told_by_the_option() -> None:
+    text = (
+        "name: party\nparameters:\n  players: {type: integer, default: 4}\n"
+        "  kind: {type: string, default: q35}\n"
+        "nodes:\n  player: {image: tiny, count: '${players}', machine: '${kind}', vcpus: 0}\n"
+    )
+    assert complaint(text, {"players": "0"}) == (
+        "lab.yaml:6:32: --set players=0: node player, count: must be 1 to 100, not 0"
+    )
+    assert complaint(text, {"kind": "pdp"}) == (
+        "lab.yaml:6:55: --set kind=pdp: node player, machine: must be pc, q35 or microvm\n"
+        "lab.yaml:6:73: node player, vcpus: must be at least 1"
+    ), "and nothing else is"
+    assert "--set" not in complaint(text.replace("default: 4", "default: 0"))

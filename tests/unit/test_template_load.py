@@ -38,7 +38,8 @@ def test_the_lan_party_has_a_bound(players: str) -> None:
     with pytest.raises(TemplateError) as caught:
         load(SHIPPED["lan-party"], "lab.yaml", {"players": players})
     assert str(caught.value) == (
-        f"lab.yaml:11:12: node player, count: must be 1 to 100, not {players}"
+        f"lab.yaml:11:12: --set players={players}: "
+        f"node player, count: must be 1 to 100, not {players}"
     )
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from labd.client.client import Client
     from labd.client.types import Event
 
+# Events whose subject is the plain name of a network.
+_OF_NETWORKS = {"network.up", "network.down", "link.changed"}
 _WIDTH = 20  # of the longest common types
 
 
@@ -67,7 +69,11 @@ def _line(event: Event) -> str:
     data = event.get("data") or {}
     words = [f"{key}={_short(value)}" for key, value in data.items() if value not in ("", None)]
     time = str(event["time"])[11:23]
-    head = f"{time} {event['seq']:>6}  {kind:<{_WIDTH}}  {event.get('subject', ''):<20}"
+    subject = str(event.get("subject", ""))
+    # Networks of two labs may have one name, so that the lab is told as it is for nodes.
+    if kind in _OF_NETWORKS and event.get("lab"):
+        subject = f"{event['lab']}/{subject}"
+    head = f"{time} {event['seq']:>6}  {kind:<{_WIDTH}}  {subject:<20}"
     return plain(f"{head}  {' '.join(words)}".rstrip())
 
 

@@ -27,7 +27,9 @@ def class_() -> None:
 
 @verb("start")
 @click.argument("checkpoint", metavar="CHECKPOINT")
-@click.option("--name", required=True, metavar="CLASS", help="The labs are CLASS-STUDENT.")
+@click.option(
+    "--name", metavar="CLASS", help="The labs are CLASS-STUDENT. [default: the checkpoint's name]"
+)
 @click.option("--students", metavar="FILE", help="CSV: a column `name`, others are parameters.")
 @click.option(
     "--count", type=click.IntRange(1, 500), metavar="N", help="Without a roster: s1 to sN."
@@ -43,7 +45,7 @@ def class_() -> None:
 def start(
     session: Session,
     checkpoint: str,
-    name: str,
+    name: str | None,
     students: str | None,
     count: int | None,
     lease: str | None,
@@ -59,6 +61,7 @@ def start(
         from labd.cli.roster import read_roster
 
         roster = read_roster(students)
+    name = name or checkpoint
     found = session.client.classes.start(
         name, checkpoint, roster, settings=pairs(settings), lease=lease_of(lease, keep_for)
     )
@@ -92,7 +95,7 @@ def ls(session: Session) -> None:
         session.emit({"classes": found})
         return
     if not found:
-        session.note("no classes; `lab class start CHECKPOINT --name CLASS --count N` makes one")
+        session.note("no classes; `lab class start CHECKPOINT --count N` makes one")
         return
     rows = [
         (c["name"], c["checkpoint"], len(c["students"]), _count(c, "running"), c["wanted"])
