@@ -287,8 +287,7 @@ class Converger:
             if node.state in _OVER:
                 why = f": {node.reason}" if node.reason else ""
                 raise GuestFailed(
-                    f"node {ref} {node.state} before it was ready{why}; "
-                    f"`lab logs {ref}` shows its last words"
+                    f"node {ref} {node.state} before it was ready{why}", node=ref.node
                 )
             error = self._readiness.failure(key)
             # The end of a machine is told by its state, which the watcher is writing.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 
 from labd.engine.addresses import Addresses
 from labd.engine.captures import CaptureService
@@ -20,6 +19,7 @@ from labd.engine.guests import GuestService
 from labd.engine.journal import Journal
 from labd.engine.keeping import EVERY, Keeper
 from labd.engine.labs import Labs
+from labd.engine.lastwords import read_log
 from labd.engine.leasing import Leasing
 from labd.engine.library import Library
 from labd.engine.operations import Operations
@@ -50,7 +50,6 @@ from labd.model.states import LabState, NetworkState, NodeState
 
 log = logging.getLogger(__name__)
 
-_LOG_LIMIT = 1 << 20  # bytes of a serial log that are given out
 
 Findings = Callable[[], Awaitable[Sequence[Mapping[str, str]]]]
 Info = Callable[[], Mapping[str, object]]
@@ -318,7 +317,7 @@ class Engine:
         if node.machine is None:
             return b""
         path = self._world.hypervisor.console_log(node.machine)
-        return await asyncio.to_thread(_read_log, path)
+        return await asyncio.to_thread(read_log, path)
 
     # operations and events
 
@@ -451,11 +450,3 @@ class Engine:
             "last_seq": await self._inventory.last_seq(),
             "published_seq": await self._inventory.published_seq(),
         }
-
-
-def _read_log(path: Path) -> bytes:
-    parts = []
-    for part in (path.with_name(path.name + ".1"), path):
-        with suppress(FileNotFoundError):
-            parts.append(part.read_bytes())
-    return b"".join(parts)[-_LOG_LIMIT:]

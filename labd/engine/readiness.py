@@ -100,9 +100,7 @@ class ReadinessKeeper:
             await self._journal.update(
                 ref, reason=reason, unless=set(NodeState) - set(_STILL_BOOTING)
             )
-            raise GuestFailed(
-                f"node {ref} is {reason}; `lab console {ref}` shows what it says"
-            ) from None
+            raise GuestFailed(f"node {ref} is {reason}", node=ref.node) from None
         await self._journal.move(
             ref,
             NodeState.READY,

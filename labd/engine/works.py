@@ -15,6 +15,7 @@ from labd.engine.converge import Converger, every
 from labd.engine.forking import Forking
 from labd.engine.journal import Journal
 from labd.engine.keeping import Keeper
+from labd.engine.lastwords import with_last_words
 from labd.engine.operations import Operations, Work
 from labd.engine.ports import Transaction
 from labd.engine.saving import Saving
@@ -147,9 +148,10 @@ class Works:
             raise WorldError(f"{undoing} (taken back after a restart of labd)")
         try:
             await self._operations.breakable(operation, work())
-        except LabdError as error:
+        except LabdError as failure:
             if self._operations.superseded(operation):
                 raise
+            error = await with_last_words(self._world, operation, failure)
             try:
                 if await self._write_failed(operation, error):
                     await self._undo(operation)
@@ -160,7 +162,7 @@ class Works:
                     operation.lab,
                     another,
                 )
-            raise
+            raise error from failure
 
     async def _write_failed(self, operation: OperationRecord, error: LabdError) -> bool:
         """Write the intent of the undoing; tell whether there is anything to undo."""

@@ -322,6 +322,23 @@ async def test_a_failed_start_leaves_the_others_alone(
     assert (await home.lab()).state is LabState.RUNNING
 
 
+async def test_a_failed_start_tells_the_last_words(home: House) -> None:
+    home.host.boot_output = b"\x1b[32mbooting\x1b[0m\r\nguest: dead\r\n\r\n"
+    why = "node web/a is not ready after 0.05 s: no console pattern 'guest: up'"
+    said = "web/a said last: 'guest: dead'"
+    lab = spec(node("a", ready=QUICK))
+    error = await home.fails(home.engine.up("web", lab))
+    hint = "with --keep, `lab up` leaves it to look at"
+    assert error["message"] == f"{why}; {said}; {hint}"
+    assert (error["node"], error["last_line"]) == ("a", "guest: dead")
+    await home.check_nothing()
+    error = await home.fails(home.engine.up("web", lab, keep=True))
+    assert error["message"] == f"{why}; {said}; `lab logs web/a` shows more"
+    await home.act(K.DOWN)
+    error = await home.fails(home.engine.up("web", lab))
+    assert error["message"] == f"{why}; {said}; `lab logs web/a` shows more", "it is stopped only"
+
+
 async def test_keep_keeps_what_failed(home: House) -> None:
     fail_silent(home)
     await home.fails(home.engine.up("web", spec(node("a", ready=QUICK)), keep=True))
@@ -340,7 +357,10 @@ async def test_a_timeout_of_up(home: House) -> None:
     home.host.boot_output = b""
     error = await home.fails(home.engine.up("web", spec(node("a")), timeout=0.05))
     assert error["code"] == "guest_failed"
-    assert error["message"] == "lab web was not up within 0.05 s"
+    assert error["message"] == (
+        "lab web was not up within 0.05 s; web/a said nothing; "
+        "with --keep, `lab up` leaves it to look at"
+    )
     await home.check_nothing()
 
 

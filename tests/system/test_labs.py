@@ -305,10 +305,13 @@ def test_a_failing_up_leaves_nothing_behind(daemon: Daemon) -> None:
     )
     path = write(daemon.root / "never.yaml", never)
     message = daemon.lab("up", path, expect=1)
-    assert "never/b is not ready after 2 s" in message
+    assert message.splitlines()[-1] == (
+        "lab: node never/b is not ready after 2 s: no console pattern 'no such line'; never/b said "
+        "last: 'labd: ready bootsector'; with --keep, `lab up` leaves it to look at"
+    )
     assert daemon.json("ls")["labs"] == []
     assert daemon.leaks() == []
-    assert "not ready after 2 s" in daemon.lab("up", path, "--keep", expect=1)
+    assert daemon.lab("up", path, "--keep", expect=1).endswith("; `lab logs never/b` shows more\n")
     assert daemon.json("status", "never")["state"] == "failed"
     assert len(daemon.qemus()) == 2
 
