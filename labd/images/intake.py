@@ -117,9 +117,9 @@ def as_storage_failed(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""  # a write has none
         raise StorageFailed(
-            f"cannot {what}: {error.strerror} ({error.filename}); make room, or check the folder's "
-            "permissions"
+            f"cannot {what}: {error.strerror}{where}; make room, or check the folder's permissions"
         ) from error
 
 

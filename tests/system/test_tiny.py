@@ -10,7 +10,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from labd.images.tiny import CMDLINE, READY_PATTERN
+from labd.images.tiny import CMDLINE, READY_PATTERN, build
+from labd.model.errors import StorageFailed
 from labd.model.guestconfig import guest_config
 from labd.model.specs import NicSpec, NodeSpec, RouteSpec
 from tests.system.harness import CACHE
@@ -113,3 +114,19 @@ def test_it_becomes_what_it_is_told(guest: pexpect.spawn[str]) -> None:
         assert "not found" not in ask(guest, f"{program} 2>&1 && echo works")
     assert "bridge" in ask(guest, "modprobe bridge && lsmod | grep ^bridge")
     assert "dropbear -R" in ask(guest, "ps")
+
+
+async def test_a_build_on_a_full_disk_says_so(built_tiny: None, tmp_path: Path) -> None:
+    (tmp_path / "debs").symlink_to(CACHE / "debs")
+    (tmp_path / "tiny").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path / "tiny"], check=True)
+    try:
+        with pytest.raises(StorageFailed) as caught:
+            await build(tmp_path, lambda _: None)
+        assert caught.value.message == (
+            f"no room to build the tiny image in {tmp_path}; make room or choose another cache "
+            "folder"
+        )
+        assert list((tmp_path / "tiny").iterdir()) == []
+    finally:
+        subprocess.run(["umount", tmp_path / "tiny"], check=True)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from labd.host.spawn import run
 from labd.images.debian.sources import Sources, configured
+from labd.images.room import no_room
 from labd.model.errors import CommandFailed, InputError, StorageFailed
 from labd.model.units import format_size
 
@@ -74,7 +75,6 @@ _VIRTUAL_SIZE = 4 << 30
 _ROOM = 3 << 30  # bytes that a build takes at its height, and some
 _BUILD_TIMEOUT = 1800.0
 _LOCK_POLL = 1.0  # seconds
-_NO_SPACE = "No space left on device"
 _OFFLINE = ("Could not resolve", "Could not connect", "Temporary failure", "Failed to fetch")
 
 
@@ -228,7 +228,7 @@ async def _install(sources: Sources, scratch: Path) -> None:
 def explained(error: CommandFailed) -> CommandFailed | StorageFailed:
     """Return an error that says what to do about a failure of the tools that install packages."""
     said = str(error.details.get("stderr", ""))
-    if _NO_SPACE in said:
+    if no_room(error):
         return StorageFailed(
             "no room to build a debian image; make room or choose another cache folder"
         )

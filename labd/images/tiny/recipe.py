@@ -21,10 +21,11 @@ from importlib import resources
 from pathlib import Path
 
 from labd.host.spawn import run
+from labd.images.room import no_room
 from labd.images.tiny import assemble, packages
 from labd.images.tiny.flavour import TINY, Flavour
 from labd.images.tiny.packages import Package
-from labd.model.errors import InputError, StorageFailed
+from labd.model.errors import CommandFailed, InputError, StorageFailed
 
 # panic=0: hold after a panic, so that pvpanic's GUEST_PANICKED is the last thing that happens.
 # The rest is start-up time: docs/images.md has the figures.
@@ -67,6 +68,13 @@ async def build(cache: Path, progress: Callable[[str], None], flavour: Flavour =
         )
     try:
         return await _build(cache, progress, flavour)
+    except CommandFailed as error:
+        if not no_room(error):
+            raise
+        raise StorageFailed(
+            f"no room to build the {flavour.name} image in {cache}; make room or choose another "
+            "cache folder"
+        ) from error
     except OSError as error:
         raise StorageFailed(
             f"cannot build in {cache}: {error.strerror}; make room or choose another cache folder"
