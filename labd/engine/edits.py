@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
+from labd.engine.disksizes import virtual_size
 from labd.engine.facade_edits import DiskView, NewNode
 from labd.engine.hotplug import needs_replacing, obstacle
 from labd.engine.journal import Journal
@@ -109,7 +108,7 @@ class Edits:
             )
         node = await self._journal.node(ref)
         kept = self._world.node_folder(node.key) / f"disk-{name}.qcow2"
-        has = await asyncio.to_thread(_virtual_size, kept)
+        has = await asyncio.to_thread(virtual_size, kept)
 
         def edit(old: NodeSpec) -> NodeSpec:
             if any(disk.name == name for disk in old.disks):
@@ -355,19 +354,3 @@ def _nic(lab: LabSpec, node: str, name: str, network: str, address: str) -> NicS
         mac=stable_mac(lab.template, node, name),
         addresses=(address,) if address else (),
     )
-
-
-def _virtual_size(path: Path) -> int | None:
-    """Return the size that a qcow2 file claims (docs/interop/qcow2.txt), None when there is none.
-
-    Its guest may have written what it likes: it is compared, and nothing more.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        head = os.read(fd, 32)
-    finally:
-        os.close(fd)
-    return int.from_bytes(head[24:32], "big") if head.startswith(b"QFI\xfb") else None

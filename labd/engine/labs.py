@@ -11,6 +11,7 @@ from labd.engine.admission import admit
 from labd.engine.converge import Converger
 from labd.engine.deps import closure
 from labd.engine.diff import plan_changes
+from labd.engine.disksizes import require_sizes
 from labd.engine.facade import Change
 from labd.engine.journal import Journal
 from labd.engine.operations import Operations
@@ -78,6 +79,7 @@ class Labs:
         sized = await self.check(name, spec)
         lab = await self._world.inventory.lab(name)
         nodes = await self._world.inventory.nodes(name)
+        await require_sizes(self._world, self._converger.size, lab, nodes, sized)
         running = {node.name for node in nodes if node.state in NODE_ALIVE}
         old = lab.spec if lab else None
         isos = {item for item, found in sized.items() if found.iso}
@@ -201,6 +203,7 @@ class Labs:
         spec = pin(lab.spec if lab else None, spec)
         sized = await self._converger.size(spec)
         nodes = await self._world.inventory.nodes(name)
+        await require_sizes(self._world, self._converger.size, lab, nodes, sized)
         alive = {node.name for node in nodes if node.state in NODE_ALIVE}
         due = {item: s.memory for item, s in sized.items() if item not in alive}
         await self.admit(name, due)

@@ -156,7 +156,7 @@ async def test_a_cd_is_changed(home: House) -> None:
             "disk data is the only one on bus scsi, whose controller goes with it",
         ),
         ({}, {"cdrom": ""}, "a CD-ROM drive comes or goes with a start only"),
-        ({"disks": (DATA,)}, {"disks": (replace(DATA, size=2 * MIB),)}, "disk data changes"),
+        ({"disks": (DATA,)}, {"disks": (replace(DATA, bus=DiskBus.SCSI),)}, "disk data changes"),
         ({}, {"nics": (replace(ETH0, network="two"),)}, "NIC eth0 changes"),
         (
             {"nics": tuple(replace(ETH0, name=f"e{i}") for i in range(8))},
@@ -175,6 +175,61 @@ async def test_what_it_cannot_take_replaces_it(
     process = home.host.machines[await home.key("a")].process
     await home.up(lab(**after))
     assert home.host.machines[await home.key("a")].process != process
+
+
+KEEPS = "a disk keeps its size; take it out, and add one under a new name"
+
+
+@pytest.mark.parametrize("runs", [True, False])
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            {"disks": (DATA,)},
+            {"disks": (replace(DATA, size=2 * MIB),)},
+            f"disk data of web/a has 1 MiB and cannot become 2 MiB: {KEEPS}",
+        ),
+        (
+            {"disks": (replace(DATA, size=2 * MIB), LOGS)},
+            {"disks": (DATA, LOGS)},
+            f"disk data of web/a has 2 MiB and cannot become 1 MiB: {KEEPS}",
+        ),
+        (
+            {"disk": 2 * MIB},
+            {"disk": 3 * MIB},
+            (
+                "the root disk of web/a has 2 MiB and cannot become 3 MiB: a disk keeps its size; "
+                "leave it as it is, or destroy the lab first"
+            ),
+        ),
+    ],
+)
+async def test_a_disk_keeps_its_size(
+    home: House, before: dict[str, Any], after: dict[str, Any], message: str, runs: bool
+) -> None:
+    await home.up(lab(**before))
+    if not runs:
+        await home.act(K.DOWN)
+    seq = await home.seq()
+    for asked in (home.engine.plan("web", lab(**after)), home.engine.up("web", lab(**after))):
+        with pytest.raises(InputError) as caught:
+            await asked
+        assert caught.value.message == message
+    assert await home.seq() == seq
+    await home.up(lab(**before))
+
+
+async def test_a_disk_of_another_name_or_image_has_any_size(home: House) -> None:
+    async with home.inventory.transaction() as tx:
+        await tx.put_image(replace(image("other"), digest="sha256:" + "5" * 64))
+    await home.up(lab(disk=2 * MIB, disks=(DATA,)))
+    new = lab(disk=2 * MIB, disks=(replace(LOGS, size=2 * MIB),))
+    (step,) = await home.engine.plan("web", new)
+    assert step.why == "detach disk data; attach disk logs"
+    new = lab(disk=3 * MIB, disks=(DATA,))
+    new = replace(new, nodes=(replace(new.nodes[0], image="other"), *new.nodes[1:]))
+    (step,) = await home.engine.plan("web", new)
+    assert step.action == "replace"
 
 
 def micro(**fields: Any) -> NodeSpec:

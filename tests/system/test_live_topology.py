@@ -173,6 +173,13 @@ def test_disks_and_nodes_without_a_template(daemon: Daemon) -> None:
     assert "was kept, and has 48 MiB" in daemon.lab(
         "disk", "attach", "live/a", "data", "--size", "1 GiB", expect=2
     )
+    other = daemon.root / "other.yaml"
+    other.write_text(NEW.replace("48 MiB", "1 GiB"))
+    for verb in ("plan", "up"):
+        assert daemon.lab(verb, str(other), expect=2) == (
+            "lab: disk data of live/a has 48 MiB and cannot become 1 GiB: a disk keeps its size; "
+            "take it out, and add one under a new name\n"
+        )
     daemon.lab("disk", "attach", "live/a", "data", "--size", "48 MiB")
     daemon.console("live/a", "head -c 4 /dev/vda; echo", r"(?m)^keep$")
     daemon.lab("node", "rm", "live/x")
