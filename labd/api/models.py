@@ -134,6 +134,9 @@ class Up(TemplateText):
     """Bring a lab up to what a template says."""
 
     keep: bool = Field(default=False, description="Leave what a failed up has made")
+    force: bool = Field(
+        default=False, description="Power nodes that an edit restarts off without asking them"
+    )
     timeout: float | None = Field(default=None, gt=0, le=_SECONDS, description="Seconds")
     lease: LeaseTerm | None = Field(default=None, description="That it has from now on")
 

@@ -149,6 +149,7 @@ class Client:
         file: str = "template",
         settings: Mapping[str, str] | None = None,
         keep: bool = False,
+        force: bool = False,
         timeout: float | None = None,
         lease: Mapping[str, object] | None = None,
     ) -> types.Operation:
@@ -161,6 +162,7 @@ class Client:
             "file": file,
             "settings": dict(settings or {}),
             "keep": keep,
+            "force": force,
             "timeout": timeout,
             "lease": None if lease is None else dict(lease),
         }

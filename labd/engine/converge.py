@@ -363,7 +363,11 @@ class Converger:
         changed = {n.name for n in lab.spec.networks if needs_new_ports(before.get(n.name, n), n)}
         sized = await self.size(lab.spec)
         await every(
-            self._runner.stop(NodeRef(lab.name, node.name), operation.id)
+            self._runner.stop(
+                NodeRef(lab.name, node.name),
+                operation.id,
+                force=operation.request.get("force") is True,
+            )
             for node in lab.spec.nodes
             if node.name in old
             and (

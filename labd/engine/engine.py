@@ -235,12 +235,13 @@ class Engine:
         spec: LabSpec,
         *,
         keep: bool = False,
+        force: bool = False,
         timeout: float | None = None,
         lease: LeaseAsk | None = None,
     ) -> OperationRecord:
         """See `EngineApi.up`."""
         more = self.leases.of(name, lease)
-        return await self._labs.up(name, spec, keep=keep, timeout=timeout, more=more)
+        return await self._labs.up(name, spec, keep=keep, force=force, timeout=timeout, more=more)
 
     async def plan(self, name: str, spec: LabSpec) -> Sequence[Change]:
         """See `EngineApi.plan`."""

@@ -154,12 +154,14 @@ class EngineApi(Protocol):
         spec: LabSpec,
         *,
         keep: bool = False,
+        force: bool = False,
         timeout: float | None = None,
         lease: LeaseAsk | None = None,
     ) -> OperationRecord:
         """Bring a lab up: create it, start what is stopped, or apply an edited spec.
 
-        With `lease`, it has this one from now on.
+        Nodes that an edit restarts are asked to power off first, unless `force`. With `lease`, it
+        has this one from now on.
         """
 
     async def plan(self, name: str, spec: LabSpec) -> Sequence[Change]:

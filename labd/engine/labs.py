@@ -109,6 +109,7 @@ class Labs:
         spec: LabSpec,
         *,
         keep: bool,
+        force: bool,
         timeout: float | None,
         more: More | None = None,
     ) -> OperationRecord:
@@ -123,7 +124,7 @@ class Labs:
                 await more(tx)
             return added
 
-        request = {"keep": keep, "timeout": timeout}
+        request = {"keep": keep, "force": force, "timeout": timeout}
         taken = await self._publications.reserve(name, spec)
         try:
             return await self._operations.begin(_K.UP, name, request, self._works.up, intent)

@@ -186,11 +186,13 @@ class Saver:
         """Return the block node that a disk writes to at present."""
         answer = await self.vm.execute("query-block")
         for entry in answer if isinstance(answer, list) else ():
-            if not isinstance(entry, Mapping) or f"/dev-{disk}" not in str(entry.get("qdev")):
-                continue
-            parts = str(entry.get("qdev")).split("/")
-            if f"dev-{disk}" in parts:
-                return str(entry["inserted"]["node-name"])
+            # The device's id (ide-hd), or the path of its part without one (virtio-backend).
+            if (
+                isinstance(entry, Mapping)
+                and f"dev-{disk}" in str(entry.get("qdev")).split("/")
+                and isinstance(inserted := entry.get("inserted"), Mapping)
+            ):
+                return str(inserted["node-name"])
         raise WorldError(f"{self.vm.name} has no disk {disk}: it was changed meanwhile; try again")
 
     async def _reach(self, wanted: str) -> None:

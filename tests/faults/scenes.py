@@ -1,16 +1,15 @@
-"""What is asked of a daemon that dies: where it begins, what is asked, and where it may end."""
+"""Scenes of labs, images and plugins, and all scenes."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 from labd.client.client import Client
 from labd.client.types import Operation
 from labd.images.bootsector import boot_sector
+from tests.faults import checkpoint_scenes
+from tests.faults.scene import LAB, Outcome, Scene, settle
 
-LAB = "faulty"
 _NODE = """\
     image: bootsector
     machine: pc
@@ -30,6 +29,21 @@ nodes:
   b:
 {_NODE}    depends_on: {{a: ready}}
 """
+ONE = f"""\
+name: faulty
+networks: {{lan: {{}}}}
+nodes:
+  a:
+{_NODE}    cdrom: empty
+"""
+PLUGGED = f"""\
+name: faulty
+networks: {{lan: {{}}}}
+nodes:
+  a:
+{_NODE.replace("e1000}", "e1000}, eth1: {network: lan, model: virtio}")}    cdrom: empty
+    disks: {{more: {{size: 1 MiB, bus: virtio}}}}
+"""
 EDITED = f"""\
 name: faulty
 networks: {{lan: {{subnet: 10.0.0.0/24, dhcp: {{lease: 2h}}}}, more: {{}}}}
@@ -39,21 +53,18 @@ nodes:
   c:
 {_NODE}"""
 
-Outcome = dict[str, str]  # node -> state, and "" -> the lab's state; empty: there is no lab
 UP: Outcome = {"": "running", "a": "ready", "b": "ready"}
 NEW: Outcome = {"": "running", "a": "ready", "c": "ready"}
+ALONE: Outcome = {"": "running", "a": "ready"}
 STOPPED: Outcome = {"": "stopped", "a": "stopped", "b": "stopped"}
 NONE: Outcome = {}
+A_STOPPED: Outcome = {"": "running", "a": "stopped", "b": "ready"}
+A_PAUSED: Outcome = {"": "running", "a": "paused", "b": "ready"}
 
 
 def up(client: Client, text: str = TEMPLATE) -> Operation:
     """Ask for the lab."""
-    return client.up(LAB, text)
-
-
-def settle(client: Client, operation: Operation) -> None:
-    """Wait for the end of an operation that must succeed."""
-    Client.check_operation(client.wait_operation(operation["id"], 60))
+    return client.up(LAB, text, force=True)
 
 
 def have_lab(client: Client) -> None:
@@ -79,6 +90,15 @@ def have_bad_wires(client: Client) -> None:
     client.wires.set(LAB, "lan", down=True, rate=1_000_000)
 
 
+def have_drive(client: Client) -> None:
+    """Have a lab of one node with an empty CD drive, and a disc."""
+    if not client.labs():
+        sector = bytes(32768) + b"\x01CD001\x01" + bytes(2041)
+        client.upload_image("disc", [io.BytesIO(sector)], format="iso")
+        settle(client, up(client, ONE))
+    settle(client, client.edits.set_cdrom(LAB, "a"))
+
+
 def nothing(_: Client) -> None:
     """Begin with nothing."""
 
@@ -89,68 +109,59 @@ def upload(client: Client) -> None:
     client.upload_image("sent", [io.BytesIO(boot_sector() + bytes(512))], format="raw")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    """One request.
-
-    Attributes:
-        prepare: Makes the state before it.
-        ask: Asks for it; a failure of the connection is no fault.
-        ends: Every state of the lab in which all may end: done, or undone.
-    """
-
-    prepare: Callable[[Client], None]
-    ask: Callable[[Client], object]
-    ends: Collection[str]
-
-
-ENDS: dict[str, Outcome] = {
-    "up": UP,
-    "new": NEW,
-    "stopped": STOPPED,
-    "none": NONE,
-    "a stopped": {"": "running", "a": "stopped", "b": "ready"},
-    "a paused": {"": "running", "a": "paused", "b": "ready"},
-}
 SCENES: dict[str, Scene] = {
-    "up": Scene(prepare=nothing, ask=up, ends={"none", "up"}),
-    "up-again": Scene(prepare=have_stopped_lab, ask=up, ends={"stopped", "up"}),
-    "edit": Scene(prepare=have_lab, ask=lambda c: up(c, EDITED), ends={"up", "new"}),
+    "up": Scene(prepare=nothing, ask=up, ends={LAB: [NONE, UP]}),
+    "up-again": Scene(prepare=have_stopped_lab, ask=up, ends={LAB: [STOPPED, UP]}),
+    "edit": Scene(prepare=have_lab, ask=lambda c: up(c, EDITED), ends={LAB: [UP, NEW]}),
     "down": Scene(
-        prepare=have_lab, ask=lambda c: c.act("down", LAB, force=True), ends={"up", "stopped"}
+        prepare=have_lab, ask=lambda c: c.act("down", LAB, force=True), ends={LAB: [UP, STOPPED]}
     ),
     "destroy": Scene(
-        prepare=have_lab, ask=lambda c: c.act("destroy", LAB, force=True), ends={"up", "none"}
+        prepare=have_lab, ask=lambda c: c.act("destroy", LAB, force=True), ends={LAB: [UP, NONE]}
     ),
     "stop": Scene(
         prepare=have_lab,
         ask=lambda c: c.act("stop", LAB, ["a"], force=True),
-        ends={"up", "a stopped"},
+        ends={LAB: [UP, A_STOPPED]},
     ),
     "start": Scene(
-        prepare=have_stopped_lab, ask=lambda c: c.act("start", LAB), ends={"stopped", "up"}
+        prepare=have_stopped_lab, ask=lambda c: c.act("start", LAB), ends={LAB: [STOPPED, UP]}
     ),
     "restart": Scene(
-        prepare=have_lab, ask=lambda c: c.act("restart", LAB, ["b"], force=True), ends={"up"}
+        prepare=have_lab, ask=lambda c: c.act("restart", LAB, ["b"], grace=0.2), ends={LAB: [UP]}
     ),
     "pause": Scene(
-        prepare=have_lab, ask=lambda c: c.act("pause", LAB, ["a"]), ends={"up", "a paused"}
+        prepare=have_lab, ask=lambda c: c.act("pause", LAB, ["a"]), ends={LAB: [UP, A_PAUSED]}
     ),
     "resume": Scene(
-        prepare=have_paused_node, ask=lambda c: c.act("resume", LAB, ["a"]), ends={"up", "a paused"}
+        prepare=have_paused_node,
+        ask=lambda c: c.act("resume", LAB, ["a"]),
+        ends={LAB: [UP, A_PAUSED]},
     ),
-    "reset": Scene(prepare=have_lab, ask=lambda c: c.act("reset", LAB, ["a"]), ends={"up"}),
+    "reset": Scene(prepare=have_lab, ask=lambda c: c.act("reset", LAB, ["a"]), ends={LAB: [UP]}),
     "wires": Scene(
         prepare=have_lab,
         ask=lambda c: c.wires.set(LAB, "lan", down=True, rate=1_000_000),
-        ends={"up"},
+        ends={LAB: [UP]},
     ),
-    "wires-reset": Scene(prepare=have_bad_wires, ask=lambda c: c.wires.reset(LAB), ends={"up"}),
-    "image": Scene(prepare=nothing, ask=upload, ends={"none"}),
+    "wires-reset": Scene(
+        prepare=have_bad_wires, ask=lambda c: c.wires.reset(LAB), ends={LAB: [UP]}
+    ),
+    "plug": Scene(
+        prepare=lambda c: settle(c, up(c, ONE)), ask=lambda c: up(c, PLUGGED), ends={LAB: [ALONE]}
+    ),
+    "cdrom": Scene(
+        prepare=have_drive,
+        ask=lambda c: c.edits.set_cdrom(LAB, "a", "disc"),
+        ends={LAB: [ALONE]},
+        lasting=True,
+    ),
+    "image": Scene(prepare=nothing, ask=upload, ends={LAB: [NONE]}),
     "image-build": Scene(
-        prepare=nothing, ask=lambda c: c.build_image("bootsector", "built"), ends={"none"}
+        prepare=nothing, ask=lambda c: c.build_image("bootsector", "built"), ends={LAB: [NONE]}
     ),
     "plugin": Scene(
-        prepare=nothing, ask=lambda c: c.set_plugin("recorder", enabled=True), ends={"none"}
+        prepare=nothing, ask=lambda c: c.set_plugin("recorder", enabled=True), ends={LAB: [NONE]}
     ),
+    **checkpoint_scenes.SCENES,
 }

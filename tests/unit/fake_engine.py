@@ -217,6 +217,7 @@ class FakeEngine:
         spec: LabSpec,
         *,
         keep: bool = False,
+        force: bool = False,
         timeout: float | None = None,
         lease: LeaseAsk | None = None,
     ) -> OperationRecord:

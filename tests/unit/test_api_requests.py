@@ -290,14 +290,14 @@ def test_a_lab_goes_up_and_away(fresh: Server) -> None:
 
 
 def test_waiting_ends_with_the_operation(fresh: Server) -> None:
-    fresh.engine.delay = 0.3
+    fresh.engine.delay = 3.0
     began = time.monotonic()
     _, headers, _ = ask(fresh.socket, "PUT", "/v1/labs/web", {"text": WEB})
     _, _, running = ask(fresh.socket, "GET", headers["location"] + "?wait=0.05")
     assert running["state"] == "running"
     _, _, done = ask(fresh.socket, "GET", headers["location"] + "?wait=30")
     assert done["state"] == "succeeded"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25, "it did not wait for as long as it may"
 
 
 def test_events_page_by_page_and_pruned_ones_are_told(fresh: Server) -> None:

@@ -173,6 +173,10 @@ async def test_identity_follows_a_process_to_its_end() -> None:
     child = await spawn(["sleep", "60"])
     who = identify(child.pid)
     assert who == child.process
+    # The kernel shows no arguments for a moment after execve(2).
+    async with asyncio.timeout(10):
+        while not read_argv(child.pid):
+            await asyncio.sleep(0.01)
     assert read_argv(child.pid) == ("sleep", "60")
     waiting = asyncio.create_task(watch_exit(who))
     await asyncio.sleep(0.05)

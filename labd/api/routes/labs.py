@@ -40,7 +40,9 @@ async def up_lab(
     load = found.templates.load
     spec = await asyncio.to_thread(load, body.text, body.file, body.settings)
     lease = views.lease_ask(body.lease) if body.lease else None
-    operation = await found.engine.up(lab, spec, keep=body.keep, timeout=body.timeout, lease=lease)
+    operation = await found.engine.up(
+        lab, spec, keep=body.keep, force=body.force, timeout=body.timeout, lease=lease
+    )
     return accepted(response, operation)
 
 

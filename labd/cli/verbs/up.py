@@ -58,6 +58,7 @@ def plan(session: Session, template: str, name: str | None, settings: tuple[str,
     "--keep-for", metavar="TIME", help="With --lease: destroy it this long after. [default: 1d]"
 )
 @click.option("--keep", is_flag=True, help="Leave what a failed up has made, to look at it.")
+@click.option("--force", is_flag=True, help="Power nodes that restart off without asking them.")
 @click.option("--timeout", metavar="TIME", help="Give up after this long, such as 90s or 5m.")
 @click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it.")
 def up(
@@ -69,6 +70,7 @@ def up(
     lease: str | None,
     keep_for: str | None,
     keep: bool,
+    force: bool,
     timeout: str | None,
     no_wait: bool,
 ) -> None:
@@ -93,6 +95,7 @@ def up(
                 file=file,
                 settings=given,
                 keep=keep,
+                force=force,
                 timeout=limit,
                 lease=given_lease,
             )

@@ -1,0 +1,150 @@
+"""Scenes of checkpoints, forks and classes.
+
+The lab is one small node, and stays up between two deaths: what is prepared again is only what the
+last one may have changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+from labd.client.client import Client
+from labd.model.errors import NotFound
+from tests.faults.scene import LAB, Outcome, Scene, settle
+from tests.system.harness import until
+
+_SMALL = f"""\
+name: {LAB}
+networks: {{lan: {{}}}}
+nodes:
+  a:
+    image: bootsector
+    machine: pc
+    disk_bus: ide
+    memory: 16 MiB
+    accel: tcg
+    nics: {{eth0: {{network: lan, model: e1000}}}}
+    disks: {{data: {{size: 1 MiB, bus: ide}}}}
+    ready: {{console: "labd: ready", timeout: 60s}}
+"""
+# A guest with an agent, which is told that it is a copy.
+_TOLD = f"""\
+name: {LAB}
+nodes: {{a: {{image: tiny, memory: 128 MiB, ready: {{timeout: 300s}}}}}}
+"""
+_UP: Outcome = {"": "running", "a": "ready"}
+_STOPPED: Outcome = {"": "stopped", "a": "stopped"}
+_NONE: Outcome = {}
+_BASE, _FRESH, _CLASS = "base", "fresh", "k"
+_ARCHIVES: dict[str, bytes] = {}  # socket -> an exported checkpoint of that daemon
+
+
+def _have_lab(client: Client, text: str = _SMALL) -> None:
+    """Have the lab running, and nothing beside it."""
+    names = {lab["name"]: lab["state"] for lab in client.labs()}
+    for found in client.classes.all():
+        client.classes.destroy(found["name"])
+    until(lambda: not client.classes.all(), "no class is left", 60)
+    for name in names.keys() - {LAB}:
+        with contextlib.suppress(NotFound):  # its class has done it
+            settle(client, client.act("destroy", name, force=True))
+    if names.get(LAB) != "running":
+        settle(client, client.up(LAB, text), 300)
+    for record in client.checkpoints.all():
+        if record["name"] == _FRESH:
+            client.checkpoints.remove(_FRESH)
+
+
+def _have_checkpoint(client: Client) -> None:
+    """Have the lab running, and a checkpoint of it."""
+    _have_lab(client)
+    if not client.checkpoints.all():
+        settle(client, client.checkpoints.save(LAB, _BASE))
+
+
+def _have_unused_checkpoint(client: Client) -> None:
+    _have_checkpoint(client)
+    settle(client, client.checkpoints.save(LAB, _FRESH))
+
+
+def _have_archive(client: Client) -> None:
+    _have_checkpoint(client)
+    if client.transport.path not in _ARCHIVES:
+        file = io.BytesIO()
+        client.checkpoints.export(_BASE, file)
+        _ARCHIVES[client.transport.path] = file.getvalue()
+
+
+def _save_and_fork(client: Client) -> object:
+    settle(client, client.checkpoints.save(LAB, _FRESH))
+    return client.checkpoints.fork(_FRESH, "copy")[0]
+
+
+def _start_class(client: Client) -> object:
+    client.classes.start(_CLASS, _BASE, [{"name": "ann"}])
+    until(lambda: _class_done(client), "the class is there")
+    return None
+
+
+def _class_done(client: Client) -> bool:
+    return all(client.classes.get(found["name"])["done"] for found in client.classes.all())
+
+
+SCENES: dict[str, Scene] = {
+    "checkpoint": Scene(
+        prepare=_have_lab,
+        ask=lambda c: c.checkpoints.save(LAB, _FRESH),
+        ends={LAB: [_UP]},
+        lasting=True,
+        recovery=("snapshots.put_back:before", "snapshots.put_back:after"),
+    ),
+    "checkpoint-stop": Scene(
+        prepare=_have_lab,
+        ask=lambda c: c.checkpoints.save(LAB, _FRESH, mode="stop"),
+        ends={LAB: [_UP, _STOPPED]},
+        lasting=True,
+        recovery=("checkpoints.sweep:before", "checkpoints.sweep:after"),
+    ),
+    "fork": Scene(
+        prepare=_have_checkpoint,
+        ask=lambda c: c.checkpoints.fork(_BASE, "copy")[0],
+        ends={LAB: [_UP], "copy": [_UP, _NONE]},
+        lasting=True,
+    ),
+    "restore": Scene(
+        prepare=_have_checkpoint,
+        ask=lambda c: c.checkpoints.restore(LAB, _BASE),
+        ends={LAB: [_UP]},
+        lasting=True,
+    ),
+    "checkpoint-rm": Scene(
+        prepare=_have_unused_checkpoint,
+        ask=lambda c: c.checkpoints.remove(_FRESH),
+        ends={LAB: [_UP]},
+        lasting=True,
+    ),
+    "checkpoint-import": Scene(
+        prepare=_have_archive,
+        ask=lambda c: c.checkpoints.receive(
+            _FRESH, io.BytesIO(_ARCHIVES[c.transport.path]), len(_ARCHIVES[c.transport.path])
+        ),
+        ends={LAB: [_UP]},
+        lasting=True,
+    ),
+    "class": Scene(
+        prepare=_have_checkpoint,
+        ask=_start_class,
+        ends={LAB: [_UP], f"{_CLASS}-ann": [_UP, _NONE]},
+        settled=_class_done,
+        lasting=True,
+    ),
+    "copy-is-told": Scene(
+        prepare=lambda c: _have_lab(c, _TOLD),
+        ask=_save_and_fork,
+        ends={LAB: [_UP], "copy": [_UP, _NONE]},
+        lasting=True,
+        only={"snapshots.set_clock", "snapshots.authorize"},
+        image="tiny",
+    ),
+}
