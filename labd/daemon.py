@@ -50,7 +50,7 @@ from labd.events.publisher import Publisher
 from labd.host import config as configuration
 from labd.host.config import Config
 from labd.host.doctor import Finding, Level, judge
-from labd.host.facts import gather, read_meminfo
+from labd.host.facts import gather, own_memory, read_meminfo
 from labd.host.failpoints import failpoints
 from labd.host.lockfile import RootLock
 from labd.host.logs import set_up as set_up_logs
@@ -366,6 +366,7 @@ class Daemon:
             ),
             plan_network=plan_network,
             memory_available=lambda: read_meminfo()["MemAvailable"],
+            own_memory=own_memory,
             booting=BootSlots(daemon.max_booting or 4 * cpus),
             disk_available=lambda: _free(self._paths.state),
             accel=daemon.accel,

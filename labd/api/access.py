@@ -94,6 +94,7 @@ ROUTE_SCOPES: Mapping[str, Scope] = {
     "list_classes": Scope.LABS_READ,
     "get_class": Scope.LABS_READ,
     "start_class": Scope.LABS_CONTROL,
+    "add_students": Scope.LABS_CONTROL,
     "extend_class": Scope.LABS_CONTROL,
     "stop_class": Scope.LABS_CONTROL,
     "destroy_class": Scope.LABS_CONTROL,

@@ -34,18 +34,31 @@ class Classes:
         checkpoint: str,
         students: Sequence[Mapping[str, object]],
         *,
+        template: Mapping[str, object] | None = None,
         settings: Mapping[str, str] | None = None,
         lease: Mapping[str, object] | None = None,
+        queue: bool = False,
     ) -> dict[str, Any]:
-        """Begin to fork a lab for each student: `name` and `settings`."""
+        """Begin to fork a lab for each student: `name` and `settings`.
+
+        With `template` (`text`, `file` and `settings`) and no checkpoint, a first copy is booted.
+        """
         body = {
             "name": name,
             "checkpoint": checkpoint,
+            "template": None if template is None else dict(template),
             "students": [dict(item) for item in students],
             "settings": dict(settings or {}),
             "lease": None if lease is None else dict(lease),
+            "queue": queue,
         }
         found: dict[str, Any] = self._transport.json("POST", "/v1/classes", body)
+        return found
+
+    def add(self, name: str, students: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+        """Let more students take part."""
+        body = {"students": [dict(item) for item in students]}
+        found: dict[str, Any] = self._transport.json("POST", f"{_path(name)}/students", body)
         return found
 
     def extend(self, name: str, seconds: float) -> dict[str, Any]:

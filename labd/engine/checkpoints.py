@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from labd.model.specs import LabSpec
 from labd.model.states import LabState
 
 MAX_COUNT = 500
+_MEASURED = 4  # labs whose memory is looked at
 _MESSAGE = 500  # characters
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 
@@ -113,8 +115,10 @@ class CheckpointService:
 
     # saving
 
-    async def save(self, lab: str, name: str, *, mode: SaveMode, message: str) -> OperationRecord:
-        """Save a lab; see the facade."""
+    async def save(
+        self, lab: str, name: str, *, mode: SaveMode, message: str, key: str = ""
+    ) -> OperationRecord:
+        """Save a lab; see the facade. `key` is the checkpoint's, when it was chosen before."""
         check_name(name, "checkpoint")
         if len(message) > _MESSAGE or not message.isprintable():
             raise InputError(f"the message must be one line of at most {_MESSAGE} characters")
@@ -132,7 +136,7 @@ class CheckpointService:
             if not nodes:
                 raise Conflict(f"lab {record.name} has no nodes to save")
             was = {node.name: str(node.state) for node in nodes}
-            return {"key": new_key(), "was": was}
+            return {"key": key or new_key(), "was": was}
 
         request = {"name": name, "mode": str(mode), "message": message}
         kind = OperationKind.CHECKPOINT
@@ -236,19 +240,35 @@ class CheckpointService:
             self._operations.require_free(each)
             if await self._world.inventory.lab(each) is not None:
                 raise Conflict(f"there is a lab {each} already; choose another name")
-        await self._labs.admit(name, self._memory(record, len(names)))
+        await self._labs.admit(name, await self._memory(record, len(names)))
         wanted = spec or _unpinned(record.spec)
         return [
             await self._begin_fork(record, each, wanted, settings, lease, more) for each in names
         ]
 
-    def _memory(self, record: CheckpointRecord, count: int) -> dict[str, int]:
-        """Return what forks may need: each page of the frozen memory is copied when written."""
-        return {
-            f"{index}/{node.name}": node.ram_bytes // 2
-            for index in range(count)
-            for node in record.nodes
-        }
+    async def need(self, record: CheckpointRecord) -> int:
+        """Return the bytes of memory that one more lab from a checkpoint may need for itself.
+
+        Half as much again as the labs that run from it have by now; half of what was frozen while
+        there is none, for a page of it is copied when it is written.
+        """
+        largest = 0
+        for lab in (await self._labs_of(record))[:_MEASURED]:
+            nodes = await self._world.inventory.nodes(lab)
+            pids = [node.process.pid for node in nodes if node.process is not None]
+            sizes = [await asyncio.to_thread(self._world.own_memory, pid) for pid in pids]
+            if len(sizes) == len(record.nodes) and all(sizes):
+                largest = max(largest, sum(sizes))
+        if largest:
+            return largest * 3 // 2
+        overhead = self._world.limits.node_overhead
+        return sum(node.ram_bytes // 2 + overhead for node in record.nodes)
+
+    async def _memory(self, record: CheckpointRecord, count: int) -> dict[str, int]:
+        """Return what the nodes of forks may need, besides what each node needs anyway."""
+        each = await self.need(record) // max(len(record.nodes), 1)
+        each = max(each - self._world.limits.node_overhead, 0)
+        return {f"{index}/{node.name}": each for index in range(count) for node in record.nodes}
 
     async def usable(self, name: str) -> CheckpointRecord:
         """Return a checkpoint that can work here.

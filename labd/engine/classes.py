@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,11 +21,21 @@ class ClassAct(StrEnum):
     DESTROY = "destroy"
 
 
+class FirstAct(StrEnum):
+    """What is done for the first copy of a template, from which the others are forked."""
+
+    UP = "up"
+    SAVE = "save"
+    DESTROY = "destroy"
+    REMOVE = "remove"  # of its checkpoint
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassPlan:
     """What is due.
 
     Attributes:
+        first: What is due for the first copy.
         steps: Student and act, in the order of the roster.
         ready: Every student was served, well or not, and no lab is starting.
         gone: The class is to be destroyed, and none of its labs is left.
@@ -34,6 +44,7 @@ class ClassPlan:
     steps: tuple[tuple[str, ClassAct], ...]
     ready: bool
     gone: bool
+    first: FirstAct | None = None
 
 
 def own_lab(record: ClassRecord, student: str, labs: Mapping[str, LabRecord]) -> LabRecord | None:
@@ -52,8 +63,51 @@ def state_of(record: ClassRecord, student: str, labs: Mapping[str, LabRecord]) -
     return "gone" if student in record.made else "waiting"
 
 
-def plan(record: ClassRecord, labs: Mapping[str, LabRecord]) -> ClassPlan:
-    """Return what is due for a class."""
+def plan_first(
+    record: ClassRecord, labs: Mapping[str, LabRecord], *, saved: bool
+) -> FirstAct | None:
+    """Return what is due for the first copy of a template.
+
+    Args:
+        record: The class.
+        labs: By name.
+        saved: Whether its checkpoint is there.
+    """
+    if record.spec is None:
+        return None
+    lab = labs.get(record.name)
+    there = lab is not None and lab.key == record.first
+    if saved or record.wanted is not Wanted.RUNNING:
+        if there:
+            return FirstAct.DESTROY
+        left = any(own_lab(record, item.name, labs) for item in record.students)
+        remove = saved and record.wanted is Wanted.DESTROYED and not left
+        return FirstAct.REMOVE if remove else None
+    if all(item.name in record.failed for item in record.students):
+        return None  # told; asked again, it is tried again
+    return FirstAct.SAVE if lab and there and lab.state is LabState.RUNNING else FirstAct.UP
+
+
+def plan(
+    record: ClassRecord,
+    labs: Mapping[str, LabRecord],
+    *,
+    saved: bool = True,
+    busy: Collection[str] = (),
+) -> ClassPlan:
+    """Return what is due for a class.
+
+    Args:
+        record: The class.
+        labs: By name.
+        saved: Whether its checkpoint is there.
+        busy: Names of labs with which an operation works; a lab may look spoilt meanwhile.
+    """
+    first = plan_first(record, labs, saved=saved)
+    if first is not None and record.name in busy:
+        return ClassPlan(steps=(), ready=False, gone=False)
+    if not saved and record.spec is not None and record.wanted is Wanted.RUNNING:
+        return ClassPlan(steps=(), ready=first is None, gone=False, first=first)
     steps: list[tuple[str, ClassAct]] = []
     own = {item.name: own_lab(record, item.name, labs) for item in record.students}
     for student, lab in own.items():
@@ -66,11 +120,15 @@ def plan(record: ClassRecord, labs: Mapping[str, LabRecord]) -> ClassPlan:
             steps.append((student, ClassAct.DESTROY))
         elif lab.state is not LabState.STOPPED and lab.wanted is not Wanted.DESTROYED:
             steps.append((student, ClassAct.DOWN))
-    starting = any(lab is not None and lab.state is LabState.STARTING for lab in own.values())
+    starting = any(
+        lab is not None and (lab.state is LabState.STARTING or lab.name in busy)
+        for lab in own.values()
+    )
     return ClassPlan(
         steps=tuple(steps),
         ready=record.wanted is Wanted.RUNNING and not steps and not starting,
-        gone=record.wanted is Wanted.DESTROYED and not steps,
+        gone=record.wanted is Wanted.DESTROYED and not steps and first is None,
+        first=first,
     )
 
 

@@ -112,14 +112,18 @@ class Labs:
         force: bool,
         timeout: float | None,
         more: More | None = None,
+        key: str = "",
     ) -> OperationRecord:
-        """Bring a lab up; see `EngineApi.up`."""
+        """Bring a lab up; see `EngineApi.up`.
+
+        `more` is written with the intent. With `key`, a new lab has it, and no other is touched.
+        """
         check_name(name, "lab")
         self._operations.require_free(name)
         await self.check(name, spec)
 
         async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
-            added = await self._write_up(tx, operation, spec)
+            added = await self._write_up(tx, operation, spec, key)
             if more is not None:
                 await more(tx)
             return added
@@ -196,11 +200,13 @@ class Labs:
         ]
 
     async def _write_up(
-        self, tx: Transaction, operation: OperationRecord, spec: LabSpec
+        self, tx: Transaction, operation: OperationRecord, spec: LabSpec, key: str
     ) -> Mapping[str, object]:
         """Admit, and write what shall be. All is read here, where nothing else can move."""
         name = operation.lab
         lab = await self._world.inventory.lab(name)
+        if key and lab is not None and lab.key != key:
+            raise Conflict(f"there is a lab {name} already; choose another name")
         spec = pin(lab.spec if lab else None, spec)
         sized = await self._converger.size(spec)
         nodes = await self._world.inventory.nodes(name)
@@ -218,7 +224,7 @@ class Labs:
         if lab is None:
             lab = LabRecord(
                 name=name,
-                key=new_key(),
+                key=key or new_key(),
                 spec=spec,
                 wanted=Wanted.RUNNING,
                 state=LabState.STARTING,

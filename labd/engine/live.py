@@ -6,9 +6,9 @@ leaves at most one step that is done and not written, and doing it again changes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from labd.engine.hotplug import Steps, live_steps
@@ -111,20 +111,17 @@ class _Session:
             await self._change_medium(steps.medium)
 
     async def _plug_nics(self, nics: tuple[Nic, ...]) -> None:
-        if not nics:
-            return
-        wanted, key = {nic.id for nic in nics}, self._now.key
-        plan = self._target.network
-        ports = tuple(port for port in plan.ports if port.key == key and port.nic in wanted)
-        taps = (await self._world.networks.open_taps(replace(plan, ports=ports), [key]))[key]
-        try:
-            for nic in nics:
-                then = _with(self._now.nics, nic, self._target.then.nics)
-                await self._devices.plug_nic(replace(self._now, nics=then), nic, taps.pop(nic.id))
-                await self._note({"nics": then}, _T.NODE_DEVICE_ATTACHED, self._told(nic))
-        finally:
-            for tap in taps.values():
-                os.close(tap)
+        for nic in nics:
+            then = _with(self._now.nics, nic, self._target.then.nics)
+            machine = replace(self._now, nics=then)
+            await self._devices.plug_nic(machine, nic, partial(self._open_tap, nic))
+            await self._note({"nics": then}, _T.NODE_DEVICE_ATTACHED, self._told(nic))
+
+    async def _open_tap(self, nic: Nic) -> int:
+        plan, key = self._target.network, self._now.key
+        ports = tuple(port for port in plan.ports if port.key == key and port.nic == nic.id)
+        taps = await self._world.networks.open_taps(replace(plan, ports=ports), [key])
+        return taps[key][nic.id]
 
     async def _change_medium(self, drive: Disk) -> None:
         disks = tuple(drive if item.id == drive.id else item for item in self._now.disks)

@@ -5,7 +5,7 @@ Calls by key raise as those of `ports.Hypervisor` do: `NodeGone`, `NodeUnrespons
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 from labd.model.keys import Chord
@@ -68,8 +68,14 @@ class Devices(Protocol):
             GuestFailed: It has not in time; it may still do so later.
         """
 
-    async def plug_nic(self, machine: MachineSpec, nic: Nic, tap: int) -> None:
-        """Attach a NIC of `machine` to an open tap, which is closed in this process on return."""
+    async def plug_nic(
+        self, machine: MachineSpec, nic: Nic, open_tap: Callable[[], Awaitable[int]]
+    ) -> None:
+        """Attach a NIC of `machine` to a tap.
+
+        The tap is opened only when the NIC is not there yet, for a tap has one holder; and it is
+        closed in this process on return.
+        """
 
     async def unplug_nic(self, machine: MachineSpec, nic: Nic) -> None:
         """Detach a NIC, wait until the guest has let go of it, and close its tap.

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 
 from labd.engine import classes
 from labd.engine.checkpoints import MAX_COUNT, CheckpointService, check_settings
 from labd.engine.classes import ClassAct
 from labd.engine.facade_classes import ClassView
+from labd.engine.first_copy import FirstCopy
 from labd.engine.labs import Labs
 from labd.engine.leasing import Leasing
 from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
-from labd.engine.world import World
-from labd.model.checkpoints import CheckpointRecord
+from labd.engine.world import World, new_key
 from labd.model.classes import ClassRecord, Student
-from labd.model.errors import Conflict, InputError, LabdError, NotFound
+from labd.model.errors import Conflict, InputError, LabdError, NoRoom, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.lab_leases import LeaseAsk
 from labd.model.names import check_name, did_you_mean
 from labd.model.records import OperationKind, Wanted
+from labd.model.specs import LabSpec
 from labd.model.states import OperationState
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Teaching:
         self._labs = labs
         self._checkpoints = checkpoints
         self._leasing = leasing
+        self._first = FirstCopy(world, operations, labs, checkpoints)
         self._working: dict[str, asyncio.Task[None]] = {}
 
     # asking
@@ -77,31 +79,56 @@ class Teaching:
     async def start(
         self,
         name: str,
-        checkpoint: str,
+        source: str | LabSpec,
         students: Sequence[Student],
         *,
         settings: Mapping[str, str],
         lease: LeaseAsk | None = None,
+        queue: bool = False,
     ) -> ClassView:
         """Start a class; see the facade."""
         _check(name, students, settings)
         if lease is not None:
             self._leasing.check(lease)
-        source = await self._checkpoints.usable(checkpoint)
+        if isinstance(source, str):
+            saved = await self._checkpoints.usable(source)
+            fresh = ClassRecord(
+                name=name, checkpoint=saved.key, source=saved.name, students=tuple(students)
+            )
+        else:
+            await self._labs.check(name, source)
+            fresh = ClassRecord(
+                name=name,
+                checkpoint=new_key(),
+                source=name,
+                students=tuple(students),
+                spec=source,
+                first=new_key(),
+            )
+        fresh = replace(fresh, settings=settings, lease=lease, queue=queue)
         async with self._world.inventory.transaction() as tx:
             old = {record.name: record for record in await self._world.inventory.classes()}
-            record = _joined(old.get(name), name, source, students)
-            record = replace(
-                record,
-                settings=settings,
-                lease=lease,
-                created=record.created or self._world.clock(),
-            )
-            record = await self._without_gone(record)
-            await self._require_free(record, source)
-            await tx.put_class(record)
-            data = {"checkpoint": source.name, "students": len(record.students)}
-            await tx.emit(Happening(type=EventType.CLASS_STARTED, subject=name, data=data))
+            return await self._join(tx, old.get(name), fresh)
+
+    async def add(self, name: str, students: Sequence[Student]) -> ClassView:
+        """Let more students take part; see the facade."""
+        _check(name, students, {})
+        async with self._world.inventory.transaction() as tx:
+            old = await self._record(name)
+            return await self._join(tx, old, replace(old, students=tuple(students)))
+
+    async def _join(
+        self, tx: Transaction, old: ClassRecord | None, fresh: ClassRecord
+    ) -> ClassView:
+        record = await self._without_gone(_joined(old, fresh))
+        if old is None:
+            record = replace(record, created=self._world.clock())
+            if record.spec is not None:
+                await self._first.require_names(record)
+        await self._require_free(record)
+        await tx.put_class(record)
+        data = {"checkpoint": record.source, "students": len(record.students)}
+        await tx.emit(Happening(type=EventType.CLASS_STARTED, subject=record.name, data=data))
         return await self._view(record)
 
     async def _without_gone(self, record: ClassRecord) -> ClassRecord:
@@ -114,7 +141,7 @@ class Teaching:
         }
         return replace(record, made=made, failed={}, told=False)
 
-    async def _require_free(self, record: ClassRecord, source: CheckpointRecord) -> None:
+    async def _require_free(self, record: ClassRecord) -> None:
         due = [item.name for item in record.students if item.name not in record.made]
         for student in due:
             lab = record.lab_of(student)
@@ -124,10 +151,19 @@ class Teaching:
                     f"there is a lab {lab} already, which is not of class {record.name}; choose "
                     "another name for the class, or destroy the lab"
                 )
-        limits = self._world.limits
-        each = sum(node.ram_bytes // 2 + limits.node_overhead for node in source.nodes)
-        room = self._world.memory_available() - limits.memory_reserve
-        classes.require_room(record.name, len(due), each, room)
+        if not record.queue:
+            room = self._world.memory_available() - self._world.limits.memory_reserve
+            classes.require_room(record.name, len(due), await self._each(record), room)
+
+    async def _each(self, record: ClassRecord) -> int:
+        """Return the bytes of memory that one more lab of a class may need."""
+        for saved in await self._world.inventory.checkpoints():
+            if saved.key == record.checkpoint:
+                return await self._checkpoints.need(saved)
+        assert record.spec is not None  # noqa: S101 - no other class is without a checkpoint
+        sized = await self._labs.size(record.spec)
+        overhead = self._world.limits.node_overhead
+        return sum(node.memory // 2 + overhead for node in sized.values())
 
     async def extend(self, name: str, seconds: float) -> ClassView:
         """Let the leases of a class last longer; see the facade."""
@@ -178,16 +214,27 @@ class Teaching:
     async def tick(self) -> None:
         """Begin once what is due for each class, as far as there are hands."""
         for record in await self._world.inventory.classes():
-            labs = {lab.name: lab for lab in await self._world.inventory.labs()}
-            plan = classes.plan(record, labs)
+            plan = await self._plan(record)
+            if plan.first is not None:
+                self._begin(record.name, self._serve_first(record, plan.first))
             for student, act in plan.steps:
-                lab = record.lab_of(student)
-                if lab not in self._working and len(self._working) < _AT_ONCE:
-                    task = asyncio.create_task(self._serve(record, student, act), name=lab)
-                    self._working[lab] = task
-                    task.add_done_callback(self._done)
+                self._begin(record.lab_of(student), self._serve(record, student, act))
             if plan.gone or (plan.ready and not record.told):
                 await self._conclude(record.name)
+
+    async def _plan(self, record: ClassRecord) -> classes.ClassPlan:
+        labs = {lab.name: lab for lab in await self._world.inventory.labs()}
+        busy = {operation.lab for operation in self._operations.running()}
+        return classes.plan(record, labs, saved=await self._first.saved(record), busy=busy)
+
+    def _begin(self, lab: str, work: Coroutine[object, object, None]) -> None:
+        """Work on a lab, unless somebody does already or there are no hands left."""
+        if lab in self._working or len(self._working) >= _AT_ONCE:
+            work.close()
+            return
+        task = asyncio.create_task(work, name=lab)
+        self._working[lab] = task
+        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._working.pop(task.get_name(), None)
@@ -196,8 +243,7 @@ class Teaching:
         """Write that a class is ready or gone, planned anew where nothing else can move."""
         async with self._world.inventory.transaction() as tx:
             record = await self._record(name)
-            labs = {lab.name: lab for lab in await self._world.inventory.labs()}
-            plan = classes.plan(record, labs)
+            plan = await self._plan(record)
             if plan.gone:
                 await tx.delete_class(name)
                 await tx.emit(Happening(type=EventType.CLASS_DESTROYED, subject=name))
@@ -206,6 +252,18 @@ class Teaching:
                 up = len(record.students) - len(record.failed)
                 data = {"labs": up, "failed": sorted(record.failed)}
                 await tx.emit(Happening(type=EventType.CLASS_READY, subject=name, data=data))
+
+    async def _serve_first(self, record: ClassRecord, act: classes.FirstAct) -> None:
+        """Do one thing for the first copy; without it nobody has a lab."""
+        try:
+            await self._first.do(record, act)
+        except LabdError as error:
+            log.warning("class %s: %s of its first copy failed: %s", record.name, act, error)
+            if act in {classes.FirstAct.UP, classes.FirstAct.SAVE}:
+                for item in record.students:
+                    await self._write_failed(record.name, item.name, error.message)
+            else:
+                await asyncio.sleep(_AGAIN)
 
     async def _serve(self, record: ClassRecord, student: str, act: ClassAct) -> None:
         """Do one thing for one student; what goes wrong is told, and harms no other."""
@@ -218,6 +276,9 @@ class Teaching:
             operation = await self._labs.act(kind, lab, (), force=False, grace=_GRACE)
             await self._operations.wait(operation.id, 300.0)
         except LabdError as error:
+            if isinstance(error, NoRoom) and record.queue:
+                await asyncio.sleep(_AGAIN)
+                return
             log.warning("lab %s of class %s: %s failed: %s", lab, record.name, act, error)
             if act is ClassAct.FORK:
                 await self._write_failed(record.name, student, error.message)
@@ -296,26 +357,32 @@ def _check(name: str, students: Sequence[Student], settings: Mapping[str, str]) 
         seen.add(item.name)
 
 
-def _joined(
-    old: ClassRecord | None, name: str, source: CheckpointRecord, students: Sequence[Student]
-) -> ClassRecord:
+def _joined(old: ClassRecord | None, fresh: ClassRecord) -> ClassRecord:
     """Return a new class, or an old one with those students too whom it did not have.
 
     Raises:
         Conflict: The old one has another source, or is going.
     """
     if old is None:
-        return ClassRecord(
-            name=name, checkpoint=source.key, source=source.name, students=tuple(students)
-        )
+        return fresh
+    name = fresh.name
     if old.wanted is Wanted.DESTROYED:
         raise Conflict(f"class {name} is being destroyed; wait until it is gone")
     if old.wanted is Wanted.STOPPED:
         raise Conflict(f"class {name} is stopped; `lab start` starts its labs one by one")
-    if old.checkpoint != source.key:
+    same_template = old.spec is not None and old.spec == fresh.spec
+    if old.checkpoint != fresh.checkpoint and not same_template:
+        source = "another template" if old.spec is not None else f"checkpoint {old.source}"
         raise Conflict(
-            f"class {name} was started from checkpoint {old.source}; destroy it first, or choose "
-            "another name"
+            f"class {name} was started from {source}; destroy it first, or choose another name"
         )
-    known = {item.name: item for item in old.students} | {item.name: item for item in students}
-    return replace(old, students=tuple(known.values()))
+    known = {item.name: item for item in (*old.students, *fresh.students)}
+    if len(known) > MAX_COUNT:
+        raise InputError(f"a class has 1 to {MAX_COUNT} students, not {len(known)}")
+    return replace(
+        old,
+        students=tuple(known.values()),
+        settings=fresh.settings,
+        lease=fresh.lease,
+        queue=fresh.queue,
+    )

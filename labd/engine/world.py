@@ -81,6 +81,7 @@ class World:
         run: Folder of sockets; a node's are in `n/<key>`.
         plan_network: (spec, lab key, node name -> machine key) -> plan; pure.
         memory_available: Bytes that the kernel says can be given to new processes.
+        own_memory: Bytes of a process that it shares with no other; 0 when it is gone.
         clock: RFC 3339 now.
         moment: Now, for deadlines.
         booting: Slots for nodes that boot.
@@ -112,6 +113,7 @@ class World:
     limits: Limits
     plan_network: NetworkPlanner
     memory_available: Callable[[], int]
+    own_memory: Callable[[int], int]
     clock: Callable[[], str] = utc_now
     moment: Callable[[], Moment] = present_moment
     booting: BootSlots = field(default_factory=lambda: BootSlots(8))

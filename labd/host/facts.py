@@ -171,6 +171,20 @@ def read_meminfo(meminfo: Path = Path("/proc/meminfo")) -> dict[str, int]:
     return fields
 
 
+def own_memory(pid: int, proc: Path = Path("/proc")) -> int:
+    """Return the bytes of memory that a process shares with no other; 0 when it is gone.
+
+    These are its anonymous pages: of a private mapping, those that it has written (proc(5),
+    `smaps_rollup`).
+    """
+    try:
+        text = (proc / str(pid) / "smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    found = re.search(r"^Anonymous:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
 def parse_qemu_version(text: str) -> tuple[int, ...]:
     """Return the numbers of `QEMU emulator version 7.2.22 (…)`; empty when there are none."""
     found = re.search(r"version (\d+(?:\.\d+)+)", text)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final, cast
@@ -60,15 +60,21 @@ class QemuDevices:
         await self._unplug(vm, disk.id, f"disk {disk.serial or disk.id}")
         await _remove_blocks(vm, disk.id)
 
-    async def plug_nic(self, machine: MachineSpec, nic: Nic, tap: int) -> None:
+    async def plug_nic(
+        self, machine: MachineSpec, nic: Nic, open_tap: Callable[[], Awaitable[int]]
+    ) -> None:
         """Attach a NIC (QMP `getfd`, `netdev_add`, `device_add`); see the port."""
+        vm = self._find(machine.key)
+        if await _is_there(vm, nic.id):
+            return
+        name = f"tap-{nic.id}"
+        # What an earlier daemon left holds the tap, and it could not be opened again.
+        await _remove_netdev(vm, nic.id)
+        with contextlib.suppress(QmpRefused):
+            await vm.execute("closefd", {"fdname": name})
         with ExitStack() as stack:
+            tap = await open_tap()
             stack.callback(os.close, tap)
-            vm = self._find(machine.key)
-            if await _is_there(vm, nic.id):
-                return
-            await _remove_netdev(vm, nic.id)
-            name = f"tap-{nic.id}"
             await vm.monitor.hand_over(name, tap)
             await vm.execute("netdev_add", {"type": "tap", "id": nic.id, "fd": name})
             try:

@@ -1,4 +1,4 @@
-"""Classes: labs from one checkpoint, one for each student."""
+"""Classes: labs from one checkpoint, or from one template, one for each student."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from labd.model.lab_leases import LeaseAsk
 from labd.model.records import Wanted
+from labd.model.specs import LabSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +29,13 @@ class ClassRecord:
 
     Attributes:
         name: Unique.
-        checkpoint: Key of the checkpoint from which all its labs are forked.
-        source: Name that the checkpoint had.
+        checkpoint: Key of the checkpoint from which all its labs are forked; of a class from a
+            template chosen before there is one.
+        source: Name of the checkpoint.
+        spec: Of a class from a template: what its first copy, a lab of the class's name, is made
+            of. It is saved as the checkpoint `source` and destroyed.
+        first: Key of that first copy, chosen before there is one.
+        queue: Students for whom there is no room wait, instead of a refusal.
         students: In the order of the roster.
         settings: Of all students.
         lease: Of each of the labs, None for none.
@@ -44,6 +50,9 @@ class ClassRecord:
     checkpoint: str
     source: str
     students: tuple[Student, ...]
+    spec: LabSpec | None = None
+    first: str = ""
+    queue: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     lease: LeaseAsk | None = None
     wanted: Wanted = Wanted.RUNNING

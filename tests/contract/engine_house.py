@@ -314,6 +314,7 @@ class House:
         self.inventory = inventory
         self.root = root
         self.memory = 64 * GIB
+        self.own_memory = 0  # of each process
         self.slots = 8
         self.moment = present_moment
 
@@ -354,6 +355,7 @@ class House:
             limits=Limits(uid_base=UID_BASE, max_booting=self.slots, memory_reserve=GIB),
             plan_network=lambda spec, key, keys: plan(spec, key, "fake", keys),
             memory_available=lambda: self.memory,
+            own_memory=lambda _: self.own_memory,
             moment=self.moment,
             booting=BootSlots(self.slots),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from labd.model.errors import GuestFailed, LaunchFailed, NodeGone, NodeUnresponsive, QmpRefused
@@ -46,11 +47,13 @@ class FakeDevices:
             self._let_go(found, disk.id)
         found.spec = replace(found.spec, disks=left)
 
-    async def plug_nic(self, machine: MachineSpec, nic: Nic, tap: int) -> None:
-        os.close(tap)
+    async def plug_nic(
+        self, machine: MachineSpec, nic: Nic, open_tap: Callable[[], Awaitable[int]]
+    ) -> None:
         found = self._machine(machine.key)
         if any(item.id == nic.id for item in found.spec.nics):
             return
+        os.close(await open_tap())
         if nic.id in self._host.no_place:
             raise QmpRefused(f"QEMU refused device_add for {found.name}")
         found.spec = replace(found.spec, nics=(*found.spec.nics, nic))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from labd.model.checkpoints import SaveMode
 from labd.model.classes import Student
 from labd.model.errors import Conflict, InputError, NoRoom, NotFound
 from labd.model.lab_leases import LeaseAsk
-from labd.model.records import OperationKind
+from labd.model.records import OperationKind, OperationRecord
 from labd.model.units import GIB
 from tests.contract.engine_house import House, house, node, spec
 
@@ -127,3 +127,127 @@ async def test_what_is_refused_changes_nothing(home: House) -> None:
         await start(home, "ann", "bob")
     assert await home.inventory.classes() == []
     assert await labs(home) == ["web", "x-bob"]
+
+
+async def from_template(home: House, *names: str, queue: bool = False) -> None:
+    students = [Student(name=name) for name in names]
+    await home.engine.classes.start("x", spec(node("a")), students, settings={}, queue=queue)
+
+
+async def test_a_class_from_a_template_has_a_first_copy(home: House) -> None:
+    await from_template(home, "ann", "bob")
+    assert await ready(home) == {"ann": "running", "bob": "running"}
+    record = (await home.engine.classes.get("x")).record
+    view = await home.engine.checkpoints.get("x")
+    assert (view.record.key, view.record.message) == (
+        record.checkpoint,
+        "the first copy of class x",
+    )
+    await until_labs(home, ["web", "x-ann", "x-bob"])
+
+    await from_template(home, "ann", "bob")  # asked again: nothing is booted
+    await home.engine.classes.add("x", [Student(name="eve", settings={"seat": "3"})])
+    assert await ready(home) == {"ann": "running", "bob": "running", "eve": "running"}
+    assert (await home.engine.classes.get("x")).record.checkpoint == record.checkpoint
+
+    await gone(home)
+    assert [view.record.name for view in await home.engine.checkpoints.all()] == ["c"]
+    assert await labs(home) == ["web"]
+
+
+async def until_labs(home: House, names: list[str]) -> None:
+    async with asyncio.timeout(10):
+        while await labs(home) != names:
+            await asyncio.sleep(0.05)
+
+
+async def test_the_checkpoint_of_a_class_stays_for_others_that_stand_on_it(home: House) -> None:
+    await from_template(home, "ann")
+    await ready(home)
+    await home.ok(first(await home.engine.checkpoints.fork("x", "mine", count=0, settings={})))
+    await gone(home)
+    assert [view.record.name for view in await home.engine.checkpoints.all()] == ["c", "x"]
+
+
+async def first(operations: Sequence[OperationRecord]) -> OperationRecord:
+    return operations[0]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.2, 0.5, 0.6, 0.8, 1.0, 1.2])
+async def test_a_daemon_that_dies_makes_one_first_copy(home: House, seconds: float) -> None:
+    await from_template(home, "ann", "bob")
+    await asyncio.sleep(seconds)
+    await home.restart()
+    assert set((await ready(home)).values()) == {"running"}
+    await until_labs(home, ["web", "x-ann", "x-bob"])
+    assert [view.record.name for view in await home.engine.checkpoints.all()] == ["c", "x"]
+    await home.engine.classes.destroy("x")
+    await asyncio.sleep(seconds)
+    await home.restart()
+    await gone_without_asking(home)
+    assert [view.record.name for view in await home.engine.checkpoints.all()] == ["c"]
+
+
+async def test_a_first_copy_that_fails_is_told_and_tried_again(home: House) -> None:
+    home.host.fail_launch["*"] = "no luck"
+    await from_template(home, "ann", "bob")
+    assert set((await ready(home)).values()) == {"failed"}
+    reasons = (await home.engine.classes.get("x")).record.failed
+    assert reasons["ann"].startswith("the first copy could not be made: ")
+    assert "no luck" in reasons["bob"]
+    assert await labs(home) == ["web"]
+    home.host.fail_launch.clear()
+    await from_template(home, "ann", "bob")
+    assert set((await ready(home)).values()) == {"running"}
+    await gone(home)
+
+
+async def test_a_class_is_destroyed_while_its_first_copy_boots(home: House) -> None:
+    await from_template(home, "ann")
+    await asyncio.sleep(0.1)
+    await gone(home)
+    await until_labs(home, ["web"])
+    assert [view.record.name for view in await home.engine.checkpoints.all()] == ["c"]
+
+
+async def test_names_that_the_first_copy_needs_are_free(home: House) -> None:
+    students = [Student(name="ann")]
+    for name, message in (
+        ("web", "there is a lab web already, and the first copy of the class has this name"),
+        ("c", "there is a checkpoint c already; choose another name for the class"),
+    ):
+        with pytest.raises(Conflict, match=message):
+            await home.engine.classes.start(name, spec(node("a")), students, settings={})
+    await start(home, "ann")
+    with pytest.raises(Conflict, match="class x was started from checkpoint c; destroy it first"):
+        await from_template(home, "ann")
+    with pytest.raises(NotFound, match="there is no class y"):
+        await home.engine.classes.add("y", students)
+    with pytest.raises(InputError, match="student ann is on the roster twice"):
+        await home.engine.classes.add("x", [*students, *students])
+    assert not (await home.engine.classes.get("x")).record.spec
+    await gone(home)
+
+
+async def test_room_is_what_running_copies_measure(home: House) -> None:
+    await start(home, "ann")
+    await ready(home)
+    home.own_memory = 2 * GIB
+    home.memory = 8 * GIB  # of which 1 is kept: 7, and a lab may need 3
+    with pytest.raises(NoRoom, match=r"each of its 3 labs may need 3 GiB.* 7 GiB free.* for 2;"):
+        await start(home, "ann", "bob", "eve", "dan")
+    await start(home, "ann", "bob", "eve")
+    await ready(home)
+    await gone(home)
+
+
+async def test_who_has_no_room_waits_in_the_queue(home: House) -> None:
+    home.memory = 0
+    students = [Student(name="ann"), Student(name="bob")]
+    await home.engine.classes.start("x", "c", students, settings={}, queue=True)
+    await asyncio.sleep(1.0)
+    view = await home.engine.classes.get("x")
+    assert (view.states, view.record.told) == ({"ann": "waiting", "bob": "waiting"}, False)
+    home.memory = 64 * GIB
+    assert await ready(home) == {"ann": "running", "bob": "running"}
+    await gone(home)

@@ -87,6 +87,13 @@ def _start_class(client: Client) -> object:
     return None
 
 
+def _start_class_of_template(client: Client) -> object:
+    client.classes.start(_CLASS, "", [{"name": "ann"}], template={"text": _SMALL})
+    until(lambda: _class_done(client), "the class is there", 60)
+    until(lambda: all(lab["name"] != _CLASS for lab in client.labs()), "the first copy is gone", 60)
+    return None
+
+
 def _class_done(client: Client) -> bool:
     return all(client.classes.get(found["name"])["done"] for found in client.classes.all())
 
@@ -138,6 +145,22 @@ SCENES: dict[str, Scene] = {
         ends={LAB: [_UP], f"{_CLASS}-ann": [_UP, _NONE]},
         settled=_class_done,
         lasting=True,
+    ),
+    "class-of-template": Scene(
+        prepare=_have_lab,
+        ask=_start_class_of_template,
+        ends={LAB: [_UP], f"{_CLASS}-ann": [_UP, _NONE]},
+        settled=lambda c: _class_done(c) and all(lab["name"] != _CLASS for lab in c.labs()),
+        lasting=True,
+        # The other places are those of a boot, a save and a fork, and of the scene class.
+        only={
+            "inventory.commit",
+            "keys.ensure",
+            "hypervisor.launch",
+            "snapshots.save",
+            "checkpoints.publish",
+            "hypervisor.kill",
+        },
     ),
     "copy-is-told": Scene(
         prepare=lambda c: _have_lab(c, _TOLD),

@@ -27,18 +27,17 @@ def test_a_class(daemon: Daemon, tmp_path: Path) -> None:
     daemon.image()
     template, roster = tmp_path / "one.yaml", tmp_path / "r.csv"
     template.write_text(TEMPLATE)
-    daemon.lab("up", str(template))
-    daemon.lab("checkpoint", "save", "one", "c", "--stop")
-    daemon.lab("destroy", "one")
-
     roster.write_text("name,color\nann,red\nann,blue\n")
-    said = daemon.lab("class", "start", "c", "--name", "k", "--students", str(roster), expect=2)
+    start = ("class", "start", str(template), "--name", "k", "--students", str(roster))
+    said = daemon.lab(*start, expect=2)
     assert said == f"lab: {roster}:3: student ann is in line 2 already\n"
     assert names(daemon) == []
 
     roster.write_text("name,color\nann,red\nbob,blue\n")
-    args = ("class", "start", "c", "--name", "k", "--students", str(roster), "--lease", "2h")
+    args = (*start, "--lease", "2h")
     assert "2 of 2 labs are up" in daemon.lab(*args)
+    until(lambda: names(daemon) == ["k-ann", "k-bob"], "the first copy is gone")
+    assert daemon.json("checkpoint", "show", "k")["labs"] == ["k-ann", "k-bob"]
     for student, color in (("ann", "red"), ("bob", "blue")):
         said = daemon.console(f"k-{student}/a", "cat /tmp/who; echo e''nd", "end")
         assert f"{student} likes {color}" in said

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -118,8 +119,8 @@ async def test_disks_and_nics_come_and_go(rig: Rig, namespace: str, kind: Machin
     await sh(rig, "dd if=/dev/zero of=/dev/vdb bs=1M count=4 conv=fsync")
     nic = Nic(id="n1", mac="02:00:00:00:00:11", slot=1)
     more = replace(more, nics=(*machine.nics, nic))
-    await hot.plug_nic(more, nic, await tap("n1"))
-    await hot.plug_nic(more, nic, os.dup(0))  # again changes nothing
+    await hot.plug_nic(more, nic, partial(tap, "n1"))
+    await hot.plug_nic(more, nic, partial(tap, "n1"))  # again changes nothing
     find = "grep -l 02:00:00:00:00:11 /sys/class/net/*/address | wc -l"
     await seen(rig, find, "1")
     assert await taps() == {"tn0", "tn1"}
@@ -188,7 +189,7 @@ async def test_every_card_can_be_plugged(
     await asyncio.wait_for(rig.hv.wait_console("k1", UP), 20)
     nic = Nic(id="n0", mac="02:00:00:00:00:10", model=model, slot=0)
     more = replace(machine, nics=(nic,))
-    await devices(rig.hv).plug_nic(more, nic, await tap("n0"))
+    await devices(rig.hv).plug_nic(more, nic, partial(tap, "n0"))
     assert await taps() == {"tn0"}
     # This guest never lets go of anything.
     hot = QemuDevices(rig.hv.machine, unplug_timeout=0.5)

@@ -10,6 +10,7 @@ from labd.model.classes import ClassRecord, Student
 from labd.model.errors import NotFound
 from labd.model.lab_leases import LeaseAsk
 from labd.model.records import Wanted
+from labd.model.specs import LabSpec
 
 
 class FakeClasses:
@@ -21,22 +22,30 @@ class FakeClasses:
     async def start(
         self,
         name: str,
-        checkpoint: str,
+        source: str | LabSpec,
         students: Sequence[Student],
         *,
         settings: Mapping[str, str],
         lease: LeaseAsk | None = None,
+        queue: bool = False,
     ) -> ClassView:
         self.kept[name] = ClassRecord(
             name=name,
             checkpoint="abcdef",
-            source=checkpoint,
+            source=source if isinstance(source, str) else name,
+            spec=None if isinstance(source, str) else source,
+            queue=queue,
             students=tuple(students),
             settings=settings,
             lease=lease,
             failed={item.name: "too slow" for item in students if item.name == "slow"},
             told=True,
         )
+        return await self.get(name)
+
+    async def add(self, name: str, students: Sequence[Student]) -> ClassView:
+        record = (await self.get(name)).record
+        self.kept[name] = replace(record, students=(*record.students, *students))
         return await self.get(name)
 
     async def all(self) -> Sequence[ClassView]:

@@ -76,6 +76,8 @@ def lab(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Cli]:
 def test_the_verb(lab: Cli, tmp_path: Path) -> None:
     roster = tmp_path / "r.csv"
     roster.write_text("name\nann\nbob\n")
+    lab("up", lab.web)
+    lab("checkpoint", "save", "web", "c")
     assert lab("class", "start", "c", "--name", "x", "--students", str(roster)) == (
         "class x: 2 of 2 labs are up\n"
     )
@@ -83,6 +85,8 @@ def test_the_verb(lab: Cli, tmp_path: Path) -> None:
     assert lab("class", "status", "x").splitlines()[2].split() == ["ann", "x-ann", "running"]
     assert lab("class", "extend", "x", "1h") == "class x: all its leases last 1h longer\n"
     assert "no student eve in class x" in lab("class", "reset", "x", "eve", expect=4)
+    assert lab("class", "add", "x", "--count", "1") == "class x: 3 of 3 labs are up\n"
+    assert "there is no class y" in lab("class", "add", "y", "--count", "1", expect=4)
     assert lab("class", "stop", "x") == "class x is being stopped\n"
     assert lab("class", "destroy", "x") == "class x is destroyed\n"
     assert lab("class", "status", "x", expect=4) == "lab: there is no class x\n"
@@ -91,6 +95,22 @@ def test_the_verb(lab: Cli, tmp_path: Path) -> None:
     roster.write_text("name\nslow\n")
     assert "slow: too slow; the same command tries again" in lab(
         "class", "start", "c", "--name", "x", "--students", str(roster), expect=1
+    )
+
+
+def test_a_template_as_the_source(lab: Cli) -> None:
+    out, err = lab.both("class", "start", lab.web, "--count", "2", "--queue", "--set", "seat=3")
+    assert out == "class web: 2 of 2 labs are up\n"
+    assert err == "the first copy is booted and saved, then the others are forked from it\n"
+    record = lab.server.engine.classes.kept["web"]
+    assert record.spec is not None
+    assert (record.spec.template, record.queue, record.settings) == ("web", True, {"seat": "3"})
+    assert lab("class", "start", "nothing", "--count", "2", expect=4) == (
+        "lab: there is no checkpoint nothing, and no template of that name; "
+        "`lab checkpoint ls` and `lab template ls` list them\n"
+    )
+    assert lab("class", "start", "./no.yaml", "--count", "2", expect=2) == (
+        "lab: there is no file ./no.yaml; give the path of a lab template\n"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import Annotated
 
@@ -9,12 +10,14 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 
 from labd.api import models, views
-from labd.api.access import EngineDep
+from labd.api.access import EngineDep, ServicesDep
 from labd.api.routes.leases import Extension
 from labd.engine.facade_classes import ClassView
 from labd.model.classes import Student
+from labd.model.errors import InputError
 from labd.model.names import NAME_PATTERN
 from labd.model.records import Wanted
+from labd.model.specs import LabSpec
 
 router = APIRouter(prefix="/classes", tags=["classes"])
 
@@ -33,10 +36,24 @@ class Start(models.Body):
     """Start a class, or add students to it."""
 
     name: str = Field(pattern=NAME_PATTERN)
-    checkpoint: str = Field(pattern=NAME_PATTERN)
+    checkpoint: str = Field(
+        default="", pattern=models.OPTIONAL_NAME_PATTERN, description="Or `template`"
+    )
+    template: models.TemplateText | None = Field(
+        default=None, description="A first copy of it is booted and saved as checkpoint `name`"
+    )
     students: list[NewStudent] = Field(min_length=1, max_length=500)
     settings: dict[str, _Value] = Field(default={}, max_length=100, description="Of all students")
     lease: models.LeaseTerm | None = Field(default=None, description="Of each of the labs")
+    queue: bool = Field(
+        default=False, description="Students for whom there is no room wait; else it is refused"
+    )
+
+
+class Add(models.Body):
+    """Let more students take part."""
+
+    students: list[NewStudent] = Field(min_length=1, max_length=500)
 
 
 class ClassStudent(models.Wire):
@@ -98,16 +115,34 @@ async def get_class(name: ClassName, engine: EngineDep) -> Class:
 
 
 @router.post("", status_code=HTTPStatus.ACCEPTED)
-async def start_class(body: Start, engine: EngineDep) -> Class:
+async def start_class(body: Start, found: ServicesDep) -> Class:
     """Fork a lab for each student; of a class that is there, for those who have none."""
-    view = await engine.classes.start(
+    source: str | LabSpec = body.checkpoint
+    if (body.template is None) is (not body.checkpoint):
+        raise InputError("a class has one source: give either `checkpoint` or `template`")
+    if body.template is not None:
+        text = body.template
+        load = found.templates.load
+        source = await asyncio.to_thread(load, text.text, text.file, text.settings)
+    view = await found.engine.classes.start(
         body.name,
-        body.checkpoint,
-        [Student(name=item.name, settings=item.settings) for item in body.students],
+        source,
+        _students(body.students),
         settings=body.settings,
         lease=views.lease_ask(body.lease) if body.lease else None,
+        queue=body.queue,
     )
     return _show(view)
+
+
+def _students(items: list[NewStudent]) -> list[Student]:
+    return [Student(name=item.name, settings=item.settings) for item in items]
+
+
+@router.post("/{name}/students", status_code=HTTPStatus.ACCEPTED)
+async def add_students(name: ClassName, body: Add, engine: EngineDep) -> Class:
+    """Let more students take part; they get what the others got."""
+    return _show(await engine.classes.add(name, _students(body.students)))
 
 
 @router.post("/{name}/extend")

@@ -9,11 +9,13 @@ import click
 from labd.cli.leasing import lease_of
 from labd.cli.progress import run_operation
 from labd.cli.session import Session, TimedOut, pairs, seconds, verb
+from labd.cli.source import read_template
 from labd.cli.text import plain, table
 from labd.model.errors import InputError, NotFound, WorldError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _POLL = 0.5  # seconds
@@ -22,49 +24,108 @@ _LIMIT = 3600.0  # seconds
 
 @click.group("class")
 def class_() -> None:
-    """Start labs for everybody on a roster, forked from one checkpoint."""
+    """Start labs for everybody on a roster, forked from one checkpoint or template."""
+
+
+def _who(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say who takes part."""
+    students = click.option(
+        "--students", metavar="FILE", help="CSV: a column `name`, others are parameters."
+    )
+    count = click.option(
+        "--count", type=click.IntRange(1, 500), metavar="N", help="Without a roster: s1 to sN."
+    )
+    return students(count(function))
+
+
+def _roster(students: str | None, count: int | None) -> list[dict[str, object]]:
+    if (students is None) is (count is None):
+        raise InputError("say who takes part: --students FILE or --count N")
+    if students is None:
+        return [{"name": f"s{n}"} for n in range(1, (count or 0) + 1)]
+    from labd.cli.roster import read_roster
+
+    return read_roster(students)
 
 
 @verb("start")
-@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.argument("source", metavar="SOURCE")
 @click.option(
-    "--name", metavar="CLASS", help="The labs are CLASS-STUDENT. [default: the checkpoint's name]"
+    "--name", metavar="CLASS", help="The labs are CLASS-STUDENT. [default: the source's name]"
 )
-@click.option("--students", metavar="FILE", help="CSV: a column `name`, others are parameters.")
-@click.option(
-    "--count", type=click.IntRange(1, 500), metavar="N", help="Without a roster: s1 to sN."
-)
+@_who
 @click.option("--lease", metavar="TIME", help="Stop each lab after this long, such as 3h.")
 @click.option(
     "--keep-for", metavar="TIME", help="With --lease: destroy it this long after. [default: 1d]"
 )
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="For on_fork commands: LABD_KEY."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A parameter of the template, and for on_fork commands: LABD_KEY.",
 )
+@click.option("--queue", is_flag=True, help="Let students wait for whom there is no room yet.")
 @click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it.")
 def start(
     session: Session,
-    checkpoint: str,
+    source: str,
     name: str | None,
     students: str | None,
     count: int | None,
     lease: str | None,
     keep_for: str | None,
     settings: tuple[str, ...],
+    queue: bool,
     no_wait: bool,
 ) -> None:
-    """Fork a lab for each student. Asked again, for those only who have none, and new ones."""
-    if (students is None) is (count is None):
-        raise InputError("say who takes part: --students FILE or --count N")
-    roster: list[dict[str, object]] = [{"name": f"s{n}"} for n in range(1, (count or 0) + 1)]
-    if students is not None:
-        from labd.cli.roster import read_roster
+    """Fork a lab for each student. Asked again, for those only who have none, and new ones.
 
-        roster = read_roster(students)
+    SOURCE is a checkpoint; or a template, as for `lab up`: a first copy is booted then, saved as a
+    checkpoint of the class's name, and the others are forked from it.
+    """
+    roster, given = _roster(students, count), pairs(settings)
+    checkpoint, template = _source(session, source, given)
+    if template is not None:
+        text, file, own = template["text"], template["file"], template["settings"]
+        name = name or session.client.validate(text, file, own)["name"]
+        if not no_wait:
+            session.note("the first copy is booted and saved, then the others are forked from it")
     name = name or checkpoint
     found = session.client.classes.start(
-        name, checkpoint, roster, settings=pairs(settings), lease=lease_of(lease, keep_for)
+        name,
+        checkpoint,
+        roster,
+        template=template,
+        settings=given,
+        lease=lease_of(lease, keep_for),
+        queue=queue,
     )
+    _finish(session, name, found, no_wait=no_wait)
+
+
+def _source(
+    session: Session, source: str, given: dict[str, str]
+) -> tuple[str, dict[str, Any] | None]:
+    """Return the name of a checkpoint, or a template with those settings that it declares."""
+    if any(item["name"] == source for item in session.client.checkpoints.all()):
+        return source, None
+    try:
+        text, file = read_template(session, source)
+    except InputError as error:
+        if "/" in source or "." in source:
+            raise
+        raise NotFound(
+            f"there is no checkpoint {source}, and no template of that name; "
+            "`lab checkpoint ls` and `lab template ls` list them"
+        ) from error
+    declared = {item["name"] for item in session.client.template_parameters(text, file)}
+    own = {key: value for key, value in given.items() if key in declared}
+    return "", {"text": text, "file": file, "settings": own}
+
+
+def _finish(session: Session, name: str, found: dict[str, Any], *, no_wait: bool) -> None:
+    """Wait until everybody was served, and tell how it went."""
     end = time.monotonic() + _LIMIT
     while not no_wait and not found["done"]:
         if time.monotonic() > end:
@@ -87,6 +148,21 @@ def start(
         )
 
 
+@verb("add")
+@click.argument("name", metavar="CLASS")
+@_who
+@click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it.")
+def add(
+    session: Session, name: str, students: str | None, count: int | None, no_wait: bool
+) -> None:
+    """Let more students take part in CLASS; they get what the others got.
+
+    With --count, the class has s1 to sN then; who is there already is left alone.
+    """
+    found = session.client.classes.add(name, _roster(students, count))
+    _finish(session, name, found, no_wait=no_wait)
+
+
 @verb("ls")
 def ls(session: Session) -> None:
     """List classes."""
@@ -95,7 +171,7 @@ def ls(session: Session) -> None:
         session.emit({"classes": found})
         return
     if not found:
-        session.note("no classes; `lab class start CHECKPOINT --count N` makes one")
+        session.note("no classes; `lab class start SOURCE --count N` makes one")
         return
     rows = [
         (c["name"], c["checkpoint"], len(c["students"]), _count(c, "running"), c["wanted"])
@@ -186,5 +262,5 @@ def destroy(session: Session, name: str, no_wait: bool) -> None:
         session.say(f"class {name} is {'being ' if no_wait else ''}destroyed")
 
 
-for _command in (start, ls, status, extend, reset, stop, destroy):
+for _command in (start, add, ls, status, extend, reset, stop, destroy):
     class_.add_command(_command)
