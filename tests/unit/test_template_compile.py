@@ -103,8 +103,17 @@ def test_a_shipped_template_compiles_to_its_golden_spec(path: Path) -> None:
 
 
 def test_templates_are_shipped_under_their_own_names() -> None:
-    names = {"bootsector", "hello", "lan-party", "nat-firewall", "two-tier"}
-    assert names <= {path.stem for path in SHIPPED}
+    names = {"bootsector", "hello", "lan-party", "two-tier"}
+    exercises = {
+        "broken-network",
+        "dev-box",
+        "dhcp-dns",
+        "nat-firewall",
+        "ospf-triangle",
+        "web-stack",
+    }
+    assert names | exercises == {path.stem for path in SHIPPED}
+    assert all(path.with_suffix(".md").is_file() for path in SHIPPED if path.stem in exercises)
     assert [load(p.read_text(), p.name).template for p in SHIPPED] == [p.stem for p in SHIPPED]
 
 
