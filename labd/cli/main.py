@@ -59,6 +59,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "cp": ("cp", "Copy files and folders to a node, or from one."),
     "ssh": ("ssh", "Open a shell on a node, or run a command there."),
     "ssh-config": ("ssh", "Make plain ssh, scp, rsync and Ansible reach nodes."),
+    "inventory": ("inventory", "Print the nodes of a lab for Ansible."),
     "connect": ("connect", "Connect stdin and stdout to a TCP port of a node."),
     "forward": ("forward", "Lead ports of this host to ports of a node."),
     "proxy": ("forward", "Serve as a SOCKS5 proxy into a lab."),

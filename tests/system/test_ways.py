@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shlex
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -113,6 +115,21 @@ def test_plain_scp_goes_through_the_written_configuration(daemon: Daemon, tmp_pa
     scp("web.copy.lab:/dev/shm/data", str(tmp_path / "back"))
     assert (tmp_path / "back").read_bytes() == data.read_bytes()
     assert ssh(config, "web.other.lab", "true").returncode == 255, "of this lab only"
+
+    # Ansible's own way: the host of its inventory, and the words of ansible_ssh_common_args.
+    daemon.lab("inventory", "copy", "--ansible", "-o", str(tmp_path / "hosts.yaml"))
+    everything = json.loads((tmp_path / "hosts.yaml").read_text())["all"]
+    assert everything["children"]["image_tiny"] == {"hosts": {"web": {}}}
+    words = shlex.split(everything["vars"]["ansible_ssh_common_args"])
+    target = f"{everything['vars']['ansible_user']}@{everything['hosts']['web']['ansible_host']}"
+    done = subprocess.run(
+        ["ssh", "-F", "none", *words, target, "hostname"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "web\n"
 
 
 @contextmanager

@@ -66,6 +66,7 @@ BAD: list[tuple[str, int, str]] = [
     ("ssh -p 0 web/a", 2,
      "invalid value for '-p' / '--port': 0 is not in the range 1<=x<=65535; see lab ssh --help"),
     ("ssh-config nope", 4, "there is no lab nope"),
+    ("inventory nope", 4, "there is no lab nope"),
     ("ssh-config --write -o x", 2, "--write and --output exclude each other; give one"),
     ("ssh-config -o /dev/null/x", 2,
      "/dev/null/x cannot be written: Not a directory; use --output FILE"),
