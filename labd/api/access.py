@@ -58,6 +58,7 @@ ROUTE_SCOPES: Mapping[str, Scope] = {
     "plan_lab": Scope.LABS_READ,
     "act_on_lab": Scope.LABS_CONTROL,
     "get_node": Scope.LABS_READ,
+    "get_node_lines": Scope.LABS_CONSOLE,
     "get_node_log": Scope.LABS_CONSOLE,
     "attach_console": Scope.LABS_CONSOLE,
     "list_disks": Scope.LABS_READ,

@@ -40,6 +40,14 @@ def plain(text: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
+def strip_escapes(text: str) -> str:
+    """Return text without terminals' escape sequences (ECMA-48 CSI and OSC)."""
+    import re
+
+    pattern = r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"
+    return re.sub(pattern, "", text)
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return aligned columns under a head; the last column is not padded."""
     lines = [list(head), *([plain(cell) for cell in row] for row in rows)]

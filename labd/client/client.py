@@ -137,6 +137,13 @@ class Client:
         found: types.Node = self._get(f"labs/{_part(lab)}/nodes/{_part(node)}")
         return found
 
+    def node_lines(self, lab: str, node: str, after: int = 0) -> list[types.LogLine]:
+        """Return what a node and its QEMU said, by time; console lines behind a position."""
+        found: list[types.LogLine] = self._get(
+            f"labs/{_part(lab)}/nodes/{_part(node)}/lines", after=after
+        )["lines"]
+        return found
+
     def node_log(self, lab: str, node: str) -> bytes:
         """Return what is kept of a node's serial output, at most 1 MiB."""
         return self.transport.raw("GET", f"/v1/labs/{_part(lab)}/nodes/{_part(node)}/log")

@@ -134,6 +134,16 @@ class NodeAddress(TypedDict):
     source: str
 
 
+class LogLine(TypedDict):
+    """A line of a node; `source` is console or qemu."""
+
+    source: str
+    position: int
+    time: str
+    text: str
+    whole: bool
+
+
 class Change(TypedDict):
     """One step of a plan."""
 

@@ -39,6 +39,7 @@ from labd.engine.ways import Ways
 from labd.engine.wires import WireService
 from labd.engine.works import Works
 from labd.engine.world import World
+from labd.host.timelog import LogLine, read_lines, read_stamped
 from labd.model.differences import Difference
 from labd.model.errors import LabdError, NotFound
 from labd.model.events import Event, EventType, Happening
@@ -311,6 +312,19 @@ class Engine:
         node = await self.journal.node(ref)
         async with self._world.hypervisor.console(node.key) as console:
             yield console
+
+    async def log_lines(self, ref: NodeRef, after: int) -> Sequence[tuple[str, LogLine]]:
+        """See `EngineApi.log_lines`."""
+        node = await self.journal.node(ref)
+        if node.machine is None:
+            return []
+        console = self._world.hypervisor.console_log(node.machine)
+        messages = self._world.hypervisor.message_log(node.machine)
+        lines = [
+            *(("console", line) for line in await asyncio.to_thread(read_lines, console, after)),
+            *(("qemu", line) for line in await asyncio.to_thread(read_stamped, messages)),
+        ]
+        return sorted(lines, key=lambda item: item[1].time)
 
     async def console_log(self, ref: NodeRef) -> bytes:
         """See `EngineApi.console_log`."""

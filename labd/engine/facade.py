@@ -22,6 +22,7 @@ from labd.engine.facade_screens import ScreensApi
 from labd.engine.facade_ways import WaysApi
 from labd.engine.facade_wires import WiresApi
 from labd.engine.ports import Console
+from labd.host.timelog import LogLine
 from labd.model.differences import Difference
 from labd.model.events import Event
 from labd.model.lab_leases import LeaseAsk
@@ -193,6 +194,12 @@ class EngineApi(Protocol):
 
     def console(self, ref: NodeRef) -> AbstractAsyncContextManager[Console]:
         """Attach to a serial line."""
+
+    async def log_lines(self, ref: NodeRef, after: int) -> Sequence[tuple[str, LogLine]]:
+        """Return what a node said since its start, with times: source and line, by time.
+
+        The source is `console` (behind the position `after`) or `qemu` (its stderr, all).
+        """
 
     async def console_log(self, ref: NodeRef) -> bytes:
         """Return what is kept of the serial output of a node, at most 1 MiB."""

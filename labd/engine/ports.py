@@ -140,7 +140,13 @@ class Hypervisor(Protocol):
         """Attach one more viewer; it first reads the last 4 KiB of what was said."""
 
     def console_log(self, machine: MachineSpec) -> Path:
-        """Return the path of the bounded serial log; `.1` beside it is the older half."""
+        """Return the path of the bounded serial log; `.1` beside it is the older half.
+
+        Each half has its index of times (`labd.host.timelog`).
+        """
+
+    def message_log(self, machine: MachineSpec) -> Path:
+        """Return the path of what QEMU itself said since the launch."""
 
     async def close(self) -> None:
         """Let go of every machine without touching it."""

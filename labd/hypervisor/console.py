@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from labd.host.timelog import TimeIndex, index_of
 from labd.model.errors import InputError, NodeGone
 
 LOG_LIMIT: Final = 512 << 10  # bytes of `console.log`, after which it becomes `console.log.1`
@@ -49,28 +50,38 @@ class RotatingLog:
         self._fd = -1
         self._size = 0
         self._since_mark: int | None = None
+        self._times = TimeIndex(path)
 
     @property
     def older(self) -> Path:
         """Where the older half is."""
         return self._path.with_name(self._path.name + ".1")
 
-    def open(self, *, fresh: bool) -> None:
-        """Open for appending; `fresh` forgets what an earlier start has written."""
+    def open(self, *, fresh: bool, base: int | None = None) -> None:
+        """Open for appending.
+
+        Args:
+            fresh: Forget what an earlier start has written.
+            base: Position of the first byte, where it is known (`labd.host.timelog`).
+        """
         if fresh:
-            self.older.unlink(missing_ok=True)
-            self._path.unlink(missing_ok=True)
+            for path in (self.older, self._path):
+                path.unlink(missing_ok=True)
+                index_of(path).unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(self._path, flags, 0o600)
         self._size = os.fstat(self._fd).st_size
+        with contextlib.suppress(OSError):
+            self._times.open(self._size, base)
 
     def write(self, data: bytes) -> None:
         """Append; a full disk loses output and nothing else."""
         if self._fd < 0:
             return
         with contextlib.suppress(OSError):
-            if self._size + len(data) > self._limit:
+            if self._size + len(data) > self._limit or self._times.full:
                 self._rotate()
+            self._times.note(self._times.base + self._size)
             written = os.write(self._fd, data[-self._limit :])
             self._size += written
             if self._since_mark is not None:
@@ -100,11 +111,15 @@ class RotatingLog:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        self._times.close()
 
     def _rotate(self) -> None:
+        end = self._times.base + self._size
         os.replace(self._path, self.older)
+        with contextlib.suppress(OSError):
+            os.replace(index_of(self._path), index_of(self.older))
         self.close()
-        self.open(fresh=False)
+        self.open(fresh=False, base=end)
 
 
 class Viewer:

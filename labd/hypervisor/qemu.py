@@ -16,6 +16,7 @@ from labd.host.failpoints import failpoints
 from labd.hypervisor import argv, process, tsc
 from labd.hypervisor.accel import Accelerator, KvmAccess
 from labd.hypervisor.console import Viewer
+from labd.hypervisor.process import QEMU_LOG
 from labd.hypervisor.vm import Vm, VmTimes, console_log
 from labd.model.checkpoints import Incoming
 from labd.model.errors import CommandFailed, LabdError, LaunchFailed, NodeGone, WorldError
@@ -191,6 +192,10 @@ class QemuHypervisor:
         """Attach one more viewer."""
         with self._vm(key).hub.viewer() as viewer:
             yield viewer
+
+    def message_log(self, machine: MachineSpec) -> Path:
+        """Return the path of what QEMU itself said since the launch."""
+        return machine.run / QEMU_LOG
 
     def console_log(self, machine: MachineSpec) -> Path:
         """Return the path of the bounded serial log."""

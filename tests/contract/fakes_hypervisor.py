@@ -351,6 +351,9 @@ class FakeHypervisor:
         finally:
             machine.viewers.discard(viewer)
 
+    def message_log(self, machine: MachineSpec) -> Path:
+        return machine.run / "qemu.log"
+
     def console_log(self, machine: MachineSpec) -> Path:
         return machine.run / "console.log"
 

@@ -25,6 +25,7 @@ def test_twenty_copies_answer_each_for_itself(daemon: Daemon, tmp_path: Path) ->
     daemon.image()
     daemon.lab("up", TWO_TIER)
     commands_and_files(daemon, tmp_path)
+    time_line(daemon)
     daemon.lab("checkpoint", "save", "two-tier", "c")
     daemon.lab("fork", "c", "copy", "--count", str(COPIES))
     copies = [f"copy-{number}" for number in range(1, COPIES + 1)]
@@ -47,6 +48,18 @@ def test_twenty_copies_answer_each_for_itself(daemon: Daemon, tmp_path: Path) ->
             lambda lab: daemon.lab("exec", "-n", f"{lab}/server", "hostname", "-i"), copies
         )
     assert len(set(addresses)) == 1, "the copies have the same addresses"
+
+
+def time_line(daemon: Daemon) -> None:
+    items = [
+        json.loads(line) for line in daemon.lab("--json", "logs", "two-tier/client").splitlines()
+    ]
+    assert items == sorted(items, key=lambda item: item["time"])
+    console = [item for item in items if item["source"] == "console"]
+    ready = next(item["time"] for item in console if "labd: ready client" in item["text"])
+    at = {item["text"].split()[0]: item["time"] for item in items if item["source"] == "labd"}
+    assert at["node.starting"] < at["node.running"] < ready <= at["node.ready"]
+    assert daemon.lab("logs", "--since", "0.001s", "two-tier/client").count("console") <= 1
 
 
 def commands_and_files(daemon: Daemon, tmp_path: Path) -> None:

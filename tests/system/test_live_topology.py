@@ -132,7 +132,7 @@ def test_a_cd_is_changed_and_found_at_the_next_boot(daemon: Daemon) -> None:
 
     def says(text: str) -> None:
         daemon.lab("reset", "cds/old")
-        until(lambda: text in daemon.lab("logs", "cds/old"), f"it says {text}")
+        until(lambda: text in daemon.lab("logs", "--raw", "cds/old"), f"it says {text}")
 
     for name in ("first", "other"):
         up(daemon, CD.format(cd=name))
@@ -140,7 +140,7 @@ def test_a_cd_is_changed_and_found_at_the_next_boot(daemon: Daemon) -> None:
     assert daemon.pids("cds") == pids
     assert "cds/old" in daemon.lab("image", "rm", "other", expect=1)
     daemon.lab("restart", "cds", "--force")
-    until(lambda: "cd: other" in daemon.lab("logs", "cds/old"), "the CD is still in")
+    until(lambda: "cd: other" in daemon.lab("logs", "--raw", "cds/old"), "the CD is still in")
     up(daemon, CD.format(cd="empty"))
     says(UP)
 

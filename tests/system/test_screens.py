@@ -41,7 +41,7 @@ def screens(daemon: Daemon) -> Daemon:
 
 
 def said(daemon: Daemon, node: str) -> str:
-    return daemon.lab("logs", f"screens/{node}")
+    return daemon.lab("logs", "--raw", f"screens/{node}")
 
 
 def hears(daemon: Daemon, node: str, text: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from labd.api.templates import ShippedTemplate
 from labd.engine.facade import Change, LabView, NetworkView, PluginView
 from labd.engine.ports import Console
+from labd.host.timelog import LogLine
 from labd.model.differences import Difference, Mismatch
 from labd.model.errors import (
     ConfigError,
@@ -352,6 +353,23 @@ class FakeEngine:
     async def console(self, ref: NodeRef) -> AsyncIterator[Console]:
         await self.node(ref)
         yield FakeConsole()
+
+    async def log_lines(self, ref: NodeRef, after: int) -> Sequence[tuple[str, LogLine]]:
+        await self.node(ref)
+        texts = [("console", "booting"), ("qemu", "a warning"), ("console", "labd: ready")]
+        return [
+            (
+                source,
+                LogLine(
+                    position=10 * at,
+                    time=f"2026-01-01T00:00:0{at}.000Z",
+                    text=text,
+                    whole=True,
+                ),
+            )
+            for at, (source, text) in enumerate(texts, 1)
+            if source == "qemu" or 10 * at > after
+        ]
 
     async def console_log(self, ref: NodeRef) -> bytes:
         await self.node(ref)

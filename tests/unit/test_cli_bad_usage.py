@@ -66,6 +66,12 @@ BAD: list[tuple[str, int, str]] = [
     ("ssh -p 0 web/a", 2,
      "invalid value for '-p' / '--port': 0 is not in the range 1<=x<=65535; see lab ssh --help"),
     ("ssh-config nope", 4, "there is no lab nope"),
+    ("logs nope", 4, "there is no lab nope"),
+    ("logs web/a --since yesterday", 2, (
+        "--since 'yesterday' is neither a duration such as 10m nor a time such as "
+        "2026-11-23T10:00:00Z"
+    )),
+    ("logs web/a --raw -f", 2, "--raw prints what there is; leave out --follow and --since"),
     ("inventory nope", 4, "there is no lab nope"),
     ("ssh-config --write -o x", 2, "--write and --output exclude each other; give one"),
     ("ssh-config -o /dev/null/x", 2,

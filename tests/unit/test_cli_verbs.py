@@ -81,8 +81,9 @@ def test_a_lab_from_up_to_destroy(lab: Cli) -> None:
     assert lab("stop", "web/a", "--force") == "web/a is stopped\n"
     assert lab("start", "web") == "web is started\n"
     assert lab("restart", "web", "--grace", "5s") == "web is restarted\n"
-    assert lab("logs", "web/a") == "booting\r\nlabd: ready\r\n"
-    assert lab("logs", "web").startswith("==> web/a <==\nbooting\r\nlabd: ready\r\n==> web/b <==\n")
+    assert lab("logs", "--raw", "web/a") == "booting\r\nlabd: ready\r\n"
+    raw = "==> web/a <==\nbooting\r\nlabd: ready\r\n==> web/b <==\n"
+    assert lab("logs", "--raw", "web").startswith(raw)
     assert lab("down", "web") == "web is down; its disks are kept\n"
     assert lab("destroy", "web") == "web is destroyed\n"
     assert lab("ls", "--json") == '{\n  "labs": []\n}\n'

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, Query, WebSocket
 from fastapi.responses import PlainTextResponse, Response
+from pydantic import Field
 from starlette.websockets import WebSocketDisconnect
 
 from labd.api import models, views
@@ -34,6 +36,45 @@ async def get_node_log(lab: models.LabName, node: models.NodeName, engine: Engin
     """Return what is kept of the serial output, at most 1 MiB, as the guest sent it."""
     log = await engine.console_log(NodeRef(lab, node))
     return Response(log, media_type="text/plain; charset=utf-8")
+
+
+class Line(models.Wire):
+    """A line of a node."""
+
+    source: str = Field(description="console, or qemu for QEMU's own messages")
+    position: int = Field(description="Grows from line to line of one source")
+    time: str
+    text: str = Field(description="As it came, without line ends: not safe for a terminal")
+    whole: bool = Field(description="False for a line that is not finished")
+
+
+class Lines(models.Wire):
+    """Lines of a node, by time."""
+
+    lines: list[Line]
+
+
+@router.get("/lines")
+async def get_node_lines(
+    lab: models.LabName,
+    node: models.NodeName,
+    engine: EngineDep,
+    after: Annotated[int, Query(ge=0, lt=1 << 64, description="Console lines behind it")] = 0,
+) -> Lines:
+    """Return what the node said on its serial line, and its QEMU, with the time of each line."""
+    found = await engine.log_lines(NodeRef(lab, node), after)
+    return Lines(
+        lines=[
+            Line(
+                source=source,
+                position=line.position,
+                time=line.time,
+                text=line.text,
+                whole=line.whole,
+            )
+            for source, line in found
+        ]
+    )
 
 
 @router.websocket("/console")

@@ -1,0 +1,65 @@
+"""`lab logs` against the real API with the fake engine behind it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labd.model.events import EventType, Happening
+from tests.unit.api_server import Server, api_server
+from tests.unit.test_cli_verbs import LAB, Cli
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with api_server() as running:
+        yield running
+
+
+@pytest.fixture
+def lab(server: Server, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    made = Cli(server, capfd, tmp_path)
+    made("up", made.web)
+    return made
+
+
+def test_all_that_is_known_of_a_node_in_one_time_line(lab: Cli) -> None:
+    lines = lab("logs", "web/a").splitlines()
+    said = [line for line in lines if " labd " not in line]
+    assert said == [
+        "2026-01-01 00:00:01.000 console booting",
+        "2026-01-01 00:00:02.000 qemu    a warning",
+        "2026-01-01 00:00:03.000 console labd: ready",
+    ]
+    decided = [line.split(maxsplit=3)[3].split()[0] for line in lines if " labd " in line]
+    assert "node.ready" in decided
+    assert lines == sorted(lines, key=lambda line: line[:23])
+    assert "node.ready" not in lab("logs", "web/a", "--since", "2030-01-01T00:00:00Z")
+
+
+def test_a_lab_names_its_nodes_and_json_has_lines(lab: Cli) -> None:
+    words = [line.split()[2] for line in lab("logs", "web").splitlines()]
+    assert {"a", "b", "-"} <= set(words)
+    items = [json.loads(line) for line in lab("--json", "logs", "web/b").splitlines()]
+    assert {item["source"] for item in items} == {"console", "qemu", "labd"}
+    assert {item["node"] for item in items} <= {"b", ""}
+
+
+def test_what_comes_later_is_followed_once(lab: Cli) -> None:
+    words = [LAB, "--root", str(lab.server.root), "logs", "-f", "web/a"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        lines: list[str] = []
+        while not lines or "node.ready" not in lines[-1]:
+            lines.append(child.stdout.readline())
+        crash = Happening(type=EventType.NODE_CRASHED, lab="web", node="a", data={"cause": "test"})
+        lab.server.run(lab.server.engine.tell(crash))
+        while "cause=test" not in lines[-1]:
+            lines.append(child.stdout.readline())
+        child.terminate()
+    assert sum("a warning" in line for line in lines) == 1
+    assert sum("booting" in line for line in lines) == 1
