@@ -221,7 +221,7 @@ class Engine:
         profiles = {p.name: p for p in await self._inventory.profiles()}
         images = {i.name: i for i in await self._inventory.images()}
         ready = size_node(spec, profiles, images).ready
-        if is_immediate(ready):
+        if is_immediate(ready, spec):
             others = set(NodeState) - {NodeState.RUNNING}
             await self.journal.move(ref, NodeState.READY, unless=others)
             return

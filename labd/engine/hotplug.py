@@ -12,7 +12,9 @@ from labd.model.slots import PLUGGABLE_NICS, numbered
 from labd.model.specs import DiskBus, DiskSpec, Machine, NicSpec, NodeSpec
 
 # Fields that labd itself acts on; a change of them needs no other machine.
-SOFT_FIELDS: Final = frozenset({"restart", "depends_on", "ready", "publish", "on_fork"})
+SOFT_FIELDS: Final = frozenset(
+    {"restart", "depends_on", "ready", "publish", "on_fork", "files", "startup"}
+)
 # Fields whose change a running machine takes, if `obstacle` finds nothing against it.
 HOT_FIELDS: Final = frozenset({"nics", "disks", "cdrom"})
 

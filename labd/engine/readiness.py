@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from labd.engine.journal import Journal
 from labd.engine.world import World
@@ -15,13 +15,15 @@ from labd.model.states import NodeState
 
 log = logging.getLogger(__name__)
 
+_LONGEST = 3600.0  # seconds of one command; the node's own timeout is shorter
 _POLL = 0.5  # seconds between two tries of what has no event
 _STILL_BOOTING = (NodeState.STARTING, NodeState.RUNNING)
 
 
-def is_immediate(ready: Readiness) -> bool:
+def is_immediate(ready: Readiness, node: NodeSpec) -> bool:
     """Tell whether a node is ready as soon as its CPUs run."""
-    return not (ready.console or ready.tcp_port or ready.agent or ready.command)
+    waits = ready.console or ready.tcp_port or ready.agent or ready.command
+    return not (waits or node.files or node.startup)
 
 
 def describe(ready: Readiness) -> str:
@@ -91,12 +93,16 @@ class ReadinessKeeper:
     async def _watch(
         self, ref: NodeRef, key: str, namespace: str, spec: NodeSpec, ready: Readiness, op: str
     ) -> None:
+        missing = describe(ready)
         try:
             async with asyncio.timeout(ready.timeout):
                 await self._wait(key, namespace, spec, ready)
+                if spec.files or spec.startup:
+                    missing = "guest agent that has written its files and run its startup commands"
+                    await self._set_up(ref, key, spec)
                 await self._journal.wait_node(ref, set(NodeState) - {NodeState.UNRESPONSIVE})
         except TimeoutError:
-            reason = f"not ready after {ready.timeout:g} s: no {describe(ready)}"
+            reason = f"not ready after {ready.timeout:g} s: no {missing}"
             await self._journal.update(
                 ref, reason=reason, unless=set(NodeState) - set(_STILL_BOOTING)
             )
@@ -121,6 +127,30 @@ class ReadinessKeeper:
         elif ready.command:
             await self._until(key, lambda: self._command(key, ready))
 
+    async def _set_up(self, ref: NodeRef, key: str, spec: NodeSpec) -> None:
+        """Write files and run commands by the guest agent, each time that a guest has booted.
+
+        Raises:
+            GuestFailed: One could not be, or ended with another status than 0.
+        """
+        await self._until(key, lambda: self._world.hypervisor.agent_ping(key))
+        for file in spec.files:
+            await self._world.guest_files.write(key, file.path, _once(file.content.encode()))
+            if file.mode:
+                await self._must(ref, key, ("chmod", file.mode, file.path))
+        for argv in spec.startup:
+            await self._must(ref, key, argv)
+
+    async def _must(self, ref: NodeRef, key: str, argv: Sequence[str]) -> None:
+        result = await self._world.hypervisor.agent_exec(key, argv, _LONGEST)
+        if result.status != 0:
+            said = result.stderr.decode(errors="replace").strip().splitlines()
+            raise GuestFailed(
+                f"startup of node {ref}: {argv[0]!r} ended with {result.status}"
+                + (f": {said[-1][:200]}" if said else ""),
+                node=ref.node,
+            )
+
     async def _command(self, key: str, ready: Readiness) -> bool:
         try:
             result = await self._world.hypervisor.agent_exec(key, ready.command, ready.timeout)
@@ -144,3 +174,7 @@ class ReadinessKeeper:
         """Give up every watch."""
         for key in list(self._tasks):
             self.forget(key)
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -92,7 +92,7 @@ class NodeRunner:
             await self._journal.update(ref, process=process)
             await self._wires.carry(ref, machine.key)
             await self._world.hypervisor.resume(machine.key)
-            immediate = is_immediate(launch.sized.ready)
+            immediate = is_immediate(launch.sized.ready, launch.sized.node)
             await self._journal.move(
                 ref,
                 NodeState.RUNNING,

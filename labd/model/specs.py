@@ -224,6 +224,20 @@ class CloudInitSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuestFile:
+    """A file that the guest agent writes before a node is ready.
+
+    Attributes:
+        path: Absolute, as the guest has it.
+        mode: For chmod(1), such as `0755`; empty: as the guest makes it.
+    """
+
+    path: str
+    content: str
+    mode: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     """One virtual machine.
 
@@ -239,6 +253,8 @@ class NodeSpec:
         cmdline: Kernel command line, added to the image's own; kernel images only.
         forwarding: The guest shall forward IP packets.
         commands: argv lists that the guest runs at boot where its image supports it (`tiny`).
+        files: Written by the guest agent after each boot.
+        startup: argv lists that the guest agent runs after each boot, behind `files`.
         on_fork: argv lists that the guest agent runs in a copy that was started from a checkpoint.
         publish: Ports that labd listens at for it while the lab is up.
         cloud_init: It gets a seed for cloud-init with this; None: only if its image has cloud-init.
@@ -264,6 +280,8 @@ class NodeSpec:
     routes: tuple[RouteSpec, ...] = ()
     forwarding: bool = False
     commands: tuple[tuple[str, ...], ...] = ()
+    files: tuple[GuestFile, ...] = ()
+    startup: tuple[tuple[str, ...], ...] = ()
     on_fork: tuple[tuple[str, ...], ...] = ()
     depends_on: tuple[Dependency, ...] = ()
     ready: Readiness = field(default_factory=Readiness)

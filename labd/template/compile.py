@@ -13,6 +13,7 @@ from labd.model.specs import (
     Dependency,
     DiskSpec,
     Gateway,
+    GuestFile,
     LabSpec,
     NetworkSpec,
     NicSpec,
@@ -186,6 +187,11 @@ class _Compiler:
             routes=tuple(self.addressing.routes(name, form, own, path)),
             forwarding=form.forwarding,
             commands=tuple(tuple(argv) for argv in form.commands),
+            files=tuple(
+                GuestFile(path=name, content=file.content, mode=file.mode)
+                for name, file in form.files.items()
+            ),
+            startup=tuple(tuple(argv) for argv in form.startup),
             on_fork=tuple(tuple(argv) for argv in form.on_fork),
             depends_on=tuple(self._dependencies(name, form, path)),
             ready=self._ready(name, form, path),

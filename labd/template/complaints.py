@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from labd.model.names import did_you_mean
 from labd.template.document import Document, Path, Place, Problems
+from labd.template.file_form import FileForm
 from labd.template.form import (
     CloudInitForm,
     DiskForm,
-    Form,
     LabForm,
     LinkForm,
     NetworkForm,
@@ -23,9 +23,10 @@ from labd.template.form import (
     RestartForm,
     RouteForm,
 )
+from labd.template.wire_form import ImpairForm
 
 # The model of the entries of a section, and whether it has named or numbered entries.
-_SECTIONS: Final[dict[type[Form], dict[str, tuple[type[Form], bool]]]] = {
+_SECTIONS: Final[dict[type[BaseModel], dict[str, tuple[type[BaseModel], bool]]]] = {
     LabForm: {
         "networks": (NetworkForm, True),
         "links": (LinkForm, True),
@@ -34,11 +35,14 @@ _SECTIONS: Final[dict[type[Form], dict[str, tuple[type[Form], bool]]]] = {
     NodeForm: {
         "nics": (NicForm, True),
         "disks": (DiskForm, True),
+        "files": (FileForm, True),
         "routes": (RouteForm, True),
         "restart": (RestartForm, False),
         "ready": (ReadyForm, False),
         "cloud_init": (CloudInitForm, False),
     },
+    LinkForm: {"impair": (ImpairForm, False)},
+    NicForm: {"impair": (ImpairForm, False)},
 }
 _NOUNS: Final = {
     "nodes": "node",
@@ -46,6 +50,7 @@ _NOUNS: Final = {
     "links": "link",
     "nics": "nic",
     "disks": "disk",
+    "files": "file",
     "routes": "route",
 }
 _MAPPING = "write a mapping, like {key: value}"
@@ -149,9 +154,9 @@ def where(path: Path) -> str:
     return ", ".join(words) or "the template"
 
 
-def _model_at(path: Path) -> type[Form]:
+def _model_at(path: Path) -> type[BaseModel]:
     """Return the model of a place; names in between may be anything, `ready` or `nics` too."""
-    model: type[Form] = LabForm
+    model: type[BaseModel] = LabForm
     parts = list(path)
     while parts:
         section = str(parts.pop(0))

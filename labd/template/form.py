@@ -27,6 +27,7 @@ from labd.model.specs import (
     RestartMode,
 )
 from labd.model.units import parse_duration, parse_size
+from labd.template.file_form import FileForm, GuestPath
 from labd.template.patterns import MAX_LENGTH
 from labd.template.wire_form import ImpairForm, WireState
 
@@ -468,6 +469,16 @@ class NodeForm(Form):
         default_factory=list,
         max_length=_MAX_ENTRIES,
         description="Run by the guest at boot, in this order (image tiny)",
+    )
+    files: Annotated[dict[GuestPath, FileForm], BeforeValidator(_empty)] = Field(
+        default_factory=dict,
+        max_length=_MAX_ENTRIES,
+        description="Files that the guest agent writes after each boot, by their paths",
+    )
+    startup: list[Argv] = Field(
+        default_factory=list,
+        max_length=_MAX_ENTRIES,
+        description="Run by the guest agent after each boot, in this order; then it is ready",
     )
     on_fork: list[Argv] = Field(
         default_factory=list,

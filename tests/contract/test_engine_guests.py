@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from labd.model.machine import GuestEventKind
+from labd.model.machine import ExecResult, GuestEventKind
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind
-from labd.model.specs import Readiness
+from labd.model.specs import GuestFile, Readiness
 from labd.model.states import LabState, NodeState
 from tests.contract.engine_house import House, house, node, spec
 
@@ -329,3 +329,42 @@ async def test_the_other_ways_to_be_ready(home: House, how: str) -> None:
     done = await home.engine.wait_operation(operation.id, 5)
     assert done.error is None
     assert await home.states("new") == {"c": "ready"}
+
+
+async def test_files_and_startup_commands_come_before_ready(home: House) -> None:
+    files = (GuestFile(path="/tmp/x", content="hello\n", mode="0755"),)
+    ran: list[tuple[str, ...]] = []
+
+    def result(argv: Sequence[str]) -> ExecResult:
+        ran.append(tuple(argv))
+        return ExecResult(status=0, stdout=b"", stderr=b"")
+
+    home.host.opens_agent = True
+    home.host.exec_result = result
+    lab = spec(node("a", files=files, startup=(("one",), ("two", "x"))))
+    seq = await home.seq()
+    await home.done(home.engine.up("new", lab))
+    assert ran == [("chmod", "0755", "/tmp/x"), ("one",), ("two", "x")]
+    assert home.host.machines[await home.key("a", "new")].files == {"/tmp/x": b"hello\n"}
+    story = await home.story(seq)
+    assert story.index("node.ready a") > story.index("node.running a")
+    # They are done anew when it boots anew.
+    await home.ok(home.engine.act(K.RESTART, "new", ["a"], force=True))
+    assert len(ran) == 6
+
+
+async def test_a_startup_command_that_fails_fails_the_start(home: House) -> None:
+    home.host.opens_agent = True
+    home.host.exec_result = lambda _: ExecResult(status=3, stdout=b"", stderr=b"no such\nthing")
+    error = await home.fails(home.engine.up("new", spec(node("a", startup=(("one",),)))))
+    assert "startup of node new/a: 'one' ended with 3: thing" in str(error["message"])
+    assert await home.inventory.lab("new") is None
+
+
+async def test_startup_without_an_agent_is_told_in_time(home: House) -> None:
+    lab = spec(node("a", startup=(("one",),), ready=Readiness(timeout=0.5)))
+    error = await home.fails(home.engine.up("new", lab))
+    assert (
+        "node new/a is not ready after 0.5 s: no guest agent that has written its files and run "
+        "its startup commands"
+    ) in str(error["message"])

@@ -15,6 +15,8 @@ nodes:
   a:
     image: tiny
     memory: 128 MiB
+    files: {/tmp/greet: {content: "#!/bin/sh\\necho welcome > /tmp/greeting\\n", mode: "0755"}}
+    startup: [[/tmp/greet]]
     on_fork: [[sh, -c, "echo $LABD_STUDENT likes $LABD_COLOR > /tmp/who"]]
 """
 
@@ -41,6 +43,7 @@ def test_a_class(daemon: Daemon, tmp_path: Path) -> None:
     for student, color in (("ann", "red"), ("bob", "blue")):
         said = daemon.console(f"k-{student}/a", "cat /tmp/who; echo e''nd", "end")
         assert f"{student} likes {color}" in said
+        assert daemon.lab("exec", "-n", f"k-{student}/a", "cat", "/tmp/greeting") == "welcome\n"
         assert daemon.json("lease", "show", f"k-{student}")["left"] > 7000
 
     daemon.lab("class", "extend", "k", "1h")

@@ -1,0 +1,55 @@
+"""The shape of `files` of a node: what the guest agent writes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+_PATH = re.compile(r"/(?:[^/\x00-\x1f\x7f]+/)*[^/\x00-\x1f\x7f]+\Z")
+_MODE = re.compile(r"[0-7]{3,4}\Z")
+_CONTENT_LIMIT = 64 << 10  # characters
+
+
+def _wrong(message: str) -> PydanticCustomError:
+    return PydanticCustomError("labd", "{message}", {"message": message})
+
+
+def _path(value: object) -> object:
+    if not isinstance(value, str) or len(value) > 1024 or not _PATH.match(value):
+        raise _wrong(f"'{str(value)[:64]}' is no path of a file; write it like /etc/motd")
+    return value
+
+
+def _mode(value: object) -> object:
+    if not isinstance(value, str) or not _MODE.match(value):
+        raise _wrong('write a mode in quotes, like "0755"')
+    return value
+
+
+def _content(value: object) -> object:
+    if not isinstance(value, str) or "\0" in value:
+        raise _wrong("write text; put it in quotes when YAML takes it for something else")
+    if len(value) > _CONTENT_LIMIT:
+        raise _wrong(f"has at most {_CONTENT_LIMIT >> 10} Ki characters; use an image for more")
+    return value
+
+
+GuestPath = Annotated[
+    str, BeforeValidator(_path), WithJsonSchema({"type": "string", "pattern": "^/"})
+]
+
+
+class FileForm(BaseModel):
+    """A file in the guest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    content: Annotated[str, BeforeValidator(_content)] = Field(
+        default="", description="Text, written as UTF-8"
+    )
+    mode: Annotated[str, BeforeValidator(_mode)] = Field(
+        default="", description='Permissions, in quotes: "0755"'
+    )
