@@ -58,6 +58,7 @@ from labd.host.notify import Notifier
 from labd.host.paths import prepare, shipped
 from labd.host.resolvers import host_resolvers
 from labd.host.sshkeys import SshKeys
+from labd.host.usage import process_usage
 from labd.hypervisor import (
     MEMORY_ID,
     QemuCarriers,
@@ -79,6 +80,7 @@ from labd.model.units import MIB
 from labd.network import (
     HostDoors,
     LabCaptures,
+    LabCounters,
     LabNetworks,
     LabServers,
     LabUplinks,
@@ -346,6 +348,7 @@ class Daemon:
             servers=LabServers(self._paths.lab_runs, uid_base + SERVER_UID),
             wires=LabWires(),
             captures=LabCaptures(),
+            counters=LabCounters(),
             carriers=QemuCarriers(self._hypervisor.machine),
             images=ImageStore(self._paths.state, self._paths.cache),
             snapshots=QemuSnapshots(self._hypervisor),
@@ -367,6 +370,8 @@ class Daemon:
             plan_network=plan_network,
             memory_available=lambda: read_meminfo()["MemAvailable"],
             own_memory=own_memory,
+            process_usage=process_usage,
+            memory_total=read_meminfo()["MemTotal"],
             booting=BootSlots(daemon.max_booting or 4 * cpus),
             disk_available=lambda: _free(self._paths.state),
             accel=daemon.accel,

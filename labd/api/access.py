@@ -67,6 +67,8 @@ ROUTE_SCOPES: Mapping[str, Scope] = {
     "set_cdrom": Scope.LABS_CONTROL,
     "add_node": Scope.LABS_CONTROL,
     "remove_node": Scope.LABS_CONTROL,
+    "get_usage": Scope.LABS_READ,
+    "get_lab_usage": Scope.LABS_READ,
     "execute": Scope.LABS_CONSOLE,
     "read_file": Scope.LABS_CONSOLE,
     "write_file": Scope.LABS_CONSOLE,

@@ -29,6 +29,7 @@ from labd.api.routes import (
     profiles,
     screens,
     templates,
+    usage,
     ways,
     wires,
 )
@@ -48,6 +49,7 @@ _MODULES = (
     edits,
     guests,
     screens,
+    usage,
     ways,
     wires,
     operations,

@@ -44,6 +44,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "class": ("group", "Start labs for everybody on a roster."),
     "lease": ("lease", "Say until when labs may run."),
     "ls": ("ls", "List labs."),
+    "top": ("top", "Show what running nodes take of the host."),
     "status": ("status", "Show a lab, a node, or labd itself."),
     "wait": ("wait", "Wait until a lab or node is in a state."),
     "console": ("console", "Attach to the serial line of a node."),

@@ -81,6 +81,11 @@ class Client:
         found: list[types.Finding] = self._get("doctor")["findings"]
         return found
 
+    def usage(self, lab: str = "") -> dict[str, Any]:
+        """Return what the running nodes, of a lab or all, have taken so far, and the host."""
+        found: dict[str, Any] = self._get(f"labs/{_part(lab)}/usage" if lab else "usage")
+        return found
+
     def differences(self, *, repair: bool = False) -> list[types.Difference]:
         """Return where kernel, folders and inventory disagree, after repairing what can be."""
         answer = self.transport.json("POST", "/v1/fsck", {}) if repair else self._get("fsck")

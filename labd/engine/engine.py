@@ -34,6 +34,7 @@ from labd.engine.saving import Saving
 from labd.engine.screens import ScreenService
 from labd.engine.serving import Serving
 from labd.engine.teaching import Teaching
+from labd.engine.usage import UsageService
 from labd.engine.watch import Watcher
 from labd.engine.ways import Ways
 from labd.engine.wires import WireService
@@ -116,6 +117,7 @@ class Engine:
         )
         self.classes = Teaching(world, self._operations, self._labs, self.checkpoints, self.leases)
         self._library = Library(world, self._operations)
+        self.usage = UsageService(world, self.journal)
         self.guests = GuestService(world, self.journal)
         self.screens = ScreenService(world.screens, self.journal)
         self.edits = Edits(world, self.journal, self._operations, self._labs, works)

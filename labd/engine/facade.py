@@ -19,6 +19,7 @@ from labd.engine.facade_edits import EditsApi
 from labd.engine.facade_guests import GuestsApi
 from labd.engine.facade_leases import LeasesApi, LeaseView
 from labd.engine.facade_screens import ScreensApi
+from labd.engine.facade_usage import UsageApi
 from labd.engine.facade_ways import WaysApi
 from labd.engine.facade_wires import WiresApi
 from labd.engine.ports import Console
@@ -123,6 +124,10 @@ class EngineApi(Protocol):
     @property
     def leases(self) -> LeasesApi:
         """Deadlines of labs."""
+
+    @property
+    def usage(self) -> UsageApi:
+        """What nodes take of the host."""
 
     @property
     def guests(self) -> GuestsApi:

@@ -35,6 +35,7 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "networks": frozenset({"bridges", "namespaces", "probe_tcp"}),
     "uplinks": frozenset({"check"}),
     "wires": frozenset({"check"}),
+    "counters": frozenset({"read"}),
     "captures": frozenset({"open"}),  # ends with the daemon
 }
 COMMIT: Final = "inventory.commit"

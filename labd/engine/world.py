@@ -15,6 +15,7 @@ from labd.engine.ports_checkpoints import Checkpoints, Snapshots
 from labd.engine.ports_machines import Devices, GuestFiles, Interfaces, Screens
 from labd.engine.ports_serving import Servers
 from labd.engine.ports_uplinks import Uplinks
+from labd.engine.ports_usage import Counters
 from labd.engine.ports_ways import Dialer, Doors, LabKeys
 from labd.engine.ports_wires import Carriers, Wires
 from labd.engine.slots import BootSlots
@@ -24,6 +25,7 @@ from labd.model.machine import AccelChoice
 from labd.model.network import LabNetworkPlan
 from labd.model.records import LabRecord, NodeRecord
 from labd.model.specs import Accel, LabSpec
+from labd.model.usage import ProcessUsage
 
 # Of the 1,024 user ids of a root.
 NODE_UIDS = 960
@@ -82,7 +84,9 @@ class World:
         plan_network: (spec, lab key, node name -> machine key) -> plan; pure.
         memory_available: Bytes that the kernel says can be given to new processes.
         own_memory: Bytes of a process that it shares with no other; 0 when it is gone.
+        process_usage: What a process has taken; None when it is gone.
         clock: RFC 3339 now.
+        memory_total: Bytes of the host.
         moment: Now, for deadlines.
         booting: Slots for nodes that boot.
         disk_available: Bytes that are free where the disks are.
@@ -97,6 +101,7 @@ class World:
     servers: Servers
     wires: Wires
     captures: Captures
+    counters: Counters
     carriers: Carriers
     images: Images
     screens: Screens
@@ -114,9 +119,11 @@ class World:
     plan_network: NetworkPlanner
     memory_available: Callable[[], int]
     own_memory: Callable[[int], int]
+    process_usage: Callable[[int], ProcessUsage | None]
     clock: Callable[[], str] = utc_now
     moment: Callable[[], Moment] = present_moment
     booting: BootSlots = field(default_factory=lambda: BootSlots(8))
+    memory_total: int = 0
     disk_available: Callable[[], int] = lambda: 1 << 62
     accel: Accel = Accel.AUTO
     authorized_keys: tuple[str, ...] = ()

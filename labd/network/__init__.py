@@ -2,6 +2,7 @@
 
 from labd.network.adapter import LabNetworks
 from labd.network.captures import LabCaptures
+from labd.network.counters import LabCounters
 from labd.network.dialer import NamespaceDialer
 from labd.network.published import HostDoors
 from labd.network.servers import LabServers
@@ -11,6 +12,7 @@ from labd.network.wires import LabWires
 __all__ = [
     "HostDoors",
     "LabCaptures",
+    "LabCounters",
     "LabNetworks",
     "LabServers",
     "LabUplinks",

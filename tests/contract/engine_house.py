@@ -49,6 +49,7 @@ from labd.model.specs import (
 )
 from labd.model.states import NODE_ALIVE, LabState, NodeState, OperationState, PluginState
 from labd.model.units import GIB, MIB
+from labd.model.usage import ProcessUsage
 from labd.network.plan import plan
 from tests.contract.fakes_checkpoints import FakeCheckpoints, FakeSnapshots
 from tests.contract.fakes_devices import FakeDevices
@@ -63,6 +64,7 @@ from tests.contract.fakes_networks import (
     open_taps,
 )
 from tests.contract.fakes_screens import FakeScreens
+from tests.contract.fakes_usage import FakeCounters
 from tests.contract.fakes_ways import FakeDialer, FakeDoors, FakeKeys
 
 UID_BASE = 700_000
@@ -274,6 +276,9 @@ class MortalInventory(Mortal):
         self._fate.check(after=True)
 
 
+# What each process of a `FakeHost` has taken.
+USED = ProcessUsage(cpu=1.5, own=40 << 20, shared=80 << 20, written=4096)
+
 _ASKED = {
     "hypervisor": {"launch", "resume", "kill", "kill_process", "forget", "power_down", "adopt"},
     "networks": {"apply", "open_taps", "remove"},
@@ -339,6 +344,7 @@ class House:
             servers=mortal(self.servers, "servers"),
             wires=mortal(self.wires, "wires"),
             captures=self.captures,
+            counters=FakeCounters(),
             carriers=mortal(FakeCarriers(self.host), "carriers"),
             images=mortal(self.images, "images"),
             snapshots=mortal(self.snapshots, "snapshots"),
@@ -356,6 +362,8 @@ class House:
             plan_network=lambda spec, key, keys: plan(spec, key, "fake", keys),
             memory_available=lambda: self.memory,
             own_memory=lambda _: self.own_memory,
+            process_usage=lambda _: USED,
+            memory_total=64 * GIB,
             moment=self.moment,
             booting=BootSlots(self.slots),
         )

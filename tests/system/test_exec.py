@@ -26,6 +26,7 @@ def test_twenty_copies_answer_each_for_itself(daemon: Daemon, tmp_path: Path) ->
     daemon.lab("up", TWO_TIER)
     commands_and_files(daemon, tmp_path)
     time_line(daemon)
+    usage(daemon)
     daemon.lab("checkpoint", "save", "two-tier", "c")
     daemon.lab("fork", "c", "copy", "--count", str(COPIES))
     copies = [f"copy-{number}" for number in range(1, COPIES + 1)]
@@ -60,6 +61,20 @@ def time_line(daemon: Daemon) -> None:
     at = {item["text"].split()[0]: item["time"] for item in items if item["source"] == "labd"}
     assert at["node.starting"] < at["node.running"] < ready <= at["node.ready"]
     assert daemon.lab("logs", "--since", "2100-01-01T00:00:00Z", "two-tier/client") == ""
+
+
+def usage(daemon: Daemon) -> None:
+    """Ask what nodes take while one sends packets."""
+    before = {item["node"]: item for item in daemon.json("top", "-n", "0.2")["nodes"]}
+    daemon.lab("exec", "-n", "two-tier/client", "ping", "-c", "5", "-i", "0.1", "server")
+    found = {item["node"]: item for item in daemon.json("top", "-n", "0.2", "two-tier")["nodes"]}
+    assert set(found) == set(NODES)
+    for name, item in found.items():
+        assert item["own"] > 20 << 20, "a booted node has memory of its own"
+        assert item["cpu"] > before[name]["cpu"]
+    for name, echoes in (("client", 5), ("router", 10), ("server", 5)):
+        assert found[name]["received_packets"] >= before[name]["received_packets"] + echoes
+    assert "two-tier" in daemon.lab("top", "--labs", "-n", "0.2")
 
 
 def commands_and_files(daemon: Daemon, tmp_path: Path) -> None:

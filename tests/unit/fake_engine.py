@@ -45,6 +45,7 @@ from tests.unit.fake_edits import FakeEdits
 from tests.unit.fake_guests import FakeGuestsApi
 from tests.unit.fake_leases import FakeLeases
 from tests.unit.fake_screens import FakeScreensApi
+from tests.unit.fake_usage import FakeUsageApi
 from tests.unit.fake_ways import FakeWays
 from tests.unit.fake_wires import FakeWiresApi
 
@@ -142,6 +143,7 @@ class FakeEngine:
         }
         self.all_profiles: dict[str, Profile] = {}
         self.guests = FakeGuestsApi(self.node)
+        self.usage = FakeUsageApi(self.lab, self.all_nodes.values)
         self.screens = FakeScreensApi(self.node)
         self.wires = FakeWiresApi(self.lab)
         self.captures = FakeCapturesApi(self.lab)

@@ -1,0 +1,19 @@
+"""The seam to what nodes take of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from labd.model.usage import PortUsage
+
+
+class Counters(Protocol):
+    """Counters of the network."""
+
+    async def read(self, namespace: str) -> Mapping[str, PortUsage]:
+        """Return interface name -> what has passed it; empty where there is no such namespace.
+
+        Raises:
+            NetworkFailed: The kernel refused.
+        """

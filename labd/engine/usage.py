@@ -1,0 +1,85 @@
+"""Looks at what nodes take; see `facade_usage`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import reduce
+
+from labd.engine.facade_usage import Usage
+from labd.engine.journal import Journal
+from labd.engine.world import World
+from labd.model.errors import NetworkFailed
+from labd.model.records import LabRecord, NodeRecord
+from labd.model.states import NODE_ALIVE
+from labd.model.usage import HostUsage, NodeUsage, PortUsage
+
+
+class UsageService:
+    """Reads /proc and the kernel's counters."""
+
+    def __init__(self, world: World, journal: Journal) -> None:
+        self._world = world
+        self._journal = journal
+
+    async def look(self, lab: str = "") -> Usage:
+        """See `UsageApi.look`."""
+        labs = [await self._journal.lab(lab)] if lab else await self._world.inventory.labs()
+        found: list[NodeUsage] = []
+        for record in labs:
+            nodes = [
+                node
+                for node in await self._world.inventory.nodes(record.name)
+                if node.state in NODE_ALIVE and node.process is not None
+            ]
+            if nodes:
+                counters = await self._counters(record, nodes)
+                found += [
+                    usage
+                    for node in nodes
+                    if (usage := await self._node(node, counters)) is not None
+                ]
+        return Usage(
+            time=self._world.clock(),
+            clock=time.monotonic(),
+            host=HostUsage(
+                cpus=len(os.sched_getaffinity(0)),
+                memory=self._world.memory_total,
+                memory_available=self._world.memory_available(),
+                disk_available=self._world.disk_available(),
+            ),
+            nodes=found,
+        )
+
+    async def _node(self, node: NodeRecord, counters: Mapping[str, PortUsage]) -> NodeUsage | None:
+        if node.process is None or node.machine is None:
+            return None
+        process = await asyncio.to_thread(self._world.process_usage, node.process.pid)
+        if process is None:
+            return None
+        return NodeUsage(
+            lab=node.lab,
+            node=node.name,
+            state=str(node.state),
+            vcpus=node.machine.vcpus,
+            memory=node.machine.memory,
+            process=process,
+            ports=counters.get(node.key, PortUsage()),
+        )
+
+    async def _counters(self, lab: LabRecord, nodes: list[NodeRecord]) -> Mapping[str, PortUsage]:
+        """Return machine key -> the sum of its ports."""
+        keys = {node.name: node.key for node in nodes}
+        plan = self._world.plan_network(lab.spec, lab.key, keys)
+        try:
+            links = await self._world.counters.read(plan.namespace)
+        except NetworkFailed:
+            return {}  # it is on its way out
+        ports: dict[str, list[PortUsage]] = defaultdict(list)
+        for port in plan.ports:
+            if port.tap in links:
+                ports[port.key].append(links[port.tap])
+        return {key: reduce(PortUsage.__add__, found) for key, found in ports.items()}
