@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from labd.hypervisor.monitor import DEADLINE
@@ -20,3 +21,16 @@ def test_the_bound_for_noticing_a_hung_qemu_is_that_of_the_code() -> None:
     text = " ".join((ROOT / "docs" / "operations.md").read_text().split())
     assert f"`unresponsive` within {HEARTBEAT + DEADLINE:g} s" in text
     assert f"asked for its state every {HEARTBEAT:g} s and has {DEADLINE:g} s to answer" in text
+
+
+def test_every_test_that_a_guarantee_names_is_there() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    named = re.findall(r"`((?:unit|contract|system|faults)/test_\w+\.py)(?:::(test_\w+))?`", text)
+    assert len(named) > 30
+    missing = [
+        f"{path}::{test}"
+        for path, test in named
+        if not (file := ROOT / "tests" / path).is_file()
+        or (test and f"def {test}(" not in file.read_text())
+    ]
+    assert missing == []
