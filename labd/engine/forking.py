@@ -102,6 +102,11 @@ class Forking:
             if node.state not in NODE_ALIVE and (only is None or node.name in only)
         ]
         copies = [self.copy_of(record, scene, node) for node in due]
+        untold = [
+            self.copy_of(record, scene, node)
+            for node in scene.nodes.values()
+            if (only is None or node.name in only) and _was_let_go(scene, node)
+        ]
         async with AsyncExitStack() as undo:
             for copy in copies:
                 undo.push_async_callback(self._runner.abandon, copy.ref, copy.machine, operation.id)
@@ -109,7 +114,7 @@ class Forking:
             # All or none: a lab whose clocks began at different times has broken connections.
             await every(self._world.hypervisor.resume(copy.machine.key) for copy in copies)
             await every(self._woken(operation, copy) for copy in copies)
-            await every(self._tell(operation, scene, copy) for copy in copies)
+            await every(self._tell(operation, scene, copy) for copy in (*copies, *untold))
             undo.pop_all()
         await self._journal.settle(name, operation.id)
 
@@ -264,6 +269,15 @@ class Forking:
                 f"on_fork of node {copy.ref}: {argv[0]!r} ended with {result.status}"
                 + (f": {said[-1][:200]}" if said else "")
             )
+
+
+def _was_let_go(scene: Scene, node: NodeRecord) -> bool:
+    """Tell whether an earlier daemon let a copy go that has commands to run.
+
+    The operation has not ended, so nobody knows how many have run: they are run anew.
+    """
+    alive = node.state in {NodeState.RUNNING, NodeState.READY}
+    return alive and bool(scene.sized[node.name].node.on_fork)
 
 
 def _environment(operation: OperationRecord, spec: LabSpec) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from labd.model.errors import (
 from labd.model.machine import ExecResult, RunState
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind, OperationRecord
+from labd.model.specs import LabSpec
 from labd.model.states import LabState
 from tests.contract.engine_house import House, house, node, spec
 
@@ -319,10 +320,20 @@ async def test_a_death_at_any_call_of_a_save(tmp_path: Path, before: bool, mode:
     assert at > 3
 
 
-async def die_forking(tmp_path: Path, at: int, *, before: bool) -> bool:
+TOLD = spec(node("a", on_fork=(("hostname", "x"),)), node("b"))
+
+
+async def die_forking(tmp_path: Path, at: int, *, before: bool, lab: LabSpec) -> bool:
     """Let a daemon die at its call number `at` of a fork; tell whether it did."""
     async with house(tmp_path) as home:
-        await home.up(LAB)
+        ran: list[tuple[str, ...]] = []
+
+        def result(argv: Sequence[str]) -> ExecResult:
+            ran.append(tuple(argv))
+            return ExecResult(status=0, stdout=b"", stderr=b"")
+
+        home.host.opens_agent, home.host.exec_result = True, result
+        await home.up(lab)
         await save(home)
         home.fate.calls.clear()
         home.fate.at, home.fate.before = at, before
@@ -336,14 +347,16 @@ async def die_forking(tmp_path: Path, at: int, *, before: bool) -> bool:
         await home.idle()
         if await home.inventory.lab("copy") is not None:
             await still_runs(home, "copy")
+            assert bool(ran) is (lab is TOLD), "a copy is told what it is, whoever died"
         await still_runs(home)
         await home.check()
     return died
 
 
+@pytest.mark.parametrize("lab", [LAB, TOLD], ids=["plain", "told"])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-async def test_a_death_at_any_call_of_a_fork(tmp_path: Path, before: bool) -> None:
+async def test_a_death_at_any_call_of_a_fork(tmp_path: Path, before: bool, lab: LabSpec) -> None:
     at = 1
-    while await die_forking(tmp_path / str(at), at, before=before):
+    while await die_forking(tmp_path / str(at), at, before=before, lab=lab):
         at += 1
     assert at > 3
