@@ -1,8 +1,8 @@
 # `make` alone prints what there is.
 SHELL := /bin/sh
 PY := .venv/bin/python
-# Guests run by software emulation where there is no KVM, so more workers than cores only slow it down.
-WORKERS ?= $(shell n=$$(nproc); [ $$n -gt 4 ] && n=4; [ $$n -lt 2 ] && n=2; echo $$n)
+# One more than there are cores, for system tests wait as often as they work.
+WORKERS ?= $(shell n=$$(($$(nproc) + 1)); [ $$n -gt 4 ] && n=4; echo $$n)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
