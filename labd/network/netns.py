@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -20,7 +21,9 @@ from labd.model.errors import NetworkFailed
 
 FOLDER = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000  # sched.h
-_MS_BIND, _MNT_DETACH = 4096, 2  # sys/mount.h
+# sys/mount.h
+_MS_BIND, _MS_REC, _MS_SHARED = 1 << 12, 1 << 14, 1 << 20
+_MNT_DETACH = 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 T = TypeVar("T")
@@ -98,6 +101,31 @@ async def in_new_one(work: Callable[[], T]) -> T:
     return await in_thread(enter)
 
 
+def share_folder() -> None:
+    """Make the folder of names a shared mount of its own, as ip-netns(8) does.
+
+    The first `ip netns add` of a host copies the folder's mounts on top of themselves. A namespace
+    that had its name before would keep a mount below, which nobody can reach and take away.
+
+    Raises:
+        NetworkFailed: The kernel refuses.
+    """
+    FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+    folder = os.fsencode(FOLDER)
+    fd = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # the lock that iproute2 takes for the same
+        # No look tells a mount of a folder on itself from the folder; the kernel refuses to share
+        # what is no mount.
+        if _LIBC.mount(b"", folder, b"none", _MS_SHARED | _MS_REC, None) != 0:
+            bind = _LIBC.mount(folder, folder, b"none", _MS_BIND | _MS_REC, None)
+            _call(f"mounting {FOLDER} on itself", bind)
+            share = _LIBC.mount(b"", folder, b"none", _MS_SHARED | _MS_REC, None)
+            _call(f"sharing {FOLDER} with other mount namespaces", share)
+    finally:
+        os.close(fd)
+
+
 async def create(name: str) -> bool:
     """Make a namespace (idempotent); tell whether it was made by this call.
 
@@ -106,7 +134,7 @@ async def create(name: str) -> bool:
     """
 
     def make() -> bool:
-        FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+        share_folder()
         path = FOLDER / name
         try:
             os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0))

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from labd.model.errors import NetworkFailed
 from labd.model.network import BridgePlan, LabNetworkPlan, PortPlan
 from labd.network import LabNetworks
+from labd.network.netns import FOLDER
 
 # A virtio-net header (10 bytes) and an Ethernet frame of the local experimental type 0x88b5.
 FRAME = bytes(10) + b"\xff" * 6 + b"\x02\x00\x00\x00\x00\x01" + b"\x88\xb5" + b"hello".ljust(46)
@@ -143,3 +145,24 @@ async def test_what_is_not_there_is_told(networks: tuple[LabNetworks, str]) -> N
         await made.open_taps(plan_of(root, "nothing"), ["aaaaaa"])
     with pytest.raises(NetworkFailed, match="is not of this root"):
         await made.remove("labd-somebody-else")
+
+
+# What a host does for the first time: labd names a namespace, and then `ip netns add` does.
+_FIRST_OF_A_HOST = """
+import asyncio, subprocess
+from labd.network import netns
+
+async def main():
+    assert await netns.create("labd-first")
+    subprocess.run(["ip", "netns", "add", "other"], check=True)
+    await netns.remove("labd-first")
+    assert netns.names("") == ["other"], netns.names("")
+    await netns.remove("other")
+
+asyncio.run(main())
+"""
+
+
+def test_a_first_namespace_of_somebody_else_hides_none_of_labds() -> None:
+    hidden = f"mount -t tmpfs none {FOLDER.parent} && exec {sys.executable} -c '{_FIRST_OF_A_HOST}'"
+    subprocess.run(["unshare", "--mount", "sh", "-c", hidden], check=True)
