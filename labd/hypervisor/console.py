@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ LINE_LIMIT: Final = 4 << 10  # bytes of one line that patterns see
 RATE_LIMIT: Final = 2 << 20  # bytes a second
 _WRITE_LIMIT = 64 << 10  # bytes typed that QEMU has not taken yet
 _QUIET = 0.05  # seconds without output after which an unfinished line (a prompt) is looked at
+_RECENT = 256  # reads of which it is known when they were
 
 # Colours and cursor movements (ECMA-48 CSI and OSC), which a pattern should not have to know.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -95,9 +97,9 @@ class RotatingLog:
                 parts.append(path.read_bytes())
         return b"".join(parts)
 
-    def mark(self) -> None:
-        """Remember this place for `read_since_mark`."""
-        self._since_mark = 0
+    def mark(self, before: int = 0) -> None:
+        """Remember the place `before` bytes before the end for `read_since_mark`."""
+        self._since_mark = before
 
     def read_since_mark(self) -> bytes:
         """Return what is kept of the output since the last mark, or all without one. Blocks."""
@@ -187,6 +189,7 @@ class ConsoleHub(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._tail = bytearray()
         self._line = bytearray()
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)  # when, how many bytes
         self._viewers: set[Viewer] = set()
         self._waiters: dict[asyncio.Future[str], re.Pattern[str]] = {}
         self._quiet: asyncio.TimerHandle | None = None
@@ -257,6 +260,7 @@ class ConsoleHub(asyncio.Protocol):
         """Record output, show it to the viewers and compare its lines with the patterns."""
         self._log.write(data)
         self._heard = asyncio.get_running_loop().time()
+        self._recent.append((time.time(), len(data)))
         self._tail += data
         del self._tail[:-REPLAY]
         for viewer in self._viewers:
@@ -291,11 +295,18 @@ class ConsoleHub(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
 
-    def was_reset(self) -> None:
-        """The machine begins anew: what it said before is no answer to `wait` any more."""
-        self._log.mark()
-        # What it leaves unfinished, such as a prompt, is not the begin of its next line.
-        self._line.clear()
+    def was_reset(self, at: float) -> None:
+        """The machine begins anew: what it said before is no answer to `wait` any more.
+
+        Args:
+            at: When, in seconds since the epoch, by QEMU's own stamp. Its event comes by another
+                socket than the output: a guest that boots in milliseconds may have been read first.
+        """
+        anew = sum(size for when, size in self._recent if when >= at)
+        self._log.mark(anew)
+        # What it left unfinished, such as a prompt, is not the begin of its next line.
+        if not anew:
+            self._line.clear()
 
     @property
     def awaited(self) -> bool:

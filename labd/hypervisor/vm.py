@@ -266,7 +266,7 @@ class Vm:
         if event is None:
             return
         if event.kind is _K.RESET:
-            self.hub.was_reset()
+            self.hub.was_reset(event.time)
             self._spawn(self._unstick())
             self._reset.set()
         self._tell(event)

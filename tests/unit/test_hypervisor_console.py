@@ -61,6 +61,22 @@ async def test_the_past_since_the_launch_counts(line: Line) -> None:
     assert await asyncio.wait_for(line.hub.wait("ready"), 1) == "one: ready"
 
 
+async def test_a_guest_that_boots_before_its_reset_is_told(line: Line) -> None:
+    await line.say(b"ready at first\n")
+    at = time.time()
+    await line.say(b"ready again\n")
+    line.hub.was_reset(at)
+    assert await asyncio.wait_for(line.hub.wait("^ready"), 1) == "ready again"
+
+
+async def test_what_was_said_before_a_reset_is_no_answer(line: Line) -> None:
+    await line.say(b"ready at first\nhalf a li")
+    line.hub.was_reset(time.time())
+    waiting = asyncio.create_task(line.hub.wait("ready|ne$"))
+    await line.say(b"ne\nready again\n")
+    assert await asyncio.wait_for(waiting, 1) == "ne"
+
+
 async def test_colours_do_not_matter(line: Line) -> None:
     await line.say(b"\x1b[0;32m  OK  \x1b[0m] Reached \x1b[1mtarget\x1b[0m\r\n")
     assert "OK  ] Reached target" in await asyncio.wait_for(line.hub.wait("Reached target"), 1)
