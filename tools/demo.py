@@ -129,15 +129,29 @@ class Demo:
                 stderr=log,
                 start_new_session=True,
             )
-        self.until(self._answers, "the daemon answers", 30)
+        daemon = self.daemon
+        self.until(lambda: self._answers(daemon), "the daemon answers", 30)
 
-    def _answers(self) -> bool:
-        if self.daemon is not None and self.daemon.poll() is not None:
-            raise Failed(f"labd ended with {self.daemon.returncode}; see {self.log}")
-        done = subprocess.run(
-            [BIN / "lab", "--root", self.root, "version"], capture_output=True, check=False
-        )
-        return done.returncode == 0
+    def _answers(self, daemon: subprocess.Popen[bytes]) -> bool:
+        if daemon.poll() is not None:
+            raise Failed(f"labd ended with {daemon.returncode}; see {self.log}")
+        # Another one on this root would answer too, while this one is being refused.
+        return self.serving() == daemon.pid
+
+    def serving(self) -> int | None:
+        """Return the pid of the daemon that answers on the root, None where none does."""
+        with suppress(Failed):
+            return int(self.ask("version")["daemon"]["pid"])
+        return None
+
+    def end_kept(self) -> None:
+        """Stop the daemon that `make demo KEEP=1` has left on this root."""
+        pid = self.serving()
+        if pid is None:
+            return
+        self.screen.command(f"kill {pid}   (the labd of a demo that was kept)")
+        os.kill(pid, signal.SIGTERM)
+        self.until(lambda: not alive(pid), "it has ended; what it ran goes over to the next", 30)
 
     def stop(self) -> None:
         """Stop the daemon."""
@@ -272,6 +286,7 @@ def show(demo: Demo, *, keep: bool) -> None:
     """Do and see everything."""
     screen = demo.screen
     screen.step("Start the daemon on a scratch root, with a broker of its own")
+    demo.end_kept()
     demo.serve()
     host = str(demo.ask("version")["daemon"]["host_id"])
     with suppress(Failed):
@@ -320,6 +335,8 @@ def show(demo: Demo, *, keep: bool) -> None:
     screen.command(f"kill -9 {demo.daemon.pid}   (labd)")
     demo.daemon.kill()
     demo.daemon.wait()
+    if demo.serving() is not None:
+        raise Failed("a daemon answers, and none should")
     if not all(alive(pid) for pid in before.values()):
         raise Failed("a guest died with the daemon")
     screen.seen(f"the guests live without it: {before}")
