@@ -206,6 +206,7 @@ def _kernel(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             name="kernel", level=Level.OK, text=f"kernel {facts.kernel} can do {features}"
         )
+    yield _landlock(facts.landlock)
     if facts.cgroup == 2:
         yield Finding(name="cgroup", level=Level.OK, text="control groups version 2")
     else:
@@ -216,6 +217,22 @@ def _kernel(facts: Facts) -> Iterator[Finding]:
             text=f"control groups: {found}; CPU and memory of machines cannot be capped",
             advice="boot with systemd.unified_cgroup_hierarchy=1",
         )
+
+
+def _landlock(version: int) -> Finding:
+    if version:
+        return Finding(
+            name="landlock",
+            level=Level.OK,
+            text=f"Landlock {version}: QEMU can open no file that it was not given",
+        )
+    return Finding(
+        name="landlock",
+        level=Level.WARN,
+        text="the kernel has no Landlock: a guest that breaks out of QEMU may open what is open to "
+        "all users, and write to /tmp",
+        advice="boot with landlock among the names of lsm=, or run Linux 5.13 or newer",
+    )
 
 
 def _firewalls(facts: Facts) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from labd.host import landlock
 from labd.host.config import Config
 from labd.host.paths import Paths, closed_ancestor
 from labd.host.spawn import SEARCH_PATH, run
@@ -53,6 +54,7 @@ PROGRAMS: Final[Mapping[str, bool]] = {
     "unshare": True,
     "nsenter": True,
     "setpriv": True,
+    "prlimit": True,
     "mosquitto": True,
     "ssh-keygen": True,
     "dnsmasq": False,
@@ -79,6 +81,7 @@ class Facts:
         qemu_version: As (7, 2, 22); empty when QEMU does not tell.
         kernel: Release, as in uname(2).
         trials: Kernel feature -> why it failed, empty when it works; nothing when not root.
+        landlock: Version of Landlock's interface, 0 for none.
         firewalls: Chains of others that by default drop what the host would forward.
         cgroup: 1, 2 or 0 for none.
         firmware: The UEFI image that was found, or None.
@@ -101,6 +104,7 @@ class Facts:
     qemu_version: tuple[int, ...]
     kernel: str
     trials: Mapping[str, str]
+    landlock: int
     firewalls: tuple[str, ...]
     cgroup: int
     firmware: str | None
@@ -128,6 +132,7 @@ async def gather(paths: Paths, config: Config) -> Facts:
         qemu_version=await _qemu_version(programs["qemu-system-x86_64"]),
         kernel=os.uname().release,
         trials=await _trials() if os.geteuid() == 0 else {},
+        landlock=landlock.abi(),
         firewalls=await _firewalls() if os.geteuid() == 0 else (),
         cgroup=_cgroup(),
         firmware=_firmware(),

@@ -1,17 +1,64 @@
-"""What a child process is denied, as a plain prefix of its command line.
+"""What a child process is denied, mostly as a plain prefix of its command line.
 
-util-linux's `unshare`, `nsenter` and `setpriv` do the work and then exec the program, so that the
-pid is the program's own and Python needs no `preexec_fn` (which would cost vfork and is not safe
-beside threads). The user id is dropped before exec because QEMU's own `-runas` dies under its
-seccomp sandbox.
+util-linux's `unshare`, `nsenter`, `prlimit` and `setpriv` do the work and then exec the program, so
+that the pid is the program's own and Python needs no `preexec_fn` (which would cost vfork and is
+not safe beside threads). What no tool of Debian 12 can do, Landlock, is done by a thread of its own
+that then spawns: its domain and its namespaces are those of its children. The user id is dropped
+before exec because QEMU's own `-runas` dies under its seccomp sandbox.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from labd.model.errors import InputError
+from labd.host import landlock
+from labd.host.landlock import Files
+from labd.model.errors import CommandFailed, InputError
+
+# What the tools and programs of the host need to start: themselves, their libraries and their data.
+PROGRAMS: Final = (Path("/usr"), Path("/bin"), Path("/sbin"), Path("/lib"), Path("/lib64"))
+LOOKED_AT: Final = (
+    Path("/etc/ld.so.cache"),
+    Path("/etc/localtime"),
+    Path("/proc/sys/kernel/cap_last_cap"),
+    Path("/sys/devices/system/cpu"),
+    Path("/sys/devices/system/node"),
+    Path("/dev/urandom"),
+)
+WRITTEN_TO: Final = (Path("/dev/null"),)  # which their standard input is, too
+
+_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000  # sched.h
+# sys/mount.h
+_MS_NOSUID, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SLAVE = 2, 8, 32, 4096, 1 << 14, 1 << 19
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds that the kernel holds a process to (getrlimit(2)).
+
+    Attributes:
+        memory: Bytes of address space.
+        cpu: Seconds of CPU time, after which it is killed.
+        file_size: Bytes of the largest file that it may write.
+        open_files: Descriptors.
+    """
+
+    memory: int
+    cpu: int
+    file_size: int
+    open_files: int
+
+    def prefix(self) -> list[str]:
+        """Return the argv to put before another's."""
+        return [
+            *("prlimit", f"--as={self.memory}", f"--cpu={self.cpu}", f"--fsize={self.file_size}"),
+            *(f"--nofile={self.open_files}", "--core=0", "--"),
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +76,10 @@ class Jail:
             lets it outlive labd.
         keep_caps: Capabilities that stay, such as `net_bind_service`; they survive the change of
             user as ambient capabilities (capabilities(7)).
+        files: The only files that it may open by a path; None: those that its user may.
+        device: A device node, and where it alone sees that node, in a private mount namespace.
+            Needs `files`.
+        limits: Bounds on what it uses.
     """
 
     uid: int
@@ -38,6 +89,9 @@ class Jail:
     netns: Path | None = None
     pdeathsig: str = ""
     keep_caps: tuple[str, ...] = ()
+    files: Files | None = None
+    device: tuple[Path, Path] | None = None
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         if self.uid <= 0 or self.gid <= 0:
@@ -46,7 +100,9 @@ class Jail:
     def prefix(self) -> list[str]:
         """Return the argv to put before the program's own."""
         argv: list[str] = []
-        if self.netns is not None:
+        if self.files is not None:
+            argv += self.limits.prefix() if self.limits is not None else []
+        elif self.netns is not None:
             argv += ["nsenter", f"--net={self.netns}", "--"]
         elif self.new_netns:
             argv += ["unshare", "--net", "--"]
@@ -59,3 +115,38 @@ class Jail:
         if self.pdeathsig:
             argv += [f"--pdeathsig={self.pdeathsig}"]
         return [*argv, "--"]
+
+    def enter(self) -> None:
+        """Put this thread, and so the process that it starts, where a prefix can't: see `files`.
+
+        Whatever must be mounted comes first, for Landlock forbids it after.
+
+        Raises:
+            CommandFailed: The kernel refuses. The thread is of no use for anything else.
+        """
+        assert self.files is not None  # noqa: S101 - only such jails are entered
+        if self.device is not None:
+            _mount_alone(*self.device)
+        if self.new_netns:
+            _call("make a network namespace", _LIBC.unshare(_CLONE_NEWNET))
+        landlock.restrict(self.files)
+
+
+def _mount_alone(node: Path, target: Path) -> None:
+    _call("make a mount namespace", _LIBC.unshare(_CLONE_NEWNS))
+    # Slave: what the host unmounts later goes here too, and is not kept busy.
+    _call("part from the host's mounts", _mount(None, Path("/"), _MS_SLAVE | _MS_REC))
+    _call(f"show {node} as {target}", _mount(node, target, _MS_BIND))
+    flags = _MS_BIND | _MS_REMOUNT | _MS_NOSUID | _MS_NOEXEC
+    _call(f"show {node} as {target}", _mount(None, target, flags))
+
+
+def _mount(source: Path | None, target: Path, flags: int) -> int:
+    what = None if source is None else os.fsencode(source)
+    return int(_LIBC.mount(what, os.fsencode(target), None, ctypes.c_ulong(flags), None))
+
+
+def _call(what: str, result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise CommandFailed(f"cannot {what}: {os.strerror(number)}; see `lab doctor`", errno=number)

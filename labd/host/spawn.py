@@ -19,13 +19,14 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 from labd.host.identity import boot_id, read_stat
 from labd.host.jail import Jail
+from labd.host.threads import in_thread
 from labd.model.errors import CommandFailed
 from labd.model.process import ProcessId
 
@@ -59,6 +60,7 @@ PACKAGES: Final[Mapping[str, str]] = {
     "mke2fs": "e2fsprogs",
     "nsenter": "util-linux",
     "setpriv": "util-linux",
+    "prlimit": "util-linux",
     "cpio": "cpio",
     "zstd": "zstd",
     "xz": "xz-utils",
@@ -227,9 +229,9 @@ async def spawn(
         CommandFailed: The program does not exist or may not be executed. No process is left.
     """
     command = [*(jail.prefix() if jail is not None else ()), *argv]
-    try:
-        # Blocks for the millisecond until exec: vfork holds the calling thread in any case.
-        popen = subprocess.Popen(  # noqa: ASYNC220
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             command,
             bufsize=0,
             stdin=stdin,
@@ -242,6 +244,13 @@ async def spawn(
             start_new_session=True,
             umask=umask,
         )
+
+    try:
+        if jail is not None and jail.files is not None:
+            popen = await _start_inside(jail, start)
+        else:
+            # Blocks for the millisecond until exec: vfork holds the calling thread in any case.
+            popen = start()
     except OSError as error:
         raise _not_started(command[0], error) from error
     try:
@@ -261,6 +270,31 @@ async def spawn(
         await child.wait()
         raise
     return child
+
+
+async def _start_inside(
+    jail: Jail, start: Callable[[], subprocess.Popen[bytes]]
+) -> subprocess.Popen[bytes]:
+    """Start a program from a thread that has entered the jail."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def work() -> None:
+        jail.enter()
+        started.append(start())
+
+    def linger() -> None:
+        # The parent-death signal comes when this thread ends, not the process.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, started[0].pid, os.WEXITED | os.WNOWAIT)
+
+    try:
+        await in_thread(work, linger if jail.pdeathsig else None)
+    except BaseException:
+        for popen in started:  # nobody will ever hear of it
+            popen.kill()
+            popen.wait()
+        raise
+    return started[0]
 
 
 def _not_started(program: str, error: OSError) -> CommandFailed:

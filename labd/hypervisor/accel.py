@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from labd.host.spawn import Jail, run
+from labd.host.jail import LOOKED_AT, PROGRAMS, WRITTEN_TO, Jail
+from labd.host.landlock import Files
+from labd.host.spawn import run
 from labd.hypervisor import argv
 from labd.model.errors import CommandFailed, LaunchFailed
 from labd.model.machine import AccelChoice
@@ -36,8 +38,6 @@ _PROBE_STATUS = _PROBE_VALUE << 1 | 1  # what isa-debug-exit makes of it
 _PROBE_CODE = bytes([0xB0, _PROBE_VALUE, 0xE6, 0xF4, 0xF4])
 PROBE_BIOS: Final = bytes(0xFFF0) + _PROBE_CODE.ljust(16, b"\xf4")
 
-_MOUNT_SCRIPT = 'mount --bind -o dev,nosuid,noexec "$0" /dev/kvm && exec "$@"'
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvmAccess:
@@ -45,12 +45,12 @@ class KvmAccess:
 
     Attributes:
         groups: Supplementary groups of the process.
-        prefix: Command that comes before the jail's and ends in executing it.
+        node: A node that the process sees as `/dev/kvm`, alone; None: it opens the host's.
         text: For people.
     """
 
     groups: tuple[int, ...] = ()
-    prefix: tuple[str, ...] = ()
+    node: Path | None = None
     text: str = ""
 
 
@@ -66,10 +66,8 @@ def plan_access(mode: int, gid: int, node: Path) -> KvmAccess:
         return KvmAccess(text=f"{DEVICE} is open to all")
     if gid != 0 and mode & (stat.S_IRGRP | stat.S_IWGRP) == stat.S_IRGRP | stat.S_IWGRP:
         return KvmAccess(groups=(gid,), text=f"machines with KVM get the group {gid} of {DEVICE}")
-    # slave: what the host unmounts later goes here too, and is not kept busy.
-    unshare = ("unshare", "--mount", "--propagation", "slave", "--")
     return KvmAccess(
-        prefix=(*unshare, "sh", "-c", _MOUNT_SCRIPT, str(node)),
+        node=node,
         text=f"{DEVICE} is root's alone: machines with KVM get a private node of it",
     )
 
@@ -116,7 +114,7 @@ class Accelerator:
         except OSError as error:
             raise LaunchFailed(f"{DEVICE}: {error.strerror}; load kvm_intel or kvm_amd") from error
         access = plan_access(device.st_mode, device.st_gid, self._node)
-        if access.prefix:
+        if access.node is not None:
             self._make_node(device.st_rdev)
         return access
 
@@ -130,14 +128,13 @@ class Accelerator:
             bios = os.memfd_create("labd-probe")
             stack.callback(os.close, bios)
             os.write(bios, PROBE_BIOS)
-            jail = Jail(uid=65534, gid=65534, groups=access.groups)
-            command = _probe_argv(bios)
             try:
                 done = await run(
-                    [*access.prefix, *jail.prefix(), *command],
+                    _probe_argv(bios),
                     timeout=PROBE_TIMEOUT,
                     check=False,
                     pass_fds=[bios],
+                    jail=jail_for(65534, access),
                 )
             except CommandFailed as error:
                 return f"the probe guest failed under KVM: {error.message}"
@@ -171,6 +168,31 @@ class Accelerator:
                 f"cannot make a private node of {DEVICE}: {error.strerror}; "
                 f"give {DEVICE} a group that may read and write it"
             ) from error
+
+
+def jail_for(uid: int, access: KvmAccess | None, opened: tuple[int, ...] = ()) -> Jail:
+    """Return the jail of a QEMU. Pure.
+
+    It may write no file by its path, not even in a folder of its own: it has descriptors. It may
+    read what the packages of the host put below `/usr`.
+
+    Args:
+        uid: Its user, and group.
+        access: How it gets at KVM; None for TCG.
+        opened: Descriptors that it opens once more by `/proc/self/fd`.
+    """
+    return Jail(
+        uid=uid,
+        gid=uid,
+        groups=access.groups if access is not None else (),
+        files=Files(
+            run=PROGRAMS,
+            read=LOOKED_AT,
+            write=(*WRITTEN_TO, DEVICE) if access is not None else WRITTEN_TO,
+            opened=opened,
+        ),
+        device=(access.node, DEVICE) if access is not None and access.node is not None else None,
+    )
 
 
 def _probe_argv(bios: int) -> list[str]:

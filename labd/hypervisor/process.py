@@ -17,9 +17,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from labd.host.spawn import Child, Jail, spawn
+from labd.host.spawn import Child, spawn
 from labd.hypervisor import devices
-from labd.hypervisor.accel import KvmAccess
+from labd.hypervisor.accel import KvmAccess, jail_for
 from labd.hypervisor.argv import Descriptors
 from labd.model.checkpoints import Incoming
 from labd.model.errors import LaunchFailed
@@ -188,29 +188,25 @@ async def start(
     command: list[str],
     pass_fds: list[int],
     access: KvmAccess | None,
+    opened: tuple[int, ...] = (),
 ) -> Child:
-    """Spawn QEMU as the machine's user, in an empty network namespace.
+    """Spawn QEMU as the machine's user, in an empty network namespace, without a file to open.
 
     Args:
         machine: Whose user and log it is.
         command: QEMU's argv.
         pass_fds: What it inherits.
         access: How it gets at KVM; None for TCG.
+        opened: Which of `pass_fds` it opens once more by `/proc/self/fd`.
 
     Raises:
         CommandFailed: QEMU, or what jails it, is not installed.
     """
-    groups = access.groups if access is not None else ()
-    jail = Jail(uid=machine.uid, gid=machine.uid, groups=groups)
+    jail = jail_for(machine.uid, access, opened)
     log = os.open(
         machine.run / QEMU_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
     )
     try:
-        prefix = access.prefix if access is not None else ()
-        if prefix:
-            return await spawn(
-                [*prefix, *jail.prefix(), *command], stdout=log, stderr=log, pass_fds=pass_fds
-            )
         return await spawn(command, stdout=log, stderr=log, pass_fds=pass_fds, jail=jail)
     finally:
         os.close(log)

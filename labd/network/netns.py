@@ -11,12 +11,11 @@ import asyncio
 import ctypes
 import fcntl
 import os
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from labd.host.threads import in_thread
 from labd.model.errors import NetworkFailed
 
 FOLDER = Path("/run/netns")
@@ -33,37 +32,6 @@ def _call(what: str, result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise NetworkFailed(f"{what} failed: {os.strerror(number)}", errno=number)
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread that is used for nothing else."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result, problem = None, None
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 - handed to the one who waits
-            problem = error
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, result, problem)
-
-    threading.Thread(target=run, name="netns", daemon=True).start()
-    try:
-        return await asyncio.shield(done)
-    except asyncio.CancelledError:
-        # The thread cannot be stopped half way: whoever undoes its work must find it ended.
-        await asyncio.wait({done})
-        raise
 
 
 async def inside(name: str, work: Callable[[], T]) -> T:

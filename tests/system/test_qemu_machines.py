@@ -25,7 +25,7 @@ import pytest
 
 from labd.hypervisor import QemuHypervisor, VmTimes, console, process
 from labd.hypervisor.accel import DEVICE
-from labd.model.errors import InputError, LaunchFailed, NodeUnresponsive
+from labd.model.errors import InputError, LaunchFailed, NodeUnresponsive, QmpRefused
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, Nic, RunState
 from labd.model.process import ProcessId
 from labd.model.specs import (
@@ -41,6 +41,7 @@ from labd.model.specs import (
 from tests.guests import IMAGE, UP, machine_spec
 
 _K = GuestEventKind
+BIOS = Path("/usr/share/seabios/bios-256k.bin")
 
 
 @dataclass
@@ -117,6 +118,31 @@ async def test_qemu_has_no_power(host: Host) -> None:
         facts_of = (machine.run / name).stat()
         assert (facts_of.st_uid, facts_of.st_mode & 0o777) == (0, 0o600)
     assert machine.run.stat().st_mode & 0o777 == 0o700
+
+
+async def test_qemu_opens_no_file_by_its_path(host: Host) -> None:
+    """Asked by its own monitor, which is what one who broke out of it could do, too."""
+    await host.up(host.machine())
+    vm = host.hv.machine("k1")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o1777)  # so that nothing but Landlock stands in the way
+        present = folder / "present"
+        present.write_bytes(bytes(512))
+        present.chmod(0o666)
+        for target in (folder / "new", present):
+            save = {"val": 0, "size": 64, "filename": str(target)}
+            with pytest.raises(QmpRefused, match="Could not open"):
+                await vm.execute("pmemsave", save)
+        assert sorted(folder.iterdir()) == [present]
+        assert present.read_bytes() == bytes(512)
+        for path in (present, Path("/etc/passwd"), Path("/proc/1/cmdline")):
+            node = {"driver": "file", "node-name": "x", "filename": str(path), "read-only": True}
+            with pytest.raises(QmpRefused, match="Permission denied"):
+                await vm.execute("blockdev-add", node)
+        # That asks for what QEMU may do at all: what its package has can be read.
+        node = {"driver": "file", "node-name": "x", "filename": str(BIOS), "read-only": True}
+        await vm.execute("blockdev-add", node)
 
 
 async def test_qemu_inherits_nothing_else(host: Host) -> None:
