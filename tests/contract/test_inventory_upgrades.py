@@ -1,0 +1,156 @@
+"""Inventories of every schema there ever was are taken over whole.
+
+`golden/inventory-NNNN.sql` was written by the labd that had schema NNNN, with a row or more in each
+table: `python -m tools.golden_inventory` writes that of the present one.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from labd.inventory import SqliteInventory
+from labd.inventory.database import known_migrations
+from labd.model.errors import StorageFailed
+from labd.model.events import EventType, Happening
+
+GOLDEN = Path(__file__).parent / "golden"
+FILES = {int(path.stem.rpartition("-")[2]): path for path in sorted(GOLDEN.glob("*.sql"))}
+Table = dict[tuple[object, ...], dict[str, object]]
+
+
+def tables(database: Path) -> dict[str, Table]:
+    """Return table -> primary key -> column -> value, JSON parsed."""
+    with sqlite3.connect(database) as connection:
+        connection.row_factory = sqlite3.Row
+        names = [
+            row[0]
+            for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        ]
+        found: dict[str, Table] = {}
+        for name in names:
+            keys = [
+                row["name"] for row in connection.execute(f"PRAGMA table_info({name})") if row["pk"]
+            ]
+            found[name] = {
+                tuple(row[key] for key in keys): {
+                    column: parsed(row[column])
+                    for column in row.keys()  # noqa: SIM118 - a sqlite3.Row
+                }
+                for row in connection.execute(f"SELECT * FROM {name}")
+            }
+    connection.close()
+    return found
+
+
+def parsed(value: object) -> object:
+    if isinstance(value, str) and value[:1] in {"[", "{"}:
+        return json.loads(value)
+    return value
+
+
+def holds(new: object, old: object) -> bool:
+    """Tell whether a value has all that an older one had; more is right."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return all(key in new and holds(new[key], value) for key, value in old.items())
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(holds, new, old))
+    return new == old
+
+
+def columns(database: Path) -> dict[str, list[tuple[object, ...]]]:
+    with sqlite3.connect(database) as connection:
+        names = [
+            row[0]
+            for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        ]
+        found = {name: list(connection.execute(f"PRAGMA table_info({name})")) for name in names}
+    connection.close()
+    return found
+
+
+def restored(version: int, path: Path) -> Path:
+    connection = sqlite3.connect(path)
+    connection.executescript(FILES[version].read_text())
+    connection.close()
+    return path
+
+
+def test_each_schema_before_the_present_one_has_its_golden_inventory() -> None:
+    assert set(known_migrations()) - {max(known_migrations())} <= set(FILES)
+
+
+@pytest.mark.parametrize("version", FILES)
+async def test_an_inventory_of_every_schema_is_taken_over_whole(
+    version: int, tmp_path: Path
+) -> None:
+    path = restored(version, tmp_path / "labd.db")
+    old = tables(path)
+    assert all(old.values()), "a table without a row proves nothing"
+    inventory = await SqliteInventory.open(path)
+    assert await inventory.host_id() == "0123abcd"
+    labs, nodes = await inventory.labs(), await inventory.nodes()
+    events = await inventory.events(0)
+    assert [event.seq for event in events] == [1, 2]
+    assert await inventory.published_seq() == 1
+    assert {lab.name for lab in labs} == {"web", "idle"}
+    assert len(nodes) == len(old["nodes"])
+    # Every row is written again by the present labd, from what it read.
+    async with inventory.transaction() as tx:
+        for lab in labs:
+            await tx.put_lab(lab)
+        for node in nodes:
+            await tx.put_node(node)
+        for operation in await inventory.operations():
+            await tx.put_operation(operation)
+        for image in await inventory.images():
+            await tx.put_image(image)
+        for profile in await inventory.profiles():
+            await tx.put_profile(profile)
+        for plugin in await inventory.plugins():
+            await tx.put_plugin(plugin)
+        for checkpoint in await inventory.checkpoints():
+            await tx.put_checkpoint(checkpoint)
+        for group in await inventory.classes():
+            await tx.put_class(group)
+        for term in await inventory.lab_leases():
+            await tx.put_lab_lease(term)
+        for lab in labs:
+            for publication in await inventory.publications(lab.name):
+                await tx.put_publication(publication)
+            for lease in await inventory.leases(lab.name):
+                await tx.put_lease(lease)
+            for wire in await inventory.wires(lab.name):
+                await tx.put_wire(wire)
+    assert list(await inventory.integrity()) == []
+    async with inventory.transaction() as tx:
+        await tx.emit(Happening(type=EventType.DAEMON_STARTED))
+    assert await inventory.last_seq() == 3
+    await inventory.close()
+    new = tables(path)
+    for name, table in old.items():
+        for key, row in table.items():
+            assert holds(new[name][key], row), f"{name} {key}: {new[name][key]} lost some of {row}"
+    fresh = await SqliteInventory.open(tmp_path / "fresh.db")
+    await fresh.close()
+    assert columns(path) == columns(tmp_path / "fresh.db")
+
+
+def test_what_holds_what() -> None:
+    assert holds({"a": [1, {"b": 2, "new": 3}]}, {"a": [1, {"b": 2}]})
+    assert not holds({"a": [1]}, {"a": [1, 2]})
+    assert not holds({"a": 1}, {"a": 2})
+
+
+async def test_an_inventory_of_a_newer_labd_is_left_alone(tmp_path: Path) -> None:
+    path = restored(1, tmp_path / "labd.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version=4711")
+    connection.close()
+    before = tables(path)
+    with pytest.raises(StorageFailed, match="schema 4711.*install the labd that wrote it"):
+        await SqliteInventory.open(path)
+    assert tables(path) == before
