@@ -198,6 +198,7 @@ def _settings(root: Path | None, config_file: Path | None, *, take_down: bool) -
     if os.geteuid() != 0:
         raise ConfigError("labd makes namespaces, taps and users' processes: run it as root")
     prepare(paths)
+    failpoints.arm(os.environ)
     return Settings(paths=paths, config=config, take_down=take_down)
 
 

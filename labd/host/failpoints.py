@@ -52,6 +52,11 @@ class Failpoints:
         self._reached: Counter[str] = Counter()
         self._orders = 0
 
+    def arm(self, environment: Mapping[str, str]) -> None:
+        """Obey the file that `VARIABLE` names, if it does; called once, as the daemon starts."""
+        path = environment.get(VARIABLE)
+        self._file = Path(path) if path else None
+
     @property
     def armed(self) -> bool:
         """Tell whether places may do something."""
@@ -123,9 +128,4 @@ def _append(path: Path, line: str) -> None:
         os.close(fd)
 
 
-def _from_environment() -> Failpoints:
-    path = os.environ.get(VARIABLE)
-    return Failpoints(Path(path) if path else None)
-
-
-failpoints: Final = _from_environment()
+failpoints: Final = Failpoints()

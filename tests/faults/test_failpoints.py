@@ -61,7 +61,7 @@ class Faulty:
             self.daemon.image(scene.image)
 
     def client(self) -> Client:
-        return Client(str(self.daemon.root / "run" / "api.sock"))
+        return self.daemon.client()
 
     def order(self, text: str = "") -> None:
         fresh = self.orders.with_suffix(".new")
@@ -99,7 +99,7 @@ class Faulty:
         if not self.dead():
             self.daemon.stop()
         self.daemon.start()
-        until(self.idle, "no operation runs", 60)
+        until(self.idle, "no operation runs", 60, every=0.03)
 
     def idle(self) -> bool:
         with self.client() as client:
@@ -211,8 +211,8 @@ def test_a_death_anywhere_ends_done_or_undone(faulty: Faulty, name: str) -> None
 def die_again(faulty: Faulty) -> None:
     """Start a daemon that may die while it recovers."""
     try:
-        faulty.daemon.start(seconds=20)
-        until(lambda: faulty.dead() or faulty.idle(), "it died, or has recovered")
+        faulty.daemon.start()
+        until(lambda: faulty.dead() or faulty.idle(), "it died, or has recovered", every=0.03)
     except (AssertionError, DaemonUnreachable):
         until(faulty.dead, "it died while it recovered")
 

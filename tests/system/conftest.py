@@ -55,10 +55,12 @@ def make_daemon() -> Iterator[Callable[..., Daemon]]:
     """Return a maker of daemons; each is started, and at the end stopped and found clean."""
     made: list[Daemon] = []
 
-    def make(config: str = "", *, start: bool = True, namespace: str = "") -> Daemon:
+    def make(
+        config: str = "", *, start: bool = True, namespace: str = "", hatched: bool = True
+    ) -> Daemon:
         root = Path(tempfile.mkdtemp(prefix="labd-"))
         root.chmod(0o755)
-        daemon = Daemon(root, config, namespace=namespace)
+        daemon = Daemon(root, config, namespace=namespace, hatched=hatched)
         made.append(daemon)
         if start:
             daemon.start()

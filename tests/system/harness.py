@@ -19,6 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from labd.client.client import Client
+from labd.model.errors import DaemonUnreachable
+from tests.system.hatchery import Hatched, hatch
+
 REPO = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 TEMPLATES = REPO / "lab-templates"
@@ -39,13 +43,17 @@ class Daemon:
         root: An empty folder.
         config: Text of labd.toml.
         namespace: Name of the network namespace that is the daemon's host; empty: this one.
+        hatched: It is a copy of a process that has read labd's code: see `tests.system.hatchery`.
     """
 
-    def __init__(self, root: Path, config: str = "", *, namespace: str = "") -> None:
+    def __init__(
+        self, root: Path, config: str = "", *, namespace: str = "", hatched: bool = False
+    ) -> None:
         self.root = root
         # Not `ip netns exec`: namespaces that are mounted below its mounts are seen by nobody else.
         self.inside = ["nsenter", f"--net=/run/netns/{namespace}", "--"] if namespace else []
-        self.process: subprocess.Popen[bytes] | None = None
+        self.hatched = hatched and not namespace
+        self.process: subprocess.Popen[bytes] | Hatched | None = None
         self.log = root / "daemon.log"
         self.host_id = ""
         self.environment: dict[str, str] = {}
@@ -57,27 +65,37 @@ class Daemon:
 
     # life
 
-    def start(self, *args: str, seconds: float = 30) -> None:
+    def start(self, *args: str, seconds: float = 60) -> None:
         """Start the daemon and wait until it answers."""
+        argv = ["serve", "--root", str(self.root), *args]
+        environment = {**os.environ, **self.environment}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.inside, BIN / "labd", "serve", "--root", self.root, *args],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, **self.environment},
-            )
-        until(self._answers, f"labd answers (its log: {self.log})", seconds)
-        self.host_id = str(self.json("version")["daemon"]["host_id"])
+            if self.hatched:
+                self.process = hatch(argv, environment, log.fileno())
+            else:
+                self.process = subprocess.Popen(
+                    [*self.inside, BIN / "labd", *argv],
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    env=environment,
+                )
+        until(self._answers, f"labd answers (its log: {self.log})", seconds, every=0.02)
+
+    def client(self) -> Client:
+        """Return a client of the daemon, for what is not about the command line."""
+        return Client(str(self.root / "run" / "api.sock"))
 
     def _answers(self) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
             raise AssertionError(f"labd ended: {self.log.read_text()[-3000:]}")
-        done = subprocess.run(
-            [BIN / "lab", "--root", self.root, "version"], capture_output=True, check=False
-        )
-        return done.returncode == 0
+        try:
+            with self.client() as client:
+                self.host_id = str(client.info()["host_id"])
+        except DaemonUnreachable:
+            return False
+        return True
 
     def kill(self) -> None:
         """End the daemon with SIGKILL."""
@@ -273,7 +291,12 @@ def cmdline(pid: int) -> bytes:
     return b""
 
 
-def until(seen: Callable[[], bool], what: str | Callable[[], str], seconds: float = 30) -> None:
+def until(
+    seen: Callable[[], bool],
+    what: str | Callable[[], str],
+    seconds: float = 30,
+    every: float = 0.1,
+) -> None:
     """Wait until something is seen; fail with `what` after `seconds`."""
     end = time.monotonic() + seconds
     while not seen():
@@ -281,7 +304,7 @@ def until(seen: Callable[[], bool], what: str | Callable[[], str], seconds: floa
             raise AssertionError(
                 f"not seen within {seconds:g} s: {what if isinstance(what, str) else what()}"
             )
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def end(pid: int) -> None:

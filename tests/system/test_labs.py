@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.harness import (
+    BIN,
     TEMPLATES,
     Daemon,
     Json,
@@ -196,7 +197,8 @@ def mosquitto_args(broker: Json) -> list[str]:
     ]
 
 
-def test_a_killed_daemon_loses_nothing(daemon: Daemon) -> None:
+def test_a_killed_daemon_loses_nothing(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(hatched=False)
     daemon.image()
     daemon.lab("up", template("two-tier"))
     before = daemon.pids("two-tier")
@@ -245,7 +247,10 @@ def test_a_daemon_killed_in_the_middle_of_destroy_goes_on(daemon: Daemon) -> Non
     assert daemon.leaks() == []
 
 
-def test_sigterm_leaves_machines_running_and_down_does_not(daemon: Daemon) -> None:
+def test_sigterm_leaves_machines_running_and_down_does_not(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = make_daemon(hatched=False)
     daemon.image("bootsector")
     daemon.lab("up", template("bootsector"))
     pids = daemon.qemus()
@@ -262,10 +267,7 @@ def test_sigterm_leaves_machines_running_and_down_does_not(daemon: Daemon) -> No
 def test_a_second_daemon_on_the_same_root_is_refused(daemon: Daemon) -> None:
     assert daemon.process is not None
     second = subprocess.run(
-        [
-            cmdline(daemon.process.pid).split(b"\0")[0],
-            *cmdline(daemon.process.pid).split(b"\0")[1:-1],
-        ],
+        [BIN / "labd", "serve", "--root", daemon.root],
         capture_output=True,
         text=True,
         timeout=20,
