@@ -74,7 +74,7 @@ def run(operation: Operation, mode: GenerationMode, http: httpx.Client, *, hit: 
     statuses: list[int] = []
 
     @given(case=operation.as_strategy(generation_mode=mode))
-    @examples(6)
+    @examples(4)
     def each(case: Case) -> None:
         aim(case, hit=hit)
         statuses.append(send(case, http))

@@ -348,7 +348,7 @@ def test_a_server_stops_within_two_seconds_with_streams_and_waits_open(fresh: Se
 
 
 def test_requests_overlap(fresh: Server) -> None:
-    fresh.engine.delay = 1.0
+    fresh.engine.delay = 3.0
     _, headers, _ = ask(fresh.socket, "PUT", "/v1/labs/web", {"text": WEB})
     waiter = threading.Thread(
         target=ask, args=(fresh.socket, "GET", headers["location"] + "?wait=5")
@@ -356,5 +356,5 @@ def test_requests_overlap(fresh: Server) -> None:
     waiter.start()
     began = time.monotonic()
     ask(fresh.socket, "GET", "/v1/labs")
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2
     waiter.join()
