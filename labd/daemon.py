@@ -54,11 +54,12 @@ from labd.host.facts import gather, own_memory, read_meminfo
 from labd.host.failpoints import failpoints
 from labd.host.lockfile import RootLock
 from labd.host.logs import set_up as set_up_logs
+from labd.host.memory import ProcMemory
 from labd.host.notify import Notifier
 from labd.host.paths import prepare, shipped
 from labd.host.resolvers import host_resolvers
 from labd.host.sshkeys import SshKeys
-from labd.host.usage import process_usage
+from labd.host.usage import folder_size, process_usage
 from labd.hypervisor import (
     MEMORY_ID,
     QemuCarriers,
@@ -350,6 +351,7 @@ class Daemon:
             wires=LabWires(),
             captures=LabCaptures(),
             counters=LabCounters(),
+            memory=ProcMemory(),
             carriers=QemuCarriers(self._hypervisor.machine),
             images=ImageStore(self._paths.state, self._paths.cache),
             snapshots=QemuSnapshots(self._hypervisor),
@@ -367,6 +369,9 @@ class Daemon:
                 uid_base=uid_base,
                 max_booting=daemon.max_booting or 4 * cpus,
                 memory_reserve=daemon.memory_reserve_mib * MIB,
+                quotas=self._config.quotas.of_labs(),
+                pause_below=self._config.memory.pause_below_mib * MIB,
+                stall=self._config.memory.stall_percent,
             ),
             plan_network=plan_network,
             memory_available=lambda: read_meminfo()["MemAvailable"],
@@ -375,6 +380,7 @@ class Daemon:
             memory_total=read_meminfo()["MemTotal"],
             booting=BootSlots(daemon.max_booting or 4 * cpus),
             disk_available=lambda: _free(self._paths.state),
+            folder_size=folder_size,
             accel=daemon.accel,
             authorized_keys=self._config.access.authorized_keys,
         )

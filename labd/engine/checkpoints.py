@@ -275,6 +275,7 @@ class CheckpointService:
 
         Raises:
             InputError: It cannot; tells why.
+            OverQuota: No lab may have so much.
         """
         record = await self.record(name)
         why = misfit(record, await self._world.snapshots.facts())
@@ -283,6 +284,7 @@ class CheckpointService:
         sized = await self._labs.size(record.spec)
         for node in record.nodes:
             self._require_image(record, node, sized[node.name])
+        self._labs.require_quota(f"of checkpoint {name}", sized)
         await self._world.checkpoints.verify(record)
         return record
 

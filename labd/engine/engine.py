@@ -11,6 +11,7 @@ from labd.engine.addresses import Addresses
 from labd.engine.captures import CaptureService
 from labd.engine.checkpoints import CheckpointService
 from labd.engine.converge import Converger
+from labd.engine.disk_guard import DiskGuard
 from labd.engine.edits import Edits
 from labd.engine.facade import Change, LabView, NetworkView, PluginView
 from labd.engine.forking import Forking
@@ -22,7 +23,9 @@ from labd.engine.labs import Labs
 from labd.engine.lastwords import read_log
 from labd.engine.leasing import Leasing
 from labd.engine.library import Library
+from labd.engine.memory_guard import MemoryGuard
 from labd.engine.operations import Operations
+from labd.engine.pausing import Pauser
 from labd.engine.plugins import Plugins
 from labd.engine.ports import Console, PluginRunner
 from labd.engine.publications import Publications
@@ -117,7 +120,10 @@ class Engine:
         )
         self.classes = Teaching(world, self._operations, self._labs, self.checkpoints, self.leases)
         self._library = Library(world, self._operations)
-        self.usage = UsageService(world, self.journal)
+        pauser = Pauser(world, self.journal, self._operations, self._watcher)
+        self.memory_guard = MemoryGuard(world, self.journal, pauser)
+        self.disk_guard = DiskGuard(world, pauser)
+        self.usage = UsageService(world, self.journal, self.memory_guard)
         self.guests = GuestService(world, self.journal)
         self.screens = ScreenService(world.screens, self.journal)
         self.edits = Edits(world, self.journal, self._operations, self._labs, works)
@@ -148,6 +154,8 @@ class Engine:
         recovered = await self._recovery.run()
         self._tasks.append(asyncio.create_task(self.leases.run(), name="leases"))
         self._tasks.append(asyncio.create_task(self.classes.run(), name="classes"))
+        self._tasks.append(asyncio.create_task(self.memory_guard.run(), name="memory"))
+        self._tasks.append(asyncio.create_task(self.disk_guard.run(), name="disk-quotas"))
         await self.journal.tell(
             Happening(
                 type=EventType.DAEMON_STARTED,

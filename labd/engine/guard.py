@@ -37,6 +37,7 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "wires": frozenset({"check"}),
     "counters": frozenset({"read"}),
     "captures": frozenset({"open"}),  # ends with the daemon
+    "memory": frozenset({"read", "prefer"}),  # ends with the process that it is said of
 }
 COMMIT: Final = "inventory.commit"
 

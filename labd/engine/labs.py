@@ -17,6 +17,7 @@ from labd.engine.journal import Journal
 from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
 from labd.engine.publications import Publications
+from labd.engine.quotas import demand, require_within
 from labd.engine.resolve import Sized
 from labd.engine.works import Works
 from labd.engine.world import NODE_UIDS, World, new_key
@@ -90,8 +91,10 @@ class Labs:
 
         Raises:
             InputError, LaunchFailed: It cannot work.
+            OverQuota: No lab may have so much.
         """
         sized = await self._converger.size(spec)
+        self.require_quota(name, sized)
         draft = LabRecord(
             name=name, key="draft0", spec=spec, wanted=Wanted.RUNNING, state=LabState.STARTING
         )
@@ -102,6 +105,14 @@ class Labs:
         for accel in {node.accel for node in spec.nodes} - {Accel.TCG}:
             await self._world.choose_accel(accel)
         return sized
+
+    def require_quota(self, name: str, sized: Mapping[str, Sized]) -> None:
+        """Return when a lab of these nodes has no more than one may have.
+
+        Raises:
+            OverQuota: It has; with the numbers.
+        """
+        require_within(name, demand(sized), self._world.limits.quotas)
 
     async def up(
         self,

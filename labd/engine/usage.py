@@ -11,6 +11,7 @@ from functools import reduce
 
 from labd.engine.facade_usage import Usage
 from labd.engine.journal import Journal
+from labd.engine.memory_guard import MemoryGuard
 from labd.engine.world import World
 from labd.model.errors import NetworkFailed
 from labd.model.records import LabRecord, NodeRecord
@@ -21,8 +22,9 @@ from labd.model.usage import HostUsage, NodeUsage, PortUsage
 class UsageService:
     """Reads /proc and the kernel's counters."""
 
-    def __init__(self, world: World, journal: Journal) -> None:
+    def __init__(self, world: World, journal: Journal, guard: MemoryGuard) -> None:
         self._world = world
+        self._guard = guard
         self._journal = journal
 
     async def look(self, lab: str = "") -> Usage:
@@ -50,6 +52,7 @@ class UsageService:
                 memory=self._world.memory_total,
                 memory_available=self._world.memory_available(),
                 disk_available=self._world.disk_available(),
+                memory_low=self._guard.low,
             ),
             nodes=found,
         )

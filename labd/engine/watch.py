@@ -56,6 +56,7 @@ class Watcher:
         self._powered_off: dict[str, str] = {}  # key -> since when, for people
         self._was_ready: set[str] = set()
         self._causes: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
         self._hushed: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._boots: list[NodeRef] = []
@@ -99,6 +100,15 @@ class Watcher:
             yield
         finally:
             self._causes.pop(key, None)
+
+    @contextmanager
+    def because(self, key: str, reason: str) -> Iterator[None]:
+        """Let a machine that is paused in this block say why, for people."""
+        self._reasons[key] = reason
+        try:
+            yield
+        finally:
+            self._reasons.pop(key, None)
 
     @contextmanager
     def hushed(self, keys: Collection[str]) -> Iterator[None]:
@@ -269,6 +279,7 @@ class Watcher:
             ref,
             NodeState.PAUSED,
             operation=self._causes.get(node.key, ""),
+            reason=self._reasons.get(node.key, ""),
             data=_facts(event),
             unless=set(NodeState) - _LIVE,
         )

@@ -13,6 +13,7 @@ from labd.engine.ports import Hypervisor, Images, Inventory, Networks
 from labd.engine.ports_captures import Captures
 from labd.engine.ports_checkpoints import Checkpoints, Snapshots
 from labd.engine.ports_machines import Devices, GuestFiles, Interfaces, Screens
+from labd.engine.ports_memory import HostMemory
 from labd.engine.ports_serving import Servers
 from labd.engine.ports_uplinks import Uplinks
 from labd.engine.ports_usage import Counters
@@ -23,6 +24,7 @@ from labd.host.identity import boot_id
 from labd.model.lab_leases import Moment
 from labd.model.machine import AccelChoice
 from labd.model.network import LabNetworkPlan
+from labd.model.quotas import Quotas
 from labd.model.records import LabRecord, NodeRecord
 from labd.model.specs import Accel, LabSpec
 from labd.model.usage import ProcessUsage
@@ -63,12 +65,18 @@ class Limits:
         max_booting: Nodes between launch and readiness at one time.
         memory_reserve: Bytes that labd leaves to the host.
         node_overhead: Bytes that a QEMU process needs besides the guest's memory.
+        quotas: What each lab may have at most.
+        pause_below: Bytes available, below which labs are paused; 0: half of the reserve.
+        stall: Percent of time in which everything waits for memory, from which on they are, too.
     """
 
     uid_base: int
     max_booting: int
     memory_reserve: int
     node_overhead: int = 32 << 20
+    quotas: Quotas = field(default_factory=Quotas)
+    pause_below: int = 0
+    stall: float = 0.0
 
 
 NetworkPlanner = Callable[[LabSpec, str, dict[str, str]], LabNetworkPlan]
@@ -90,6 +98,7 @@ class World:
         moment: Now, for deadlines.
         booting: Slots for nodes that boot.
         disk_available: Bytes that are free where the disks are.
+        folder_size: Bytes that the files of a folder take on the disk.
         accel: What `auto` of a node means here.
         authorized_keys: OpenSSH public keys of the administrators, for every node.
     """
@@ -102,6 +111,7 @@ class World:
     wires: Wires
     captures: Captures
     counters: Counters
+    memory: HostMemory
     carriers: Carriers
     images: Images
     screens: Screens
@@ -125,6 +135,7 @@ class World:
     booting: BootSlots = field(default_factory=lambda: BootSlots(8))
     memory_total: int = 0
     disk_available: Callable[[], int] = lambda: 1 << 62
+    folder_size: Callable[[Path], int] = lambda _: 0
     accel: Accel = Accel.AUTO
     authorized_keys: tuple[str, ...] = ()
 

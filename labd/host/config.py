@@ -30,6 +30,19 @@
     [plugins]
     dirs = []                   # folders with plugins, besides the shipped ones
 
+    [memory]
+    ksm = "auto"                # auto: as the host has it; on: labd switches it on; off: no merging
+    pause_below_mib = 0         # labs are paused below it; 0: half of memory_reserve_mib
+    stall_percent = 40          # ... or when all tasks waited for memory so long; 0: never
+    cgroups = "auto"            # auto: limit machines where cgroup v2 can; off: never
+
+    [quotas]                    # of each lab; 0: no limit
+    nodes = 0
+    vcpus = 0
+    memory_mib = 0
+    disk_mib = 0                # of its disks as its guests see them, images included
+    written_mib = 0             # that its disks may take on the host; then it is paused
+
 Every message has file:line, what is wrong and what to write instead.
 """
 
@@ -43,27 +56,19 @@ from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit
 
+from labd.host import config_values as values
+from labd.host.config_values import UID_BLOCK
 from labd.model.errors import ConfigError
 from labd.model.names import did_you_mean
+from labd.model.quotas import Quotas
 from labd.model.specs import Accel
 
-UID_BLOCK: Final = 1024
 _UID_FIRST = 2_000_000_000
 _UID_BLOCKS = 100_000
-_UID_FLOOR = 100_000
-_UID_LAST = (1 << 31) - 1 - UID_BLOCK
 _LOG_LEVELS = ("debug", "info", "warning", "error")
-_INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
-_PUBLIC_KEY = re.compile(
-    r"(?:ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp\d{3}|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)"
-    r"@openssh\.com) [A-Za-z0-9+/]{32,}={0,3}(?: [ -~]*)?"
-)
 # Of RFC 2544, for benchmarks: in no network that people use.
 TRANSIT: Final = IPv4Network("198.18.0.0/16")
-_TRANSIT_WIDEST, _TRANSIT_LONGEST = 8, 28
-_GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +122,37 @@ class PluginsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryConfig:
+    """Section `[memory]`. `pause_below_mib` is 0 when labd is to choose."""
+
+    ksm: str = "auto"
+    pause_below_mib: int = 0
+    stall_percent: int = 40
+    cgroups: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotasConfig:
+    """Section `[quotas]`: what each lab may have at most; 0 for no limit."""
+
+    nodes: int = 0
+    vcpus: int = 0
+    memory_mib: int = 0
+    disk_mib: int = 0
+    written_mib: int = 0
+
+    def of_labs(self) -> Quotas:
+        """Return them in bytes."""
+        return Quotas(
+            nodes=self.nodes,
+            vcpus=self.vcpus,
+            memory=self.memory_mib << 20,
+            disk=self.disk_mib << 20,
+            written=self.written_mib << 20,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole of labd.toml."""
 
@@ -125,6 +161,8 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    quotas: QuotasConfig = field(default_factory=QuotasConfig)
 
 
 def default_uid_base(root: Path) -> int:
@@ -191,22 +229,24 @@ class _Reader:
             network=NetworkConfig(**self.section(document, "network", NetworkConfig)),
             access=self.access(document),
             plugins=PluginsConfig(**self.section(document, "plugins", PluginsConfig)),
+            memory=MemoryConfig(**self.section(document, "memory", MemoryConfig)),
+            quotas=QuotasConfig(**self.section(document, "quotas", QuotasConfig)),
         )
         self.check_broker(config.broker)
         return config
 
     def section(self, document: Mapping[str, object], name: str, kind: type) -> dict[str, Any]:
-        values = document.get(name, {})
-        assert isinstance(values, dict)  # noqa: S101 - `config` has refused all else
+        given = document.get(name, {})
+        assert isinstance(given, dict)  # noqa: S101 - `config` has refused all else
         known = [item.name for item in fields(kind)]
         result = {}
-        for key, value in values.items():
+        for key, value in given.items():
             if key not in known:
                 self.fail(name, key, f"unknown key '{key}'{did_you_mean(key, known)}")
             try:
                 result[key] = _CHECKS[name, key](value)
             except ValueError as error:
-                self.fail(name, key, f"{key} = {_shown(value)}: {error}")
+                self.fail(name, key, f"{key} = {values.shown(value)}: {error}")
         return result
 
     def access(self, document: Mapping[str, object]) -> AccessConfig:
@@ -225,7 +265,7 @@ class _Reader:
             if not line.strip() or line.startswith("#"):
                 continue
             try:
-                found.append(_public_key(line.strip()))
+                found.append(values.public_key(line.strip()))
             except ValueError as error:
                 self.fail("access", key, f"{key}: {path}:{number}: {error}")
         return replace(access, authorized_keys=(*access.authorized_keys, *found))
@@ -267,127 +307,34 @@ def _key_lines(text: str) -> dict[tuple[str, str], int]:
     return lines
 
 
-def _shown(value: object) -> str:
-    text = repr(value) if not isinstance(value, bool) else str(value).lower()
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("must be a string in quotes")
-    return value
-
-
-def _matching(pattern: re.Pattern[str], what: str) -> Callable[[object], str]:
-    def check(value: object) -> str:
-        if not pattern.fullmatch(_text(value)):
-            raise ValueError(f"is not {what}")
-        return _text(value)
-
-    return check
-
-
-def _one_of(*choices: str) -> Callable[[object], str]:
-    def check(value: object) -> str:
-        if value not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}")
-        return _text(value)
-
-    return check
-
-
-def _number(low: int, high: int) -> Callable[[object], int]:
-    def check(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError("must be a whole number")
-        if not low <= value <= high:
-            raise ValueError(f"must be {low} to {high}")
-        return value
-
-    return check
-
-
-def _uid_base(value: object) -> int:
-    base = _number(0, _UID_LAST)(value)
-    if base and base < _UID_FLOOR:
-        raise ValueError(f"must be 0 or {_UID_FLOOR} to {_UID_LAST}, away from real users")
-    return base
-
-
-def _absolute(value: object) -> Path:
-    path = Path(_text(value))
-    if not path.is_absolute():
-        raise ValueError("must be an absolute path")
-    return path
-
-
-def _file(value: object) -> Path | None:
-    return None if value == "" else _absolute(value)
-
-
-def _list_of(check: Callable[[object], Any]) -> Callable[[object], tuple[Any, ...]]:
-    def check_all(value: object) -> tuple[Any, ...]:
-        if not isinstance(value, list):
-            raise ValueError('must be a list, like ["a", "b"]')
-        return tuple(check(item) for item in value)
-
-    return check_all
-
-
-def _public_key(value: object) -> str:
-    """Return a line of authorized_keys (sshd(8)); options before the key are not taken."""
-    text = _text(value).strip()
-    if not _PUBLIC_KEY.fullmatch(text):
-        raise ValueError('is no OpenSSH public key, like "ssh-ed25519 AAAA… name"')
-    return text
-
-
-def _subnet(value: object) -> IPv4Network:
-    text = _text(value)
-    try:
-        return IPv4Network(text)
-    except ValueError:
-        raise ValueError("must be IPv4 subnets, like 10.0.0.0/8") from None
-
-
-def _transit(value: object) -> IPv4Network:
-    subnet = _subnet(value)
-    if not _TRANSIT_WIDEST <= subnet.prefixlen <= _TRANSIT_LONGEST:
-        raise ValueError(f"must have a prefix length of {_TRANSIT_WIDEST} to {_TRANSIT_LONGEST}")
-    return subnet
-
-
-def _broker_url(value: object) -> str:
-    text = _text(value)
-    if text:
-        url = urlsplit(text)
-        if url.scheme not in {"mqtt", "mqtts"} or not url.hostname or url.path.strip("/"):
-            raise ValueError("must be like mqtt://host:1883 or mqtts://host:8883")
-        if url.username or url.password:
-            raise ValueError("must not hold credentials: use username and password_file")
-        _ = url.port  # a ValueError of its own when it is no number from 0 to 65535
-    return text
-
-
 _CHECKS: Final[Mapping[tuple[str, str], Callable[[object], Any]]] = {
-    ("daemon", "accel"): lambda value: Accel(_one_of(*Accel)(value)),
-    ("daemon", "max_booting"): _number(0, 1000),
-    ("daemon", "memory_reserve_mib"): _number(0, 1 << 24),
-    ("daemon", "uid_base"): _uid_base,
-    ("daemon", "group"): _matching(_GROUP, "a group name"),
-    ("daemon", "log_level"): _one_of(*_LOG_LEVELS),
-    ("daemon", "log_format"): _one_of("text", "json"),
-    ("broker", "mode"): _one_of("managed", "external"),
-    ("broker", "tcp_port"): _number(0, 65535),
-    ("broker", "url"): _broker_url,
-    ("broker", "username"): _text,
-    ("broker", "password_file"): _file,
-    ("broker", "ca_file"): _file,
-    ("network", "bridges"): _list_of(_matching(_INTERFACE, "an interface name")),
-    ("access", "authorized_keys"): _list_of(_public_key),
-    ("access", "authorized_keys_file"): _file,
-    ("network", "outside"): _list_of(_matching(_INTERFACE, "an interface name")),
-    ("network", "closed"): _list_of(_subnet),
-    ("network", "transit"): _transit,
-    ("plugins", "dirs"): _list_of(_absolute),
+    ("daemon", "accel"): lambda value: Accel(values.one_of(*Accel)(value)),
+    ("daemon", "max_booting"): values.number(0, 1000),
+    ("daemon", "memory_reserve_mib"): values.number(0, 1 << 24),
+    ("daemon", "uid_base"): values.uid_base,
+    ("daemon", "group"): values.matching(values.GROUP, "a group name"),
+    ("daemon", "log_level"): values.one_of(*_LOG_LEVELS),
+    ("daemon", "log_format"): values.one_of("text", "json"),
+    ("broker", "mode"): values.one_of("managed", "external"),
+    ("broker", "tcp_port"): values.number(0, 65535),
+    ("broker", "url"): values.broker_url,
+    ("broker", "username"): values.text,
+    ("broker", "password_file"): values.file,
+    ("broker", "ca_file"): values.file,
+    ("network", "bridges"): values.list_of(values.matching(values.INTERFACE, "an interface name")),
+    ("access", "authorized_keys"): values.list_of(values.public_key),
+    ("access", "authorized_keys_file"): values.file,
+    ("network", "outside"): values.list_of(values.matching(values.INTERFACE, "an interface name")),
+    ("network", "closed"): values.list_of(values.subnet),
+    ("network", "transit"): values.transit,
+    ("plugins", "dirs"): values.list_of(values.absolute),
+    ("memory", "ksm"): values.one_of("auto", "on", "off"),
+    ("memory", "pause_below_mib"): values.number(0, 1 << 24),
+    ("memory", "stall_percent"): values.number(0, 100),
+    ("memory", "cgroups"): values.one_of("auto", "off"),
+    ("quotas", "nodes"): values.number(0, 500),
+    ("quotas", "vcpus"): values.number(0, 1 << 16),
+    ("quotas", "memory_mib"): values.number(0, 1 << 24),
+    ("quotas", "disk_mib"): values.number(0, 1 << 30),
+    ("quotas", "written_mib"): values.number(0, 1 << 30),
 }

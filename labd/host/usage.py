@@ -22,13 +22,26 @@ def process_usage(pid: int, proc: Path = Path("/proc")) -> ProcessUsage | None:
         io = (folder / "io").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    own = _kilobytes(rollup, "Anonymous")
+    # What KSM has merged is shared, though it is counted as anonymous (from kernel 6.8 on).
+    own = max(_kilobytes(rollup, "Anonymous") - _kilobytes(rollup, "KSM"), 0)
     return ProcessUsage(
         cpu=(int(fields[_UTIME]) + int(fields[_STIME])) / _TICKS,
         own=own,
         shared=max(_kilobytes(rollup, "Rss") - own, 0),
         written=_number(io, r"^write_bytes: (\d+)$"),
     )
+
+
+def folder_size(folder: Path) -> int:
+    """Return the bytes that the files of a folder take on the disk; 0 when it is not there.
+
+    Holes take nothing (stat(2), `st_blocks`). Blocks briefly.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
+    except FileNotFoundError:
+        return 0
 
 
 def _kilobytes(text: str, name: str) -> int:

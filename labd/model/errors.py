@@ -10,7 +10,8 @@
     │   ├── Busy                   another operation holds the lab; names it
     │   ├── IllegalTransition      the actual and the required states are told
     │   ├── InUse                  the object is needed by others; names them
-    │   └── NoRoom                 the host cannot bear it; says the numbers
+    │   ├── NoRoom                 the host cannot bear it; says the numbers
+    │   └── OverQuota              a lab may not have so much; says the numbers
     ├── Superseded                 an operation was ended early, for another request needs its lab
     ├── Fault                      labd itself is wrong; its log has the details
     ├── Forbidden                  the caller may not do this to that object
@@ -149,6 +150,12 @@ class NoRoom(Conflict):
     """The host cannot bear what was asked; the message has the numbers. Nothing was started."""
 
     code = "no_room"
+
+
+class OverQuota(Conflict):
+    """A lab asks for more than one may have; the message has the numbers. Nothing was changed."""
+
+    code = "over_quota"
 
 
 class Superseded(LabdError):

@@ -20,11 +20,14 @@ class EventType(StrEnum):
 
     DAEMON_STARTED = "daemon.started"
     DAEMON_STOPPED = "daemon.stopped"
+    HOST_MEMORY_LOW = "host.memory-low"  # the newest labs are paused now
+    HOST_MEMORY_OK = "host.memory-ok"
 
     LAB_CREATED = "lab.created"
     LAB_CHANGED = "lab.changed"  # its spec was replaced by `up` with an edited template
     LAB_STATE = "lab.state"  # data: from, to
     LAB_DESTROYED = "lab.destroyed"
+    LAB_PAUSED = "lab.paused"  # for the host cannot bear it; data: cause, reason, nodes
     LAB_LEASE_SET = "lab.lease-set"  # given, extended, or moved along with the wall clock
     LAB_LEASE_WARNING = "lab.lease-warning"
     LAB_LEASE_ENDED = "lab.lease-ended"  # the lab is stopped now, and destroyed later

@@ -56,9 +56,14 @@ class NodeUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostUsage:
-    """What the host has, and what is left of it. Bytes."""
+    """What the host has, and what is left of it. Bytes.
+
+    Attributes:
+        memory_low: It is short of memory, so that the newest labs are paused.
+    """
 
     cpus: int
     memory: int
     memory_available: int
     disk_available: int
+    memory_low: bool = False

@@ -27,6 +27,7 @@ from labd.model.lab_leases import Moment
 from labd.model.names import NodeRef
 from labd.model.network import LabNetworkPlan, UplinkPlan
 from labd.model.plugins import InstalledPlugin, PluginChange
+from labd.model.quotas import Quotas
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord
 from labd.model.serving import (
     GuestInterface,
@@ -64,7 +65,7 @@ from tests.contract.fakes_networks import (
     open_taps,
 )
 from tests.contract.fakes_screens import FakeScreens
-from tests.contract.fakes_usage import FakeCounters
+from tests.contract.fakes_usage import FakeCounters, FakeMemory
 from tests.contract.fakes_ways import FakeDialer, FakeDoors, FakeKeys
 
 UID_BASE = 700_000
@@ -321,6 +322,11 @@ class House:
         self.memory = 64 * GIB
         self.own_memory = 0  # of each process
         self.slots = 8
+        self.pressure = FakeMemory(
+            lambda process: process in {m.process for m in self.host.machines.values()}
+        )
+        self.quotas = Quotas()
+        self.written = 0  # bytes that the folder of each node takes
         self.moment = present_moment
 
     async def start(self, **fate: Any) -> Recovered:
@@ -345,6 +351,7 @@ class House:
             wires=mortal(self.wires, "wires"),
             captures=self.captures,
             counters=FakeCounters(),
+            memory=self.pressure,
             carriers=mortal(FakeCarriers(self.host), "carriers"),
             images=mortal(self.images, "images"),
             snapshots=mortal(self.snapshots, "snapshots"),
@@ -358,11 +365,18 @@ class House:
             keys=mortal(self.keys, "keys"),
             state=self.root / "state",
             run=self.root / "run",
-            limits=Limits(uid_base=UID_BASE, max_booting=self.slots, memory_reserve=GIB),
+            limits=Limits(
+                uid_base=UID_BASE,
+                max_booting=self.slots,
+                memory_reserve=GIB,
+                quotas=self.quotas,
+                stall=40,
+            ),
             plan_network=lambda spec, key, keys: plan(spec, key, "fake", keys),
             memory_available=lambda: self.memory,
             own_memory=lambda _: self.own_memory,
             process_usage=lambda _: USED,
+            folder_size=lambda _: self.written,
             memory_total=64 * GIB,
             moment=self.moment,
             booting=BootSlots(self.slots),

@@ -5,6 +5,7 @@ A machine's memory is what it has said: that is what a copy of it has said, too.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -34,12 +35,15 @@ class FakeSnapshots:
 
     Attributes:
         fail: Message with which the next save fails, behind the barrier.
+        gate: A save begins when it is set.
     """
 
     def __init__(self, host: FakeHost, hypervisor: FakeHypervisor) -> None:
         self._host = host
         self._hypervisor = hypervisor
         self.fail = ""
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.announced: list[str] = []
         self.clocks: list[str] = []
         self.authorized: dict[str, dict[str, tuple[str, ...]]] = {}
@@ -56,6 +60,7 @@ class FakeSnapshots:
         return ()
 
     async def save(self, orders: Sequence[SaveOrder], *, go_on: bool) -> Saved:
+        await self.gate.wait()
         ran = [self._host.machines[order.key].state is RunState.RUNNING for order in orders]
         for order in orders:
             await self._hypervisor.pause(order.key)

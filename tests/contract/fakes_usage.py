@@ -1,9 +1,13 @@
-"""Counters of taps, as if each had passed one packet each way."""
+"""Counters of taps, as if each had passed one packet each way, and the memory of a host."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from labd.host.identity import is_alive
+from labd.model.memory import MemoryReading
+from labd.model.process import ProcessId
+from labd.model.units import GIB
 from labd.model.usage import PortUsage
 
 ONE = PortUsage(received_packets=1, sent_packets=1, received_bytes=60, sent_bytes=60)
@@ -22,3 +26,23 @@ class FakeCounters:
 
     async def read(self, namespace: str) -> Mapping[str, PortUsage]:
         return _Any()
+
+
+class FakeMemory:
+    """Implements the port `HostMemory`; it outlives the daemon.
+
+    Attributes:
+        reading: What is read next.
+        scores: What was said of processes.
+    """
+
+    def __init__(self, alive: Callable[[ProcessId], bool] = is_alive) -> None:
+        self.reading = MemoryReading(total=64 * GIB, available=60 * GIB)
+        self.scores: dict[ProcessId, int] = {}
+        self._alive = alive
+
+    async def read(self) -> MemoryReading:
+        return self.reading
+
+    async def prefer(self, scores: Mapping[ProcessId, int]) -> None:
+        self.scores |= {item: score for item, score in scores.items() if self._alive(item)}

@@ -35,10 +35,27 @@ def test_nodes_with_rates(lab: Cli) -> None:
         "disk: 70 GiB free"
     )
     assert lines[1].split() == [
-        *["NODE", "STATE", "CPU%", "OWN", "SHARED", "MEMORY", "WRITES", "PKT/S"], "IN", "OUT",
+        *["NODE", "STATE", "CPU%", "OWN", "SHARED", "MEMORY", "WRITTEN", "WRITES"],
+        *["PKT/S", "IN", "OUT"],
     ]  # fmt: skip
     assert lines[2].split() == (
-        ["web/a", "ready", "50.0", "40", "MiB", "80", "MiB", "128", "MiB", "1", "MiB/s", "10", "5"]
+        [
+            "web/a",
+            "ready",
+            "50.0",
+            "40",
+            "MiB",
+            "80",
+            "MiB",
+            "128",
+            "MiB",
+            "4",
+            "MiB",
+            "1",
+            "MiB/s",
+            "10",
+            "5",
+        ]
     )
     assert len(lines) == 4
 
@@ -48,6 +65,7 @@ def test_labs_and_json(lab: Cli) -> None:
     assert lines[2].split()[:5] == ["web", "2", "100.0", "80", "MiB"]
     found = json.loads(lab("--json", "top", "-n", "0.2"))
     assert found["host"]["cpus"] == 2
+    assert found["host"]["memory_low"] is False
     assert {item["node"]: item["cpu_rate"] for item in found["nodes"]} == {"a": 0.5, "b": 0.5}
     assert lab("top", "nothing", "-n", "0.2", expect=4) == "lab: there is no lab nothing\n"
 

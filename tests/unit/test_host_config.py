@@ -13,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labd.host import config
-from labd.host.config import Config, NetworkConfig, default_uid_base, load, parse
+from labd.host.config import (
+    Config,
+    MemoryConfig,
+    NetworkConfig,
+    QuotasConfig,
+    default_uid_base,
+    load,
+    parse,
+)
+from labd.host.config_values import UID_BLOCK
 from labd.model.errors import ConfigError
 from labd.model.specs import Accel
 
@@ -57,6 +66,17 @@ def test_every_key_is_read() -> None:
         transit = "100.64.0.0/20"
         [plugins]
         dirs = ["/opt/plugins"]
+        [memory]
+        ksm = "on"
+        pause_below_mib = 256
+        stall_percent = 0
+        cgroups = "off"
+        [quotas]
+        nodes = 4
+        vcpus = 8
+        memory_mib = 2048
+        disk_mib = 20480
+        written_mib = 1024
         """
     )
     assert (read.daemon.accel, read.daemon.uid_base) == (Accel.TCG, 300000)
@@ -68,6 +88,12 @@ def test_every_key_is_read() -> None:
         transit=IPv4Network("100.64.0.0/20"),
     )
     assert read.plugins.dirs == (Path("/opt/plugins"),)
+    assert read.memory == MemoryConfig(
+        ksm="on", pause_below_mib=256, stall_percent=0, cgroups="off"
+    )
+    assert read.quotas == QuotasConfig(
+        nodes=4, vcpus=8, memory_mib=2048, disk_mib=20480, written_mib=1024
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,6 +141,22 @@ def test_every_key_is_read() -> None:
         (
             '[broker]\nmode = "external"\nurl = "mqtt://h"\ntcp_port = 5\n',
             "x:4: tcp_port is of a managed broker: put the port in url",
+        ),
+        ("[memory]\nksm = true\n", "x:2: ksm = true: must be one of auto, on, off"),
+        (
+            "[memory]\npause_below_mib = -1\n",
+            "x:2: pause_below_mib = -1: must be 0 to 16777216",
+        ),
+        ("[memory]\nstall_percent = 101\n", "x:2: stall_percent = 101: must be 0 to 100"),
+        ('[memory]\ncgroups = "v1"\n', "x:2: cgroups = 'v1': must be one of auto, off"),
+        ("[quotas]\nnodes = 501\n", "x:2: nodes = 501: must be 0 to 500"),
+        ('[quotas]\nvcpus = "4"\n', "x:2: vcpus = '4': must be a whole number"),
+        ("[quotas]\nmemory_mib = -1\n", "x:2: memory_mib = -1: must be 0 to 16777216"),
+        ("[quotas]\ndisk_mib = 0.5\n", "x:2: disk_mib = 0.5: must be a whole number"),
+        ("[quotas]\nwritten_mib = -1\n", "x:2: written_mib = -1: must be 0 to 1073741824"),
+        (
+            "[quotas]\nmemory = 1\n",
+            "x:2: unknown key 'memory'; did you mean 'memory_mib'?",
         ),
         ('[broker]\nca_file = "ca"\n', "x:2: ca_file = 'ca': must be an absolute path"),
         (
@@ -195,5 +237,5 @@ def test_no_text_brings_the_reader_down(text: str) -> None:
 @given(st.text(min_size=1, max_size=60).filter(lambda t: "\0" not in t))
 def test_the_ids_of_a_root_stay_in_range(name: str) -> None:
     base = default_uid_base(Path("/srv") / name.encode("utf-8", "replace").decode())
-    assert 2_000_000_000 <= base < base + config.UID_BLOCK < 1 << 31
-    assert (base - 2_000_000_000) % config.UID_BLOCK == 0
+    assert 2_000_000_000 <= base < base + UID_BLOCK < 1 << 31
+    assert (base - 2_000_000_000) % UID_BLOCK == 0

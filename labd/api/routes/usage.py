@@ -20,6 +20,7 @@ class Host(models.Wire):
     memory: int
     memory_available: int
     disk_available: int = Field(description="Where labd keeps disks")
+    memory_low: bool = Field(description="It is short of memory: the newest labs are paused")
 
 
 class Node(models.Wire):
@@ -77,6 +78,7 @@ def _look(found: Usage) -> Look:
             memory=host.memory,
             memory_available=host.memory_available,
             disk_available=host.disk_available,
+            memory_low=host.memory_low,
         ),
         nodes=[_node(usage) for usage in found.nodes],
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _CLEAR = "\x1b[H\x1b[2J"
-_SUMS = ("own", "shared", "memory", "vcpus")
+_SUMS = ("own", "shared", "memory", "vcpus", "written")
 
 
 @verb("top")
@@ -36,7 +36,8 @@ def top(session: Session, by_lab: bool, once: bool, interval: float, lab: str | 
     """Show what running nodes take: CPU, memory, disk and packets, the busiest first.
 
     OWN is the memory that a node shares with no other, SHARED what others may use, too: of a fork,
-    the frozen memory. CPU is in per cent of one processor. Rates are those since the last look.
+    the frozen memory. CPU is in per cent of one processor, WRITTEN what the disk was made to write
+    since the start of QEMU. Rates are those since the last look.
     """
     before = session.client.usage(lab or "")
     try:
@@ -95,6 +96,11 @@ def _head(host: dict[str, Any], nodes: list[dict[str, Any]]) -> str:
         f"{host['cpus']} CPUs, nodes use {cpu:.2f}; memory: {format_size(host['memory'])}, "
         f"{format_size(host['memory_available'])} available, nodes own {format_size(own)}; "
         f"disk: {format_size(host['disk_available'])} free"
+        + (
+            "\nthe host is short of memory: the newest labs are paused"
+            if host["memory_low"]
+            else ""
+        )
     )
 
 
@@ -108,11 +114,12 @@ def _table(nodes: list[dict[str, Any]], by_lab: bool) -> str:
             format_size(item["own"]),
             format_size(item["shared"]),
             format_size(item["memory"]),
+            format_size(item["written"]),
             f"{format_size(round(item['written_rate']))}/s",
             f"{item['received_packets_rate']:.0f}",
             f"{item['sent_packets_rate']:.0f}",
         )
         for item in nodes
     ]
-    columns = [*head, "CPU%", "OWN", "SHARED", "MEMORY", "WRITES", "PKT/S IN", "OUT"]
+    columns = [*head, "CPU%", "OWN", "SHARED", "MEMORY", "WRITTEN", "WRITES", "PKT/S IN", "OUT"]
     return table(columns, rows)
