@@ -41,7 +41,7 @@ from labd.engine.engine import Engine
 from labd.engine.guard import guard, guard_port
 from labd.engine.ports import PluginRunner
 from labd.engine.slots import BootSlots
-from labd.engine.world import SERVER_UID, Limits, World
+from labd.engine.world import CONVERTER_UID, SERVER_UID, Limits, World
 from labd.events.accounts import BrokerUser, new_password
 from labd.events.broker import ManagedBroker
 from labd.events.messages import Topics
@@ -70,7 +70,7 @@ from labd.hypervisor import (
     QemuScreens,
     QemuSnapshots,
 )
-from labd.images import ImageStore
+from labd.images import Converter, ImageStore
 from labd.inventory import SqliteInventory
 from labd.model.errors import ConfigError, InputError, LabdError
 from labd.model.machine import AccelChoice
@@ -353,7 +353,9 @@ class Daemon:
             counters=LabCounters(),
             memory=ProcMemory(),
             carriers=QemuCarriers(self._hypervisor.machine),
-            images=ImageStore(self._paths.state, self._paths.cache),
+            images=ImageStore(
+                self._paths.state, self._paths.cache, converter=Converter(uid_base + CONVERTER_UID)
+            ),
             snapshots=QemuSnapshots(self._hypervisor),
             checkpoints=CheckpointStore(self._paths.state, MEMORY_ID),
             screens=QemuScreens(self._hypervisor.machine),

@@ -31,8 +31,9 @@ from labd.model.usage import ProcessUsage
 
 # Of the 1,024 user ids of a root.
 NODE_UIDS = 960
-PLUGIN_UIDS = 63
-SERVER_UID = NODE_UIDS + PLUGIN_UIDS  # of the labs' dnsmasqs; each is in a namespace of its own
+PLUGIN_UIDS = 62
+CONVERTER_UID = NODE_UIDS + PLUGIN_UIDS  # of the qemu-img that converts what is imported
+SERVER_UID = CONVERTER_UID + 1  # of the labs' dnsmasqs; each is in a namespace of its own
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 

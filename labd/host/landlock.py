@@ -48,12 +48,14 @@ class Files:
         read: May be read.
         write: May be read and written; a device also takes its ioctls.
         opened: Descriptors whose files may be read by `/proc/self/fd/N`, too.
+        filled: Descriptors whose files may be read and written so.
     """
 
     run: tuple[Path, ...] = ()
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
     opened: tuple[int, ...] = ()
+    filled: tuple[int, ...] = ()
 
 
 @functools.cache
@@ -96,6 +98,8 @@ def restrict(files: Files) -> None:
                 _allow_path(ruleset, path, allowed & rights)
         for descriptor in files.opened:
             _allow(ruleset, descriptor, _READ_FILE)
+        for descriptor in files.filled:
+            _allow(ruleset, descriptor, (_READ_FILE | _WRITE_FILE | _TRUNCATE) & rights)
         if _LIBC.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0):
             raise _failed("set no-new-privs")
         _call("enter a ruleset", _RESTRICT, ruleset, 0)

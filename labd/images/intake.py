@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from labd.images import headers
+from labd.images import foreign, headers
 from labd.model.errors import ImageRefused, StorageFailed
 from labd.model.specs import ImageFormat
 from labd.model.units import format_size
@@ -83,6 +83,31 @@ def inspect_file(path: Path, declared: ImageFormat | None) -> headers.Facts:
         file.seek(max(0, size - headers.SECTOR))
         tail = file.read(headers.SECTOR)
     return headers.inspect(head, size, declared, tail=tail)
+
+
+def find_foreign(path: Path) -> foreign.Foreign | None:
+    """Return as what a received disk has to be converted; None: not at all.
+
+    Raises:
+        ImageRefused: It is of another maker, and not one sane file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+
+        def read(offset: int, length: int) -> bytes:
+            # No file is that large: a header that says so is cut off.
+            return os.pread(file.fileno(), length, offset) if 0 <= offset < 1 << 62 else b""
+
+        kind = foreign.detect(read(0, headers.SECTOR), read(size - headers.SECTOR, headers.SECTOR))
+        if kind is not None:
+            foreign.check(kind, read, size)
+    return kind
+
+
+def digest_of(path: Path) -> str:
+    """Return the digest of a file."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def split_kernel(folder: Path, kernel_size: int | None) -> tuple[str, ...]:

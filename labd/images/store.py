@@ -26,8 +26,19 @@ from pathlib import Path
 from labd.host.failpoints import failpoints
 from labd.images import debian, headers, recipes, tiny
 from labd.images.bootsector import READY, boot_sector
+from labd.images.convert import Converter
 from labd.images.download import Download
-from labd.images.intake import Sink, as_storage_failed, copy_file, inspect_file, split_kernel, sync
+from labd.images.foreign import NAMES
+from labd.images.intake import (
+    Sink,
+    as_storage_failed,
+    copy_file,
+    digest_of,
+    find_foreign,
+    inspect_file,
+    split_kernel,
+    sync,
+)
 from labd.images.overlay import Fresh, fresh
 from labd.images.seed import write_seed
 from labd.model.errors import ImageRefused, InputError
@@ -48,13 +59,22 @@ class ImageStore:
         state: Root of what must be kept; the store lives in `images` below it.
         cache: Root of what may be deleted at any time.
         max_size: Bytes that one image may have on disk at most; None: as much as there is room.
+        converter: Makes qcow2 of the disks of others; None: they are refused.
     """
 
-    def __init__(self, state: Path, cache: Path, *, max_size: int | None = None) -> None:
+    def __init__(
+        self,
+        state: Path,
+        cache: Path,
+        *,
+        max_size: int | None = None,
+        converter: Converter | None = None,
+    ) -> None:
         self._root = state / "images"
         self._partial = self._root / ".partial"
         self._cache = cache
         self._max_size = max_size
+        self._converter = converter
 
     async def receive(
         self,
@@ -82,6 +102,10 @@ class ImageStore:
         async with contextlib.AsyncExitStack() as undo:
             folder = await self._staging(undo)
             digest, size = await self._save(chunks, folder / "disk")
+            _check_digest(digest, expected)
+            if format is None and (made := await self._converted(folder)) is not None:
+                digest, size, kind = made
+                source = f"{source} (converted from {kind})".lstrip()
             return await asyncio.to_thread(
                 self._admit,
                 Image(
@@ -95,7 +119,6 @@ class ImageStore:
                 ),
                 folder,
                 format,
-                expected,
                 kernel_size,
             )
 
@@ -234,20 +257,29 @@ class ImageStore:
         finally:
             sink.close()
 
+    async def _converted(self, folder: Path) -> tuple[str, int, str] | None:
+        """Make qcow2 of a disk of another maker: its digest, length and old format; else None."""
+        received, made = folder / "disk", folder / "qcow2"
+        if self._converter is None:
+            return None
+        with as_storage_failed("look at an image"):
+            kind = await asyncio.to_thread(find_foreign, received)
+        if kind is None:
+            return None
+        await self._converter.convert(kind, received, made, self._max_size)
+        with as_storage_failed("store an image"):
+            made.replace(received)
+            digest = await asyncio.to_thread(digest_of, received)
+            return digest, received.stat().st_size, NAMES[kind]
+
     def _admit(
         self,
         image: Image,
         folder: Path,
         declared: ImageFormat | None,
-        expected: str,
         kernel_size: int | None,
     ) -> Image:
         """Check what was received into `folder`, and put it in its place."""
-        if expected and image.digest != f"sha256:{expected}":
-            raise ImageRefused(
-                f"the digest is {image.digest}, not sha256:{expected} as asked for; the file is "
-                "damaged or another one: check the source"
-            )
         with as_storage_failed(f"store image {image.name}"):
             if declared is ImageFormat.KERNEL:
                 files = split_kernel(folder, kernel_size)
@@ -340,6 +372,14 @@ def parse_sha256(text: str) -> str:
             f"{text[:80]!r} is no sha256 digest; give 64 hex digits as sha256sum prints them"
         )
     return plain
+
+
+def _check_digest(found: str, expected: str) -> None:
+    if expected and found != f"sha256:{expected}":
+        raise ImageRefused(
+            f"the digest is {found}, not sha256:{expected} as asked for; the file is "
+            "damaged or another one: check the source"
+        )
 
 
 def _write_fresh(path: Path, content: Fresh) -> None:

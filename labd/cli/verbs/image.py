@@ -106,7 +106,10 @@ def import_(
     cmdline: str,
     ready: str,
 ) -> None:
-    """Take an image from a file or a URL; what is unsafe or damaged is refused."""
+    """Take an image from a file or a URL; what is unsafe or damaged is refused.
+
+    Disks of the formats VMDK, VDI, VHD and VHDX become qcow2.
+    """
     digest = sha256.removeprefix("sha256:")
     if digest and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
         raise InputError("--sha256 is not 64 hex digits; `sha256sum FILE` prints them")
@@ -156,7 +159,7 @@ def _open(path: str) -> BinaryIO:
 def _name_of(source: str) -> str:
     """Return an image's name made of a file's: lower case, and `-` for what no name can have."""
     stem = os.path.basename(source.split("?", maxsplit=1)[0].rstrip("/")).lower()
-    stem = re.sub(r"(\.(raw|img|qcow2|iso|gz|xz|zst))+$", "", stem)
+    stem = re.sub(r"(\.(raw|img|qcow2|iso|vmdk|vdi|vhdx?|gz|xz|zst))+$", "", stem)
     name = re.sub(r"[^a-z0-9-]+", "-", stem).strip("-")[:31]
     if not re.match(r"[a-z]", name):
         raise InputError(f"no name can be made of {source[:80]!r}; give one with --name")
