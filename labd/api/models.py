@@ -12,7 +12,7 @@ from labd.model.differences import Mismatch
 from labd.model.lab_leases import KEEP, WARNINGS, LeaseStage
 from labd.model.names import NAME_PATTERN
 from labd.model.records import OperationKind, Wanted
-from labd.model.specs import Firmware, ImageFormat, LabSpec, NodeSpec
+from labd.model.specs import MAX_VCPUS, Firmware, ImageFormat, LabSpec, NodeSpec
 from labd.model.states import LabState, NetworkState, NodeState, OperationState, PluginState
 
 OPTIONAL_NAME_PATTERN = NAME_PATTERN.replace("^", "^(").replace("$", ")?$")
@@ -352,7 +352,7 @@ class NewProfile(Body):
     """A VM template of the catalogue."""
 
     image: Name
-    vcpus: int = Field(default=1, ge=1, le=256)
+    vcpus: int = Field(default=1, ge=1, le=MAX_VCPUS)
     memory: int = Field(default=256 << 20, ge=1 << 20, le=1 << 44, description="Bytes")
     disk: int | None = Field(default=None, ge=1 << 20, le=1 << 50, description="Bytes")
     firmware: Annotated[Firmware, Field(strict=False)] = Firmware.BIOS

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError, WebSocketRequestValidatio
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from labd.api.models import OPTIONAL_NAME_PATTERN
 from labd.model.errors import (
     ConfigError,
     Conflict,
@@ -27,12 +28,14 @@ from labd.model.errors import (
     TemplateError,
     WorldError,
 )
-from labd.model.names import is_name
+from labd.model.names import NAME_PATTERN
+from labd.model.units import MIB, format_size
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
+_NAME_PATTERNS = {NAME_PATTERN, OPTIONAL_NAME_PATTERN}
 _NO_JSON = "the body is not valid JSON: send an object as application/json"
 
 # The first class that fits gives the status, so that special ones stand above their parents.
@@ -140,13 +143,19 @@ def _line(problem: Mapping[str, object]) -> str:
     """Return one line for a finding of pydantic."""
     loc, kind = problem.get("loc", ()), problem.get("type")
     place = loc if isinstance(loc, tuple | list) else ()
-    value = problem.get("input")
-    if place and place[0] == "path" and not is_name(value) and kind == "string_pattern_mismatch":
+    value, where = problem.get("input"), _where(place)
+    limits = problem.get("ctx")
+    limits = limits if isinstance(limits, Mapping) else {}
+    if kind == "string_pattern_mismatch" and limits.get("pattern") in _NAME_PATTERNS:
+        what = f"{place[-1]} name" if place and place[0] == "path" else f"{where}:"
         return (
-            f"{place[-1]} name {str(value)[:64]!r} is not valid: use 1 to 31 of a-z, 0-9 and '-', "
+            f"{what} {str(value)[:64]!r} is not valid: use 1 to 31 of a-z, 0-9 and '-', "
             "beginning with a letter"
         )
-    where = _where(place)
+    for key, words in (("ge", "or more"), ("le", "or less")):
+        limit = limits.get(key)
+        if isinstance(limit, int) and limit >= MIB:  # these are bytes
+            return f"{where}: must be {format_size(limit)} ({limit}) {words}"
     if kind == "json_invalid":
         return _NO_JSON
     if kind == "missing":

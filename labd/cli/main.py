@@ -9,11 +9,13 @@ import sys
 
 import click
 
+from labd import __version__
 from labd.cli.session import (
     BAD_INPUT,
     FAILED,
     INTERRUPTED,
     NOT_FOUND,
+    Family,
     Session,
     json_option,
     report,
@@ -64,7 +66,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "connect": ("connect", "Connect stdin and stdout to a TCP port of a node."),
     "forward": ("forward", "Lead ports of this host to ports of a node."),
     "proxy": ("forward", "Serve as a SOCKS5 proxy into a lab."),
-    "logs": ("logs", "Print what nodes said on their serial line."),
+    "logs": ("logs", "Print what nodes and QEMU said and labd did, by time."),
     "events": ("events", "Print events, or follow them."),
     "image": ("image", "Import, list, show, remove and build images."),
     "profile": ("profile", "List, show, add and remove VM profiles."),
@@ -77,7 +79,11 @@ VERBS: Mapping[str, tuple[str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
+# Options of `lab` itself.
+_BEFORE = {"--root", "--socket", "--version"}
+
+
+class LazyGroup(Family):
     """A group whose commands are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -97,18 +103,6 @@ class LazyGroup(click.Group):
         command = getattr(module, name, None) or getattr(module, f"{name}_")  # class_
         return command if isinstance(command, click.Command) else None
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb; a near one is suggested for an unknown."""
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            from labd.model.names import nearest
-
-            near = nearest(args[0], VERBS)
-            hint = f"; did you mean '{near}'?" if near else "; see lab --help"
-            ctx.fail(f"there is no verb '{args[0]}'{hint}")
-        return super().resolve_command(ctx, args)
-
     def format_commands(
         self,
         ctx: click.Context,  # noqa: ARG002
@@ -127,6 +121,7 @@ class LazyGroup(click.Group):
 )
 @click.option("--root", metavar="DIR", help="The daemon's root; else $LABD_ROOT, else /.")
 @click.option("--socket", metavar="PATH", help="The daemon's socket; else $LABD_SOCKET.")
+@click.version_option(__version__, prog_name="lab", message="%(prog)s %(version)s")
 @click.pass_obj
 def cli(session: Session, root: str | None, socket: str | None) -> None:
     """Take labs of real machines on real networks up and down."""
@@ -176,10 +171,19 @@ def _usage(error: click.UsageError, *, as_json: bool) -> None:
         else:
             sys.stderr.write(error.format_message() + "\n")
         return
+    path = error.ctx.command_path if error.ctx is not None else ""
     message = error.format_message().rstrip(".")
-    hint = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
-    if "--help" not in message:
-        message += hint
+    if isinstance(error, click.NoSuchOption):
+        from labd.model.names import nearest
+
+        near = nearest(error.option_name, error.possibilities or ())
+        message = f"no such option '{error.option_name}'"
+        message += f"; did you mean '{near}'?" if near else ""
+        if error.option_name in _BEFORE and error.option_name not in (error.possibilities or ()):
+            message = f"{error.option_name} stands before the verb: lab {error.option_name} …"
+            path = ""
+    if path and not message.endswith("?"):
+        message += f"; see {path} --help"
     message = message[:1].lower() + message[1:]
     report("bad_usage", message, {}, as_json=as_json)
 

@@ -10,6 +10,7 @@ import sys
 
 import click
 
+from labd.cli.completing import know
 from labd.client.client import Client
 from labd.client.transport import default_socket, socket_of
 from labd.model import errors
@@ -18,9 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from click.shell_completion import CompletionItem
-
 FAILED, BAD_INPUT, UNREACHABLE, NOT_FOUND, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 5, 130
+_LONGEST = 7 * 86400.0  # seconds; what the API takes
 
 
 class TimedOut(errors.LabdError):
@@ -114,28 +114,30 @@ def json_option() -> click.Option:
     )
 
 
-class Reference(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on
-    """A `LAB` or `LAB/NODE`; the shell completes it from the labs that there are."""
+class Family(click.Group):
+    """A group whose commands are told in whole lines, and the nearest for one that is none."""
 
-    name = "reference"
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a near one is suggested for an unknown."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            from labd.model.names import nearest
 
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """Return the names that begin like this; none where labd does not answer."""
-        from click.shell_completion import CompletionItem
+            near = nearest(args[0], known)
+            hint = f"; did you mean '{near}'?" if near else ""
+            no = "there is no verb" if ctx.parent is None else f"{ctx.command_path} has no command"
+            ctx.fail(f"{no} '{args[0][:64]}'{hint}")
+        return super().resolve_command(ctx, args)
 
-        session = ctx.find_object(Session) or Session()
-        given = ctx.find_root().params
-        session.root, session.socket = given.get("root") or "", given.get("socket") or ""
-        try:
-            labs = Client(session.socket_path, timeout=1.0).labs()
-        except errors.LabdError:
-            return []
-        names = [lab["name"] for lab in labs]
-        if "NODE" in (param.metavar or "") and "/" in incomplete:
-            names = [f"{lab['name']}/{node['name']}" for lab in labs for node in lab["nodes"]]
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, none cut short."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, found.get_short_help_str(200)) for name, found in commands if found]
+            )
 
 
 def verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
@@ -145,8 +147,7 @@ def verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
         made: Callable[..., None] = click.pass_obj(function)
         command: click.Command = click.command(name)(made)
         for param in command.params:
-            if isinstance(param, click.Argument) and "LAB" in (param.metavar or ""):
-                param.type = Reference()
+            know(param)
         command.params.append(json_option())
         return command
 
@@ -203,3 +204,17 @@ def seconds(text: str) -> float:
     from labd.model.units import parse_duration
 
     return parse_duration(text)
+
+
+def deadline(text: str | None) -> float | None:
+    """Return a `--timeout` in seconds, None without one.
+
+    Raises:
+        InputError: It is no duration, or one that nothing can be done in.
+    """
+    if text is None:
+        return None
+    limit = seconds(text)
+    if not 0 < limit <= _LONGEST:
+        raise errors.InputError(f"--timeout {text[:40]} must be more than 0 and at most 7d")
+    return limit

@@ -15,12 +15,10 @@ from labd.model.errors import Conflict, InputError, InUse, LabdError, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.names import check_name, did_you_mean
 from labd.model.records import OperationKind, OperationRecord
-from labd.model.specs import Image, ImageFormat, Profile
+from labd.model.specs import MAX_VCPUS, Image, ImageFormat, Profile
 from labd.model.units import MIB
 
 log = logging.getLogger(__name__)
-
-MAX_VCPUS = 64
 
 
 class Library:

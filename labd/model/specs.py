@@ -14,6 +14,8 @@ from enum import StrEnum
 from labd.model.impairment import Impairment
 from labd.model.serving import DhcpSpec, DnsSpec
 
+MAX_VCPUS = 64  # of a node
+
 
 class Accel(StrEnum):
     """How the CPUs of a node run; `auto` is KVM where it really works, else TCG."""

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from labd.model.errors import InputError
 from labd.model.names import NAME_PATTERN, is_name
 from labd.model.specs import (
+    MAX_VCPUS,
     Accel,
     BootDevice,
     DependsOn,
@@ -422,7 +423,7 @@ class NodeForm(Form):
         le=MAX_COUNT,
         description="That many nodes, NAME-1, NAME-2...; ${index} is the number, addresses go up",
     )
-    vcpus: Annotated[Whole, Field(ge=1, le=64)] | None = Field(
+    vcpus: Annotated[Whole, Field(ge=1, le=MAX_VCPUS)] | None = Field(
         default=None, description="Virtual CPUs; left out: 1"
     )
     memory: Size | None = Field(default=None, description="Like 512 MiB; left out: 256 MiB")

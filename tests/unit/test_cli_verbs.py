@@ -156,7 +156,7 @@ def test_every_verb_speaks_json(lab: Cli) -> None:
         "plugin disable watchdog", "doctor", "version", "completion bash", "pause web/a",
         "resume web/a", "stop web/a", "start web/a", "restart web", "reset web", "down web",
         "image import /bin/true --format raw", "image import http://127.0.0.1/x --name far",
-        "events --since 0 --type lab.none", "destroy web",
+        "events --since 0 --type lab.lease-set", "destroy web",
     ):  # fmt: skip
         words = [lab.web if word == "FILE" else word for word in args.split()]
         out, err = lab.both(*words, "--json")
@@ -376,12 +376,19 @@ def test_a_reader_that_goes_away_is_no_error(lab: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("lab down w", ["web"]),
-        ("lab console web/", ["web/a", "web/b"]),
-        ("lab stop nothing", []),
+        ("lab down w", "web"),
+        ("lab console web/", "web/a web/b"),
+        ("lab stop nothing", ""),
+        ("lab image show ", "tiny"),
+        ("lab plugin enable w", "watchdog"),
+        ("lab template show h", "hello"),
+        ("lab up hel", "hello"),
+        ("lab up web --name w", "web"),
+        ("lab wait web/a --for pa", "paused panicked"),
+        ("lab events --type node.re", "node.ready node.resumed node.reset node.responsive"),
     ],
 )
-def test_completion_knows_labs_and_nodes(lab: Cli, words: str, found: list[str]) -> None:
+def test_completion_knows_the_names_of_things(lab: Cli, words: str, found: str) -> None:
     lab("up", lab.web)
     done = subprocess.run(
         [sys.executable, "-m", "labd.cli.main"],
@@ -389,10 +396,10 @@ def test_completion_knows_labs_and_nodes(lab: Cli, words: str, found: list[str])
             "LABD_ROOT": str(lab.server.root),
             "_LAB_COMPLETE": "bash_complete",
             "COMP_WORDS": words,
-            "COMP_CWORD": "2",
+            "COMP_CWORD": str(words.count(" ")),
         },
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.split() == [f"plain,{name}" for name in found]
+    assert done.stdout.split() == [f"plain,{name}" for name in found.split()]

@@ -13,7 +13,7 @@ from labd.api.access import EngineDep
 from labd.api.routes.labs import accepted
 from labd.engine.facade_edits import NewNode
 from labd.model.names import NAME_PATTERN, NodeRef
-from labd.model.specs import DiskBus, Display, Machine
+from labd.model.specs import MAX_VCPUS, DiskBus, Display, Machine
 
 router = APIRouter(prefix="/labs/{lab}/nodes", tags=["edits"])
 
@@ -64,7 +64,7 @@ class AddNode(models.Body):
     networks: dict[models.Name, Annotated[str, Field(max_length=64)]] = Field(
         default={}, max_length=16, description="Network -> address with length, or empty"
     )
-    vcpus: int | None = Field(default=None, ge=1, le=64)
+    vcpus: int | None = Field(default=None, ge=1, le=MAX_VCPUS)
     memory: int | None = Field(default=None, ge=1, le=_BYTES, description="Bytes")
     machine: Annotated[Machine, Field(strict=False)] = Machine.Q35
     display: Annotated[Display, Field(strict=False)] = Display.NONE

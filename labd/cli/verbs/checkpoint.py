@@ -8,7 +8,7 @@ import sys
 import click
 
 from labd.cli.progress import run_operation
-from labd.cli.session import Session, pairs, verb
+from labd.cli.session import Family, Session, pairs, verb
 from labd.cli.text import size, table
 from labd.client.client import Client
 from labd.model.errors import InputError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from labd.client.types import Operation
 
 
-@click.group("checkpoint")
+@click.group("checkpoint", cls=Family)
 def checkpoint() -> None:
     """Freeze whole labs, and take them back."""
 
@@ -75,7 +75,7 @@ def ls(session: Session) -> None:
 
 
 @verb("show")
-@click.argument("name")
+@click.argument("name", metavar="CHECKPOINT")
 def show(session: Session, name: str) -> None:
     """Show a checkpoint."""
     found = session.client.checkpoints.get(name)
@@ -102,7 +102,7 @@ def show(session: Session, name: str) -> None:
 
 
 @verb("rm")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="CHECKPOINT...")
 def rm(session: Session, names: tuple[str, ...]) -> None:
     """Remove checkpoints that no lab stands on."""
     for name in names:
@@ -114,10 +114,10 @@ def rm(session: Session, names: tuple[str, ...]) -> None:
 
 
 @verb("export")
-@click.argument("name")
+@click.argument("name", metavar="CHECKPOINT")
 @click.argument("file")
 def export(session: Session, name: str, file: str) -> None:
-    """Write checkpoint NAME to FILE (`-`: stdout), for another host. Images do not go with it."""
+    """Write CHECKPOINT to FILE (`-`: stdout), for another host. Images do not go with it."""
     if file == "-":
         session.client.checkpoints.export(name, sys.stdout.buffer)
         return
@@ -153,10 +153,10 @@ def import_(session: Session, file: str, name: str | None) -> None:
 
 @verb("restore")
 @click.argument("lab")
-@click.argument("name")
+@click.argument("name", metavar="CHECKPOINT")
 @click.option("--no-wait", is_flag=True, help="Return as soon as labd has accepted it.")
 def restore(session: Session, lab: str, name: str, no_wait: bool) -> None:
-    """Take LAB back to checkpoint NAME, in place; what was done since is lost."""
+    """Take LAB back to CHECKPOINT, in place; what was done since is lost."""
 
     def begin() -> Operation:
         return session.client.checkpoints.restore(lab, name)
@@ -211,7 +211,7 @@ def fork(
         session.say(f"{item['lab']} {word}, from checkpoint {name}")
 
 
-@click.group("chapter")
+@click.group("chapter", cls=Family)
 def chapter() -> None:
     """Go through the chapters of an exercise: checkpoints that the template names."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from labd.cli.progress import run_operation
-from labd.cli.session import Session, node_ref, verb
+from labd.cli.session import Family, Session, node_ref, verb
 from labd.cli.text import table
 
 TYPE_CHECKING = False
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from labd.client.types import Operation
 
 
-@click.group("disk")
+@click.group("disk", cls=Family)
 def disk() -> None:
     """List, attach and detach disks of a node, also while it runs."""
 
 
-@click.group("cdrom")
+@click.group("cdrom", cls=Family)
 def cdrom() -> None:
     """Insert a CD into the drive of a node, or eject it, also while it runs."""
 
@@ -33,6 +33,9 @@ def _ls(session: Session, ref: str) -> None:
     found = session.client.edits.disks(lab, node)
     if session.json:
         session.emit({"disks": found})
+        return
+    if not found:
+        session.note(f"{ref} has no drives; `lab disk attach {ref} NAME --size SIZE` gives it one")
         return
     rows = [
         (
@@ -85,7 +88,7 @@ def _detach(session: Session, ref: str, name: str) -> None:
 
 @verb("insert")
 @click.argument("ref", metavar="LAB/NODE")
-@click.argument("image")
+@click.argument("image", metavar="IMAGE")
 def _insert(session: Session, ref: str, image: str) -> None:
     """Put an ISO image into the CD-ROM drive of a node; what is in it comes out."""
     lab, node = node_ref(ref)

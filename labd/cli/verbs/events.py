@@ -23,11 +23,23 @@ _OF_NETWORKS = {"network.up", "network.down", "link.changed"}
 _WIDTH = 20  # of the longest common types
 
 
+def _types(_ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
+    from labd.model.events import EventType
+
+    return [kind.value for kind in EventType if kind.startswith(begun)]
+
+
 @verb("events")
 @click.option("--since", type=click.IntRange(0), metavar="SEQ", help="Only events after this one.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with events as they come.")
 @click.option("--lab", metavar="LAB", help="Only events of one lab.")
-@click.option("--type", "kind", metavar="TYPE", help="Only a type, such as node.crashed or node.*")
+@click.option(
+    "--type",
+    "kind",
+    metavar="TYPE",
+    shell_complete=_types,
+    help="Only a type, such as node.crashed or node.*",
+)
 def events(
     session: Session, since: int | None, follow: bool, lab: str | None, kind: str | None
 ) -> None:
@@ -35,6 +47,8 @@ def events(
 
     Without --since: all that are kept, or with --follow those from now on.
     """
+    if kind is not None:
+        _require_type(kind)
     client = session.client
     if follow:
         found: Iterator[Event] = client.follow(since, lab=lab or "", type=kind or "")
@@ -52,6 +66,24 @@ def events(
             "labd has ended the stream; look whether it runs, and go on with "
             "`lab events --follow --since SEQ`"
         )
+
+
+def _require_type(pattern: str) -> None:
+    """Refuse what no event can match: whoever mistypes it would wait for ever.
+
+    Raises:
+        InputError: It is no type and matches none.
+    """
+    from fnmatch import fnmatchcase
+
+    from labd.model.errors import InputError
+    from labd.model.events import EventType
+    from labd.model.names import nearest
+
+    if not any(fnmatchcase(kind, pattern) for kind in EventType):
+        near = nearest(pattern, [kind.value for kind in EventType])
+        hint = f"did you mean '{near}'?" if near else "docs/events.md lists them"
+        raise InputError(f"--type '{pattern[:64]}' is no type of event; {hint}")
 
 
 def _all(client: Client, since: int | None, lab: str, kind: str) -> Iterator[Event]:

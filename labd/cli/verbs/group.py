@@ -8,7 +8,7 @@ import click
 
 from labd.cli.leasing import lease_of
 from labd.cli.progress import run_operation
-from labd.cli.session import Session, TimedOut, pairs, seconds, verb
+from labd.cli.session import Family, Session, TimedOut, pairs, seconds, verb
 from labd.cli.source import read_template
 from labd.cli.text import plain, table
 from labd.model.errors import InputError, NotFound, WorldError
@@ -22,7 +22,7 @@ _POLL = 0.5  # seconds
 _LIMIT = 3600.0  # seconds
 
 
-@click.group("class")
+@click.group("class", cls=Family)
 def class_() -> None:
     """Start labs for everybody on a roster, forked from one checkpoint or template."""
 

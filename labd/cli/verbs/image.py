@@ -10,7 +10,7 @@ import sys
 import click
 
 from labd.cli.progress import wait_for_bytes
-from labd.cli.session import Session, verb
+from labd.cli.session import Family, Session, verb
 from labd.cli.text import age, size, table
 from labd.model.errors import InputError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _FORMATS = ["raw", "qcow2", "iso", "kernel"]
 
 
-@click.group("image")
+@click.group("image", cls=Family)
 def image() -> None:
     """Images: what the disks of nodes begin with."""
 
@@ -55,7 +55,7 @@ def ls(session: Session) -> None:
 
 
 @verb("show")
-@click.argument("name")
+@click.argument("name", metavar="IMAGE")
 def show(session: Session, name: str) -> None:
     """Show an image, and who needs it."""
     found = session.client.image(name)
@@ -68,7 +68,7 @@ def show(session: Session, name: str) -> None:
 
 
 @verb("rm")
-@click.argument("name")
+@click.argument("name", metavar="IMAGE")
 def rm(session: Session, name: str) -> None:
     """Remove an image that nothing needs."""
     session.client.remove_image(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from labd.cli.leasing import duration, lease_of, lease_text, shown
-from labd.cli.session import Session, seconds, verb
+from labd.cli.session import Family, Session, seconds, verb
 from labd.cli.text import table
 
 TYPE_CHECKING = False
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from labd.client.types import Lease
 
 
-@click.group("lease")
+@click.group("lease", cls=Family)
 def lease() -> None:
     """Say until when labs may run: then they are stopped, and later destroyed."""
 

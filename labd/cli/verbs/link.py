@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from labd.cli.session import Session, verb
+from labd.cli.session import Family, Session, verb
 from labd.cli.text import table
 from labd.model.errors import InputError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _FIELDS = ("rate", "delay", "jitter", "loss", "duplicate", "corrupt")
 
 
-@click.group("link")
+@click.group("link", cls=Family)
 def link() -> None:
     """Cut, slow down and spoil the wires of a lab, and mend them."""
 

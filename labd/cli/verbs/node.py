@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from labd.cli.progress import run_operation
-from labd.cli.session import Session, node_ref, verb
+from labd.cli.session import Family, Session, node_ref, verb
 from labd.model.errors import InputError
 
 
-@click.group("node")
+@click.group("node", cls=Family)
 def node() -> None:
     """Add a node to a lab, or remove one; the others keep running."""
 

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from labd.cli.session import Session, pairs, verb
+from labd.cli.session import Family, Session, pairs, verb
 from labd.cli.text import plain, table
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from labd.client.types import Plugin
 
 
-@click.group("plugin")
+@click.group("plugin", cls=Family)
 def plugin() -> None:
     """Plugins hear events and act: list, enable, disable, watch and write them."""
 
@@ -35,7 +35,7 @@ def ls(session: Session) -> None:
 
 
 @verb("enable")
-@click.argument("name")
+@click.argument("name", metavar="PLUGIN")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting.")
 @click.option("--reset", is_flag=True, help="Forget the settings of before.")
 def enable(session: Session, name: str, settings: tuple[str, ...], reset: bool) -> None:
@@ -56,7 +56,7 @@ def enable(session: Session, name: str, settings: tuple[str, ...], reset: bool) 
 
 
 @verb("disable")
-@click.argument("name")
+@click.argument("name", metavar="PLUGIN")
 def disable(session: Session, name: str) -> None:
     """Stop a plugin; its settings are kept."""
     known = [p for p in session.client.plugins() if p["name"] == name]
@@ -65,7 +65,7 @@ def disable(session: Session, name: str) -> None:
 
 
 @verb("logs")
-@click.argument("name")
+@click.argument("name", metavar="PLUGIN")
 def logs(session: Session, name: str) -> None:
     """Print what a plugin said (at most 1 MiB)."""
     text = session.client.plugin_log(name)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from labd.cli.session import Session, verb
+from labd.cli.session import Family, Session, verb
 from labd.cli.text import size, table
 from labd.model.units import parse_size
 
 
-@click.group("profile")
+@click.group("profile", cls=Family)
 def profile() -> None:
     """VM profiles: an image with CPUs, memory and disk, that nodes can name."""
 
@@ -32,7 +32,7 @@ def ls(session: Session) -> None:
 
 
 @verb("show")
-@click.argument("name")
+@click.argument("name", metavar="PROFILE")
 def show(session: Session, name: str) -> None:
     """Show a profile."""
     found = session.client.profile(name)
@@ -47,7 +47,7 @@ def show(session: Session, name: str) -> None:
 @verb("add")
 @click.argument("name")
 @click.option("--image", required=True, metavar="IMAGE", help="Name of an image.")
-@click.option("--vcpus", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option("--vcpus", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--memory", default="256 MiB", show_default=True, metavar="SIZE")
 @click.option("--disk", metavar="SIZE", help="Size of the root disk; else the image's own.")
 @click.option("--firmware", type=click.Choice(["bios", "uefi"]), default="bios", show_default=True)
@@ -79,7 +79,7 @@ def add(
 
 
 @verb("rm")
-@click.argument("name")
+@click.argument("name", metavar="PROFILE")
 def rm(session: Session, name: str) -> None:
     """Remove a profile that no lab names."""
     session.client.remove_profile(name)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from labd.cli.session import Session, verb
+from labd.cli.session import Family, Session, verb
 from labd.cli.source import read_template
 from labd.cli.text import table
 
 
-@click.group("template")
+@click.group("template", cls=Family)
 def template() -> None:
     """Shipped templates, their parameters, and the schema for editors."""
 
@@ -26,7 +26,7 @@ def ls(session: Session) -> None:
 
 
 @verb("show")
-@click.argument("name")
+@click.argument("name", metavar="TEMPLATE")
 def show(session: Session, name: str) -> None:
     """Print a shipped template."""
     found = session.client.template(name)

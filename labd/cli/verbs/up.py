@@ -8,7 +8,7 @@ import click
 
 from labd.cli.leasing import lease_of
 from labd.cli.progress import run_operation
-from labd.cli.session import Session, pairs, seconds, verb
+from labd.cli.session import Session, deadline, pairs, verb
 from labd.cli.source import read_template
 from labd.cli.text import table
 
@@ -82,7 +82,7 @@ def up(
     """
     text, file = read_template(session, template)
     given = pairs(settings)
-    limit = seconds(timeout) if timeout else None
+    limit = deadline(timeout)
     given_lease = lease_of(lease, keep_for)
     lab = _name(session, name, text, file, given)
     began = time.monotonic()

@@ -31,6 +31,10 @@ _STOPPED = {"stopped", "destroyed", "idle"}
 _EVERY = 0.2  # seconds between two looks
 
 
+def _states(_ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
+    return [state for state in dict.fromkeys(_LAB + _NODE) if state.startswith(begun)]
+
+
 @verb("wait")
 @click.argument("ref", metavar="LAB[/NODE]")
 @click.option(
@@ -39,6 +43,7 @@ _EVERY = 0.2  # seconds between two looks
     default="ready",
     show_default=True,
     metavar="STATE",
+    shell_complete=_states,
     help=f"A state of a lab ({', '.join(_LAB)}) or of a node ({', '.join(_NODE)}).",
 )
 @click.option("--timeout", metavar="TIME", help="Give up after this long, such as 90s or 5m.")
