@@ -12,6 +12,7 @@ from labd.api.access import Services, TokenCheck, attach, authorise, check_route
 from labd.api.gate import Gate
 from labd.api.models import Problem
 from labd.api.routes import (
+    activity,
     addresses,
     captures,
     checkpoints,
@@ -37,6 +38,7 @@ from labd.api.templates import TemplateFiles
 from labd.engine.facade import EngineApi
 
 _MODULES = (
+    activity,
     addresses,
     captures,
     checkpoints,

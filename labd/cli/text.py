@@ -70,6 +70,13 @@ def age(time: str) -> str:
         passed = (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
     except ValueError:
         return "-"
+    return span(passed)
+
+
+def span(passed: float | None) -> str:
+    """Return seconds in the one unit that fits, as `age` does; `-` for None."""
+    if passed is None:
+        return "-"
     for limit, divisor, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
         if passed < limit:
             return f"{max(0, int(passed / divisor))} {unit}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+from labd.client.activity import ActivityClient
 from labd.client.addresses import Addresses
 from labd.client.checkpoints import Checkpoints
 from labd.client.classes import Classes
@@ -44,6 +45,7 @@ class Client:
         self, socket_path: str | None = None, token: str = "", timeout: float = TIMEOUT
     ) -> None:
         self.transport = Transport(socket_path or default_socket(), token, timeout)
+        self.activity = ActivityClient(self.transport)
         self.checkpoints = Checkpoints(self.transport)
         self.classes = Classes(self.transport)
         self.edits = Edits(self.transport)

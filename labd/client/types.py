@@ -94,6 +94,19 @@ class Lease(TypedDict):
     warn: list[float]
 
 
+class Activity(TypedDict):
+    """When somebody did something with a lab last; `idle` in seconds."""
+
+    lab: str
+    running: bool
+    since: str
+    last: str
+    idle: float | None
+    source: str | None
+    sources: dict[str, float]
+    rate: float
+
+
 class Network(TypedDict):
     """A network of a lab."""
 

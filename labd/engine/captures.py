@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from labd.engine.activity import ActivityService
 from labd.engine.journal import Journal
 from labd.engine.ports_captures import PacketCapture
 from labd.engine.world import World
+from labd.model.activity import Source
 from labd.model.errors import Conflict, IllegalTransition, NotFound
 from labd.model.names import NodeRef, did_you_mean
 from labd.model.records import LabRecord
@@ -18,9 +20,10 @@ from labd.model.states import NODE_ALIVE
 class CaptureService:
     """See `facade_captures.CapturesApi`."""
 
-    def __init__(self, world: World, journal: Journal) -> None:
+    def __init__(self, world: World, journal: Journal, activity: ActivityService) -> None:
         self._world = world
         self._journal = journal
+        self._activity = activity
 
     @asynccontextmanager
     async def open(
@@ -32,6 +35,7 @@ class CaptureService:
         namespace = self._world.namespace(record)
         name = f"{lab}/{target}"
         capture = await self._world.captures.open(namespace, device, name, filter, count)
+        self._activity.touch(lab, Source.CAPTURE)
         try:
             yield capture
         finally:

@@ -7,7 +7,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from labd.engine.activity import ActivityService
 from labd.engine.addresses import Addresses
+from labd.engine.attended import AttendedConsole
 from labd.engine.captures import CaptureService
 from labd.engine.checkpoints import CheckpointService
 from labd.engine.converge import Converger
@@ -44,6 +46,7 @@ from labd.engine.wires import WireService
 from labd.engine.works import Works
 from labd.engine.world import World
 from labd.host.timelog import LogLine, read_lines, read_stamped
+from labd.model.activity import Source
 from labd.model.differences import Difference
 from labd.model.errors import LabdError, NotFound
 from labd.model.events import Event, EventType, Happening
@@ -78,13 +81,18 @@ class Engine:
         self._findings = findings
         self._info = info
         self.journal = Journal(world.inventory, world.clock)
-        self._operations = Operations(world.inventory, world.clock)
+        self._operations = Operations(
+            world.inventory,
+            world.clock,
+            lambda lab: self.activity.touch(lab, Source.OPERATION),
+        )
+        self.activity = ActivityService(world, self.journal, self._operations)
         self._watcher = Watcher(world.inventory, world.hypervisor, self.journal)
         self._readiness = ReadinessKeeper(world, self.journal)
         self.wires = WireService(world, self.journal)
-        self.captures = CaptureService(world, self.journal)
+        self.captures = CaptureService(world, self.journal, self.activity)
         nodes = NodeRunner(world, self.journal, self._watcher, self._readiness, self.wires)
-        self.ways = Ways(world, self.journal)
+        self.ways = Ways(world, self.journal, self.activity)
         self.addresses = Addresses(world, self.journal)
         self._publications = Publications(world, self.ways)
         self._serving = Serving(world, self.journal)
@@ -124,8 +132,8 @@ class Engine:
         self.memory_guard = MemoryGuard(world, self.journal, pauser)
         self.disk_guard = DiskGuard(world, pauser)
         self.usage = UsageService(world, self.journal, self.memory_guard)
-        self.guests = GuestService(world, self.journal)
-        self.screens = ScreenService(world.screens, self.journal)
+        self.guests = GuestService(world, self.journal, self.activity)
+        self.screens = ScreenService(world.screens, self.journal, self.activity)
         self.edits = Edits(world, self.journal, self._operations, self._labs, works)
         self.plugin_service = Plugins(world, runner)
         self._recovery = Recovery(
@@ -156,6 +164,7 @@ class Engine:
         self._tasks.append(asyncio.create_task(self.classes.run(), name="classes"))
         self._tasks.append(asyncio.create_task(self.memory_guard.run(), name="memory"))
         self._tasks.append(asyncio.create_task(self.disk_guard.run(), name="disk-quotas"))
+        self._tasks.append(asyncio.create_task(self.activity.run(), name="activity"))
         await self.journal.tell(
             Happening(
                 type=EventType.DAEMON_STARTED,
@@ -321,7 +330,7 @@ class Engine:
         """See `EngineApi.console`."""
         node = await self.journal.node(ref)
         async with self._world.hypervisor.console(node.key) as console:
-            yield console
+            yield AttendedConsole(console, lambda: self.activity.touch(ref.lab, Source.CONSOLE))
 
     async def log_lines(self, ref: NodeRef, after: int) -> Sequence[tuple[str, LogLine]]:
         """See `EngineApi.log_lines`."""

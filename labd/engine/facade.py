@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from labd.engine.facade_activity import ActivityApi
 from labd.engine.facade_addresses import AddressesApi
 from labd.engine.facade_captures import CapturesApi
 from labd.engine.facade_checkpoints import CheckpointsApi
@@ -136,6 +137,10 @@ class EngineApi(Protocol):
     @property
     def screens(self) -> ScreensApi:
         """Pictures of nodes' screens, their keyboards and their viewers."""
+
+    @property
+    def activity(self) -> ActivityApi:
+        """How long labs have been idle."""
 
     @property
     def addresses(self) -> AddressesApi:

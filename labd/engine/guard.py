@@ -35,7 +35,7 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "networks": frozenset({"bridges", "namespaces", "probe_tcp"}),
     "uplinks": frozenset({"check"}),
     "wires": frozenset({"check"}),
-    "counters": frozenset({"read"}),
+    "counters": frozenset({"glance", "read"}),
     "captures": frozenset({"open"}),  # ends with the daemon
     "memory": frozenset({"read", "prefer"}),  # ends with the process that it is said of
 }

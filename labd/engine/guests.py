@@ -7,9 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
+from labd.engine.activity import ActivityService
 from labd.engine.facade_guests import PATIENCE, STDIN_LIMIT
 from labd.engine.journal import Journal
 from labd.engine.world import World
+from labd.model.activity import Source
 from labd.model.errors import GuestAgentAbsent, IllegalTransition, InputError
 from labd.model.machine import ExecResult
 from labd.model.names import NodeRef
@@ -24,9 +26,10 @@ T = TypeVar("T")
 class GuestService:
     """Looks a node up and asks its agent; the first call waits for one that is just starting."""
 
-    def __init__(self, world: World, journal: Journal) -> None:
+    def __init__(self, world: World, journal: Journal, activity: ActivityService) -> None:
         self._world = world
         self._journal = journal
+        self._activity = activity
 
     async def execute(
         self, ref: NodeRef, argv: Sequence[str], *, stdin: bytes, timeout: float
@@ -39,7 +42,8 @@ class GuestService:
             )
         key = await self._key(ref, "run a command in")
         hypervisor = self._world.hypervisor
-        return await _patiently(lambda: hypervisor.agent_exec(key, argv, timeout, stdin))
+        with self._activity.during(ref.lab, Source.EXEC):
+            return await _patiently(lambda: hypervisor.agent_exec(key, argv, timeout, stdin))
 
     @asynccontextmanager
     async def read_file(self, ref: NodeRef, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -50,22 +54,24 @@ class GuestService:
             parts = aiter(self._world.guest_files.read(key, path))
             return parts, await anext(parts, b"")
 
-        parts, first = await _patiently(begin)
+        with self._activity.during(ref.lab, Source.COPY):
+            parts, first = await _patiently(begin)
 
-        async def whole() -> AsyncGenerator[bytes]:
-            if first:
-                yield first
-            async for part in parts:
-                yield part
+            async def whole() -> AsyncGenerator[bytes]:
+                if first:
+                    yield first
+                async for part in parts:
+                    yield part
 
-        async with aclosing(whole()) as content:
-            yield content
+            async with aclosing(whole()) as content:
+                yield content
 
     async def write_file(self, ref: NodeRef, path: str, content: AsyncIterator[bytes]) -> int:
         """See `GuestsApi.write_file`."""
         key = await self._key(ref, "write a file of")
         # Without an agent nothing of `content` is read, so that it can be sent again.
-        return await _patiently(lambda: self._world.guest_files.write(key, path, content))
+        with self._activity.during(ref.lab, Source.COPY):
+            return await _patiently(lambda: self._world.guest_files.write(key, path, content))
 
     async def _key(self, ref: NodeRef, action: str) -> str:
         node = await self._journal.node(ref)

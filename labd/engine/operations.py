@@ -39,11 +39,23 @@ def problem_of(error: BaseException) -> dict[str, object]:
 
 
 class Operations:
-    """Starts operations, holds labs for them, and keeps their records."""
+    """Starts operations, holds labs for them, and keeps their records.
 
-    def __init__(self, inventory: Inventory, clock: Callable[[], str]) -> None:
+    Args:
+        inventory: Keeps the records.
+        clock: RFC 3339 now.
+        begun: Is told the name of each lab that an operation takes.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        clock: Callable[[], str],
+        begun: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._inventory = inventory
         self._clock = clock
+        self._begun = begun
         self._held: dict[str, OperationRecord] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._progress: dict[str, Mapping[str, object]] = {}
@@ -102,6 +114,7 @@ class Operations:
         )
         if lab:
             self._held[lab] = operation
+            self._begun(lab)
         try:
             async with self._inventory.transaction() as tx:
                 await tx.emit(self._happening(operation, EventType.OPERATION_STARTED, {}))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from labd.engine.activity import ActivityService
+from labd.engine.attended import AttendedScreen
 from labd.engine.journal import Journal
 from labd.engine.ports_machines import Screens, ViewerStream
+from labd.model.activity import Source
 from labd.model.errors import IllegalTransition, InputError
 from labd.model.keys import presses
 from labd.model.names import NodeRef
@@ -21,9 +24,10 @@ _HEARS = {NodeState.RUNNING, NodeState.READY}
 class ScreenService:
     """Looks a node up and asks its screen."""
 
-    def __init__(self, screens: Screens, journal: Journal) -> None:
+    def __init__(self, screens: Screens, journal: Journal, activity: ActivityService) -> None:
         self._screens = screens
         self._journal = journal
+        self._activity = activity
 
     async def screenshot(self, ref: NodeRef) -> bytes:
         """See `ScreensApi.screenshot`."""
@@ -43,7 +47,7 @@ class ScreenService:
         node = await self._node(ref, _SHOWN, "watch")
         stream = await self._screens.viewer(node.key)
         try:
-            yield stream
+            yield AttendedScreen(stream, lambda: self._activity.touch(ref.lab, Source.SCREEN))
         finally:
             await stream.close()
 
@@ -56,4 +60,5 @@ class ScreenService:
             )
         if node.state not in states:
             raise IllegalTransition(str(ref), str(node.state), sorted(map(str, states)), action)
+        self._activity.touch(ref.lab, Source.SCREEN)
         return node

@@ -6,10 +6,12 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 
+from labd.engine.activity import ActivityService
 from labd.engine.facade_ways import TIMEOUT
 from labd.engine.journal import Journal
 from labd.engine.world import World
 from labd.model.access import KeyPair
+from labd.model.activity import Source
 from labd.model.errors import IllegalTransition, InputError, NetworkFailed, NotFound
 from labd.model.names import NodeRef, did_you_mean, is_name
 from labd.model.records import LabRecord
@@ -37,9 +39,10 @@ def subnets_of(spec: LabSpec) -> list[ipaddress.IPv4Network | ipaddress.IPv6Netw
 class Ways:
     """Implements `WaysApi`."""
 
-    def __init__(self, world: World, journal: Journal) -> None:
+    def __init__(self, world: World, journal: Journal, activity: ActivityService) -> None:
         self._world = world
         self._journal = journal
+        self._activity = activity
 
     async def to_node(self, ref: NodeRef, port: int, timeout: float = TIMEOUT) -> socket.socket:
         """Connect to a node; see `WaysApi.to_node`."""
@@ -92,11 +95,14 @@ class Ways:
         first: NetworkFailed | None = None
         for address in addresses:
             try:
-                return await self._world.dialer.dial(
+                way = await self._world.dialer.dial(
                     namespace, address, port, timeout / len(addresses)
                 )
             except NetworkFailed as error:
                 first = first or error
+            else:
+                self._activity.touch(lab.name, Source.CONNECTION)
+                return way
         assert first is not None  # noqa: S101 - there is at least one address
         raise NetworkFailed(f"cannot reach {what}: {first.message}", **first.details)
 

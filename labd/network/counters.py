@@ -1,13 +1,22 @@
-"""What has passed the taps of a lab (rtnetlink `RTM_GETLINK`, `IFLA_STATS64`)."""
+"""What has passed the taps of a lab (rtnetlink `RTM_GETLINK`, `IFLA_STATS64`).
+
+A glance reads proc_pid_net(5) instead, which takes a tenth of the time.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
+from labd.model.activity import Glance
 from labd.model.usage import PortUsage
 from labd.network import netns
 from labd.network.links import requests
+from labd.network.sockets import quiet_for
+
+_TAP = re.compile(r"t[a-z2-9]{6}[0-9]+")  # `shaping.tap_name`
 
 
 class LabCounters:
@@ -18,6 +27,28 @@ class LabCounters:
         if not await asyncio.to_thread(netns.exists, namespace):
             return {}
         return await netns.inside(namespace, _read)
+
+    async def glance(self, namespace: str) -> Glance:
+        """Return what has passed the taps, and a connection; see the port."""
+        if not netns.exists(namespace):
+            return Glance()
+        return await netns.inside(namespace, _glance)
+
+
+def _glance() -> Glance:
+    # Of the thread: /proc/self/net is the main thread's.
+    text = Path("/proc/thread-self/net/dev").read_text()
+    return Glance(packets=packets_of(text), quiet=quiet_for())
+
+
+def packets_of(text: str) -> dict[str, int]:
+    """Return tap -> packets both ways, from the text of /proc/net/dev; pure."""
+    lines = [line.partition(":") for line in text.splitlines()]
+    return {
+        name.strip(): int(columns[1]) + int(columns[9])
+        for name, colon, rest in lines
+        if colon and _TAP.fullmatch(name.strip()) and (columns := rest.split())
+    }
 
 
 def _read() -> dict[str, PortUsage]:

@@ -317,6 +317,7 @@ class House:
         self.keys = FakeKeys()
         self.dialer = FakeDialer()
         self.doors = FakeDoors()
+        self.counters = FakeCounters()
         self.inventory = inventory
         self.root = root
         self.memory = 64 * GIB
@@ -350,8 +351,8 @@ class House:
             servers=mortal(self.servers, "servers"),
             wires=mortal(self.wires, "wires"),
             captures=self.captures,
-            counters=FakeCounters(),
             memory=self.pressure,
+            counters=self.counters,
             carriers=mortal(FakeCarriers(self.host), "carriers"),
             images=mortal(self.images, "images"),
             snapshots=mortal(self.snapshots, "snapshots"),

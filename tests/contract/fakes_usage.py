@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from labd.host.identity import is_alive
+from labd.model.activity import Glance
 from labd.model.memory import MemoryReading
 from labd.model.process import ProcessId
 from labd.model.units import GIB
@@ -22,10 +23,16 @@ class _Any(dict[str, PortUsage]):
 
 
 class FakeCounters:
-    """Implements the port `Counters`."""
+    """Implements the port `Counters`; `seen` is what a glance at any lab shows."""
+
+    def __init__(self) -> None:
+        self.seen = Glance()
 
     async def read(self, namespace: str) -> Mapping[str, PortUsage]:
         return _Any()
+
+    async def glance(self, namespace: str) -> Glance:
+        return self.seen
 
 
 class FakeMemory:

@@ -9,6 +9,7 @@ import hmac
 import json
 import re
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from labd.model.errors import ConfigError
-from labd.model.events import EventType
+from labd.model.events import EventType, Happening
 from labd.model.records import OperationKind, Wanted
 from labd.model.specs import RestartMode, RestartPolicy
 from labd.model.states import NodeState
@@ -308,3 +309,52 @@ async def test_wrong_settings_are_told(
     with pytest.raises(ConfigError) as caught:
         house.supervisor.check_settings("webhook", settings)
     assert str(caught.value) == message
+
+
+# idle
+
+
+def warned(house: House) -> list[dict[str, object]]:
+    """Return what was said in warnings, with its lab."""
+    return [
+        {**event.happening.data, "lab": event.happening.lab}
+        for event in house.engine.all_events
+        if event.happening.type is EventType.LAB_WARNING
+    ]
+
+
+async def test_an_idle_lab_is_warned_and_stopped_and_no_other(house: House) -> None:
+    now = time.monotonic()
+    for lab, seconds in (("web", 3600.0), ("used", 0.0), ("exam-1", 3600.0)):
+        await house.up(RestartPolicy(), lab)
+        house.engine.activity.used[lab] = now - seconds
+    settings = {"after": "30m", "warn-before": "1s", "exempt": "exam-*"}
+    await house.start("idle", **settings)
+    await house.until(lambda: house.engine.asked(OperationKind.DOWN) == 1, "it is stopped")
+    (warning,) = warned(house)
+    assert (warning["lab"], warning["by"], warning["reason"]) == ("web", "plugin idle", "idle")
+    said = r"nobody has used lab web for 36\d\d s; in 1 s it is stopped"
+    assert re.fullmatch(said, str(warning["text"]))
+    down = [o.lab for o in house.engine.all_operations.values() if o.kind is OperationKind.DOWN]
+    assert down == ["web"]
+
+
+async def test_a_lease_of_idle_goes_when_the_lab_is_used_unless_it_is_somebody_s(
+    house: House,
+) -> None:
+    engine = house.engine
+    for lab in ("web", "mine"):
+        await house.up(RestartPolicy(), lab)
+        engine.activity.used[lab] = time.monotonic() - 3600
+    settings = {"after": "20s", "warn-before": "0s", "action": "lease", "lease": "2h"}
+    await house.start("idle", **settings)
+    await house.until(lambda: set(engine.leases.kept) == {"web", "mine"}, "they have leases")
+    await engine.leases.extend("mine", 60)
+    await engine.tell(
+        Happening(type=EventType.LAB_LEASE_SET, lab="mine", data={"cause": "extended", "ends": "x"})
+    )
+    kept = house.root / "state" / "idle" / "leases.json"
+    await house.until(lambda: list(json.loads(kept.read_text())) == ["web"], "it is somebody's")
+    engine.activity.used.update(dict.fromkeys(("web", "mine"), time.monotonic()))
+    await house.until(lambda: set(engine.leases.kept) == {"mine"}, "one is cancelled", 40)
+    assert warned(house) == []

@@ -66,6 +66,7 @@ def test_wires_of_real_guests(daemon: Daemon, tmp_path: Path) -> None:
     daemon.lab("up", str(template))
     # A rate of the template, of one sender in a network of many.
     assert measured(daemon, "a", "c", "10.0.1.3") == pytest.approx(8, rel=WITHIN)
+    assert "traffic" in daemon.json("status", "wires")["activity"]["sources"]
     # A rate one way of a link; the other way is as fast as it was.
     daemon.lab("link", "set", "wires", "wan", "--from", "b", "--rate", "5mbit")
     assert measured(daemon, "b", "a", "10.0.0.1") == pytest.approx(5, rel=WITHIN)

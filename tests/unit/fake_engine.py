@@ -37,6 +37,7 @@ from labd.model.records import (
 )
 from labd.model.specs import Image, ImageFormat, LabSpec, NetworkSpec, NodeSpec, Profile
 from labd.model.states import LabState, NetworkState, NodeState, OperationState, PluginState
+from tests.unit.fake_activity import FakeActivity
 from tests.unit.fake_addresses import FakeAddresses
 from tests.unit.fake_captures import FakeCapturesApi
 from tests.unit.fake_checkpoints import FakeCheckpointsApi
@@ -150,6 +151,7 @@ class FakeEngine:
         self.checkpoints = FakeCheckpointsApi(self.lab, self._at_once)
         self.classes = FakeClasses()
         self.leases = FakeLeases(self.lab)
+        self.activity = FakeActivity(self.lab, lambda: self.all_labs, self.tell)
         self.edits = FakeEdits(self.lab, self.node, self._edited)
         self.plugin = PluginRecord(name="watchdog", enabled=False)
         self.first = 1

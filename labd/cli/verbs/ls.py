@@ -6,7 +6,7 @@ import click
 
 from labd.cli.addresses import show_addresses
 from labd.cli.session import Session, verb
-from labd.cli.text import age, table
+from labd.cli.text import age, span, table
 
 _FINE = {"ready", "running"}
 
@@ -19,8 +19,9 @@ def ls(session: Session, addresses: bool) -> None:
     if addresses:
         show_addresses(session, [lab["name"] for lab in labs])
         return
+    idle = {found["lab"]: found["idle"] for found in session.client.activity.all()}
     if session.json:
-        session.emit({"labs": labs})
+        session.emit({"labs": [{**lab, "idle": idle.get(lab["name"])} for lab in labs]})
         return
     if not labs:
         session.note("no labs; `lab up TEMPLATE` makes one")
@@ -32,8 +33,9 @@ def ls(session: Session, addresses: bool) -> None:
             f"{sum(node['state'] in _FINE for node in lab['nodes'])}/{len(lab['nodes'])}",
             lab["template"],
             age(lab["created"]),
+            span(idle.get(lab["name"])),
             lab["reason"],
         )
         for lab in labs
     ]
-    session.say(table(("LAB", "STATE", "NODES", "TEMPLATE", "AGE", ""), rows))
+    session.say(table(("LAB", "STATE", "NODES", "TEMPLATE", "AGE", "IDLE", ""), rows))

@@ -6,13 +6,13 @@ import click
 
 from labd.cli.addresses import show_addresses
 from labd.cli.session import Session, split_ref, verb
-from labd.cli.text import age, plain, size, table
+from labd.cli.text import age, plain, size, span, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from labd.client.types import Lab, Node
+    from labd.client.types import Activity, Lab, Node
 
 
 @verb("status")
@@ -36,11 +36,11 @@ def status(session: Session, ref: str | None, addresses: bool) -> None:
         else:
             _show_node(session, node)
         return
-    found = session.client.lab(lab)
+    found, activity = session.client.lab(lab), session.client.activity.get(lab)
     if session.json:
-        session.emit(found)
+        session.emit({**found, "activity": activity})
     else:
-        _show_lab(session, found)
+        _show_lab(session, found, activity)
 
 
 def _daemon(session: Session) -> None:
@@ -65,7 +65,7 @@ def _broker(broker: dict[str, Any]) -> str:
     return plain(text)
 
 
-def _show_lab(session: Session, lab: Lab) -> None:
+def _show_lab(session: Session, lab: Lab, activity: Activity) -> None:
     reason = f": {plain(lab['reason'])}" if lab["reason"] else ""
     session.say(f"lab {lab['name']} is {lab['state']}{reason}")
     lease = lab["lease"]
@@ -73,6 +73,8 @@ def _show_lab(session: Session, lab: Lab) -> None:
         from labd.cli.leasing import lease_text
 
         session.say(lease_text(lease))
+    if activity["idle"] is not None:
+        session.say(f"idle for {span(activity['idle'])}; last active by {activity['source']}")
     held = lab["operation"]
     if held is not None:
         session.say(f"operation {held['id']} ({held['kind']}) is under way")
