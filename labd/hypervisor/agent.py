@@ -194,9 +194,8 @@ class GuestAgent:
         if "error" in answer:
             problem = answer["error"]
             text = problem.get("desc") if isinstance(problem, Mapping) else problem
-            raise GuestFailed(
-                f"the guest agent of {self._name} refused {command}: {str(text)[:300]}"
-            )
+            said = str(text).removeprefix("Guest agent command failed, error was ").strip("'")
+            raise GuestFailed(f"the guest agent of {self._name} refused {command}: {said[:300]}")
         return answer.get("return")
 
     async def _sync(self) -> None:

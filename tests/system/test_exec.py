@@ -121,6 +121,9 @@ def test_what_cannot_be_asked_is_told(daemon: Daemon) -> None:
         "lab: the guest agent of bootsector/boot is not there: the image needs qemu-guest-agent, "
         "and the guest must have started it\n"
     )
+    assert daemon.lab("exec", "-n", "bootsector", "true", expect=2) == (
+        "lab: 'bootsector' is a lab: name a node, as bootsector/web, or ask every node with --all\n"
+    )
     daemon.lab("pause", "bootsector")
     said = daemon.lab("exec", "-n", "bootsector/boot", "true", expect=255)
     assert said.startswith("lab: cannot run a command in bootsector/boot: it is paused")

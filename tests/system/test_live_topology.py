@@ -162,7 +162,7 @@ def test_disks_and_nodes_without_a_template(daemon: Daemon) -> None:
             "attached": True,
         }
     ]
-    daemon.lab("node", "add", "live", "x", "--image", "tiny", "--memory", "128 MiB",
+    daemon.lab("node", "add", "live/x", "--image", "tiny", "--memory", "128 MiB",
         "--network", "lan=10.0.1.9/24")  # fmt: skip
     assert daemon.states("live") == {"a": "ready", "b": "ready", "x": "ready"}
     daemon.console("live/a", "ping -c 3 10.0.1.9", r"(?m)^64 bytes from 10.0.1.9")

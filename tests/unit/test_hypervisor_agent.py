@@ -128,6 +128,10 @@ async def test_a_command_that_does_not_end(guest: tuple[Guest, GuestAgent]) -> N
     ("reply", "message"),
     [
         ({"error": {"class": "x", "desc": "no such file"}}, "refused guest-exec: no such file"),
+        (
+            {"error": {"desc": "Guest agent command failed, error was 'no “x” here'"}},
+            "refused guest-exec: no “x” here",
+        ),
         ({"error": "odd"}, "refused guest-exec: odd"),
         ({"return": {}}, "answered guest-exec with nonsense"),
         ({"return": {"pid": "7"}}, "answered guest-exec with nonsense"),

@@ -52,6 +52,8 @@ def capture(
     if path == "-" and sys.stdout.isatty():
         raise InputError("packets are not for a terminal; give -w FILE, or a pipe")
     with _connect(session, lab, target, expression, count or 0) as stream:
+        if path != "-" and sys.stderr.isatty():
+            session.note(f"the packets of {lab}/{target} go to {path}; Ctrl-C ends it")
         told = _write(stream, path)
     _tell(session, path, told)
 

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from labd.cli.session import Session, node_ref, report, split_ref, verb
+from labd.cli.session import Session, report, split_ref, verb
 from labd.client.client import Client
 from labd.client.guests import Done
 from labd.model.errors import DaemonUnreachable, InputError, LabdError, NotFound
@@ -60,7 +60,11 @@ def exec_(
             raise InputError(f"--all wants a lab: lab exec --all {lab} -- {argv[0]}")
         _in_all(session, lab, argv, _stdin(session, no_stdin), timeout)
         return
-    lab, node = node_ref(ref)
+    lab, node = split_ref(ref)
+    if not node:
+        raise InputError(
+            f"{ref[:80]!r} is a lab: name a node, as {lab}/web, or ask every node with --all"
+        )
     stdin = _stdin(session, no_stdin)
     try:
         done = session.client.guests.execute(lab, node, argv, stdin, timeout)

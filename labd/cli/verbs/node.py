@@ -29,7 +29,7 @@ def _networks(texts: tuple[str, ...]) -> dict[str, str]:
 
 @verb("add")
 @click.argument("lab")
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--image", metavar="IMAGE", help="What it runs; may be left out with --profile.")
 @click.option("--profile", metavar="PROFILE", help="Says image, vcpus and memory.")
 @click.option(
@@ -46,7 +46,7 @@ def _networks(texts: tuple[str, ...]) -> dict[str, str]:
 def _add(
     session: Session,
     lab: str,
-    name: str,
+    name: str | None,
     image: str | None,
     profile: str | None,
     networks: tuple[str, ...],
@@ -55,12 +55,15 @@ def _add(
     machine: str | None,
     display: str | None,
 ) -> None:
-    """Add a node NAME to LAB, and start it if the lab runs.
+    """Add a node NAME to LAB, and start it if the lab runs. LAB/NAME does the same.
 
     It stays until it is removed, or `lab up` brings the lab back to its template.
     """
     from labd.model.units import parse_size
 
+    if name is None:
+        lab, name = node_ref(lab)
+    new = name
     wanted = _networks(networks)
     size = parse_size(memory) if memory else None
     operation = run_operation(
@@ -68,7 +71,7 @@ def _add(
         lab,
         lambda: session.client.edits.add_node(
             lab,
-            name,
+            new,
             networks=wanted,
             image=image,
             profile=profile,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 
 import click
 
 from labd.cli.openssh import DOMAIN, host_name, key_folder, options
-from labd.cli.session import Session, node_ref, verb
-from labd.model.errors import InputError, NotFound
+from labd.cli.session import Session, node_ref, report, verb
+from labd.model.errors import IllegalTransition, InputError, NetworkFailed, NotFound
+
+_SSH_FAILED = 255  # as ssh(1) has it
 
 
 @verb("ssh")
@@ -37,10 +40,15 @@ def ssh(
         command = command[1:]
     user, _, address = ref.rpartition("@")
     lab, node = node_ref(address)
-    session.client.node(lab, node)
     program = shutil.which("ssh")
     if program is None:
         raise NotFound("there is no ssh here; install the package openssh-client")
+    try:
+        # Tried first, so that what hinders is told in one line, and not by three programs in a row.
+        session.client.ways.to_node(lab, node, port).close()
+    except (IllegalTransition, NetworkFailed) as error:
+        report(error.code, error.message, error.details, as_json=session.json)
+        sys.exit(_SSH_FAILED)
     given = options(session) | {"User": login or user or "root", "ControlPath": "none"}
     # ssh takes the first value that it meets, so what was asked for goes first.
     words = [word for option in extra for word in ("-o", option)]

@@ -14,7 +14,7 @@ from labd.cli.text import table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from labd.client.types import Operation
+    from labd.client.types import Lab, Operation
 
 _SET = click.option(
     "--set",
@@ -109,3 +109,18 @@ def up(
         session.say(f"{lab}: up has begun ({operation['id']}); `lab wait {lab}` waits for it")
     else:
         session.say(f"{lab} is up ({time.monotonic() - began:.1f} s)")
+        for line in _published(session.client.lab(lab)):
+            session.say(line)
+
+
+def _published(lab: Lab) -> list[str]:
+    """Return a line for each port of the host that leads into a lab: some were chosen just now."""
+    if not lab["published"]:
+        return []
+    from labd.model.publish import endpoint
+
+    return [
+        f"{endpoint(item['address'], item['host_port'])} leads to port {item['port']} of "
+        f"{lab['name']}/{item['node']}"
+        for item in lab["published"]
+    ]
