@@ -5,9 +5,10 @@ PY := .venv/bin/python
 WORKERS ?= $(shell n=$$(($$(nproc) + 1)); [ $$n -gt 4 ] && n=4; echo $$n)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+NEMESIS_MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test check format bench soak lock clean
 
 help: ## Print these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +30,11 @@ format: setup ## Format the code and mend what can be mended
 
 bench: setup ## Run the benchmarks; BENCH_ARGS="--only NAME" narrows them
 	@$(PY) bench/run.py $(BENCH_ARGS)
+
+soak: setup ## The long runs: every failpoint at every visit, 30 minutes of nemesis, 500 cycles; takes hours
+	@SOAK=1 NEMESIS_MINUTES=$(NEMESIS_MINUTES) $(PY) -m pytest -s tests/faults $(PYTEST_ARGS)
+	@$(PY) bench/run.py --only soak_rss_growth_percent soak_descriptors_growth soak_threads_growth \
+	    soak_tasks_growth burst_events_per_second burst_rss_growth_mib adopt_seconds ls_with_hung_vm
 
 lock: ## Write requirements.lock afresh from pyproject.toml
 	@tools/setup.sh --lock

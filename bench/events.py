@@ -45,17 +45,10 @@ def run(sizes: list[int], repeat: int) -> Iterator[Result]:
 
 async def _measure(daemon: Daemon) -> list[float]:
     """Return one latency in milliseconds per event."""
-    broker = daemon.json("version")["daemon"]["broker"]
-    address = BrokerAddress(
-        host=broker["host"],
-        port=broker["port"],
-        username=broker["username"],
-        password=Path(broker["password_file"]).read_text().strip(),
-    )
     latencies: list[float] = []
-    async with connect(address, identifier="bench") as client:
+    async with connect(broker_of(daemon), identifier="bench") as client:
         await client.subscribe(f"labd/v1/{daemon.host_id}/lab/bench/events", qos=1)
-        sender = asyncio.create_task(_send(daemon))
+        sender = asyncio.create_task(send(daemon, RATE, SECONDS))
         wanted = int(RATE * SECONDS)
         async with asyncio.timeout(SECONDS * 6):
             async for message in client.messages:
@@ -68,8 +61,19 @@ async def _measure(daemon: Daemon) -> list[float]:
     return latencies
 
 
-async def _send(daemon: Daemon) -> None:
-    """Make nodes speak in turns, `RATE` times a second in all."""
+def broker_of(daemon: Daemon) -> BrokerAddress:
+    """Return how people reach the broker of a daemon."""
+    broker = daemon.json("version")["daemon"]["broker"]
+    return BrokerAddress(
+        host=broker["host"],
+        port=broker["port"],
+        username=broker["username"],
+        password=Path(broker["password_file"]).read_text().strip(),
+    )
+
+
+async def send(daemon: Daemon, rate: int, seconds: float) -> None:
+    """Make nodes speak in turns, `rate` times a second in all."""
     lines = []
     for node in daemon.nodes("bench").values():
         path = daemon.root / "run/n" / node["key"] / "hmp.sock"
@@ -79,11 +83,11 @@ async def _send(daemon: Daemon) -> None:
         await reader.readline()
         lines.append((reader, writer, asyncio.create_task(_drain(reader))))
     start = asyncio.get_running_loop().time()
-    for index in range(int(RATE * SECONDS)):
+    for index in range(int(rate * seconds)):
         command = b"cont" if index // len(lines) % 2 else b"stop"
         lines[index % len(lines)][1].write(b'{"execute": "%s"}' % command)
         await asyncio.sleep(
-            max(0.0, start + (index + 1) / RATE - asyncio.get_running_loop().time())
+            max(0.0, start + (index + 1) / rate - asyncio.get_running_loop().time())
         )
     for _, writer, task in lines:
         task.cancel()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import cli, events, forks, forward, guests, idle, labs, networks
+from bench import adopt, burst, cli, events, forks, forward, guests, idle, labs, networks, soak
 from bench.result import Result
 
 OUT = Path(__file__).resolve().parent / "out"
@@ -37,6 +37,18 @@ BENCHMARKS: list[tuple[Callable[[list[int], int], Iterable[Result]], tuple[str, 
     (guests.run, ("exec_true",)),
     (forward.run, ("forward_throughput", "publish_throughput", "forward_ceiling")),
     (networks.run, ("network_apply",)),
+    (adopt.adopt, ("adopt_seconds",)),
+    (adopt.ls, ("ls_with_hung_vm",)),
+    (
+        soak.run,
+        (
+            "soak_rss_growth_percent",
+            "soak_descriptors_growth",
+            "soak_threads_growth",
+            "soak_tasks_growth",
+        ),
+    ),
+    (burst.run, ("burst_events_per_second", "burst_rss_growth_mib")),
     (idle.run, ("idle_cpu_percent", "idle_rss_mib")),
 ]
 
@@ -65,13 +77,21 @@ def main() -> int:
             if result.name in wanted:
                 results.append(result)
                 print(result.row(), flush=True)
-    OUT.mkdir(exist_ok=True)
-    (OUT / "results.json").write_text(
-        json.dumps([result.record() for result in results], indent=1) + "\n"
-    )
+    write(results, keep=bool(args.only))
     missed = [result for result in results if result.ok is False]
     print(f"# load {os.getloadavg()[0]:.2f} at the end; bars missed: {len(missed)}")
     return 1 if missed else 0
+
+
+def write(results: list[Result], *, keep: bool) -> None:
+    """Write the figures; with `keep`, what was measured before and not now stays."""
+    OUT.mkdir(exist_ok=True)
+    file = OUT / "results.json"
+    fresh = [result.record() for result in results]
+    known = {(record["name"], record["n"]) for record in fresh}
+    old = json.loads(file.read_text()) if keep and file.exists() else []
+    stay = [record for record in old if (record["name"], record["n"]) not in known]
+    file.write_text(json.dumps([*stay, *fresh], indent=1) + "\n")
 
 
 if __name__ == "__main__":

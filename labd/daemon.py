@@ -446,6 +446,7 @@ class Daemon:
             "host_id": self._host_id,
             "root": str(self._paths.root),
             "pid": os.getpid(),
+            "tasks": len(asyncio.all_tasks()),  # for `make soak`: they must not grow
             "accel": "kvm" if self._accel.kvm else "tcg",
             "accel_warning": self._accel.warning,
             "broker": broker,

@@ -386,10 +386,13 @@ class Converger:
         await every(self._runner.erase(node, operation.id) for node in gone)
         if gone:
             async with self._world.inventory.transaction() as tx:
-                for node in gone:
+                for node in await self._world.inventory.nodes(name):  # as they are by now
+                    if node.name in kept:
+                        continue
                     await tx.delete_node(name, node.name)
                     await tx.emit(_node_event(EventType.NODE_DESTROYED, node, operation))
                 await self._journal.derive(tx, name, operation.id, over=True)
+            self._journal.wake()
         if not networks:
             return
         nodes = {node.name: node for node in await self._world.inventory.nodes(name)}

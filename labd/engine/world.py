@@ -20,6 +20,7 @@ from labd.engine.ports_usage import Counters
 from labd.engine.ports_ways import Dialer, Doors, LabKeys
 from labd.engine.ports_wires import Carriers, Wires
 from labd.engine.slots import BootSlots
+from labd.host.failpoints import WALL_CLOCK, failpoints
 from labd.host.identity import boot_id
 from labd.model.lab_leases import Moment
 from labd.model.machine import AccelChoice
@@ -39,14 +40,14 @@ _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 def utc_now() -> str:
     """Return the time as RFC 3339 UTC with microseconds."""
-    now = dt.datetime.now(dt.UTC)
+    now = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=failpoints.offset(WALL_CLOCK))
     return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def present_moment() -> Moment:
     """Return now, by the clocks of this host."""
     return Moment(
-        wall=time.time(),
+        wall=time.time() + failpoints.offset(WALL_CLOCK),
         boottime=time.clock_gettime(time.CLOCK_BOOTTIME),
         boot_id=boot_id(),
     )

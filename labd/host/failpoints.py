@@ -10,6 +10,7 @@ when the daemon starts. The file is read each time that a place is reached, one 
     networks.apply:before = raise
     networks.apply:before = delay 0.5           seconds
     images.publish = errno ENOSPC
+    clock.wall = offset -86400                  seconds by which labd's wall clock is set
     * = trace /path                             append each reached name to a file
 """
 
@@ -37,6 +38,7 @@ STEPS: Final[Mapping[str, str]] = {
     "images.staged": "an image in the folder of partial ones",
     "images.published": "an image without a row",
 }
+WALL_CLOCK: Final = "clock.wall"
 _ORDER_LIMIT = 1 << 16  # characters of the file that are read
 
 
@@ -83,6 +85,11 @@ class Failpoints:
             elif place in {name, f"{name}@{self._reached[name]}"}:
                 found = order
         return found
+
+    def offset(self, name: str) -> float:
+        """Return by how many seconds a clock shall be wrong; 0 where nothing is ordered."""
+        verb, _, seconds = self.order(name).partition(" ")
+        return float(seconds) if verb == "offset" else 0.0
 
     async def reach(self, name: str) -> None:
         """Do what was ordered for a place; other tasks go on meanwhile.

@@ -117,8 +117,7 @@ class Monitor:
             async with asyncio.timeout(deadline):
                 await client.connect(target)
         except TimeoutError as error:
-            self.declare_hung()
-            raise self._unresponsive("the greeting", deadline or 0) from error
+            raise self.silent(deadline or 0) from error
         except ConnectError as error:
             raise NodeGone(f"QEMU of {self._name} closed its monitor: {error.exc!r}") from error
         self._client = client
@@ -196,6 +195,11 @@ class Monitor:
         if not self._hung:
             self._hung = True
             self._responsive(False)
+
+    def silent(self, waited: float) -> NodeUnresponsive:
+        """Count the machine as unresponsive, for it has not greeted within seconds `waited`."""
+        self.declare_hung()
+        return self._unresponsive("the greeting", waited)
 
     async def drain(self, timeout: float) -> None:
         """Return when everything that a dead QEMU had sent is heard, or after `timeout` seconds."""

@@ -7,6 +7,7 @@ with suspicion.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
@@ -91,6 +92,19 @@ def connect(path: Path) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+async def readable(sock: socket.socket, seconds: float) -> bool:
+    """Tell whether a socket has something to read, or is closed, within `seconds`."""
+    spoke = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sock, spoke.set)
+    waiting = asyncio.ensure_future(spoke.wait())
+    try:
+        await asyncio.wait([waiting], timeout=seconds)
+    finally:
+        waiting.cancel()
+        asyncio.get_running_loop().remove_reader(sock)
+    return spoke.is_set()
 
 
 def open_layers(machine: MachineSpec, stack: ExitStack) -> dict[str, int]:

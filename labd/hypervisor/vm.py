@@ -27,6 +27,7 @@ from labd.model.process import ProcessId
 from labd.model.specs import Display
 
 HEARTBEAT: Final = 15.0  # seconds between looks at a silent QEMU
+GREETING: Final = 3.0  # seconds for the first word of a QEMU that is taken over
 _DRAIN = 1.0  # seconds for what a dead QEMU has left in its sockets
 _QUIT_GRACE = 2.0  # seconds from QMP `quit` to SIGKILL
 _RESET_TIMEOUT = 2.0  # seconds until the RESET event after `system_reset`
@@ -42,6 +43,7 @@ class VmTimes:
 
     deadline: float = DEADLINE
     heartbeat: float = HEARTBEAT
+    greeting: float = GREETING
 
 
 class Vm:
@@ -118,7 +120,8 @@ class Vm:
             sock = process.connect(self.spec.run / process.SERIAL_SOCKET)
             await self.hub.attach(sock, fresh=False)
         try:
-            await self.monitor.connect(self.spec.run / process.QMP_SOCKET, self._times.deadline)
+            line = await self._first_word()
+            await self.monitor.connect(line, self._times.deadline)
             await self._check_uuid()
             await self._look_at_agent()
             return await self.query()
@@ -303,6 +306,23 @@ class Vm:
     def _monitor_lost(self) -> None:
         if self._told and not self._closing and not self.gone.is_set():
             self._spawn(self._reconnect())
+
+    async def _first_word(self) -> socket.socket:
+        """Return a connection to the monitor on which QEMU speaks: to wait for that costs nothing.
+
+        Raises:
+            NodeGone, NodeUnresponsive: Nobody listens; it says nothing.
+        """
+        try:
+            line = process.connect(self.spec.run / process.QMP_SOCKET)
+        except BlockingIOError:  # so many have asked in vain that no more are let in
+            raise self.monitor.silent(0) from None
+        except OSError as error:
+            raise NodeGone(f"nobody listens at the monitor of {self.name}: {error}") from error
+        if not await process.readable(line, self._times.greeting):
+            line.close()
+            raise self.monitor.silent(self._times.greeting)
+        return line
 
     async def _reconnect(self) -> None:
         """Wait on one connection for as long as it takes; QEMU greets when it can."""

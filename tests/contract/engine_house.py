@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from bench.chaos.check import gaps
+from bench.chaos.fold import fold
 from labd.engine.engine import Engine
 from labd.engine.ports import Transaction
 from labd.engine.recovery import Recovered
@@ -521,8 +523,12 @@ class House:
         records = await self.inventory.checkpoints()
         assert set(self.checkpoints.kept) == {record.key for record in records}
         assert self.checkpoints.staged == {}
-        seqs = [event.seq for event in await self.inventory.events(0, 100_000)]
-        assert seqs == list(range(1, len(seqs) + 1))
+        events = [event.cloudevent() for event in await self.inventory.events(0, 100_000)]
+        assert gaps(events) == []
+        state, problems = fold(events)
+        assert problems == []
+        assert state.labs == {lab.name: lab.state for lab in labs.values()}
+        assert state.nodes == {f"{node.lab}/{node.name}": node.state for node in nodes}
         for lab in labs.values():
             assert {node.name for node in nodes if node.lab == lab.name} == {
                 node.name for node in lab.spec.nodes

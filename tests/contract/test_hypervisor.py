@@ -77,7 +77,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
         )
     else:
         root_id = root.name[-8:].replace("_", "-").lower()
-        times = VmTimes(deadline=1.0, heartbeat=0.5)
+        times = VmTimes(deadline=1.0, heartbeat=0.5, greeting=1.0)
         rig = Rig(
             root=root,
             make=lambda: QemuHypervisor(root_id, root, times),

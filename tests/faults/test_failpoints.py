@@ -13,6 +13,9 @@ from collections.abc import Callable, Collection
 
 import pytest
 
+from bench.chaos.check import gaps
+from bench.chaos.fold import fold
+from bench.chaos.history import replay
 from labd.client.client import Client
 from labd.engine import ports
 from labd.engine.guard import LOOKS, guarded_ports, registry
@@ -158,11 +161,9 @@ class Faulty:
             keys = len(nodes)
             assert len(list((daemon.root / "lib" / "nodes").glob("*"))) <= keys
             assert not list((daemon.root / "lib" / "images" / ".partial").glob("*"))
-            seqs, after = [], 0
-            while page := client.events(after)["events"]:
-                seqs += [int(event["seq"]) for event in page]
-                after = seqs[-1]
-            assert seqs == list(range(1, len(seqs) + 1))
+            events = replay(client)
+            assert gaps(events) == []
+            assert fold(events)[1] == []
 
 
 def chosen(visits: list[str], only: Collection[str]) -> list[str]:

@@ -67,6 +67,11 @@ class Daemon:
 
     def start(self, *args: str, seconds: float = 60) -> None:
         """Start the daemon and wait until it answers."""
+        self.launch(*args)
+        until(self._answers, f"labd answers (its log: {self.log})", seconds, every=0.02)
+
+    def launch(self, *args: str) -> None:
+        """Start the daemon and wait for nothing."""
         argv = ["serve", "--root", str(self.root), *args]
         environment = {**os.environ, **self.environment}
         with self.log.open("ab") as log:
@@ -80,7 +85,6 @@ class Daemon:
                     start_new_session=True,
                     env=environment,
                 )
-        until(self._answers, f"labd answers (its log: {self.log})", seconds, every=0.02)
 
     def client(self) -> Client:
         """Return a client of the daemon, for what is not about the command line."""

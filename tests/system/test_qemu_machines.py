@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -47,8 +48,18 @@ BIOS = Path("/usr/share/seabios/bios-256k.bin")
 @dataclass
 class Host:
     root: Path
-    hv: QemuHypervisor
     events: list[GuestEvent] = field(default_factory=list)
+    hv: QemuHypervisor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Be another daemon."""
+        root_id = self.root.name[-8:].replace("_", "-").lower()
+        times = VmTimes(deadline=2.0, heartbeat=0.3, greeting=1.0)
+        self.hv = QemuHypervisor(root_id, self.root, times)
+        self.hv.listen(self.events.append)
 
     def machine(self, key: str = "k1", **changes: Any) -> MachineSpec:
         return machine_spec(self.root, key, **changes)
@@ -76,11 +87,8 @@ def descriptors() -> int:
 @pytest.fixture
 async def host() -> AsyncIterator[Host]:
     root = Path(tempfile.mkdtemp(prefix="labd-q-"))
-    root_id = root.name[-8:].replace("_", "-").lower()
     before = descriptors()
-    hv = QemuHypervisor(root_id, root, VmTimes(deadline=2.0, heartbeat=0.3))
-    host = Host(root, hv)
-    hv.listen(host.events.append)
+    host = Host(root)
     try:
         yield host
     finally:
@@ -303,6 +311,25 @@ async def test_the_heartbeat_finds_a_hung_qemu(host: Host) -> None:
     assert await host.hv.query("k1") is RunState.RUNNING
 
 
+async def test_a_hung_qemu_that_many_daemons_have_asked_is_adopted(host: Host) -> None:
+    machine = host.machine()
+    started = await host.up(machine)
+    await host.hv.close()
+    os.kill(started.pid, signal.SIGSTOP)
+    asked = []
+    with contextlib.suppress(BlockingIOError):
+        while True:  # each daemon that was killed leaves one in the queue of the socket
+            asked.append(process.connect(machine.run / process.QMP_SOCKET))
+    host.renew()
+    with pytest.raises(NodeUnresponsive):
+        await host.hv.adopt(machine, started)
+    for line in asked:
+        line.close()
+    os.kill(started.pid, signal.SIGCONT)
+    await host.event(_K.RESPONSIVE)
+    assert await host.hv.query("k1") is RunState.RUNNING
+
+
 async def test_a_cut_monitor_is_connected_again(host: Host) -> None:
     await host.up(host.machine())
     vm = host.hv._vms["k1"]
@@ -390,7 +417,7 @@ async def test_vnc_viewers_are_handed_over(host: Host) -> None:
     first, first_writer = await asyncio.open_unix_connection(str(path))
     assert (await asyncio.wait_for(first.readexactly(12), 5)).startswith(b"RFB 003.")
     await host.hv.close()
-    host.hv = QemuHypervisor(host.root.name[-8:].replace("_", "-").lower(), host.root)
+    host.renew()
     [found] = await host.hv.scan()
     assert await host.hv.adopt(machine, found.process) is RunState.RUNNING
     second, second_writer = await asyncio.open_unix_connection(str(path))

@@ -1,0 +1,100 @@
+"""The last faults of a nemesis: an inventory that was harmed behind SQLite's back.
+
+What was committed is gone then, so that no history is kept over it. What must hold is less: labd
+says what is wrong or comes up without contradictions, and never harms a machine for it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Final
+
+from bench.chaos.check import gaps
+from bench.chaos.clients import template
+from bench.chaos.history import replay
+from bench.chaos.house import House
+from labd.client.client import Client
+
+_PAGE: Final = 4096  # bytes of SQLite
+_DIES_WITHIN: Final = 30.0  # seconds
+
+
+def run(house: House, seed: int) -> list[str]:
+    """Harm the inventory twice; return what went wrong. Nothing of it is left."""
+    dice = random.Random(f"finale {seed}")
+    with Client(house.path) as client:
+        operation = client.up("z", template("a", 1).replace("name: a", "name: z"))
+        Client.check_operation(client.wait_operation(operation["id"], 120))
+    problems = _torn(house, dice) + _flipped(house, dice)
+    with Client(house.path) as client:
+        problems += [f"finale: fsck: {found['text']}" for found in client.differences()]
+        operation = client.act("destroy", "z", force=True)
+        Client.check_operation(client.wait_operation(operation["id"], 120))
+    return problems + [f"finale: {leak}" for leak in house.daemon.leaks()]
+
+
+def _torn(house: House, dice: random.Random) -> list[str]:
+    """Cut the end of the write-ahead log in the middle of a frame, as a lost write would."""
+    with Client(house.path) as client:
+        before = len(replay(client))
+    house.kill()
+    log = house.daemon.root / "lib" / "labd.db-wal"
+    size = log.stat().st_size if log.exists() else 0
+    cut = min(size, dice.randrange(1, 3 * _PAGE))
+    if size:
+        with log.open("r+b") as file:
+            file.truncate(size - cut)
+    machines = house.qemus()
+    house.start()
+    with Client(house.path) as client:
+        events = replay(client)
+        problems = gaps(events)
+        if len(events) < before // 2:
+            problems.append(f"{before - len(events)} events are gone for {cut} bytes")
+        problems += [found["text"] for found in client.differences()]
+    if house.qemus() != machines:
+        problems.append("a machine was ended")
+    return [f"torn log ({cut} of {size} bytes): {problem}" for problem in problems]
+
+
+def _flipped(house: House, dice: random.Random) -> list[str]:
+    """Flip bytes of the database; labd may refuse it, and must leave the machines alone."""
+    house.daemon.stop()
+    machines = house.qemus()
+    file = house.daemon.root / "lib" / "labd.db"
+    whole = file.read_bytes()
+    harmed = bytearray(whole)
+    page = dice.randrange(1, len(whole) // _PAGE) * _PAGE
+    for at in range(page, page + 64):
+        harmed[at] ^= 0xFF
+    file.write_bytes(harmed)
+    problems = _try(house, file)
+    if house.qemus() != machines:
+        problems.append("a machine was ended")
+    if house.daemon.process is not None and house.daemon.process.poll() is None:
+        house.daemon.kill()
+    for beside in file.parent.glob("labd.db-*"):
+        beside.unlink()
+    file.write_bytes(whole)
+    house.start()
+    return [f"flipped bytes of page {page // _PAGE}: {problem}" for problem in problems]
+
+
+def _try(house: House, file: Path) -> list[str]:
+    """Start a daemon on a harmed database; it answers, or ends and says why."""
+    said = house.daemon.log.stat().st_size
+    house.daemon.launch()
+    process = house.daemon.process
+    assert process is not None
+    end = time.monotonic() + _DIES_WITHIN
+    while process.poll() is None and not house.answers():
+        if time.monotonic() > end:
+            return ["labd neither answers nor ends"]
+        time.sleep(0.1)
+    if process.poll() is None:
+        return []
+    text = house.daemon.log.read_bytes()[said:].decode(errors="replace")
+    wrong = [] if str(file) in text else [f"labd ends without naming the inventory: {text[-500:]}"]
+    return wrong + ([f"labd ends with a traceback: {text[-800:]}"] if "Traceback" in text else [])
