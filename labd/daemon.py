@@ -374,6 +374,7 @@ class Daemon:
                 quotas=self._config.quotas.of_labs(),
                 pause_below=self._config.memory.pause_below_mib * MIB,
                 stall=self._config.memory.stall_percent,
+                pool_reserve=daemon.pool_reserve_mib * MIB,
             ),
             plan_network=plan_network,
             memory_available=lambda: read_meminfo()["MemAvailable"],

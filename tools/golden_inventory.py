@@ -20,6 +20,7 @@ from labd.model.classes import ClassRecord, Student
 from labd.model.events import EventType, Happening
 from labd.model.impairment import Impairment
 from labd.model.lab_leases import LabLease, LeaseAsk, LeaseStage
+from labd.model.pools import MemberState, PoolMember, PoolRecord
 from labd.model.records import (
     LabRecord,
     LeaseRecord,
@@ -129,6 +130,26 @@ async def _library(tx: SqliteTransaction, spec: LabSpec) -> None:
     await tx.put_checkpoint(
         CheckpointRecord(
             name="booted", key=_ORIGIN, lab="web", spec=spec, nodes=(saved,), qemu="7.2.22"
+        )
+    )
+    await tx.put_pool(PoolRecord(checkpoint=_ORIGIN, size=1, created=_NOW))
+    waiting = NodeRecord(
+        lab="pool.ffffff",
+        name=spec.nodes[0].name,
+        key="k10000",
+        uuid="00000000-0000-4000-8000-000000010000",
+        uid=210000,
+        wanted=Wanted.RUNNING,
+        state=NodeState.PAUSED,
+        since=_NOW,
+    )
+    await tx.put_pool_member(
+        PoolMember(
+            key="ffffff",
+            checkpoint=_ORIGIN,
+            state=MemberState.READY,
+            nodes=(waiting,),
+            created=_NOW,
         )
     )
     await tx.put_class(

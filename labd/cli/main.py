@@ -43,6 +43,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "fork": ("checkpoint", "Start labs from a checkpoint."),
     "checkpoint": ("checkpoint", "Freeze labs, and take them back."),
     "chapter": ("checkpoint", "Go through the chapters of an exercise."),
+    "pool": ("pool", "Keep forks ready, so that a start takes no time."),
     "class": ("group", "Start labs for everybody on a roster."),
     "lease": ("lease", "Say until when labs may run."),
     "ls": ("ls", "List labs."),

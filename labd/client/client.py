@@ -12,6 +12,7 @@ from labd.client.classes import Classes
 from labd.client.edits import Edits
 from labd.client.guests import Guests
 from labd.client.leases import Leases
+from labd.client.pools import Pools
 from labd.client.screens import Screens
 from labd.client.transport import TIMEOUT, Transport, default_socket
 from labd.client.ways import Ways
@@ -51,6 +52,7 @@ class Client:
         self.edits = Edits(self.transport)
         self.guests = Guests(self.transport)
         self.leases = Leases(self.transport)
+        self.pools = Pools(self.transport)
         self.screens = Screens(self.transport)
         self.addresses = Addresses(self.transport)
         self.wires = Wires(self.transport)

@@ -14,6 +14,7 @@ from labd.engine.journal import Journal
 from labd.engine.keeping import Keeper
 from labd.engine.labs import Labs, More
 from labd.engine.leasing import Leasing
+from labd.engine.members import Members
 from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
 from labd.engine.resolve import Sized
@@ -27,7 +28,7 @@ from labd.model.lab_leases import LeaseAsk
 from labd.model.names import check_name, did_you_mean
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
 from labd.model.specs import LabSpec
-from labd.model.states import LabState
+from labd.model.states import LabState, NodeState
 
 MAX_COUNT = 500
 _MEASURED = 4  # labs whose memory is looked at
@@ -74,6 +75,7 @@ class CheckpointService:
         saving: Saving,
         keeper: Keeper,
         leasing: Leasing,
+        members: Members,
     ) -> None:
         self._world = world
         self._journal = journal
@@ -83,6 +85,7 @@ class CheckpointService:
         self._saving = saving
         self._keeper = keeper
         self._leasing = leasing
+        self._members = members
 
     # reading
 
@@ -208,6 +211,12 @@ class CheckpointService:
                     f"{'it' if len(users) == 1 else 'them'} first",
                     labs=users,
                 )
+            if any(pool.checkpoint == record.key for pool in await self._world.inventory.pools()):
+                raise InUse(
+                    f"checkpoint {name} is in use: forks of it are kept ready; "
+                    f"`lab pool cool {name}` ends its pool",
+                    labs=[],
+                )
             await tx.delete_checkpoint(name)
             await tx.emit(
                 Happening(type=EventType.CHECKPOINT_REMOVED, subject=name, data={"key": record.key})
@@ -240,11 +249,16 @@ class CheckpointService:
             self._operations.require_free(each)
             if await self._world.inventory.lab(each) is not None:
                 raise Conflict(f"there is a lab {each} already; choose another name")
-        await self._labs.admit(name, await self._memory(record, len(names)))
-        wanted = spec or _unpinned(record.spec)
+        memory = await self._memory(record, len(names))
+        await self._labs.with_room(lambda: self._labs.admit(name, memory))
+        wanted = spec or self.wanted(record)
         return [
             await self._begin_fork(record, each, wanted, settings, lease, more) for each in names
         ]
+
+    def wanted(self, record: CheckpointRecord) -> LabSpec:
+        """Return what a fork of a checkpoint is, when nothing else is said. Pure."""
+        return _unpinned(record.spec)
 
     async def need(self, record: CheckpointRecord) -> int:
         """Return the bytes of memory that one more lab from a checkpoint may need for itself.
@@ -308,10 +322,11 @@ class CheckpointService:
             if await self._world.inventory.lab(name) is not None:
                 raise Conflict(f"there is a lab {name} already; choose another name")
             await self.record(record.name)  # it may be gone by now
-            nodes = await self._labs.new_nodes(name, spec, set())
+            taken = await self._members.take(tx, record, spec, name)
+            nodes = taken[1] if taken else await self._labs.new_nodes(name, spec, set())
             lab = LabRecord(
                 name=name,
-                key=new_key(),
+                key=taken[0] if taken else new_key(),
                 # Kept with the lab: a reset tells its guests again who they are.
                 spec=replace(spec, parameters={**spec.parameters, **settings}),
                 wanted=Wanted.RUNNING,
@@ -320,6 +335,8 @@ class CheckpointService:
                 origin=record.key,
             )
             await self._put(tx, operation, lab, nodes)
+            if taken:
+                await self._members.welcome(tx, record, lab, nodes, operation)
             if lease is not None:
                 await self._leasing.write(tx, name, lease)
             if more is not None:
@@ -344,7 +361,7 @@ class CheckpointService:
         )
         await tx.emit(happening)
         for node in nodes:
-            await tx.put_node(node)
+            await tx.put_node(replace(node, state=NodeState.STOPPED))
             await tx.emit(
                 Happening(
                     type=EventType.NODE_CREATED,

@@ -25,10 +25,12 @@ from labd.engine.labs import Labs
 from labd.engine.lastwords import read_log
 from labd.engine.leasing import Leasing
 from labd.engine.library import Library
+from labd.engine.members import Members
 from labd.engine.memory_guard import MemoryGuard
 from labd.engine.operations import Operations
 from labd.engine.pausing import Pauser
 from labd.engine.plugins import Plugins
+from labd.engine.pools import Pools
 from labd.engine.ports import Console, PluginRunner
 from labd.engine.publications import Publications
 from labd.engine.readiness import ReadinessKeeper, is_immediate
@@ -116,6 +118,7 @@ class Engine:
             world, self.journal, self._operations, converger, works, self._publications
         )
         self.leases = Leasing(world, self.journal, self._labs)
+        members = Members(world, self.journal, self._labs, converger, forking, self._watcher)
         self.checkpoints = CheckpointService(
             world,
             self.journal,
@@ -125,11 +128,17 @@ class Engine:
             saving,
             keeper,
             self.leases,
+            members,
         )
+        self.pools = Pools(
+            world, self._operations, self._labs, self.checkpoints, members, self._watcher
+        )
+        self._labs.give_back = self.pools.give_back
         self.classes = Teaching(world, self._operations, self._labs, self.checkpoints, self.leases)
         self._library = Library(world, self._operations)
         pauser = Pauser(world, self.journal, self._operations, self._watcher)
         self.memory_guard = MemoryGuard(world, self.journal, pauser)
+        self.memory_guard.reliefs.append(self.pools.relieve)
         self.disk_guard = DiskGuard(world, pauser)
         self.usage = UsageService(world, self.journal, self.memory_guard)
         self.guests = GuestService(world, self.journal, self.activity)
@@ -145,6 +154,7 @@ class Engine:
             self._publications,
             self._serving,
             self.wires,
+            members,
         )
         self._fsck = Fsck(world, self._operations)
         self._tasks: list[asyncio.Task[None]] = []
@@ -165,6 +175,7 @@ class Engine:
         self._tasks.append(asyncio.create_task(self.memory_guard.run(), name="memory"))
         self._tasks.append(asyncio.create_task(self.disk_guard.run(), name="disk-quotas"))
         self._tasks.append(asyncio.create_task(self.activity.run(), name="activity"))
+        self._tasks.append(asyncio.create_task(self.pools.run(), name="pools"))
         await self.journal.tell(
             Happening(
                 type=EventType.DAEMON_STARTED,
@@ -182,6 +193,7 @@ class Engine:
         """Stop working and leave every VM as it is."""
         try:
             await self.classes.close()
+            await self.pools.close()
             await self.leases.close()
             await self._operations.close()
             await self._publications.close()
@@ -198,7 +210,8 @@ class Engine:
             await self._world.hypervisor.close()
 
     async def take_everything_down(self) -> None:
-        """Stop every lab; used by `labd serve --down`."""
+        """Stop every lab, and what stands ready; used by `labd serve --down`."""
+        await self.pools.rest()
         for lab in await self._inventory.labs():
             if lab.state is LabState.STOPPED:
                 continue

@@ -19,6 +19,7 @@ from labd.engine.facade_classes import ClassesApi
 from labd.engine.facade_edits import EditsApi
 from labd.engine.facade_guests import GuestsApi
 from labd.engine.facade_leases import LeasesApi, LeaseView
+from labd.engine.facade_pools import PoolsApi
 from labd.engine.facade_screens import ScreensApi
 from labd.engine.facade_usage import UsageApi
 from labd.engine.facade_ways import WaysApi
@@ -113,6 +114,10 @@ class EngineApi(Protocol):
     @property
     def checkpoints(self) -> CheckpointsApi:
         """Frozen labs, and labs that start from them."""
+
+    @property
+    def pools(self) -> PoolsApi:
+        """Forks that stand ready before somebody asks for them."""
 
     @property
     def classes(self) -> ClassesApi:

@@ -57,7 +57,7 @@ class CheckpointsApi(Protocol):
         """Remove a checkpoint.
 
         Raises:
-            InUse: Labs were started from it and exist still; names them.
+            InUse: Labs were started from it and exist still, which are named; or it has a pool.
         """
 
     async def fork(

@@ -22,6 +22,7 @@ from labd.model.cloudinit import logins
 from labd.model.errors import GuestFailed, InputError, LabdError
 from labd.model.machine import MachineSpec
 from labd.model.names import NodeRef
+from labd.model.process import ProcessId
 from labd.model.records import NodeRecord, OperationRecord
 from labd.model.specs import LabSpec
 from labd.model.states import NODE_ALIVE, NodeState
@@ -33,8 +34,16 @@ _AGENT_SHARE = 4  # guests that are told at one time what they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Copy:
-    """One node on its way."""
+class Copy:
+    """One node on its way.
+
+    Attributes:
+        record: As it was when the way began.
+        saved: What it starts from.
+        sized: As the template has it.
+        machine: That it shall be.
+        seed: Files of its CD for cloud-init.
+    """
 
     record: NodeRecord
     saved: SavedNode
@@ -44,6 +53,7 @@ class _Copy:
 
     @property
     def ref(self) -> NodeRef:
+        """Its address."""
         return NodeRef(self.record.lab, self.record.name)
 
 
@@ -101,16 +111,20 @@ class Forking:
             for node in scene.nodes.values()
             if node.state not in NODE_ALIVE and (only is None or node.name in only)
         ]
-        copies = [self.copy_of(record, scene, node) for node in due]
+        cold = [self.copy_of(record, scene, node) for node in due]
+        warm = [self.copy_of(record, scene, node) for node in _loaded(scene, only)]
         untold = [
             self.copy_of(record, scene, node)
             for node in scene.nodes.values()
             if (only is None or node.name in only) and _was_let_go(scene, node)
         ]
+        copies = [*cold, *warm]
         async with AsyncExitStack() as undo:
             for copy in copies:
                 undo.push_async_callback(self._runner.abandon, copy.ref, copy.machine, operation.id)
-            await self._restore(operation, record, scene, copies)
+            taken = await asyncio.gather(*(self._take(operation, copy) for copy in warm))
+            cold += [copy for copy, fits in zip(warm, taken, strict=True) if not fits]
+            await self._restore(operation, record, scene, cold)
             # All or none: a lab whose clocks began at different times has broken connections.
             await every(self._world.hypervisor.resume(copy.machine.key) for copy in copies)
             await every(self._woken(operation, copy) for copy in copies)
@@ -131,7 +145,7 @@ class Forking:
                 os.close(incoming.ram)
                 os.close(incoming.state)
 
-    def copy_of(self, record: CheckpointRecord, scene: Scene, node: NodeRecord) -> _Copy:
+    def copy_of(self, record: CheckpointRecord, scene: Scene, node: NodeRecord) -> Copy:
         """Return the machine of a copy.
 
         Raises:
@@ -151,14 +165,34 @@ class Forking:
         if why:
             raise InputError(why)
         seed = self._converger.seed(scene, node)
-        return _Copy(record=node, saved=saved, sized=sized, machine=machine, seed=seed)
+        return Copy(record=node, saved=saved, sized=sized, machine=machine, seed=seed)
+
+    async def _take(self, operation: OperationRecord, copy: Copy) -> bool:
+        """Take a machine that a pool has loaded; tell whether it is what the copy shall be.
+
+        One that has ended, or was made of something that has changed since, is ended.
+        """
+        key = copy.machine.key
+        self._runner.expect(key)
+        self._world.hypervisor.rename(copy.machine)
+        try:
+            if copy.record.machine == copy.machine:
+                await self._world.snapshots.loaded(key)
+                await self._runner.make_seed(copy.machine, copy.seed)
+                await self._carry(copy)
+                return True
+            log.info("%s is loaded anew: the pool's is another machine by now", copy.ref)
+        except LabdError as error:
+            log.warning("%s is loaded anew: %s", copy.ref, error)
+        await self._runner.abandon(copy.ref, copy.machine, operation.id)
+        return False
 
     async def _restore(
         self,
         operation: OperationRecord,
         record: CheckpointRecord,
         scene: Scene,
-        copies: list[_Copy],
+        copies: list[Copy],
     ) -> None:
         """Load every node, its CPUs stopped."""
         taps = await self._world.networks.open_taps(
@@ -176,7 +210,7 @@ class Forking:
         self,
         operation: OperationRecord,
         record: CheckpointRecord,
-        copy: _Copy,
+        copy: Copy,
         taps: dict[str, dict[str, int]],
     ) -> None:
         machine = copy.machine
@@ -189,21 +223,39 @@ class Forking:
             process=None,
             starts=copy.record.starts + 1,
         )
+        process = await self.launch(record, copy, taps)
+        await self._journal.update(copy.ref, process=process)
+        await self._world.snapshots.loaded(machine.key)
+        await self._carry(copy)
+
+    async def _carry(self, copy: Copy) -> None:
+        """Switch carriers: a card remembers its own, and the copy's wires are its template's."""
+        await self._wires.carry(copy.ref, copy.machine.key, whole=True)
+
+    async def launch(
+        self, record: CheckpointRecord, copy: Copy, taps: dict[str, dict[str, int]]
+    ) -> ProcessId:
+        """Make the files of a copy and start it; its state is being loaded when this returns.
+
+        Args:
+            record: Where it begins.
+            copy: What it shall be.
+            taps: Machine key -> NIC -> descriptor; those of this machine are taken out.
+
+        Raises:
+            LabdError: It could not be started.
+        """
         await self._make_files(record, copy)
         incoming = await self._world.checkpoints.incoming(record, copy.saved)
         try:
-            process = await self._world.snapshots.launch(
-                machine, taps.pop(machine.key, {}), incoming
+            return await self._world.snapshots.launch(
+                copy.machine, taps.pop(copy.machine.key, {}), incoming
             )
         finally:
             os.close(incoming.ram)
             os.close(incoming.state)
-        await self._journal.update(copy.ref, process=process)
-        await self._world.snapshots.loaded(machine.key)
-        # A card remembers its carrier, and the copy's wires are those of its own template.
-        await self._wires.carry(copy.ref, machine.key, whole=True)
 
-    async def _make_files(self, record: CheckpointRecord, copy: _Copy) -> None:
+    async def _make_files(self, record: CheckpointRecord, copy: Copy) -> None:
         """Make the disks' tops and the small files, all anew: an earlier try may have left some."""
         folder = copy.machine.folder
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -218,7 +270,7 @@ class Forking:
         # Read at a start only: one that starts anew is told that it is another machine.
         await self._runner.make_seed(copy.machine, copy.seed)
 
-    async def _woken(self, operation: OperationRecord, copy: _Copy) -> None:
+    async def _woken(self, operation: OperationRecord, copy: Copy) -> None:
         ready = copy.saved.ready and not copy.sized.node.on_fork
         process = await self._journal.node(copy.ref)
         await self._journal.move(
@@ -234,7 +286,7 @@ class Forking:
         )
         await self._runner.started(copy.machine.key)
 
-    async def _tell(self, operation: OperationRecord, scene: Scene, copy: _Copy) -> None:
+    async def _tell(self, operation: OperationRecord, scene: Scene, copy: Copy) -> None:
         """Let the guest know that it is a copy: its clock, its NICs, and what the template says.
 
         Raises:
@@ -259,7 +311,7 @@ class Forking:
             )
 
     async def _command(
-        self, copy: _Copy, argv: tuple[str, ...], environment: Mapping[str, str]
+        self, copy: Copy, argv: tuple[str, ...], environment: Mapping[str, str]
     ) -> None:
         words = ["env", *(f"{name}={value}" for name, value in environment.items()), *argv]
         result = await self._world.hypervisor.agent_exec(copy.machine.key, words, _AGENT)
@@ -269,6 +321,20 @@ class Forking:
                 f"on_fork of node {copy.ref}: {argv[0]!r} ended with {result.status}"
                 + (f": {said[-1][:200]}" if said else "")
             )
+
+
+def _loaded(scene: Scene, only: Collection[str] | None) -> list[NodeRecord]:
+    """Return the nodes that came from a pool: loaded already, and not let go yet.
+
+    Those of an earlier daemon are stopped by now; see `Recovery`.
+    """
+    return [
+        node
+        for node in scene.nodes.values()
+        if node.state is NodeState.STARTING
+        and node.process is not None
+        and (only is None or node.name in only)
+    ]
 
 
 def _was_let_go(scene: Scene, node: NodeRecord) -> bool:

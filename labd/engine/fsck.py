@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from labd.engine.members import pseudo_lab
 from labd.engine.operations import Operations
 from labd.engine.world import World
 from labd.host.evidence import count_taps, entries
@@ -19,7 +20,9 @@ from labd.model.differences import Difference, Mismatch
 from labd.model.errors import LabdError
 from labd.model.machine import FoundMachine
 from labd.model.network import LabNetworkPlan
+from labd.model.pools import MemberState, PoolMember
 from labd.model.records import LabRecord, NodeRecord
+from labd.model.specs import LabSpec
 from labd.model.states import NODE_ALIVE, NodeState
 
 _M = Mismatch
@@ -201,13 +204,24 @@ class Fsck:
     async def _rows(self) -> Rows:
         held = {operation.lab for operation in self._operations.running()}
         inventory = self._world.inventory
-        labs, nodes = await inventory.labs(), await inventory.nodes()
+        labs, nodes = [*await inventory.labs()], [*await inventory.nodes()]
+        for member in await inventory.pool_members():
+            labs.append(pseudo_lab(member, await self._spec_of(member)))
+            nodes += member.nodes
+            if member.state is not MemberState.READY:
+                held.add(member.label)
         return Rows(
             labs=labs,
             nodes=nodes,
             plans={lab.name: self._world.network_plan(lab, {}) for lab in labs},
             held=held | {operation.lab for operation in self._operations.running()},
         )
+
+    async def _spec_of(self, member: PoolMember) -> LabSpec:
+        for record in await self._world.inventory.checkpoints():
+            if record.key == member.checkpoint:
+                return record.spec
+        return LabSpec(template="")
 
     async def _images(self) -> list[Difference]:
         found = []

@@ -159,6 +159,18 @@ class Journal:
             log.info("node %s is %s%s", ref, state, f": {reason}" if reason else "")
         return node
 
+    async def move_new(
+        self,
+        tx: Transaction,
+        node: NodeRecord,
+        to: NodeState,
+        operation: str,
+        **changes: Unpack[NodeChanges],
+    ) -> None:
+        """Move a node that a transaction of the caller's has just made; nobody waits for it yet."""
+        ref = NodeRef(node.lab, node.name)
+        await self._step(tx, ref, node, to, "", operation, None, {}, changes)
+
     async def _step(
         self,
         tx: Transaction,

@@ -35,13 +35,16 @@ class Keeper:
         found: set[str] = set()
         for record in await self._world.inventory.checkpoints():
             found |= layers_of(record)
-        for node in await self._world.inventory.nodes():
+        members = await self._world.inventory.pool_members()
+        waiting = [node for member in members for node in member.nodes]
+        for node in (*await self._world.inventory.nodes(), *waiting):
             found |= references(node.machine, self._world.checkpoints.digest_of)
         return found
 
     async def tidy(self) -> None:
         """Remove layers, and let go of memory that was idle for a while."""
         origins = {lab.origin for lab in await self._world.inventory.labs()}
+        origins |= {pool.checkpoint for pool in await self._world.inventory.pools()}
         self._world.checkpoints.trim(origins)
         layers = await self.layers()
         # A save puts layers into the store before there is a row of it. From here to the end

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TypeVar
 
 from labd.engine.admission import admit
 from labd.engine.converge import Converger
@@ -31,6 +32,7 @@ from labd.model.states import NODE_ALIVE, LabState, NodeState
 from labd.model.units import MIB, format_size
 
 _K = OperationKind
+_T = TypeVar("_T")
 # What else is written in the transaction that accepts an operation on a lab, after its row.
 More = Callable[[Transaction], Awaitable[object]]
 _WHOLE = {_K.DOWN, _K.DESTROY}
@@ -71,6 +73,8 @@ class Labs:
         self._converger = converger
         self._works = works
         self._publications = publications
+        # Bytes that shall be available -> how many idle forks were ended for them; see `Pools`.
+        self.give_back: Callable[[int], Awaitable[int]] = _nothing
 
     # up
 
@@ -142,7 +146,9 @@ class Labs:
         request = {"keep": keep, "force": force, "timeout": timeout}
         taken = await self._publications.reserve(name, spec)
         try:
-            return await self._operations.begin(_K.UP, name, request, self._works.up, intent)
+            return await self.with_room(
+                lambda: self._operations.begin(_K.UP, name, request, self._works.up, intent)
+            )
         except BaseException:
             await self._publications.give_back(taken)
             raise
@@ -161,21 +167,45 @@ class Labs:
                 needed=_DISK_RESERVE,
             )
         limits = self._world.limits
-        states = {(n.lab, n.name): n.state for n in await self._world.inventory.nodes()}
-        promised = sum(
-            memory + limits.node_overhead
-            for operation in self._operations.running()
-            for node, memory in _memory(operation).items()
-            if states.get((operation.lab, node)) in _NOT_YET
-        )
         admit(
             name,
             list(due.values()),
             available=self._world.memory_available(),
             reserve=limits.memory_reserve,
             overhead=limits.node_overhead,
-            promised=promised,
+            promised=await self._promised(),
         )
+
+    async def room(self) -> int:
+        """Return the bytes that are neither in use, nor reserved, nor promised."""
+        available = self._world.memory_available() - self._world.limits.memory_reserve
+        return available - await self._promised()
+
+    async def _promised(self) -> int:
+        """Return the bytes that nodes which are starting have not touched yet."""
+        limits = self._world.limits
+        states = {(n.lab, n.name): n.state for n in await self._world.inventory.nodes()}
+        return sum(
+            memory + limits.node_overhead
+            for operation in self._operations.running()
+            for node, memory in _memory(operation).items()
+            if states.get((operation.lab, node)) in _NOT_YET
+        )
+
+    async def with_room(self, begin: Callable[[], Awaitable[_T]]) -> _T:
+        """Begin something; where there is no room, warm pools give theirs back first.
+
+        Raises:
+            NoRoom: They had none, or too little.
+        """
+        try:
+            return await begin()
+        except NoRoom as error:
+            sizes = [error.details.get(key) for key in ("needed", "reserve", "promised")]
+            numbers = [size for size in sizes if isinstance(size, int)]
+            if len(numbers) < len(sizes) or not await self.give_back(sum(numbers)):
+                raise
+        return await begin()
 
     async def size(self, spec: LabSpec) -> Mapping[str, Sized]:
         """Look up everything that the nodes of a spec name; see `Converger.size`."""
@@ -188,7 +218,9 @@ class Labs:
             NoRoom: No user id is free.
         """
         names = [node.name for node in spec.nodes if node.name not in known]
-        taken = {node.uid for node in await self._world.inventory.nodes()}
+        members = await self._world.inventory.pool_members()
+        waiting = [node for member in members for node in member.nodes]
+        taken = {node.uid for node in (*await self._world.inventory.nodes(), *waiting)}
         base = self._world.limits.uid_base
         free = [uid for uid in range(base, base + NODE_UIDS) if uid not in taken]
         if len(names) > len(free):
@@ -325,7 +357,9 @@ class Labs:
         # Whole labs and single nodes alike: a lab that is partly up has all its ports.
         taken = await self._publications.reserve(lab, record.spec) if kind in _STARTS else []
         try:
-            return await self._operations.begin(kind, lab, request, self._works.of(kind), intent)
+            return await self.with_room(
+                lambda: self._operations.begin(kind, lab, request, self._works.of(kind), intent)
+            )
         except BaseException:
             await self._publications.give_back(taken)
             raise
@@ -394,6 +428,10 @@ class Labs:
         elif kind in _WHOLE:
             await self._journal.derive(tx, lab.name, operation.id)
         return request
+
+
+async def _nothing(_: int) -> int:
+    return 0
 
 
 def _was(lab: LabRecord | None, nodes: Iterable[NodeRecord]) -> Mapping[str, object]:

@@ -24,6 +24,7 @@ from labd.model.machine import (
 )
 from labd.model.network import LabNetworkPlan
 from labd.model.plugins import InstalledPlugin, PluginChange
+from labd.model.pools import PoolMember, PoolRecord
 from labd.model.process import ProcessId
 from labd.model.records import (
     LabRecord,
@@ -113,6 +114,9 @@ class Hypervisor(Protocol):
 
     async def query(self, key: str) -> RunState:
         """Ask QEMU what it is doing (`query-status`)."""
+
+    def rename(self, machine: MachineSpec) -> None:
+        """Call a running machine what its new spec calls it; QEMU's own `-name` stays."""
 
     async def forget(self, machine: MachineSpec) -> None:
         """Remove sockets, logs and the run folder of a machine that has ended (idempotent)."""
@@ -321,6 +325,18 @@ class Transaction(Protocol):
     async def delete_class(self, name: str) -> None:
         """Delete."""
 
+    async def put_pool(self, record: PoolRecord) -> None:
+        """Insert or replace."""
+
+    async def delete_pool(self, checkpoint: str) -> None:
+        """Delete; its members stay."""
+
+    async def put_pool_member(self, record: PoolMember) -> None:
+        """Insert or replace."""
+
+    async def delete_pool_member(self, key: str) -> None:
+        """Delete."""
+
     async def put_plugin(self, plugin: PluginRecord) -> None:
         """Insert or replace."""
 
@@ -409,6 +425,12 @@ class Inventory(Protocol):
 
     async def classes(self) -> Sequence[ClassRecord]:
         """Return all classes by name."""
+
+    async def pools(self) -> Sequence[PoolRecord]:
+        """Return all pools by key of their checkpoint."""
+
+    async def pool_members(self) -> Sequence[PoolMember]:
+        """Return the members of all pools, the oldest first."""
 
     async def plugins(self) -> Sequence[PluginRecord]:
         """Return all plugin rows by name."""

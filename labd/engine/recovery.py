@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from labd.engine.chains import layers_of, references
 from labd.engine.journal import Journal
+from labd.engine.members import Members, pseudo_lab
 from labd.engine.operations import Operations
 from labd.engine.publications import Publications
 from labd.engine.serving import Serving
@@ -32,7 +33,9 @@ from labd.model.errors import (
 from labd.model.events import EventType, Happening
 from labd.model.machine import RunState
 from labd.model.names import NodeRef
+from labd.model.pools import MemberState
 from labd.model.records import LabRecord, NodeRecord, OperationKind, Wanted
+from labd.model.specs import LabSpec
 from labd.model.states import NODE_ALIVE, NodeState
 
 log = logging.getLogger(__name__)
@@ -63,6 +66,7 @@ class Recovery:
         publications: Publications,
         serving: Serving,
         wires: WireService,
+        members: Members,
     ) -> None:
         self._world = world
         self._journal = journal
@@ -73,6 +77,7 @@ class Recovery:
         self._wires = wires
         self._saved: dict[str, NodeState] = {}
         self._serving = serving
+        self._members = members
 
     async def run(self) -> Recovered:
         """Adopt every node, end what nobody knows, and go on with operations.
@@ -81,11 +86,15 @@ class Recovery:
         """
         nodes = await self._world.inventory.nodes()
         self._saved = await self._interrupted_saves()
-        known = {node.key: node for node in nodes}
+        pools = {pool.checkpoint for pool in await self._world.inventory.pools()}
+        known = {node.key: node for node in (*nodes, *await self._waiting(pools))}
         orphans = await self._end_orphans(known)
         alive = [node for node in nodes if node.state in NODE_ALIVE]
         outcomes = await asyncio.gather(*(self._take_over(node) for node in alive))
-        await self._sweep(nodes)
+        stay = await self._members.recover(pools)
+        if stay:
+            log.info("%d forks stand ready in pools", stay)
+        await self._sweep([*nodes, *await self._waiting(pools)])
         for lab in await self._world.inventory.labs():
             if lab.wanted is Wanted.RUNNING:
                 await self._publications.restore(lab)
@@ -100,6 +109,15 @@ class Recovery:
             orphans=orphans,
             resumed=resumed,
         )
+
+    async def _waiting(self, pools: Collection[str]) -> list[NodeRecord]:
+        """Return the nodes of forks that stand ready in pools."""
+        return [
+            node
+            for member in await self._world.inventory.pool_members()
+            if member.checkpoint in pools and member.state is MemberState.READY
+            for node in member.nodes
+        ]
 
     async def _restore_wires(self, lab: LabRecord) -> None:
         """Have the wires of a lab as they were said to be when the last daemon died."""
@@ -247,7 +265,9 @@ class Recovery:
     async def _sweep(self, nodes: Sequence[NodeRecord]) -> None:
         """Remove namespaces, folders and image files that belong to nothing."""
         labs = await self._world.inventory.labs()
-        wanted = {self._world.namespace(lab) for lab in labs}
+        members = await self._world.inventory.pool_members()
+        own = [*labs, *(pseudo_lab(member, LabSpec(template="")) for member in members)]
+        wanted = {self._world.namespace(lab) for lab in own}
         await self._recover_uplinks(labs)
         await self._serving.recover(labs)
         for namespace in await self._world.networks.namespaces():
@@ -257,7 +277,7 @@ class Recovery:
                     await self._world.networks.remove(namespace)
                 except WorldError as error:
                     log.warning("namespace %s stays: %s", namespace, error)
-        for key in set(await self._world.keys.all()) - {lab.key for lab in labs}:
+        for key in set(await self._world.keys.all()) - {lab.key for lab in own}:
             await self._world.keys.remove(key)
         keys = {node.key for node in nodes}
         for folder in (self._world.state / "nodes", self._world.run / "n"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -61,6 +61,8 @@ class Watcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._boots: list[NodeRef] = []
         self._rewatch = asyncio.Event()
+        # Hears of machines that are no node's: those of pools.
+        self.others: Callable[[GuestEvent], None] = lambda _: None
         hypervisor.listen(self._hear)
 
     def _hear(self, event: GuestEvent) -> None:
@@ -187,6 +189,7 @@ class Watcher:
             return
         node = await self._inventory.node_by_key(event.key)
         if node is None:
+            self.others(event)
             return
         ref = NodeRef(node.lab, node.name)
         match event.kind:

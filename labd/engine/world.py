@@ -70,6 +70,7 @@ class Limits:
         quotas: What each lab may have at most.
         pause_below: Bytes available, below which labs are paused; 0: half of the reserve.
         stall: Percent of time in which everything waits for memory, from which on they are, too.
+        pool_reserve: Bytes, besides `memory_reserve`, that warm pools leave available.
     """
 
     uid_base: int
@@ -79,6 +80,7 @@ class Limits:
     quotas: Quotas = field(default_factory=Quotas)
     pause_below: int = 0
     stall: float = 0.0
+    pool_reserve: int = 0
 
 
 NetworkPlanner = Callable[[LabSpec, str, dict[str, str]], LabNetworkPlan]

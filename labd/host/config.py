@@ -4,6 +4,7 @@
     accel = "auto"              # auto, kvm or tcg
     max_booting = 0             # nodes that boot at once; 0 lets labd choose by CPUs
     memory_reserve_mib = 512    # never given to machines
+    pool_reserve_mib = 1024     # besides it, never taken by warm pools, which are given back for it
     uid_base = 0                # first of 1024 user ids for machines; 0 lets labd choose by root
     group = "labd"              # may use the API socket
     log_level = "info"          # debug, info, warning or error
@@ -78,6 +79,7 @@ class DaemonConfig:
     accel: Accel = Accel.AUTO
     max_booting: int = 0
     memory_reserve_mib: int = 512
+    pool_reserve_mib: int = 1024
     uid_base: int = 0
     group: str = "labd"
     log_level: str = "info"
@@ -311,6 +313,7 @@ _CHECKS: Final[Mapping[tuple[str, str], Callable[[object], Any]]] = {
     ("daemon", "accel"): lambda value: Accel(values.one_of(*Accel)(value)),
     ("daemon", "max_booting"): values.number(0, 1000),
     ("daemon", "memory_reserve_mib"): values.number(0, 1 << 24),
+    ("daemon", "pool_reserve_mib"): values.number(0, 1 << 24),
     ("daemon", "uid_base"): values.uid_base,
     ("daemon", "group"): values.matching(values.GROUP, "a group name"),
     ("daemon", "log_level"): values.one_of(*_LOG_LEVELS),

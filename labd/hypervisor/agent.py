@@ -36,7 +36,7 @@ class GuestAgent:
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
-        self._name = name
+        self.name = name
         self._lock = asyncio.Lock()
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -89,7 +89,7 @@ class GuestAgent:
             GuestFailed: No agent, no such program, or it took too long (it may run on).
         """
         if not argv:
-            raise GuestFailed(f"no command to run in {self._name}: name a program")
+            raise GuestFailed(f"no command to run in {self.name}: name a program")
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         arguments: dict[str, object] = {"path": argv[0], "capture-output": True}
@@ -111,7 +111,7 @@ class GuestAgent:
             await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
             pause = min(pause * 2, _LAST_POLL)
         raise GuestFailed(
-            f"{argv[0][:80]!r} in {self._name} did not end within {timeout:g} s; "
+            f"{argv[0][:80]!r} in {self.name} did not end within {timeout:g} s; "
             "it may still run in the guest"
         )
 
@@ -183,7 +183,7 @@ class GuestAgent:
         except TimeoutError as error:
             self._drop()
             raise GuestFailed(
-                f"the guest agent of {self._name} did not answer {command} within {timeout:.3g} s"
+                f"the guest agent of {self.name} did not answer {command} within {timeout:.3g} s"
             ) from error
         except (OSError, asyncio.IncompleteReadError) as error:
             self._drop()
@@ -195,7 +195,7 @@ class GuestAgent:
             problem = answer["error"]
             text = problem.get("desc") if isinstance(problem, Mapping) else problem
             said = str(text).removeprefix("Guest agent command failed, error was ").strip("'")
-            raise GuestFailed(f"the guest agent of {self._name} refused {command}: {said[:300]}")
+            raise GuestFailed(f"the guest agent of {self.name} refused {command}: {said[:300]}")
         return answer.get("return")
 
     async def _sync(self) -> None:
@@ -225,7 +225,7 @@ class GuestAgent:
         except asyncio.LimitOverrunError as error:
             self._drop()
             raise GuestFailed(
-                f"the guest agent of {self._name} sent more than {_LINE_LIMIT >> 20} MiB at once: "
+                f"the guest agent of {self.name} sent more than {_LINE_LIMIT >> 20} MiB at once: "
                 "have the command write less, or into a file"
             ) from error
         if after_mark:
@@ -277,10 +277,10 @@ class GuestAgent:
 
     def _absent(self) -> GuestAgentAbsent:
         return GuestAgentAbsent(
-            f"the guest agent of {self._name} is not there: "
+            f"the guest agent of {self.name} is not there: "
             "the image needs qemu-guest-agent, and the guest must have started it"
         )
 
     def nonsense(self, command: str) -> GuestFailed:
         """Return the error for an answer of the wrong shape."""
-        return GuestFailed(f"the guest agent of {self._name} answered {command} with nonsense")
+        return GuestFailed(f"the guest agent of {self.name} answered {command} with nonsense")

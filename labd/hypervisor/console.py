@@ -181,7 +181,7 @@ class ConsoleHub(asyncio.Protocol):
 
     def __init__(self, log_path: Path, name: str, lost: Callable[[], None]) -> None:
         self._log = RotatingLog(log_path)
-        self._name = name
+        self.name = name
         self._lost = lost
         self._transport: asyncio.Transport | None = None
         self._swaps = 0
@@ -369,7 +369,7 @@ class ConsoleHub(asyncio.Protocol):
         self._log.close()
 
     def _gone(self) -> NodeGone:
-        return NodeGone(f"{self._name} has ended; start it again with `lab start {self._name}`")
+        return NodeGone(f"{self.name} has ended; start it again with `lab start {self.name}`")
 
     def _search_past(self, pattern: re.Pattern[str]) -> str | None:
         for raw in self._log.read_since_mark().split(b"\n"):

@@ -76,7 +76,7 @@ class Monitor:
         responsive: Callable[[bool], None],
         lost: Callable[[], None],
     ) -> None:
-        self._name = name
+        self.name = name
         self._heard = heard
         self._responsive = responsive
         self._lost = lost
@@ -119,7 +119,7 @@ class Monitor:
         except TimeoutError as error:
             raise self.silent(deadline or 0) from error
         except ConnectError as error:
-            raise NodeGone(f"QEMU of {self._name} closed its monitor: {error.exc!r}") from error
+            raise NodeGone(f"QEMU of {self.name} closed its monitor: {error.exc!r}") from error
         self._client = client
         self._watch = asyncio.create_task(self._watch_connection(client))
         self._answered()
@@ -142,7 +142,7 @@ class Monitor:
             raise self._unresponsive(command, 0)
         client = self._client
         if client is None:
-            raise NodeGone(f"QEMU of {self._name} has no monitor: it has ended")
+            raise NodeGone(f"QEMU of {self.name} has no monitor: it has ended")
         call: asyncio.Task[object] = asyncio.create_task(client.execute(command, arguments))
         self._calls.add(call)
         call.add_done_callback(self._ended)
@@ -155,10 +155,10 @@ class Monitor:
             return call.result()
         except ExecuteError as error:
             raise QmpRefused(
-                f"QEMU refused {command} for {self._name}: {error}", command=command
+                f"QEMU refused {command} for {self.name}: {error}", command=command
             ) from error
         except (ExecInterruptedError, StateError, QMPError, OSError, EOFError) as error:
-            raise NodeGone(f"QEMU of {self._name} ended while asked to {command}") from error
+            raise NodeGone(f"QEMU of {self.name} ended while asked to {command}") from error
 
     async def hand_over(self, name: str, fd: int) -> None:
         """Give QEMU a descriptor under `name` (QMP `getfd` with SCM_RIGHTS)."""
@@ -243,8 +243,8 @@ class Monitor:
     def _unresponsive(self, command: str, deadline: float) -> NodeUnresponsive:
         waited = f" within {deadline:g} s" if deadline else ", and still owes an earlier answer"
         return NodeUnresponsive(
-            f"QEMU of {self._name} did not answer {command}{waited}; "
-            f"if it stays so: `lab restart --force {self._name}`",
+            f"QEMU of {self.name} did not answer {command}{waited}; "
+            f"if it stays so: `lab restart --force {self.name}`",
             command=command,
         )
 

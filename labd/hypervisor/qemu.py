@@ -168,6 +168,12 @@ class QemuHypervisor:
         """Ask QEMU what it is doing."""
         return await self._vm(key).query()
 
+    def rename(self, machine: MachineSpec) -> None:
+        """Call a running machine by another name; see the port."""
+        vm = self._vms.get(machine.key)
+        if vm is not None:
+            vm.rename(machine)
+
     async def forget(self, machine: MachineSpec) -> None:
         """Remove the run folder of a machine that has ended (idempotent)."""
         if machine.key not in self._vms:

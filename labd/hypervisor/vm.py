@@ -187,6 +187,13 @@ class Vm:
         if not await self.agent.shut_down():
             await self.execute("system_powerdown")
 
+    def rename(self, spec: MachineSpec) -> None:
+        """Take another name of lab and node, for messages."""
+        self.spec = spec
+        self.name = f"{spec.lab}/{spec.node}"
+        for part in (self.monitor, self.hub, self.agent):
+            part.name = self.name
+
     async def kill(self) -> None:
         """End the process and wait for it (idempotent)."""
         if self.process is None:

@@ -18,6 +18,7 @@ from labd.model.classes import ClassRecord
 from labd.model.events import Event, EventType, Happening
 from labd.model.lab_leases import LabLease
 from labd.model.machine import MachineSpec
+from labd.model.pools import PoolMember, PoolRecord
 from labd.model.process import ProcessId
 from labd.model.records import (
     LabRecord,
@@ -48,6 +49,8 @@ _ADAPTERS: dict[type[object], TypeAdapter[Any]] = {
     ClassRecord: TypeAdapter(tuple[ClassRecord], config=_BYTES),
     LabLease: TypeAdapter(tuple[LabLease], config=_BYTES),
     WireRecord: TypeAdapter(tuple[WireRecord], config=_BYTES),
+    PoolRecord: TypeAdapter(tuple[PoolRecord], config=_BYTES),
+    PoolMember: TypeAdapter(tuple[PoolMember], config=_BYTES),
 }
 
 
@@ -59,7 +62,9 @@ def dump(
     | CheckpointRecord
     | LabLease
     | WireRecord
-    | ClassRecord,
+    | ClassRecord
+    | PoolRecord
+    | PoolMember,
 ) -> str:
     """Return a value of `labd.model` as JSON text."""
     return _ADAPTERS[type(value)].dump_json((value,)).decode()
@@ -355,3 +360,19 @@ def put_wire(record: WireRecord) -> Statement:
 def delete_wire(record: WireRecord) -> Statement:
     """Delete."""
     return "DELETE FROM wires WHERE lab=? AND node=? AND nic=?", wire_key(record)
+
+
+SELECT_POOLS = "SELECT record FROM pools"
+SELECT_POOL_MEMBERS = "SELECT record FROM pool_members ORDER BY rowid"
+_POOL = _upsert("pools", "checkpoint", "record")
+_POOL_MEMBER = _upsert("pool_members", "key", "record")
+
+
+def put_pool(record: PoolRecord) -> Statement:
+    """Insert or replace."""
+    return _POOL, (record.checkpoint, dump(record))
+
+
+def put_pool_member(record: PoolMember) -> Statement:
+    """Insert or replace."""
+    return _POOL_MEMBER, (record.key, dump(record))

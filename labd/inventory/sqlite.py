@@ -24,6 +24,7 @@ from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
 from labd.model.events import Event, Happening
 from labd.model.lab_leases import LabLease
+from labd.model.pools import PoolMember, PoolRecord
 from labd.model.records import (
     LabRecord,
     LeaseRecord,
@@ -141,6 +142,26 @@ class SqliteTransaction:
         """Delete."""
         self.statements.append(("DELETE FROM classes WHERE name=?", (name,)))
         self.tables.classes.pop(name, None)
+
+    async def put_pool(self, record: PoolRecord) -> None:
+        """Insert or replace."""
+        self.statements.append(rows.put_pool(record))
+        self.tables.pools[record.checkpoint] = record
+
+    async def delete_pool(self, checkpoint: str) -> None:
+        """Delete; its members stay."""
+        self.statements.append(("DELETE FROM pools WHERE checkpoint=?", (checkpoint,)))
+        self.tables.pools.pop(checkpoint, None)
+
+    async def put_pool_member(self, record: PoolMember) -> None:
+        """Insert or replace."""
+        self.statements.append(rows.put_pool_member(record))
+        self.tables.pool_members[record.key] = record
+
+    async def delete_pool_member(self, key: str) -> None:
+        """Delete."""
+        self.statements.append(("DELETE FROM pool_members WHERE key=?", (key,)))
+        self.tables.pool_members.pop(key, None)
 
     async def put_plugin(self, plugin: PluginRecord) -> None:
         """Insert or replace."""
@@ -362,6 +383,15 @@ class SqliteInventory:
         """Return all classes by name."""
         found = self._view().classes
         return [found[name] for name in sorted(found)]
+
+    async def pools(self) -> Sequence[PoolRecord]:
+        """Return all pools by key of their checkpoint."""
+        found = self._view().pools
+        return [found[key] for key in sorted(found)]
+
+    async def pool_members(self) -> Sequence[PoolMember]:
+        """Return the members of all pools, the oldest first."""
+        return list(self._view().pool_members.values())
 
     async def plugins(self) -> Sequence[PluginRecord]:
         """Return all plugin rows by name."""

@@ -11,6 +11,7 @@ from labd.inventory.database import Database
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
 from labd.model.lab_leases import LabLease
+from labd.model.pools import PoolMember, PoolRecord
 from labd.model.records import (
     LabRecord,
     LeaseRecord,
@@ -37,6 +38,8 @@ class Tables:
         images, profiles, plugins, checkpoints: By name.
         lab_leases: By lab.
         classes: By name.
+        pools: By key of the checkpoint.
+        pool_members: By key, the oldest first.
         leases: By `lease_rows.lease_key`, which does so too.
     """
 
@@ -52,6 +55,8 @@ class Tables:
         self.checkpoints: dict[str, CheckpointRecord] = {}
         self.lab_leases: dict[str, LabLease] = {}
         self.classes: dict[str, ClassRecord] = {}
+        self.pools: dict[str, PoolRecord] = {}
+        self.pool_members: dict[str, PoolMember] = {}
         self.leases: dict[lease_rows.LeaseKey, LeaseRecord] = {}
         self.wires: dict[tuple[str, str, str], WireRecord] = {}
 
@@ -92,6 +97,12 @@ class Tables:
         for (text,) in await database.rows(rows.SELECT_CLASSES):
             group: ClassRecord = rows.load(ClassRecord, text)
             tables.classes[group.name] = group
+        for (text,) in await database.rows(rows.SELECT_POOLS):
+            pool: PoolRecord = rows.load(PoolRecord, text)
+            tables.pools[pool.checkpoint] = pool
+        for (text,) in await database.rows(rows.SELECT_POOL_MEMBERS):
+            member: PoolMember = rows.load(PoolMember, text)
+            tables.pool_members[member.key] = member
         for row in await database.rows(lease_rows.SELECT_LEASES):
             lease = lease_rows.lease_of(row)
             tables.leases[lease_rows.lease_key(lease)] = lease
@@ -113,6 +124,8 @@ class Tables:
         new.publications = self.publications.copy()
         new.checkpoints = self.checkpoints.copy()
         new.classes = self.classes.copy()
+        new.pools = self.pools.copy()
+        new.pool_members = self.pool_members.copy()
         new.lab_leases = self.lab_leases.copy()
         new.leases = self.leases.copy()
         new.wires = self.wires.copy()

@@ -76,6 +76,13 @@ class EventType(StrEnum):
     CHECKPOINT_SAVED = "checkpoint.saved"
     CHECKPOINT_REMOVED = "checkpoint.removed"
 
+    POOL_SET = "pool.set"  # made, or another size; data: size, was
+    POOL_READY = "pool.ready"  # so many forks stand ready; data: size
+    POOL_TAKEN = "pool.taken"  # a fork became a lab; data: left
+    POOL_GIVEN_BACK = "pool.given-back"  # the host needed the memory; data: forks, left
+    POOL_FAILED = "pool.failed"  # a fork could not be made; data: reason
+    POOL_COOLED = "pool.cooled"  # it is no more
+
     IMAGE_ADDED = "image.added"
     IMAGE_REMOVED = "image.removed"
     IMAGE_FAILED = "image.failed"

@@ -457,6 +457,15 @@ class House:
                     await self.engine.wait_operation(operation.id, LIMIT)
                 await asyncio.sleep(0)
 
+    async def filled(self) -> None:
+        """Return when nothing is being made for a pool, or ended."""
+        async with asyncio.timeout(LIMIT):
+            while any(
+                len(view.members) != view.record.size and not view.reason
+                for view in await self.engine.pools.all()
+            ) or any(m.state != "ready" for m in await self.inventory.pool_members()):
+                await asyncio.sleep(0.002)
+
     async def until(self, node: str, *states: NodeState, lab: str = "web") -> NodeRecord:
         """Return a node as soon as it is in one of some states."""
         async with asyncio.timeout(LIMIT):
@@ -492,7 +501,9 @@ class House:
     async def check(self) -> None:
         """Assert that rows, processes, networks, files and events fit together."""
         await self.idle()
-        nodes = await self.inventory.nodes()
+        await self.filled()
+        members = await self.inventory.pool_members()
+        nodes = [*await self.inventory.nodes(), *(n for m in members for n in m.nodes)]
         alive = {node.key: node for node in nodes if node.state in NODE_ALIVE}
         assert set(self.host.machines) == set(alive)
         for key, node in alive.items():
@@ -506,7 +517,8 @@ class House:
         assert len({node.uid for node in nodes}) == len(nodes)
         assert all(UID_BASE <= node.uid < UID_BASE + NODE_UIDS for node in nodes)
         labs = {lab.name: lab for lab in await self.inventory.labs()}
-        spaces = {f"labd-fake-{lab.key}" for lab in labs.values()}
+        keys = {lab.key for lab in labs.values()} | {member.key for member in members}
+        spaces = {f"labd-fake-{key}" for key in keys}
         assert set(self.networks.spaces) <= spaces
         for lab in labs.values():
             wanted = plan(lab.spec, lab.key, "fake", {})
@@ -515,7 +527,7 @@ class House:
             assert opened == (wanted.uplinks if there else None), lab.name
         assert set(self.uplinks.open) <= spaces
         assert set(self.servers.serving) <= set(self.networks.spaces)
-        assert set(self.keys.pairs) <= {lab.key for lab in labs.values()}
+        assert set(self.keys.pairs) <= keys
         for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
             left = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
             assert left <= {node.key for node in nodes}
@@ -540,6 +552,7 @@ class House:
         await self.check()
         assert await self.inventory.labs() == []
         assert await self.inventory.nodes() == []
+        assert await self.inventory.pool_members() == []
         assert self.host.machines == {}
         assert self.networks.spaces == {}
         assert self.uplinks.open == {}

@@ -311,6 +311,10 @@ class FakeHypervisor:
     async def query(self, key: str) -> RunState:
         return self._answer(key, "query").state
 
+    def rename(self, machine: MachineSpec) -> None:
+        if machine.key in self._known and machine.key in self.host.machines:
+            self.host.machines[machine.key].spec = machine
+
     async def forget(self, machine: MachineSpec) -> None:
         self.calls.append(("forget", machine.key))
         if machine.key not in self.host.machines and machine.run.exists():

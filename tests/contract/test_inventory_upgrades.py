@@ -116,6 +116,10 @@ async def test_an_inventory_of_every_schema_is_taken_over_whole(
             await tx.put_checkpoint(checkpoint)
         for group in await inventory.classes():
             await tx.put_class(group)
+        for pool in await inventory.pools():
+            await tx.put_pool(pool)
+        for member in await inventory.pool_members():
+            await tx.put_pool_member(member)
         for term in await inventory.lab_leases():
             await tx.put_lab_lease(term)
         for lab in labs:

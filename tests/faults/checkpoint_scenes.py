@@ -43,6 +43,8 @@ _ARCHIVES: dict[str, bytes] = {}  # socket -> an exported checkpoint of that dae
 def _have_lab(client: Client, text: str = _SMALL) -> None:
     """Have the lab running, and nothing beside it."""
     names = {lab["name"]: lab["state"] for lab in client.labs()}
+    for pool in client.pools.all():
+        client.pools.cool(pool["checkpoint"])
     for found in client.classes.all():
         client.classes.destroy(found["name"])
     until(lambda: not client.classes.all(), "no class is left", 60)
@@ -74,6 +76,24 @@ def _have_archive(client: Client) -> None:
         file = io.BytesIO()
         client.checkpoints.export(_BASE, file)
         _ARCHIVES[client.transport.path] = file.getvalue()
+
+
+def _have_pool(client: Client) -> None:
+    """Have a fork of the checkpoint that stands ready."""
+    _have_checkpoint(client)
+    _warm(client)
+
+
+def _warm(client: Client) -> None:
+    client.pools.warm(_BASE, 1)
+    until(lambda: _pools_full(client), "the pool is full")
+
+
+def _pools_full(client: Client) -> bool:
+    return all(
+        [member["state"] for member in pool["members"]] == ["ready"] * pool["size"]
+        for pool in client.pools.all()
+    )
 
 
 def _save_and_fork(client: Client) -> object:
@@ -123,6 +143,29 @@ SCENES: dict[str, Scene] = {
         prepare=_have_checkpoint,
         ask=lambda c: c.checkpoints.restore(LAB, _BASE),
         ends={LAB: [_UP]},
+        lasting=True,
+    ),
+    "pool": Scene(
+        prepare=_have_checkpoint,
+        ask=_warm,
+        ends={LAB: [_UP]},
+        settled=_pools_full,
+        lasting=True,
+    ),
+    "pool-take": Scene(
+        prepare=_have_pool,
+        ask=lambda c: c.checkpoints.fork(_BASE, "copy")[0],
+        ends={LAB: [_UP], "copy": [_UP, _NONE]},
+        settled=_pools_full,
+        lasting=True,
+        # The other places are those of a fork.
+        only={"inventory.commit", "snapshots.loaded", "hypervisor.resume"},
+    ),
+    "pool-cool": Scene(
+        prepare=_have_pool,
+        ask=lambda c: c.pools.cool(_BASE),
+        ends={LAB: [_UP]},
+        settled=_pools_full,
         lasting=True,
     ),
     "checkpoint-rm": Scene(

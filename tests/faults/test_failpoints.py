@@ -118,6 +118,8 @@ class Faulty:
             for lab in client.labs():
                 operation = client.act("destroy", lab["name"], force=True)
                 Client.check_operation(client.wait_operation(operation["id"], 60))
+            for pool in client.pools.all():
+                client.pools.cool(pool["checkpoint"])
             for record in client.checkpoints.all():
                 client.checkpoints.remove(record["name"])
             for image in client.images():
@@ -153,12 +155,14 @@ class Faulty:
             assert client.differences() == []
             labs = [client.lab(lab["name"]) for lab in client.labs()]
             nodes = [node for lab in labs for node in lab["nodes"]]
-            assert sorted(daemon.qemus()) == sorted(n["pid"] for n in nodes if n["pid"])
+            waiting = [member for pool in client.pools.all() for member in pool["members"]]
+            pids = [pid for member in waiting for pid in member["pids"].values()]
+            assert sorted(daemon.qemus()) == sorted(pids + [n["pid"] for n in nodes if n["pid"]])
             spaces = [lab for lab in labs if lab["state"] != "stopped"]
-            assert len(daemon.namespaces()) == len(spaces), daemon.namespaces()
+            assert len(daemon.namespaces()) == len(spaces) + len(waiting), daemon.namespaces()
             served = [lab for lab in spaces if len(lab["nodes"]) > 1]  # see the templates' `dhcp`
             assert len(daemon.servers()) == len(served), daemon.servers()
-            keys = len(nodes)
+            keys = len(nodes) + len(pids)
             assert len(list((daemon.root / "lib" / "nodes").glob("*"))) <= keys
             assert not list((daemon.root / "lib" / "images" / ".partial").glob("*"))
             events = replay(client)

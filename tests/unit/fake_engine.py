@@ -45,6 +45,7 @@ from tests.unit.fake_classes import FakeClasses
 from tests.unit.fake_edits import FakeEdits
 from tests.unit.fake_guests import FakeGuestsApi
 from tests.unit.fake_leases import FakeLeases
+from tests.unit.fake_pools import FakePools
 from tests.unit.fake_screens import FakeScreensApi
 from tests.unit.fake_usage import FakeUsageApi
 from tests.unit.fake_ways import FakeWays
@@ -150,6 +151,7 @@ class FakeEngine:
         self.captures = FakeCapturesApi(self.lab)
         self.checkpoints = FakeCheckpointsApi(self.lab, self._at_once)
         self.classes = FakeClasses()
+        self.pools = FakePools()
         self.leases = FakeLeases(self.lab)
         self.activity = FakeActivity(self.lab, lambda: self.all_labs, self.tell)
         self.edits = FakeEdits(self.lab, self.node, self._edited)

@@ -1,0 +1,59 @@
+"""`lab pool` against the real API with the fake engine behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.api_server import Server, api_server
+from tests.unit.test_cli_verbs import Cli
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with api_server() as running:
+        yield running
+
+
+@pytest.fixture
+def lab(server: Server, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    return Cli(server, capfd, tmp_path)
+
+
+def test_the_verbs(lab: Cli) -> None:
+    assert lab.both("pool", "ls") == ("", "no pools; `lab pool warm CHECKPOINT N` makes one\n")
+    assert lab("pool", "warm", "c", "2") == "2 forks of c stand ready (2 MiB)\n"
+    assert lab("pool", "warm", "d", "3", "--no-wait") == "3 forks of d are being made ready\n"
+    assert [line.split() for line in lab("pool", "ls").splitlines()[1:]] == [
+        ["c", "2", "2", "2", "MiB"],
+        ["d", "3", "3", "3", "MiB"],
+    ]
+    shown = lab("pool", "show", "c").splitlines()
+    assert shown[0] == "2 of 2 forks of c stand ready, with 2 MiB of their own"
+    assert shown[2].split() == ["abcdef", "ready", "2026-01-31", "12:00:00", "-"]
+    found = json.loads(lab("--json", "pool", "show", "c"))
+    assert set(found) == {
+        "checkpoint", "size", "ready", "memory", "reason", "created", "members",
+    }  # fmt: skip
+    assert lab("pool", "cool", "c") == "no forks of c are kept ready any more\n"
+    assert json.loads(lab("--json", "pool", "rm", "d")) == {"cooled": "d"}
+    assert json.loads(lab("--json", "pool", "ls")) == {"pools": []}
+
+
+def test_bad_requests(lab: Cli) -> None:
+    for number in ("0", "501", "many"):
+        assert "'N'" in lab("pool", "warm", "c", number, expect=2)
+    assert "-1" in lab("pool", "warm", "c", "-1", expect=2)
+    assert lab("pool", "warm", "nope", "1", expect=4) == "lab: there is no checkpoint nope\n"
+    assert "there is no pool of checkpoint c" in lab("pool", "show", "c", expect=4)
+    assert "there is no pool of checkpoint c" in lab("pool", "cool", "c", expect=4)
+
+
+def test_a_pool_that_cannot_be_filled(lab: Cli) -> None:
+    assert lab("pool", "warm", "short", "2", expect=1) == (
+        "lab: 0 of 2 forks stand ready: the disk is full; labd tries again by itself\n"
+    )
+    assert "it is not full: the disk is full" in lab("pool", "show", "short")
