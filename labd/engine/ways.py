@@ -20,7 +20,8 @@ from labd.model.states import NODE_ALIVE, NodeState
 
 _LAST_PORT = 65535
 _NAME_LIMIT = 253  # characters of a host name, RFC 1035
-_REACHABLE = NODE_ALIVE - {NodeState.STARTING}
+# A guest that stands still accepts nothing: that is told at once, and not after the timeout.
+_REACHABLE = NODE_ALIVE - {NodeState.STARTING, NodeState.PAUSED, NodeState.PANICKED}
 
 
 def addresses_of(node: NodeSpec) -> list[str]:

@@ -112,13 +112,14 @@ async def test_a_way_that_is_none_is_told(
     assert caught.value.message == message
 
 
-async def test_a_node_that_does_not_run_is_not_reached(home: House) -> None:
+@pytest.mark.parametrize(("kind", "state"), [(K.STOP, "stopped"), (K.PAUSE, "paused")])
+async def test_a_node_that_does_not_run_is_not_reached(home: House, kind: K, state: str) -> None:
     await home.up(lab())
-    await home.act(K.STOP, "a")
+    await home.act(kind, "a")
     with pytest.raises(IllegalTransition) as caught:
         await home.engine.ways.to_node(NodeRef("web", "a"), 22)
     assert caught.value.message == (
-        "cannot reach web/a: it is stopped, and must be running or ready"
+        f"cannot reach web/a: it is {state}, and must be running or ready"
     )
     with pytest.raises(NotFound, match="there is no lab other"):
         await home.engine.ways.to_node(NodeRef("other", "a"), 22)

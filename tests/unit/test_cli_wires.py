@@ -63,7 +63,7 @@ def test_a_capture_ends_by_count(lab: Cli, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     path = tmp_path / "x"
     _, said = lab.both("capture", "web/a/eth0", "-w", str(path), "--count", "1")
-    assert said == f"1 packets in {path}, 0 dropped\n"
+    assert said == f"1 packet in {path}, 0 dropped\n"
     assert path.read_bytes() == b"headpackettail"
     told = json.loads(lab("--json", "capture", "web", "lan", "-w", str(path), "--count", "1"))
     assert told == {"file": str(path), "packets": 1, "dropped": 0, "reason": "count"}

@@ -165,8 +165,9 @@ def _tell(session: Session, path: str, told: dict[str, Any]) -> None:
     if session.json and path != "-":
         session.emit({"file": path, **told})
     else:
+        packets = "1 packet" if told["packets"] == 1 else f"{told['packets']} packets"
         where = "" if path == "-" else f" in {path}"
         sys.stderr.write(
-            f"{told['packets']} packets{where}, {told['dropped']} dropped"
+            f"{packets}{where}, {told['dropped']} dropped"
             f"{'' if told['reason'] in _STOPPED_WELL else ': ' + told['reason']}\n"
         )
