@@ -137,9 +137,7 @@ class ActivityService:
 
     async def all(self) -> Sequence[ActivityView]:
         """See `ActivityApi.all`."""
-        running = await self._running()
-        await self._look(running, _FRESH)
-        return [self._view(name) for name in sorted(running)]
+        return [self._view(name) for name in sorted(await self._running())]
 
     async def get(self, lab: str) -> ActivityView:
         """See `ActivityApi.get`."""

@@ -37,10 +37,13 @@ class ActivityApi(Protocol):
     """How long labs have been idle."""
 
     async def all(self) -> Sequence[ActivityView]:
-        """Return the activity in each lab of which a node runs, by name."""
+        """Return the activity in each lab of which a node runs, by name.
+
+        Of connections and packets as of the last look at all labs: this is quick with many labs.
+        """
 
     async def get(self, lab: str) -> ActivityView:
-        """Return the activity in a lab; NotFound when there is none of that name."""
+        """Return the activity in a lab as of now; NotFound when there is none of that name."""
 
     async def warn(self, lab: str, *, by: str, reason: str, text: str, left: float | None) -> None:
         """Tell everybody, by an event, what is about to happen to a lab.

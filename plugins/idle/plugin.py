@@ -173,11 +173,17 @@ async def look(lab: Client, policy: Policy, labs: dict[str, Lab]) -> None:
             if step is Step.WARN:
                 await warn(lab, policy, name, idle)
                 labs[name].warned = now
-            elif step is Step.ACT:
+            elif step is Step.ACT and await is_idle(lab, policy, name):
                 labs[name].acted = await act(lab, policy, name)
         except PluginError as error:
             if error.code != "not_found":  # it is gone meanwhile
                 log.warning("lab %s: %s", name, error)
+
+
+async def is_idle(lab: Client, policy: Policy, name: str) -> bool:
+    """Ask about one lab, which labd then looks at anew: the list may be some seconds old."""
+    found = await lab.call(lambda client: client.activity.get(name))
+    return found["idle"] is not None and found["idle"] >= policy.after
 
 
 async def warn(lab: Client, policy: Policy, name: str, idle: float) -> None:

@@ -60,13 +60,13 @@ def _shown(view: ActivityView) -> Activity:
 
 @router.get("/activity")
 async def list_activity(engine: EngineDep) -> Activities:
-    """Tell how long each lab that runs has been idle."""
+    """Tell how long each lab that runs has been idle, as of at most 15 seconds ago."""
     return Activities(labs=[_shown(view) for view in await engine.activity.all()])
 
 
 @router.get("/labs/{lab}/activity")
 async def get_activity(lab: models.LabName, engine: EngineDep) -> Activity:
-    """Tell how long a lab has been idle, and by what it was active before."""
+    """Tell how long a lab has been idle as of now, and by what it was active before."""
     return _shown(await engine.activity.get(lab))
 
 

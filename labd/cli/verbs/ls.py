@@ -19,7 +19,8 @@ def ls(session: Session, addresses: bool) -> None:
     if addresses:
         show_addresses(session, [lab["name"] for lab in labs])
         return
-    idle = {found["lab"]: found["idle"] for found in session.client.activity.all()}
+    activity = session.client.activity.all() if labs else []
+    idle = {found["lab"]: found["idle"] for found in activity}
     if session.json:
         session.emit({"labs": [{**lab, "idle": idle.get(lab["name"])} for lab in labs]})
         return
