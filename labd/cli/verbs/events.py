@@ -54,8 +54,10 @@ def events(
         found: Iterator[Event] = client.follow(since, lab=lab or "", type=kind or "")
     else:
         found = _all(client, since, lab or "", kind or "")
+    last: object = "SEQ"
     try:
         for event in found:
+            last = event["seq"]
             sys.stdout.write((json.dumps(event) if session.json else _line(event)) + "\n")
             if follow:
                 sys.stdout.flush()
@@ -64,7 +66,7 @@ def events(
     if follow:
         raise DaemonUnreachable(
             "labd has ended the stream; look whether it runs, and go on with "
-            "`lab events --follow --since SEQ`"
+            f"`lab events --follow --since {last}`"
         )
 
 
