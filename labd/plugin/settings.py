@@ -120,7 +120,7 @@ class Setting:
 
     Attributes:
         default: None when it must be given.
-        choices: All that is allowed; empty for anything.
+        choices: All that is allowed, of `strings` for each; empty for anything.
         minimum, maximum: For numbers; durations in seconds.
     """
 
@@ -138,8 +138,9 @@ class Setting:
             InputError: It does not fit.
         """
         value = _PARSERS[self.type](given)
-        if self.choices and value not in self.choices:
-            raise InputError(f"must be one of {', '.join(self.choices)}")
+        each = value if isinstance(value, list) else [value]
+        if self.choices and any(item not in self.choices for item in each):
+            raise InputError(f"must be {self._one} {', '.join(self.choices)}")
         if isinstance(value, int | float) and not isinstance(value, bool):
             if self.minimum is not None and value < self.minimum:
                 raise InputError(f"must be at least {self.minimum:g}")
@@ -147,13 +148,20 @@ class Setting:
                 raise InputError(f"must be at most {self.maximum:g}")
         return value
 
+    @property
+    def _one(self) -> str:
+        return "some of" if self.type == "strings" else "one of"
+
     def schema(self) -> dict[str, object]:
         """Return it as JSON Schema."""
         entry: dict[str, object] = dict(_JSON_TYPES[self.type])
         if self.description:
             entry["description"] = self.description
         if self.choices:
-            entry["enum"] = list(self.choices)
+            if self.type == "strings":
+                entry["items"] = {"type": "string", "enum": list(self.choices)}
+            else:
+                entry["enum"] = list(self.choices)
         bounds = {"minimum": self.minimum, "maximum": self.maximum}
         entry |= {key: bound for key, bound in bounds.items() if bound is not None}
         if self.default is not None:

@@ -40,6 +40,10 @@ class Step(Enum):
     ACT = "act"
 
 
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """The settings; times in seconds."""
@@ -48,23 +52,30 @@ class Policy:
     warn_before: float
     action: str
     exempt: tuple[str, ...]
+    ignore: tuple[str, ...]
     lease: float
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> Policy:
         """Read them as labd has checked them."""
-        exempt = settings["exempt"]
         return cls(
             after=float(str(settings["after"])),
             warn_before=float(str(settings["warn-before"])),
             action=str(settings["action"]),
-            exempt=tuple(map(str, exempt)) if isinstance(exempt, list | tuple) else (),
+            exempt=_texts(settings["exempt"]),
+            ignore=_texts(settings["ignore"]),
             lease=float(str(settings["lease"])),
         )
 
     def spares(self, lab: str) -> bool:
         """Tell whether a lab is never touched."""
         return any(fnmatchcase(lab, pattern) for pattern in self.exempt)
+
+    def idle(self, activity: Mapping[str, object]) -> float:
+        """Return how long nobody has used a lab, as labd tells it, in seconds."""
+        sources = activity["sources"]
+        ago = dict(sources) if isinstance(sources, Mapping) else {}
+        return min((float(v) for k, v in ago.items() if k not in self.ignore), default=0.0)
 
     @property
     def interval(self) -> float:
@@ -162,7 +173,7 @@ async def look(lab: Client, policy: Policy, labs: dict[str, Lab]) -> None:
     for name in labs.keys() - {item["lab"] for item in found}:
         del labs[name]
     for item in found:
-        name, idle = item["lab"], item["idle"] or 0.0
+        name, idle = item["lab"], policy.idle(item)
         if policy.spares(name):
             continue
         labs[name], again = seen(labs.get(name), idle)
@@ -183,7 +194,7 @@ async def look(lab: Client, policy: Policy, labs: dict[str, Lab]) -> None:
 async def is_idle(lab: Client, policy: Policy, name: str) -> bool:
     """Ask about one lab, which labd then looks at anew: the list may be some seconds old."""
     found = await lab.call(lambda client: client.activity.get(name))
-    return found["idle"] is not None and found["idle"] >= policy.after
+    return found["running"] and policy.idle(found) >= policy.after
 
 
 async def warn(lab: Client, policy: Policy, name: str, idle: float) -> None:

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 
+from labd.model.errors import ConfigError
 from labd.plugin.manifest import read
 from tests.unit.test_plugin_watchdog import REPO, load
 
@@ -34,6 +35,15 @@ def test_settings_as_labd_checks_them(idle: ModuleType) -> None:
         False,
         False,
     ]
+
+
+def test_what_is_ignored_is_no_use(idle: ModuleType) -> None:
+    told = {"sources": {"start": 900.0, "exec": 500.0, "traffic": 3.0}}
+    assert policy(idle).idle(told) == 3  # type: ignore[attr-defined]
+    made = policy(idle, ignore="traffic,console")
+    assert made.idle(told) == 500  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="setting ignore: must be some of operation, console,"):
+        policy(idle, ignore="traffic,noise")
 
 
 @pytest.mark.parametrize(
