@@ -48,10 +48,13 @@ from labd.events.messages import Topics
 from labd.events.mqtt import BrokerAddress
 from labd.events.publisher import Publisher
 from labd.host import config as configuration
+from labd.host.cgroups import HostCgroups, Place
+from labd.host.cgroups import probe as probe_cgroups
 from labd.host.config import Config
 from labd.host.doctor import Finding, Level, judge
 from labd.host.facts import gather, own_memory, read_meminfo
 from labd.host.failpoints import failpoints
+from labd.host.ksm import KsmSwitch
 from labd.host.lockfile import RootLock
 from labd.host.logs import set_up as set_up_logs
 from labd.host.memory import ProcMemory
@@ -229,7 +232,8 @@ class Daemon:
         self._config = settings.config
         self._inventory = inventory
         self._host_id = host_id
-        self._hypervisor = QemuHypervisor(host_id, settings.paths.run)
+        merge = settings.config.memory.ksm != "off"
+        self._hypervisor = QemuHypervisor(host_id, settings.paths.run, merge=merge)
         self._reader = new_password()
         self._broker: ManagedBroker | None = None
         self._publisher: Publisher | None = None
@@ -245,6 +249,7 @@ class Daemon:
         inventory = await SqliteInventory.open(settings.paths.database)
         stack.push_async_callback(inventory.close)
         _background(_keep_reserve(inventory), "reserve", stack)
+        _switch_ksm(settings, stack)
         daemon = cls(settings, inventory, await inventory.host_id())
         broker = await daemon._start_broker(stack)
         runner = daemon._plugin_runner(broker)
@@ -352,6 +357,7 @@ class Daemon:
             captures=LabCaptures(),
             counters=LabCounters(),
             memory=ProcMemory(),
+            cgroups=HostCgroups(self._place()),
             carriers=QemuCarriers(self._hypervisor.machine),
             images=ImageStore(
                 self._paths.state, self._paths.cache, converter=Converter(uid_base + CONVERTER_UID)
@@ -387,6 +393,15 @@ class Daemon:
             accel=daemon.accel,
             authorized_keys=self._config.access.authorized_keys,
         )
+
+    def _place(self) -> Place:
+        """Return where control groups of machines are; nowhere when nobody wants them."""
+        if self._config.memory.cgroups == "off":
+            return Place()
+        place = probe_cgroups(self._host_id)
+        if place.problem:
+            log.info("control groups: %s", place.problem)
+        return place
 
     async def _serve_api(self, runner: Supervisor, stack: AsyncExitStack) -> None:
         def check(token: str, /) -> Caller | None:
@@ -458,6 +473,16 @@ def _free(folder: Path) -> int:
     """Return the bytes that are free on the file system of a folder."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
+
+
+def _switch_ksm(settings: Settings, stack: AsyncExitStack) -> None:
+    """Have the kernel merge memory while this daemon runs, if the administrator says so."""
+    switch = KsmSwitch(settings.paths.state / "ksm-before")
+    stack.callback(switch.put_back)
+    if settings.config.memory.ksm == "on":
+        switch.turn_on()
+    else:
+        switch.put_back()  # of a daemon that was killed
 
 
 async def _keep_reserve(inventory: SqliteInventory) -> None:

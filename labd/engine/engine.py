@@ -12,6 +12,7 @@ from labd.engine.addresses import Addresses
 from labd.engine.attended import AttendedConsole
 from labd.engine.captures import CaptureService
 from labd.engine.checkpoints import CheckpointService
+from labd.engine.confining import Confiner
 from labd.engine.converge import Converger
 from labd.engine.disk_guard import DiskGuard
 from labd.engine.edits import Edits
@@ -140,6 +141,7 @@ class Engine:
         self.memory_guard = MemoryGuard(world, self.journal, pauser)
         self.memory_guard.reliefs.append(self.pools.relieve)
         self.disk_guard = DiskGuard(world, pauser)
+        self.confiner = Confiner(world, self.journal)
         self.usage = UsageService(world, self.journal, self.memory_guard)
         self.guests = GuestService(world, self.journal, self.activity)
         self.screens = ScreenService(world.screens, self.journal, self.activity)
@@ -176,6 +178,7 @@ class Engine:
         self._tasks.append(asyncio.create_task(self.disk_guard.run(), name="disk-quotas"))
         self._tasks.append(asyncio.create_task(self.activity.run(), name="activity"))
         self._tasks.append(asyncio.create_task(self.pools.run(), name="pools"))
+        self._tasks.append(asyncio.create_task(self.confiner.run(), name="cgroups"))
         await self.journal.tell(
             Happening(
                 type=EventType.DAEMON_STARTED,
@@ -205,6 +208,7 @@ class Engine:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._watcher.close()
+            await self.confiner.close()
             await self.journal.tell(Happening(type=EventType.DAEMON_STOPPED))
         finally:
             await self._world.hypervisor.close()
@@ -478,7 +482,10 @@ class Engine:
 
     async def differences(self, *, repair: bool) -> Sequence[Difference]:
         """See `EngineApi.differences`."""
-        return await self._fsck.check(repair=repair)
+        return [
+            *await self._fsck.check(repair=repair),
+            *await self.confiner.check(repair=repair),
+        ]
 
     async def findings(self) -> Sequence[Mapping[str, str]]:
         """See `EngineApi.findings`."""

@@ -160,6 +160,7 @@ class Forking:
             fresh,
             disks=chains.forked(fresh.disks, saved.disks, fresh.folder, layer),
             machine_type=saved.machine_type,
+            balloon=saved.balloon,
         )
         why = refusal(record, saved, self._world.snapshots.fingerprint(machine))
         if why:

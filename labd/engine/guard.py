@@ -37,6 +37,8 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "wires": frozenset({"check"}),
     "counters": frozenset({"glance", "read"}),
     "captures": frozenset({"open"}),  # ends with the daemon
+    # A loop's, which does it again when the next daemon looks; tests/contract has that.
+    "cgroups": frozenset({"hold", "groups", "outside"}),
     "memory": frozenset({"read", "prefer"}),  # ends with the process that it is said of
 }
 COMMIT: Final = "inventory.commit"

@@ -229,6 +229,7 @@ def machine_of(
         firmware=node.firmware,
         display=node.display,
         kvm=kvm,
+        balloon=node.machine is not Machine.MICROVM,
         disks=(*_drives(sized, folder, files, medium), *_seed_drive(sized, folder)),
         boot=_boot(node, image),
         kernel=files.get("kernel"),

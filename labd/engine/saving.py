@@ -224,6 +224,7 @@ class Saving:
             files=tuple(files),
             ready=node.state is not NodeState.RUNNING,
             agent=node.key in saved.agents,
+            balloon=machine.balloon,
         )
 
     async def _commit(

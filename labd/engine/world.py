@@ -11,6 +11,7 @@ from pathlib import Path
 
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
 from labd.engine.ports_captures import Captures
+from labd.engine.ports_cgroups import Cgroups
 from labd.engine.ports_checkpoints import Checkpoints, Snapshots
 from labd.engine.ports_machines import Devices, GuestFiles, Interfaces, Screens
 from labd.engine.ports_memory import HostMemory
@@ -116,6 +117,7 @@ class World:
     captures: Captures
     counters: Counters
     memory: HostMemory
+    cgroups: Cgroups
     carriers: Carriers
     images: Images
     screens: Screens

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from labd.host.facts import PROGRAMS, Facts
+from labd.host.ksm import KsmState
 from labd.host.spawn import PACKAGES
 from labd.model.units import GIB, MIB, format_size
 
@@ -207,16 +208,26 @@ def _kernel(facts: Facts) -> Iterator[Finding]:
             name="kernel", level=Level.OK, text=f"kernel {facts.kernel} can do {features}"
         )
     yield _landlock(facts.landlock)
-    if facts.cgroup == 2:
-        yield Finding(name="cgroup", level=Level.OK, text="control groups version 2")
-    else:
-        found = "version 1" if facts.cgroup else "none"
-        yield Finding(
-            name="cgroup",
-            level=Level.WARN,
-            text=f"control groups: {found}; CPU and memory of machines cannot be capped",
-            advice="boot with systemd.unified_cgroup_hierarchy=1",
-        )
+    yield _cgroup(facts)
+
+
+def _cgroup(facts: Facts) -> Finding:
+    if not facts.cgroups_wanted:
+        text = "machines are not bounded by control groups, as labd.toml says"
+        return Finding(name="cgroup", level=Level.OK, text=text)
+    if facts.cgroup == 2 and not facts.cgroup_problem:
+        text = "control groups version 2 bound the memory, CPU time and threads of machines"
+        return Finding(name="cgroup", level=Level.OK, text=text)
+    version = f"version {facts.cgroup}" if facts.cgroup else "none"
+    why = f" ({facts.cgroup_problem})" if facts.cgroup_problem else ""
+    return Finding(
+        name="cgroup",
+        level=Level.WARN,
+        text=f"control groups: {version}; CPU and memory of machines cannot be capped{why}",
+        advice="hand the controllers cpu, memory and pids down to this container"
+        if facts.cgroup == 2
+        else "boot with systemd.unified_cgroup_hierarchy=1",
+    )
 
 
 def _landlock(version: int) -> Finding:
@@ -232,6 +243,30 @@ def _landlock(version: int) -> Finding:
         text="the kernel has no Landlock: a guest that breaks out of QEMU may open what is open to "
         "all users, and write to /tmp",
         advice="boot with landlock among the names of lsm=, or run Linux 5.13 or newer",
+    )
+
+
+def _ksm(ksm: KsmState) -> Finding:
+    if ksm.wanted == "off":
+        text = "equal memory of machines is not merged, as labd.toml says"
+        return Finding(name="ksm", level=Level.OK, text=text)
+    if ksm.run is None:
+        return Finding(
+            name="ksm",
+            level=Level.WARN,
+            text="this kernel has no KSM: equal memory of machines is not merged",
+            advice='run a kernel with CONFIG_KSM, or say ksm = "off" below [memory] in labd.toml',
+        )
+    if ksm.run == 1:
+        saved = f"{format_size(ksm.saved)} is saved by it now"
+        return Finding(name="ksm", level=Level.OK, text=f"the kernel merges equal memory; {saved}")
+    return Finding(
+        name="ksm",
+        level=Level.WARN,
+        text="the host does not merge equal memory of machines: /sys/kernel/mm/ksm/run is "
+        f"{ksm.run}",
+        advice='ksm = "on" below [memory] in labd.toml has labd switch it on while it runs; "off" '
+        "says that labs shall share nothing that could tell one of the other",
     )
 
 
@@ -274,4 +309,5 @@ def _limits(facts: Facts) -> Iterator[Finding]:
         if facts.disk_free >= _LITTLE_DISK
         else "remove images that are not used (lab image ls), or give another --root",
     )
+    yield _ksm(facts.ksm)
     yield Finding(name="cpus", level=Level.OK, text=f"{facts.cpus} CPUs")

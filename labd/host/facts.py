@@ -10,12 +10,13 @@ import re
 import resource
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from labd.host import landlock
+from labd.host import cgroups, ksm, landlock
 from labd.host.config import Config
+from labd.host.ksm import KsmState
 from labd.host.paths import Paths, closed_ancestor
 from labd.host.spawn import SEARCH_PATH, run
 from labd.model.errors import CommandFailed
@@ -96,6 +97,9 @@ class Facts:
         memory_reserve: Bytes that labd leaves to the host.
         disk_free: Bytes free where images and disks go.
         cpus: That this process may use.
+        ksm: How merging of equal memory stands.
+        cgroups_wanted: Machines shall be bounded by control groups.
+        cgroup_problem: Why version 2 cannot bound machines, or not by everything.
     """
 
     kvm_device: str
@@ -119,6 +123,9 @@ class Facts:
     memory_reserve: int
     disk_free: int
     cpus: int
+    ksm: KsmState = field(default_factory=KsmState)
+    cgroups_wanted: bool = True
+    cgroup_problem: str = ""
 
 
 async def gather(paths: Paths, config: Config) -> Facts:
@@ -147,6 +154,9 @@ async def gather(paths: Paths, config: Config) -> Facts:
         memory_reserve=config.daemon.memory_reserve_mib << 20,
         disk_free=await asyncio.to_thread(_disk_free, paths.state),
         cpus=len(os.sched_getaffinity(0)),
+        ksm=await asyncio.to_thread(ksm.read, config.memory.ksm),
+        cgroups_wanted=config.memory.cgroups != "off",
+        cgroup_problem=await asyncio.to_thread(lambda: cgroups.probe("doctor").problem),
     )
 
 

@@ -65,7 +65,9 @@ class Descriptors:
     incoming: int | None = None
 
 
-def build(machine: MachineSpec, fds: Descriptors, root_id: str, tsc_khz: int = 0) -> list[str]:
+def build(
+    machine: MachineSpec, fds: Descriptors, root_id: str, tsc_khz: int = 0, *, merge: bool = True
+) -> list[str]:
     """Return the whole argv.
 
     Args:
@@ -73,6 +75,7 @@ def build(machine: MachineSpec, fds: Descriptors, root_id: str, tsc_khz: int = 0
         fds: Everything that `machine` needs open.
         root_id: By which `identify` recognises the processes of one root.
         tsc_khz: Frequency of the host's time-stamp counter, 0 for unknown; see `tsc`.
+        merge: The kernel may merge equal pages of its memory with those of others (KSM).
 
     Raises:
         InputError: The machine type cannot have what the spec asks for.
@@ -83,7 +86,7 @@ def build(machine: MachineSpec, fds: Descriptors, root_id: str, tsc_khz: int = 0
         *_board(machine),
         *_monitors(fds),
         *_boot(machine, fds, tsc_khz),
-        *_options("-object", [_memory(machine, fds)]),
+        *_options("-object", [_memory(machine, fds, merge=merge)]),
         *_files(machine, fds),
         *_options("-blockdev", devices.blockdevs(machine)),
         *_options("-netdev", devices.netdevs(machine, fds.taps)),
@@ -177,14 +180,17 @@ def _is_microvm(machine: MachineSpec) -> bool:
     return machine.machine is Machine.MICROVM
 
 
-def _memory(machine: MachineSpec, fds: Descriptors) -> Device:
+def _memory(machine: MachineSpec, fds: Descriptors, *, merge: bool) -> Device:
     # A backend of its own under a stable id, under which a checkpoint finds its pages.
     size = devices.memory_size(machine.memory)
     if fds.ram is not None:
         path = f"/proc/self/fd/{fds.ram}"
-        backend = {"qom-type": "memory-backend-file", "id": MEMORY_ID, "size": size}
-        return {**backend, "mem-path": path, "share": False}
-    return {"qom-type": "memory-backend-ram", "id": MEMORY_ID, "size": size}
+        backend: Device = {"qom-type": "memory-backend-file", "id": MEMORY_ID, "size": size}
+        backend |= {"mem-path": path, "share": False}
+    else:
+        backend = {"qom-type": "memory-backend-ram", "id": MEMORY_ID, "size": size}
+    # Not said when it may: QEMU's default. No guest sees it, so it is in no fingerprint.
+    return backend if merge else {**backend, "merge": False}
 
 
 def _monitors(fds: Descriptors) -> list[str]:

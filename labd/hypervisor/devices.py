@@ -1,9 +1,10 @@
 """The devices of a machine as JSON values for `-blockdev`, `-netdev` and `-device`. Pure.
 
 PCI slots are fixed: 0x01 the bridge of q35, 0x02 display, 0x03 virtio-serial, 0x04 virtio-rng,
-0x05 SCSI, 0x06 USB, 0x07 watchdog, 0x08-0x0f NICs (eight a function), 0x10-0x1e disks. The root bus
-of q35 takes nothing while the machine runs, so NICs and disks are behind the bridge there, under
-the same numbers. On microvm the devices are virtio-mmio ones, in the order of the command line.
+0x05 SCSI, 0x06 USB, 0x07 watchdog, 0x08-0x0f NICs (eight a function), 0x10-0x1e disks, 0x1f the
+balloon. The root bus of q35 takes nothing while the machine runs, so NICs and disks are behind the
+bridge there, under the same numbers, and so is the balloon, for 0x1f of the root bus is taken. On
+microvm the devices are virtio-mmio ones, in the order of the command line.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ AGENT_PORT: Final = "org.qemu.guest_agent.0"
 AGENT_ID: Final = "agent0"
 BRIDGE_ID: Final = "hot0"
 _MIB = 1 << 20
-_FIRST_NIC, _FIRST_DISK, _LAST_DISK = 0x08, 0x10, 0x1E
+_FIRST_NIC, _FIRST_DISK, _LAST_DISK, _BALLOON = 0x08, 0x10, 0x1E, 0x1F
 _IDE_PORTS = {Machine.PC: 4, Machine.Q35: 6}
 _MMIO_TRANSPORTS = 24  # of a microvm with ioapic2=on (QEMU, hw/i386/microvm.c)
 
@@ -127,6 +128,24 @@ def devices(machine: MachineSpec) -> list[Device]:
         *_standard_devices(machine),
         *_disk_devices(machine, boot),
         *_nics(machine, boot),
+        *_balloon(machine),
+    ]
+
+
+def _balloon(machine: MachineSpec) -> list[Device]:
+    """Return the device by which the guest tells what it does not use, so that QEMU lets it go."""
+    if not machine.balloon:
+        return []
+    return [
+        {
+            "driver": "virtio-balloon-pci",
+            "id": "balloon0",
+            **_behind(machine),
+            "addr": hex(_BALLOON),
+            "free-page-reporting": True,
+            # What is asked back of a guest is never what it needs itself.
+            "deflate-on-oom": True,
+        }
     ]
 
 

@@ -43,10 +43,14 @@ class QemuHypervisor:
         root_id: Marks the processes of this root, so that `scan` finds them.
         run: The root's run folder, root's alone.
         times: Deadlines and heartbeat; the defaults suit all but tests.
+        merge: The kernel may merge equal memory of machines (KSM).
     """
 
-    def __init__(self, root_id: str, run: Path, times: VmTimes | None = None) -> None:
+    def __init__(
+        self, root_id: str, run: Path, times: VmTimes | None = None, *, merge: bool = True
+    ) -> None:
         self._root_id = root_id
+        self._merge = merge
         self._accelerator = Accelerator(run)
         self._times = times or VmTimes()
         self._vms: dict[str, Vm] = {}
@@ -250,7 +254,7 @@ class QemuHypervisor:
         except asyncio.CancelledError:
             await asyncio.wait([opening])  # a thread cannot be cancelled; `passed` closes its files
             raise
-        command = argv.build(machine, fds, self._root_id, tsc.host_khz())
+        command = argv.build(machine, fds, self._root_id, tsc.host_khz(), merge=self._merge)
         # Connected before QEMU exists: no byte is missed, and its death shows as end of file.
         qmp = process.connect(machine.run / process.QMP_SOCKET)
         undo.callback(qmp.close)

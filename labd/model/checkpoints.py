@@ -59,6 +59,7 @@ class SavedNode:
         files: Other files of the machine's folder -> digest (UEFI variables).
         ready: It was ready, not only running.
         agent: Its guest agent had opened its port.
+        balloon: It had a balloon; those of older checkpoints had none, and their copies get none.
     """
 
     name: str
@@ -74,6 +75,7 @@ class SavedNode:
     files: tuple[tuple[str, str], ...] = ()
     ready: bool = True
     agent: bool = False
+    balloon: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ class Mismatch(StrEnum):
     ORPHAN_KEYS = "orphan-keys"
     ORPHAN_IMAGE = "orphan-image"
     LOST_IMAGE = "lost-image"  # files of an image that the inventory has
+    ORPHAN_CGROUP = "orphan-cgroup"
+    LOST_CGROUP = "lost-cgroup"  # a machine is not in its control group
     EVENT_GAP = "event-gap"
     DATABASE = "database"
 

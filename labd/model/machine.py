@@ -77,6 +77,7 @@ class MachineSpec:
         machine_type: QEMU's own versioned name, such as `pc-q35-7.2`, instead of the newest of its
             kind: what was frozen with one must go on with the same. Empty for the newest.
         config: Bytes that the guest reads as fw_cfg item `opt/io.labd/config`; empty for none.
+        balloon: It can give free memory back to the host.
     """
 
     lab: str
@@ -100,6 +101,7 @@ class MachineSpec:
     nics: tuple[Nic, ...] = ()
     config: bytes = b""
     machine_type: str = ""
+    balloon: bool = False
 
 
 class RunState(StrEnum):

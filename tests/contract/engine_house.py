@@ -29,6 +29,7 @@ from labd.model.lab_leases import Moment
 from labd.model.names import NodeRef
 from labd.model.network import LabNetworkPlan, UplinkPlan
 from labd.model.plugins import InstalledPlugin, PluginChange
+from labd.model.process import ProcessId
 from labd.model.quotas import Quotas
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord
 from labd.model.serving import (
@@ -67,7 +68,7 @@ from tests.contract.fakes_networks import (
     open_taps,
 )
 from tests.contract.fakes_screens import FakeScreens
-from tests.contract.fakes_usage import FakeCounters, FakeMemory
+from tests.contract.fakes_usage import FakeCgroups, FakeCounters, FakeMemory
 from tests.contract.fakes_ways import FakeDialer, FakeDoors, FakeKeys
 
 UID_BASE = 700_000
@@ -325,12 +326,14 @@ class House:
         self.memory = 64 * GIB
         self.own_memory = 0  # of each process
         self.slots = 8
-        self.pressure = FakeMemory(
-            lambda process: process in {m.process for m in self.host.machines.values()}
-        )
+        self.pressure = FakeMemory(self._lives)
+        self.cgroups = FakeCgroups(self._lives)
         self.quotas = Quotas()
         self.written = 0  # bytes that the folder of each node takes
         self.moment = present_moment
+
+    def _lives(self, process: ProcessId) -> bool:
+        return process in {machine.process for machine in self.host.machines.values()}
 
     async def start(self, **fate: Any) -> Recovered:
         """Start a daemon. `fate` is set on its `Fate`."""
@@ -355,6 +358,7 @@ class House:
             captures=self.captures,
             memory=self.pressure,
             counters=self.counters,
+            cgroups=self.cgroups,
             carriers=mortal(FakeCarriers(self.host), "carriers"),
             images=mortal(self.images, "images"),
             snapshots=mortal(self.snapshots, "snapshots"),

@@ -1,11 +1,12 @@
-"""Counters of taps, as if each had passed one packet each way, and the memory of a host."""
+"""Counters of taps, as if each had passed one packet each way; memory and groups of a host."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from labd.host.identity import is_alive
 from labd.model.activity import Glance
+from labd.model.cgroups import Member
 from labd.model.memory import MemoryReading
 from labd.model.process import ProcessId
 from labd.model.units import GIB
@@ -53,3 +54,33 @@ class FakeMemory:
 
     async def prefer(self, scores: Mapping[ProcessId, int]) -> None:
         self.scores |= {item: score for item, score in scores.items() if self._alive(item)}
+
+
+class FakeCgroups:
+    """Implements the port `Cgroups`; `held` is group -> who is in it, and outlives the daemon."""
+
+    def __init__(self, alive: Callable[[ProcessId], bool] = is_alive) -> None:
+        self.held: dict[str, Member] = {}
+        self.problems: list[str] = []
+        self._alive = alive
+
+    async def hold(self, members: Sequence[Member]) -> Sequence[str]:
+        wanted = {f"{item.lab}/{item.key}": item for item in members if self._alive(item.process)}
+        moved = {item.process for item in wanted.values()}
+        left = {  # a group with processes cannot be removed
+            group: item
+            for group, item in self.held.items()
+            if group not in wanted and item.process not in moved and self._alive(item.process)
+        }
+        self.held = {**left, **wanted}
+        return self.problems
+
+    async def groups(self) -> Sequence[str]:
+        return sorted(self.held)
+
+    async def outside(self, members: Sequence[Member]) -> Sequence[str]:
+        return [
+            item.key
+            for item in members
+            if self._alive(item.process) and f"{item.lab}/{item.key}" not in self.held
+        ]

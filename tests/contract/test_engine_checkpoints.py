@@ -360,3 +360,19 @@ async def test_a_death_at_any_call_of_a_fork(tmp_path: Path, before: bool, lab: 
     while await die_forking(tmp_path / str(at), at, before=before, lab=lab):
         at += 1
     assert at > 3
+
+
+async def test_a_copy_has_a_balloon_if_the_source_had_one(home: House) -> None:
+    await home.up(LAB)
+    await save(home)
+    (record,) = await home.inventory.checkpoints()
+    assert all(item.balloon for item in record.nodes)
+    old = replace(record, nodes=tuple(replace(item, balloon=False) for item in record.nodes))
+    async with home.inventory.transaction() as tx:
+        await tx.delete_checkpoint("c")
+        await tx.put_checkpoint(old)
+    await fork(home, "x")
+    assert not home.host.machines[await home.key("a", lab="x")].spec.balloon
+    # Booted anew, it is a machine as any other.
+    await home.ok(home.engine.act(K.RESTART, "x", force=True))
+    assert home.host.machines[await home.key("a", lab="x")].spec.balloon

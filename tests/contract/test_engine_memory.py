@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -196,3 +197,41 @@ async def test_a_lab_whose_disks_have_outgrown_their_quota_is_paused(home: House
     await home.until("a", NodeState.READY)
     await home.engine.disk_guard.tick()
     assert await home.states() == {"a": "paused", "b": "paused"}
+
+
+async def test_machines_are_held_in_groups_also_by_the_next_daemon(home: House) -> None:
+    await three_labs(home)
+    groups = {
+        name: {f"{(await home.lab(name)).key}/{await home.key(node, name)}" for node in "ab"}
+        for name in ("old", "web", "new")
+    }
+
+    async def held(wanted: set[str]) -> None:
+        async with asyncio.timeout(LIMIT):
+            while set(home.cgroups.held) != wanted:
+                await asyncio.sleep(0.01)
+
+    await held(groups["old"] | groups["web"] | groups["new"])
+    await home.ok(home.engine.act(K.DESTROY, "old"))
+    await home.ok(home.engine.act(K.DOWN, "web", force=True))
+    left = groups["new"]
+    await held(left)
+    # What a dead daemon left undone, the next one finds and does.
+    home.cgroups.held.clear()
+    await home.restart()
+    await held(left)
+    assert await home.engine.confiner.check(repair=False) == []
+
+
+async def test_fsck_tells_groups_of_nobody_and_machines_in_none(home: House) -> None:
+    await home.up(LAB)
+    await asyncio.sleep(0.3)  # the daemon looks a last time at what has just changed
+    name, inside = home.cgroups.held.popitem()
+    home.cgroups.held["gone/gone"] = inside
+    kinds = {item.kind: item.name for item in await home.engine.confiner.differences()}
+    assert kinds == {"orphan-cgroup": "gone/gone", "lost-cgroup": name.split("/")[1]}
+    repaired = await home.engine.confiner.check(repair=True)
+    assert {(item.kind, item.repaired) for item in repaired} == {
+        ("lost-cgroup", True),
+        ("orphan-cgroup", True),
+    }

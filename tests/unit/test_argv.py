@@ -64,6 +64,7 @@ MACHINES = {
     "q35": (
         replace(
             PLAIN,
+            balloon=True,
             disks=(
                 OVERLAY,
                 Disk(id="data", path=Path("/s/nodes/k1/data.qcow2"), format=ImageFormat.QCOW2),
@@ -76,6 +77,7 @@ MACHINES = {
         replace(
             PLAIN,
             machine=Machine.PC,
+            balloon=True,
             kvm=True,
             display=Display.VNC,
             firmware=Firmware.UEFI,
@@ -122,6 +124,23 @@ def test_the_same_machine_has_the_same_devices(name: str) -> None:
     assert devices.devices(machine) == devices.devices(moved)
 
 
+def test_a_machine_without_a_balloon_is_what_it_was_before_there_were_any() -> None:
+    # Checkpoints of then hold this digest, and their copies get the same machine.
+    old = replace(MACHINES["q35"][0], balloon=False)
+    digest = "c63f3b88116f39abe0df8d2edeb3f65225f619d81b1cf7e4ce943ec0c2178700"
+    assert argv.fingerprint(old) == f"sha256:{digest}"
+    assert argv.fingerprint(replace(old, balloon=True)) != argv.fingerprint(old)
+
+
+def test_memory_is_not_merged_when_the_administrator_says_so() -> None:
+    for ram in (None, 30):
+        fds = with_layers(PLAIN, replace(FDS, ram=ram))
+        own = argv.build(PLAIN, fds, "1a2b3c4d", merge=False)
+        others = argv.build(PLAIN, fds, "1a2b3c4d")
+        assert json.loads(options(own, "-object")[0])["merge"] is False
+        assert "merge" not in json.loads(options(others, "-object")[0])
+
+
 def options(command: list[str], name: str) -> list[str]:
     return [value for option, value in itertools.pairwise(command) if option == name]
 
@@ -161,7 +180,7 @@ def test_no_two_devices_share_a_place() -> None:
         Disk(id=f"d{i}", path=Path("/d"), format=ImageFormat.QCOW2, bus=bus)
         for i, bus in enumerate([DiskBus.VIRTIO, DiskBus.SCSI, DiskBus.IDE] * 4)
     )
-    machine = replace(PLAIN, nics=nics, disks=disks, display=Display.VNC)
+    machine = replace(PLAIN, nics=nics, disks=disks, display=Display.VNC, balloon=True)
     found = devices.devices(machine)
     places = [(d.get("bus"), d.get("addr"), d.get("unit"), d.get("scsi-id")) for d in found]
     places = [place for place in places if place[1:] != (None, None, None)]

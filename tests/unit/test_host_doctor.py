@@ -20,6 +20,7 @@ from labd.host.facts import (
     parse_qemu_version,
     read_meminfo,
 )
+from labd.host.ksm import KsmState
 from labd.host.spawn import PACKAGES
 from labd.model.paths import Paths
 from labd.model.units import GIB, MIB
@@ -46,6 +47,7 @@ HEALTHY = Facts(
     memory_reserve=512 * MIB,
     disk_free=100 * GIB,
     cpus=4,
+    ksm=KsmState(run=1, saved=3 * MIB),
 )
 
 
@@ -89,6 +91,8 @@ def test_a_healthy_host_has_nothing_to_advise() -> None:
         ({"trials": {}}, "warn", "kernel", "was not tried", "runs as root"),
         ({"open_files": (256, 1024)}, "warn", "open files", "1024 at most", "LimitNOFILE"),
         ({"memory_available": 600 * MIB}, "warn", "memory", "600 MiB of 8 GiB", "stop a lab"),
+        ({"ksm": KsmState(run=0)}, "warn", "ksm", "ksm/run is 0", 'ksm = "on"'),
+        ({"ksm": KsmState(wanted="on")}, "warn", "ksm", "has no KSM", 'ksm = "off"'),
         ({"disk_free": MIB}, "warn", "disk", "1 MiB is free", "lab image ls"),
     ],
 )
@@ -106,6 +110,16 @@ def test_a_probe_that_failed_or_was_not_made() -> None:
     assert "a probe guest failed: no answer in 5 s; machines run by software" in failed.text
     (untried,) = bad(HEALTHY, probe=None)
     assert untried.advice == "start labd, which tries it"
+
+
+def test_merging_that_works_or_is_not_wanted_is_well() -> None:
+    for state, text in (
+        (KsmState(run=1, saved=3 * MIB), "3 MiB is saved"),
+        (KsmState(run=0, wanted="off"), "as labd.toml says"),
+    ):
+        (found,) = (item for item in judge(replace(HEALTHY, ksm=state)) if item.name == "ksm")
+        assert found.level is Level.OK
+        assert text in found.text
 
 
 @pytest.mark.parametrize("name", sorted(PROGRAMS))

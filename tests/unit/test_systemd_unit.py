@@ -5,6 +5,8 @@ from __future__ import annotations
 from configparser import ConfigParser
 from importlib.resources import files
 
+from labd.host import cgroups
+
 
 def test_the_unit_keeps_machines_and_their_sockets_over_a_stop() -> None:
     unit = ConfigParser(interpolation=None)
@@ -13,6 +15,7 @@ def test_the_unit_keeps_machines_and_their_sockets_over_a_stop() -> None:
     service = unit["Service"]
     assert service["Type"] == "notify"
     assert service["KillMode"] == "process"
+    assert (service["Delegate"], service["DelegateSubgroup"]) == ("yes", cgroups.SUBGROUP)
     assert service["RuntimeDirectoryPreserve"] == "yes"
     assert service["StateDirectoryMode"] == "0711"
     assert service["ExecStart"].split() == ["labd", "serve"]

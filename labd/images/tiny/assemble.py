@@ -28,6 +28,7 @@ BOOT_MODULES = (
     "evdev",
     "pvpanic-pci",
     "pvpanic-mmio",
+    "virtio_balloon",
 )
 # There for `modprobe`, because a lab on networks asks for them.
 SPARE_MODULES = (
@@ -55,7 +56,6 @@ SPARE_MODULES = (
     "ata_piix",
     "ahci",
     "tun",
-    "virtio_balloon",
     "virtio_scsi",
 )
 _LIBRARY_FOLDERS = (

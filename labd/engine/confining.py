@@ -1,0 +1,122 @@
+"""Keeps each machine in its control group. Level-triggered: at each change of a state it looks.
+
+A machine runs for some milliseconds before it is in its group. What it took until then is counted
+where labd is; nothing of a start waits for this, and nothing fails by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from labd.engine.journal import Journal
+from labd.engine.world import World
+from labd.model.cgroups import Member
+from labd.model.differences import Difference, Mismatch
+from labd.model.errors import LabdError
+from labd.model.states import NODE_ALIVE
+
+log = logging.getLogger(__name__)
+
+_AT_LEAST = 60.0  # seconds between looks when nothing changes
+_SETTLE = 1.0  # seconds that a machine has to come into its group
+_PAUSE = 0.05  # seconds: one look for many changes
+
+
+class Confiner:
+    """Holds groups to rows."""
+
+    def __init__(self, world: World, journal: Journal) -> None:
+        self._world = world
+        self._journal = journal
+        self._told: frozenset[str] = frozenset()
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            changed = self._journal.changed()
+            try:
+                await self.tick()
+            except LabdError as error:
+                log.warning("control groups cannot be looked after: %s", error)
+            try:
+                async with asyncio.timeout(_AT_LEAST):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(_PAUSE)
+
+    async def tick(self) -> None:
+        """Have each machine that lives in its group, and no other group."""
+        problems = frozenset(await self._world.cgroups.hold(await self._members()))
+        for problem in sorted(problems - self._told):
+            log.warning("control groups: %s", problem)
+        self._told = problems
+
+    async def _members(self) -> Sequence[Member]:
+        keys = {lab.name: lab.key for lab in await self._world.inventory.labs()}
+        return [
+            Member(
+                lab=keys[node.lab],
+                key=node.key,
+                process=node.process,
+                memory=node.machine.memory,
+                vcpus=node.machine.vcpus,
+                kvm=node.machine.kvm,
+            )
+            for node in await self._world.inventory.nodes()
+            if node.state in NODE_ALIVE
+            and node.process is not None
+            and node.machine is not None
+            and node.lab in keys
+        ]
+
+    async def close(self) -> None:
+        """Look a last time: what was taken down leaves no group."""
+        with suppress(LabdError):
+            await self.tick()
+
+    async def check(self, *, repair: bool) -> Sequence[Difference]:
+        """Return what groups and rows do not agree in, for `lab fsck`.
+
+        What is only on its way, or was repaired by the next look anyway, is no difference.
+        """
+        found = await self.differences()
+        if found:
+            await asyncio.sleep(_SETTLE)
+            later = await self.differences()
+            found = [item for item in found if item in later]
+        if not found or not repair:
+            return found
+        await self.tick()
+        left = await self.differences()
+        return [replace(item, repaired=item not in left) for item in found]
+
+    async def differences(self) -> Sequence[Difference]:
+        """Return what groups and rows do not agree in."""
+        found = await self._world.cgroups.groups()
+        members = await self._members()
+        known = {f"{item.lab}/{item.key}" for item in members}
+        orphans = [
+            Difference(
+                kind=Mismatch.ORPHAN_CGROUP,
+                name=group,
+                text=f"control group {group} belongs to no machine that lives",
+                remedy="remove it",
+            )
+            for group in found
+            if group not in known
+        ]
+        outside = [
+            Difference(
+                kind=Mismatch.LOST_CGROUP,
+                name=key,
+                text=f"machine {key} is not in its control group, and is not bounded",
+                remedy="put it there",
+            )
+            for key in await self._world.cgroups.outside(members)
+        ]
+        return [*orphans, *outside]
