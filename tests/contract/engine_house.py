@@ -70,6 +70,7 @@ from tests.contract.fakes_networks import (
 from tests.contract.fakes_screens import FakeScreens
 from tests.contract.fakes_usage import FakeCgroups, FakeCounters, FakeMemory
 from tests.contract.fakes_ways import FakeDialer, FakeDoors, FakeKeys
+from tests.event_contract import unpromised
 
 UID_BASE = 700_000
 K = OperationKind
@@ -593,6 +594,9 @@ async def house(
         if not it.fate.dead.is_set():
             await it.check()
         await it.close()
+        said = await inventory.events(0, 100_000)
+        wrong = unpromised((e.happening.type, e.happening.data) for e in said)
+        assert not wrong, wrong
     finally:
         await inventory.close()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.event_contract import unpromised
 from tests.system.harness import CACHE, Daemon
 
 
@@ -89,6 +90,7 @@ def finish(daemon: Daemon) -> list[str]:
         if status != 0:
             problems.append(f"labd ended with {status}: {daemon.log.read_text()[-2000:]}")
         problems += daemon.leaks_after_stop()
+        problems += unpromised(daemon.outbox())
     finally:
         if daemon.process is not None and daemon.process.poll() is None:
             daemon.kill()

@@ -10,12 +10,13 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,12 @@ class Daemon:
         return subprocess.run(
             [*self.inside, *argv], capture_output=True, text=True, check=True
         ).stdout
+
+    def outbox(self) -> list[tuple[str, Json]]:
+        """Return type and data of each event that a stopped daemon's inventory has kept."""
+        with closing(sqlite3.connect(self.root / "lib" / "labd.db")) as inventory:
+            rows = inventory.execute("SELECT type, data FROM events ORDER BY seq").fetchall()
+        return [(str(kind), json.loads(data)) for kind, data in rows]
 
     def leaks_after_stop(self) -> list[str]:
         """Return processes and sockets that outlive a stopped daemon without labs."""
