@@ -112,7 +112,7 @@ class Settings:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="labd")
+@click.version_option(__version__, prog_name="labd", message="%(prog)s %(version)s")
 def main() -> None:
     """The training-lab daemon; `lab` is the command to use it."""
 
