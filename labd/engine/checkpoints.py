@@ -22,12 +22,19 @@ from labd.engine.saving import SAVEABLE, Saving
 from labd.engine.works import Works
 from labd.engine.world import World, new_key
 from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedNode, SaveMode
-from labd.model.errors import Conflict, IllegalTransition, InputError, InUse, NotFound
+from labd.model.errors import (
+    Conflict,
+    IllegalTransition,
+    InputError,
+    InUse,
+    LaunchFailed,
+    NotFound,
+)
 from labd.model.events import EventType, Happening
 from labd.model.lab_leases import LeaseAsk
 from labd.model.names import check_name, did_you_mean
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
-from labd.model.specs import LabSpec
+from labd.model.specs import Accel, LabSpec
 from labd.model.states import LabState, NodeState
 
 MAX_COUNT = 500
@@ -295,12 +302,27 @@ class CheckpointService:
         why = misfit(record, await self._world.snapshots.facts())
         if why:
             raise InputError(f"checkpoint {name} cannot be used here: {why}")
+        await self._require_accel(record)
         sized = await self._labs.size(record.spec)
         for node in record.nodes:
             self._require_image(record, node, sized[node.name])
         self._labs.require_quota(f"of checkpoint {name}", sized)
         await self._world.checkpoints.verify(record)
         return record
+
+    async def _require_accel(self, record: CheckpointRecord) -> None:
+        """Return when CPUs that ran by KVM can do so here; others run by software anywhere."""
+        kvm = [node.name for node in record.nodes if node.kvm]
+        if not kvm:
+            return
+        try:
+            await self._world.hypervisor.accel(Accel.KVM)
+        except LaunchFailed as error:
+            why = error.message.partition(";")[0]
+            raise InputError(
+                f"checkpoint {record.name} cannot be used here: node {kvm[0]} was saved with KVM, "
+                f"and {why}; save it again from a lab that was booted on this host"
+            ) from error
 
     def _require_image(self, record: CheckpointRecord, node: SavedNode, sized: Sized) -> None:
         if sized.image.digest != node.image:

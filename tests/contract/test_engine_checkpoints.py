@@ -19,7 +19,7 @@ from labd.model.errors import (
     NotFound,
     StorageFailed,
 )
-from labd.model.machine import ExecResult, RunState
+from labd.model.machine import AccelChoice, ExecResult, RunState
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.specs import LabSpec
@@ -231,6 +231,20 @@ async def test_what_is_refused_changes_nothing(home: House) -> None:
     await refused(
         IllegalTransition, "cannot save web/b: it is", api.save("web", "d", mode=mode, message="")
     )
+
+
+async def test_what_ran_by_kvm_is_not_forked_without(home: House) -> None:
+    home.host.kvm = AccelChoice(kvm=True)
+    await home.up(LAB)
+    await save(home)
+    await fork(home)
+    home.host.kvm = AccelChoice(kvm=False, warning="there is none")
+    seq = await home.seq()
+    with pytest.raises(InputError, match="a was saved with KVM, and there is no KVM in a fake; "):
+        await home.engine.checkpoints.fork("c", "x", count=0, settings={})
+    with pytest.raises(InputError, match="was saved with KVM"):
+        await home.engine.checkpoints.restore("web", "c")
+    assert await home.seq() == seq
 
 
 async def test_a_checkpoint_in_use_stays(home: House) -> None:
