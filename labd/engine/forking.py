@@ -29,7 +29,7 @@ from labd.model.states import NODE_ALIVE, NodeState
 
 log = logging.getLogger(__name__)
 
-_AGENT = 15.0  # seconds that a woken guest's agent has for one command
+_AGENT = 60.0  # seconds that a woken guest's agent has for one command
 _AGENT_SHARE = 4  # guests that are told at one time what they are
 
 
