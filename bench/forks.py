@@ -38,6 +38,8 @@ def run(sizes: list[int], repeat: int) -> Iterator[Result]:
         yield _pause(daemon, repeat)
         daemon.lab("checkpoint", "save", "source", "start")
         daemon.lab("destroy", "source", "--force")
+        if 1 in sizes:
+            yield _pool(daemon, repeat)
         for count in sizes:
             times, memory = [], 0.0
             for _ in range(repeat if count == 1 else 1):
@@ -64,6 +66,24 @@ def run(sizes: list[int], repeat: int) -> Iterator[Result]:
         daemon.lab("checkpoint", "rm", "start")
         if 10 in sizes:
             yield _running(daemon, 10, repeat)
+
+
+def _pool(daemon: Daemon, repeat: int) -> Result:
+    """Start one lab from a warm pool, beside a fork, in turns: until all guests answer."""
+    warm, cold = [], []
+    for _ in range(repeat):
+        daemon.lab("pool", "warm", "start", "1")
+        warm.append(_forks(daemon, 1)[0])
+        daemon.lab("pool", "cool", "start")
+        cold.append(_forks(daemon, 1)[0])
+    return Result(
+        name="pool_start",
+        n=1,
+        unit="s",
+        labd=median(warm),
+        baseline=median(cold),
+        max_ratio=1.0,
+    )
 
 
 def _running(daemon: Daemon, count: int, repeat: int) -> Result:
