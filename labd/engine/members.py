@@ -47,7 +47,11 @@ def pseudo_lab(member: PoolMember, spec: LabSpec) -> LabRecord:
 
 
 class Members:
-    """Makes, takes, ends and recovers members."""
+    """Makes, takes, ends and recovers members.
+
+    Attributes:
+        hung: Keys of machines that do not answer now; their members are not taken.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Members:
         self._converger = converger
         self._forking = forking
         self._watcher = watcher
+        self.hung: set[str] = set()
 
     async def find(self, key: str) -> PoolMember | None:
         """Return a member."""
@@ -191,6 +196,8 @@ class Members:
         if not _same_ground(record.spec, spec):
             return None
         for member in await self._ready(record.key):
+            if any(node.key in self.hung for node in member.nodes):
+                continue
             await tx.delete_pool_member(member.key)
             nodes = [
                 replace(
@@ -269,6 +276,7 @@ class Members:
             await self._world.hypervisor.forget(node.machine)
         for folder in (self._world.node_folder(node.key), self._world.run / "n" / node.key):
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        self.hung.discard(node.key)
         self._watcher.expect(node.key)
         self._watcher.drop(node.key)
 

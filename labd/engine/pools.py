@@ -30,9 +30,9 @@ _TICK = 0.1  # seconds between looks, when nothing wakes them
 _ALL = 1 << 30
 _AT_ONCE = 2  # members of all pools that are made at one time
 _FIRST_AGAIN, _LAST_AGAIN = 2.0, 60.0  # seconds until what could not be made is tried again
-_SPOILT = {GuestEventKind.EXITED, GuestEventKind.UNRESPONSIVE, GuestEventKind.RESUMED}
-# While these run, the host's CPUs are theirs.
-_STARTS = {OperationKind.FORK, OperationKind.RESTORE, OperationKind.UP, OperationKind.CHECKPOINT}
+_SPOILT = {GuestEventKind.EXITED, GuestEventKind.RESUMED}
+# While these run, which is not for long, the host's CPUs are theirs.
+_STARTS = {OperationKind.FORK, OperationKind.RESTORE, OperationKind.CHECKPOINT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +339,11 @@ class Pools:
 
     def _heard(self, event: GuestEvent) -> None:
         """Hear of a machine that is no node's; a member's must do nothing at all."""
-        if event.kind in _SPOILT:
+        if event.kind is GuestEventKind.UNRESPONSIVE:
+            self._members.hung.add(event.key)  # a busy host is no reason to make it anew
+        elif event.kind is GuestEventKind.RESPONSIVE:
+            self._members.hung.discard(event.key)
+        elif event.kind in _SPOILT:
             self._spoilt.add(event.key)
             self._wake.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,6 +186,16 @@ async def test_a_member_that_dies_is_replaced_and_never_taken(home: House) -> No
     keys = [member.key for member in (await home.engine.pools.get("c")).members]
     assert first.key not in keys
     assert second.key in keys
+    # One that does not answer is left out, and not made anew: the host may only be busy.
+    other = next(m for m in (await home.engine.pools.get("c")).members if m.key != second.key)
+    home.host.hang(second.nodes[0].key)
+    with suppress(LabdError):
+        await home.hypervisor.query(second.nodes[0].key)
+    await home.settled()
+    await fork(home, "busy")
+    assert (await home.lab("busy")).key == other.key
+    home.host.recover(second.nodes[0].key)
+    await home.filled()
     # One that nobody has noticed yet.
     home.host.daemon = None
     home.host.die(second.nodes[0].key)
