@@ -20,7 +20,10 @@ _PARTS = (RestartPolicy, Readiness, CloudInitSpec)  # told field by field
 _TEXTS = {"cloud_init", "user_data", "meta_data", "network_config"}  # too long to be shown
 # Fields that labd itself acts on; a change of them needs no other machine.
 SOFT_NETWORK_FIELDS = frozenset(
-    {"uplink", "vlan", "allow", "gateway", "gateway_address", "subnet6", "dhcp", "dns"}
+    {
+        *("uplink", "vlan", "allow", "gateway", "gateway_address", "subnet6", "dhcp", "dns"),
+        *("port_security", "trusted"),
+    }
 )
 
 

@@ -30,6 +30,7 @@ _MODULES = {
     "vlan": "8021q",
     "nftables": "nf_tables",
     "nftables nat": "nft_masq nft_fib_inet",
+    "nftables bridge": "nft_meta_bridge",
 }
 
 

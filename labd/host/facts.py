@@ -26,6 +26,11 @@ _NAT: Final = (
     "add chain inet t0 c { type nat hook postrouting priority srcnat; };"
     "add rule inet t0 c ct state new fib daddr type local masquerade"
 )
+_BRIDGE: Final = (
+    "add table bridge t0;"
+    "add chain bridge t0 c { type filter hook prerouting priority 0; };"
+    "add rule bridge t0 c arp saddr ip 10.0.0.1 counter drop"
+)
 # What the kernel must be able to do, and a command that needs it. Each runs in an empty network
 # namespace of its own, which vanishes with the command.
 KERNEL_TRIALS: Final[Mapping[str, Sequence[str]]] = {
@@ -39,12 +44,14 @@ KERNEL_TRIALS: Final[Mapping[str, Sequence[str]]] = {
     "netem": ("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"),
     "nftables": ("nft", "add", "table", "inet", "t0"),
     "nftables nat": ("nft", _NAT),
+    "nftables bridge": ("nft", _BRIDGE),
 }
 # The options of the kernel's configuration behind them, for messages.
 KERNEL_OPTIONS: Final[Mapping[str, str]] = {
     "veth": "CONFIG_VETH",
     "vlan": "CONFIG_VLAN_8021Q",
     "nftables nat": "CONFIG_NFT_MASQ, CONFIG_NFT_FIB_INET and CONFIG_NFT_CT",
+    "nftables bridge": "CONFIG_NF_TABLES_BRIDGE",
 }
 # Each program labd runs, and whether it can do without.
 PROGRAMS: Final[Mapping[str, bool]] = {

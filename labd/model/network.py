@@ -124,6 +124,25 @@ class UplinkPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuardPlan:
+    """What may come out of a tap.
+
+    Attributes:
+        tap: Interface name.
+        mac: The only source of its frames.
+        strict: Its packets come from these addresses only.
+        ipv4: Addresses, subnets and ranges (`first-last`).
+        ipv6: Addresses and subnets, besides those of the link.
+    """
+
+    tap: str
+    mac: str
+    strict: bool = False
+    ipv4: tuple[str, ...] = ()
+    ipv6: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabNetworkPlan:
     """Everything of one lab below layer 3.
 
@@ -132,6 +151,7 @@ class LabNetworkPlan:
         uplinks: How its networks leave it; None when none does and labd routes nothing.
         server: What its dnsmasq serves; None when it has none.
         shapes: Impairments of its wires.
+        guards: Taps that may not send everything.
     """
 
     namespace: str
@@ -140,3 +160,4 @@ class LabNetworkPlan:
     uplinks: UplinkPlan | None = None
     server: ServerPlan | None = None
     shapes: tuple[ShapePlan, ...] = ()
+    guards: tuple[GuardPlan, ...] = ()

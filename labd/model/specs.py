@@ -88,6 +88,14 @@ class Gateway(StrEnum):
     NONE = "none"
 
 
+class PortSecurity(StrEnum):
+    """What the NICs of a network are held to; each includes the one before."""
+
+    NONE = "none"
+    MAC = "mac"  # frames come from the NIC's own MAC address
+    ADDRESS = "address"  # and packets from its own IP addresses
+
+
 class DependsOn(StrEnum):
     """What a node waits for in another one before it starts."""
 
@@ -323,6 +331,8 @@ class NetworkSpec:
         subnet6: A second subnet, IPv6, or empty.
         dhcp: Addresses that labd gives out; None: it gives none.
         dns: Names that labd answers; None: it answers none.
+        port_security: What its NICs may send.
+        trusted: `NODE:NIC` of those that may send anything all the same.
     """
 
     name: str
@@ -337,6 +347,8 @@ class NetworkSpec:
     subnet6: str = ""
     dhcp: DhcpSpec | None = None
     dns: DnsSpec | None = None
+    port_security: PortSecurity = PortSecurity.NONE
+    trusted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,12 @@ from contextlib import AsyncExitStack
 from labd.host.failpoints import failpoints
 from labd.model.errors import NetworkFailed
 from labd.model.network import LabNetworkPlan
-from labd.network import links, netns, sockets
+from labd.network import links, netns, nft, sockets
+from labd.network.guards import guard_rules
 
 log = logging.getLogger(__name__)
+
+_GUARDED = " guarded"  # behind the mark of a namespace
 
 
 class LabNetworks:
@@ -32,18 +35,35 @@ class LabNetworks:
     async def apply(self, plan: LabNetworkPlan) -> None:
         """Make namespace and bridges as planned; see the port."""
         async with AsyncExitStack() as undo:
+            guarded = False
             if await netns.create(plan.namespace):
                 undo.push_async_callback(netns.remove, plan.namespace)
                 await failpoints.reach("network.namespace-made")
                 await netns.inside(plan.namespace, lambda: links.prepare_namespace(self._mark))
             else:
-                await self._require_mark(plan.namespace)
+                guarded = await self._require_mark(plan.namespace)
+            # Before there is a tap that could send.
+            if guarded or plan.guards:
+                await self._guard(plan)
             await netns.inside(
                 plan.namespace, lambda: links.apply_bridges(plan.bridges, self._mark)
             )
             undo.pop_all()
 
-    async def _require_mark(self, namespace: str) -> None:
+    async def _guard(self, plan: LabNetworkPlan) -> None:
+        """Load the rules of `port_security`; that there are some stands in the namespace's mark."""
+        space, mark = plan.namespace, self._mark + _GUARDED
+        await netns.inside(space, lambda: links.mark_namespace(mark))
+        await nft.load(guard_rules(plan.guards), namespace=space, what="port_security")
+        if not plan.guards:
+            await netns.inside(space, lambda: links.mark_namespace(self._mark))
+
+    async def _require_mark(self, namespace: str) -> bool:
+        """Tell whether a namespace has rules of `port_security`.
+
+        Raises:
+            NetworkFailed: It is not labd's.
+        """
         mark = await netns.inside(namespace, links.mark_of_namespace)
         if mark == "":
             # Made by a daemon that died before it could mark it, or by somebody else: only an
@@ -54,8 +74,9 @@ class LabNetworks:
                     f"ip netns del {namespace}"
                 )
             await netns.inside(namespace, lambda: links.prepare_namespace(self._mark))
-        elif mark != self._mark:
+        elif mark.removesuffix(_GUARDED) != self._mark:
             raise NetworkFailed(f"namespace {namespace} is marked {mark!r}, not {self._mark!r}")
+        return mark.endswith(_GUARDED)
 
     async def open_taps(
         self, plan: LabNetworkPlan, keys: Iterable[str]

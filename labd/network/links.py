@@ -58,6 +58,12 @@ def prepare_namespace(mark: str) -> None:
         route.link("set", index=loopback, ifalias=mark, state="up")
 
 
+def mark_namespace(mark: str) -> None:
+    """Mark a namespace anew."""
+    with requests("marking the namespace") as route:
+        route.link("set", index=route.link_lookup(ifname="lo")[0], ifalias=mark)
+
+
 def mark_of_namespace() -> str:
     """Return the mark that `prepare_namespace` left, empty for none."""
     with requests("reading the namespace's mark") as route:

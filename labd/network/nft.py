@@ -12,18 +12,21 @@ _LIMIT = 30.0  # seconds
 _MAX_OUTPUT = 64 << 20  # bytes; hosts of containers have many rules
 
 
-async def load(text: str, *, namespace: str = "", check: bool = False) -> None:
+async def load(
+    text: str, *, namespace: str = "", check: bool = False, what: str = "an uplink"
+) -> None:
     """Load a ruleset in one transaction (`nft -f -`), or only have the kernel check it (`-c`).
 
     Args:
         text: The ruleset.
         namespace: Name under `/run/netns`; empty: the host's.
         check: Nothing is changed.
+        what: Whose rules they are, for the message.
 
     Raises:
         NetworkFailed: nft is missing, or it or the kernel refuses; nothing was changed.
     """
-    await _run(["nft", *(["-c"] if check else []), "-f", "-"], text, namespace)
+    await _run(["nft", *(["-c"] if check else []), "-f", "-"], text, namespace, what)
 
 
 async def chains(prefix: str) -> dict[str, set[str]]:
@@ -47,7 +50,7 @@ async def chains(prefix: str) -> dict[str, set[str]]:
     return found
 
 
-async def _run(argv: list[str], text: str, namespace: str) -> bytes:
+async def _run(argv: list[str], text: str, namespace: str, what: str = "an uplink") -> bytes:
     if namespace:
         argv = ["nsenter", f"--net={netns.FOLDER / namespace}", "--", *argv]
     try:
@@ -57,7 +60,7 @@ async def _run(argv: list[str], text: str, namespace: str) -> bytes:
         # It shows the place of each error below its message.
         why = next((line for line in said if "Error:" in line), error.message)
         raise NetworkFailed(
-            f"nftables refused the rules of an uplink: {why.partition('Error:')[2].strip() or why};"
+            f"nftables refused the rules of {what}: {why.partition('Error:')[2].strip() or why};"
             " `lab doctor` tells what is missing"
         ) from error
     return done.stdout

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from labd.model.network import BridgePlan, LabNetworkPlan, PortPlan
 from labd.model.slots import numbered
 from labd.model.specs import Gateway, LabSpec, NetworkSpec
+from labd.network.guards import plan_guards
 from labd.network.names import bridge_name, namespace_name
 from labd.network.serving_plan import plan_server
 from labd.network.shaping import plan_shapes, tap_name
@@ -71,6 +72,7 @@ def plan(
         shapes=plan_shapes(spec, node_keys),
         uplinks=plan_uplinks(spec, lab_key, root_id),
         server=plan_server(spec, bridges, resolvers),
+        guards=plan_guards(spec, node_keys),
     )
 
 

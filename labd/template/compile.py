@@ -29,6 +29,7 @@ from labd.template.form import EMPTY_DRIVE, MAX_NICS, LabForm, NicForm, NodeForm
 from labd.template.gateways import Gateways
 from labd.template.hardware import hardware_troubles
 from labd.template.patterns import trouble
+from labd.template.port_security import check_port_security
 from labd.template.publishing import Publishing
 from labd.template.served import Served
 from labd.template.uplinks import allowed, check_uplink
@@ -72,6 +73,7 @@ class _Compiler:
         nodes = tuple(self._node(name, node) for name, node in form.nodes.items())
         nodes = self.gateways.nodes(form, networks, nodes)
         self.served.check_names(networks, nodes)
+        check_port_security(networks, nodes, self.complaints)
         self._check_cycles()
         return LabSpec(
             template=form.name,
@@ -111,6 +113,8 @@ class _Compiler:
                     subnet6=subnet6,
                     dhcp=self.served.dhcp(where, name, network, path, link=section == "links"),
                     dns=self.served.dns(where, name, network, path, link=section == "links"),
+                    port_security=network.port_security,
+                    trusted=tuple(network.trusted),
                 )
 
     def _give_links_their_ends(self) -> None:

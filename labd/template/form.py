@@ -25,6 +25,7 @@ from labd.model.specs import (
     Gateway,
     Machine,
     NicModel,
+    PortSecurity,
     RestartMode,
 )
 from labd.model.units import parse_duration, parse_size
@@ -302,6 +303,15 @@ class NetworkForm(Form):
     )
     gateway_address: Text = Field(
         default="", description="Of the gateway; left out: the first host address of the subnet"
+    )
+    port_security: PortSecurity = Field(
+        default=PortSecurity.NONE,
+        description="What NICs are held to: none, mac, or address, which is MAC and IP addresses",
+    )
+    trusted: list[Text] = Field(
+        default_factory=list,
+        max_length=_MAX_ENTRIES,
+        description="NICs that port_security lets send anything, each NODE:NIC",
     )
 
 
