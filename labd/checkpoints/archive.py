@@ -25,12 +25,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from labd.checkpoints import memory
 from labd.checkpoints.checking import check_record
+from labd.model import tars
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.errors import InputError
 
 MANIFEST = "manifest.json"
 _MANIFEST_LIMIT = 16 << 20  # bytes
 _CHUNK = 1 << 20
+_LARGEST = 16 << 40  # bytes: ext4's largest file
 _RUN = struct.Struct(">QQ")
 _ADAPTER: TypeAdapter[CheckpointRecord] = TypeAdapter(CheckpointRecord)
 
@@ -122,17 +124,19 @@ def unpack(path: Path, folder: Path) -> CheckpointRecord:
         InputError: It is no such archive.
     """
     try:
-        with tarfile.open(path, "r:") as tar:
+        with path.open("rb") as file, tars.reading(file) as tar:
             first = tar.next()
-            if first is None or first.name != MANIFEST or first.size > _MANIFEST_LIMIT:
+            if first is None or not tars.is_plain(first) or first.name != MANIFEST:
                 raise InputError(
                     "this is no exported checkpoint: it does not begin with a manifest"
                 )
+            if first.size > _MANIFEST_LIMIT:
+                raise InputError("this is no exported checkpoint: its manifest is too long")
             record = read_manifest(_content(tar, first).read())
             check_record(record)  # its names are parts of paths from here on
             for name in members(record):
                 member = tar.next()
-                if member is None or member.name != name or not member.isreg():
+                if member is None or member.name != name or not tars.is_plain(member):
                     raise InputError(f"the exported checkpoint is incomplete: {name} is missing")
                 _write(_content(tar, member), folder / name, sparse=is_sparse(name))
     except (tarfile.TarError, EOFError, struct.error) as error:
@@ -156,8 +160,12 @@ def _write(source: io.BufferedIOBase, target: Path, *, sparse: bool) -> None:
         while True:
             at, length = _RUN.unpack(source.read(_RUN.size))
             if not length:
+                if at > _LARGEST:
+                    raise EOFError("a file has more bytes than any")
                 file.truncate(at)
                 return
+            if at + length > _LARGEST:
+                raise EOFError("a run lies beyond every file")
             file.seek(at)
             while length > 0:
                 part = source.read(min(length, _CHUNK))

@@ -12,6 +12,7 @@ from labd.model.names import check_name
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _FILE = re.compile(r"[a-z0-9][a-z0-9-]*(?:\.[a-z0-9]+)+\Z")
+_WORD = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}\Z")
 _QCOW2 = struct.Struct(">4sIQIIQI36xQ")  # docs/interop/qcow2.txt, up to the incompatible features
 _DIRTY = 1
 
@@ -27,6 +28,9 @@ def check_record(record: CheckpointRecord) -> None:
         files = [name for name, _ in node.files] + [disk.name for disk in node.disks]
         digests = [node.ram, node.state, *(digest for _, digest in node.files)]
         digests += [digest for disk in node.disks for digest in disk.layers]
+        for word in (node.machine_type, *(disk.id for disk in node.disks)):
+            if not _WORD.match(word):
+                raise InputError(f"the exported checkpoint names a device {word[:64]!r}")
         for name in files:
             if not _FILE.match(name):
                 raise InputError(f"the exported checkpoint names a file {name[:64]!r}")

@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import tempfile
 
+from labd.model import tars
 from labd.model.errors import GuestFailed
 
 TYPE_CHECKING = False
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 def unpack(file: BinaryIO, name: str, path: str) -> list[str]:
     """Unpack the folder `name` of an archive as `path`, which is not there yet, or nothing at all.
 
-    Links, devices and pipes are left out and returned. What the archive says of owners and of
-    set-user-id bits is not obeyed, and no member can name a place outside of the folder.
+    Links, devices, pipes and sparse files are left out and returned. What the archive says of
+    owners and of set-user-id bits is not obeyed, and no member can name a place outside of the
+    folder.
 
     Raises:
         GuestFailed: It is no such archive.
@@ -42,13 +44,13 @@ def unpack(file: BinaryIO, name: str, path: str) -> list[str]:
 def _unpack(file: BinaryIO, name: str, root: str) -> Iterator[str]:
     umask = os.umask(0)
     os.umask(umask)
-    with tarfile.open(fileobj=file, mode="r:") as archive:
+    with tars.reading(file) as archive:
         for member in archive:
             inside = _inside(member.name, name)
             target = os.path.join(root, *inside)
             if member.isdir():
                 os.makedirs(target, exist_ok=True)
-            elif member.isreg():
+            elif tars.is_plain(member):
                 if not inside:
                     continue  # a file of that name; there is no folder then
                 os.makedirs(os.path.dirname(target), exist_ok=True)

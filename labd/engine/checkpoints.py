@@ -36,6 +36,7 @@ from labd.model.names import check_name, did_you_mean
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
 from labd.model.specs import Accel, LabSpec
 from labd.model.states import LabState, NodeState
+from labd.template.recheck import check_spec
 
 MAX_COUNT = 500
 _MEASURED = 4  # labs whose memory is looked at
@@ -178,6 +179,7 @@ class CheckpointService:
         with self._keeper.held():
             try:
                 record = await self._world.checkpoints.receive(key, name, chunks)
+                check_spec(record.spec)
                 record = replace(record, created=self._world.clock())
                 record = replace(record, size=await self._world.checkpoints.publish(record))
                 async with self._world.inventory.transaction() as tx:

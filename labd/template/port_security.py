@@ -42,7 +42,7 @@ def check_port_security(
             known = nic.addresses or nic.dhcp or node.forwarding
             if not known and name not in network.trusted:
                 complaints.wrong(
-                    f"{where}: port_security: address holds {name} to its address, and it has none; "
-                    "write one, or address: dhcp, or have it trusted",
+                    f"{where}: port_security: address holds {name} to its address, and it has "
+                    "none; write one, or address: dhcp, or have it trusted",
                     (*path, "port_security"),
                 )

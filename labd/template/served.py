@@ -150,7 +150,7 @@ class Served:
         at: Path = (*path, "dns")
         if form.dns is None or not self._possible(where, "dns", name, form, at, link=link):
             return None
-        if not _is_name(form.dns.domain):
+        if not is_domain(form.dns.domain):
             self.complaints.wrong(
                 f"{where}: dns domain '{form.dns.domain[:64]}' is no domain name; write it like "
                 "lab or class.example",
@@ -165,7 +165,7 @@ class Served:
         self, where: str, records: dict[str, list[str]], path: Path
     ) -> Iterator[NameRecord]:
         for name, addresses in records.items():
-            if not _is_name(name):
+            if not is_domain(name):
                 self.complaints.wrong(
                     f"{where}: dns record '{name[:64]}' is no name; use a-z, 0-9, '-' and '.'",
                     (*path, name),
@@ -196,5 +196,6 @@ class Served:
                     )
 
 
-def _is_name(text: str) -> bool:
+def is_domain(text: str) -> bool:
+    """Tell whether a text is a domain name."""
     return len(text) <= _NAME_LIMIT and _NAME.match(text) is not None

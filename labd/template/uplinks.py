@@ -17,6 +17,11 @@ _UPLINK = re.compile(r"(?:none|nat|bridge:[A-Za-z0-9][A-Za-z0-9_.-]{0,14})\Z")
 HOST: Final = "host"
 
 
+def is_uplink(text: str) -> bool:
+    """Tell whether a text is an uplink."""
+    return _UPLINK.match(text) is not None
+
+
 def check_uplink(
     where: str, form: NetworkForm, path: Path, complaints: Complaints, *, link: bool
 ) -> None:
@@ -26,7 +31,7 @@ def check_uplink(
             f"{where}: its ends are two nodes, so it has no uplink; use a network",
             (*path, "uplink"),
         )
-    elif not _UPLINK.match(form.uplink):
+    elif not is_uplink(form.uplink):
         complaints.wrong(
             f"{where}: uplink must be none, nat or bridge:INTERFACE, not '{form.uplink[:64]}'",
             (*path, "uplink"),

@@ -104,7 +104,7 @@ async def heard(send: int, hear: int, frame: bytes) -> bool:
     """Tell whether a frame comes out at the other end; one that always does follows it."""
     os.write(send, frame)
     os.write(send, END)
-    got = []
+    got: list[bytes] = []
     async with asyncio.timeout(10):
         while not got or got[-1][:34] != END[10:44]:
             try:

@@ -26,6 +26,10 @@ nodes:
   router: {image: tiny, forwarding: true, nics: {eth0: {network: lan, address: 10.0.0.1/24}}}
   odd: {image: tiny, nics: {eth0: {network: lan}}}
 """
+_NO_ADDRESS = (
+    "network lan: port_security: address holds odd:eth0 to its address, and it has none; "
+    "write one, or address: dhcp, or have it trusted"
+)
 
 
 def guards() -> dict[str, GuardPlan]:
@@ -59,8 +63,7 @@ def test_the_rules_are_one_text() -> None:
         (
             'trusted: ["odd:eth0"]',
             "trusted: []",
-            "network lan: port_security: address holds odd:eth0 to its address, and it has none; "
-            "write one, or address: dhcp, or have it trusted",
+            _NO_ADDRESS,
         ),
         (
             '["odd:eth0"]',

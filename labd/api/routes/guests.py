@@ -38,7 +38,7 @@ class Command(models.Body):
     argv: list[Annotated[str, Field(max_length=128 << 10, pattern=r"^[^\x00]*$")]] = Field(
         min_length=1, max_length=1024, description="Program and arguments; no shell reads them"
     )
-    stdin: str = Field(default="", description="base64")
+    stdin: str = Field(default="", max_length=4 << 20, description="base64")
     timeout: float = Field(default=_TIMEOUT, gt=0, le=_LONGEST, description="Seconds")
 
 
