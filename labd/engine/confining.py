@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 _AT_LEAST = 60.0  # seconds between looks when nothing changes
 _SETTLE = 1.0  # seconds that a machine has to come into its group
-_PAUSE = 0.05  # seconds: one look for many changes
+_PAUSE = 0.2  # seconds: one look for many changes
 
 
 class Confiner:
@@ -35,8 +35,8 @@ class Confiner:
         self._told: frozenset[str] = frozenset()
 
     async def run(self) -> None:
-        """Look for ever."""
-        while True:
+        """Look for ever, where there is something to hold."""
+        while self._world.cgroups.works():
             changed = self._journal.changed()
             try:
                 await self.tick()

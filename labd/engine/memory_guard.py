@@ -46,6 +46,7 @@ class MemoryGuard:
         self._marks = marks_of(limits.memory_reserve, limits.pause_below, limits.stall)
         self._state = Pressure()
         self._scores: dict[ProcessId, int] = {}
+        self._unchanged: asyncio.Event | None = None  # set when a state has changed since
         self._tick = asyncio.Lock()
         self.reliefs: list[Relief] = []
 
@@ -118,6 +119,9 @@ class MemoryGuard:
 
     async def _prefer(self) -> None:
         """Have the kernel kill the newest lab's QEMUs first, and labd last."""
+        if self._unchanged is not None and not self._unchanged.is_set():
+            return  # rows are read only when there is something new in them
+        self._unchanged = self._journal.changed()
         processes: dict[str, list[ProcessId]] = {}
         for node in await self._world.inventory.nodes():
             if node.process is not None and node.state in NODE_ALIVE:

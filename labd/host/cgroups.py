@@ -136,6 +136,10 @@ class HostCgroups:
         self._base = place.base
         self._controllers = place.controllers
 
+    def works(self) -> bool:
+        """Tell whether there is a place for groups; see the port."""
+        return self._base is not None
+
     async def hold(self, members: Sequence[Member]) -> Sequence[str]:
         """Have each machine in its group; see the port."""
         return await asyncio.to_thread(self._hold, members)

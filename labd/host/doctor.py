@@ -15,6 +15,7 @@ from enum import StrEnum
 from labd.host.facts import PROGRAMS, Facts
 from labd.host.ksm import KsmState
 from labd.host.spawn import PACKAGES
+from labd.model.quotas import Quotas
 from labd.model.units import GIB, MIB, format_size
 
 _OLDEST_QEMU = (7, 2)
@@ -247,6 +248,18 @@ def _landlock(version: int) -> Finding:
     )
 
 
+def _quotas(quotas: Quotas) -> Finding:
+    said = [
+        *([f"{quotas.nodes} nodes"] if quotas.nodes else []),
+        *([f"{quotas.vcpus} vCPUs"] if quotas.vcpus else []),
+        *([f"{format_size(quotas.memory)} of memory"] if quotas.memory else []),
+        *([f"{format_size(quotas.disk)} of disk"] if quotas.disk else []),
+        *([f"{format_size(quotas.written)} written to it"] if quotas.written else []),
+    ]
+    text = f"a lab may have at most {', '.join(said)}" if said else "labs have no quotas"
+    return Finding(name="quotas", level=Level.OK, text=text)
+
+
 def _ksm(ksm: KsmState) -> Finding:
     if ksm.wanted == "off":
         text = "equal memory of machines is not merged, as labd.toml says"
@@ -311,4 +324,5 @@ def _limits(facts: Facts) -> Iterator[Finding]:
         else "remove images that are not used (lab image ls), or give another --root",
     )
     yield _ksm(facts.ksm)
+    yield _quotas(facts.quotas)
     yield Finding(name="cpus", level=Level.OK, text=f"{facts.cpus} CPUs")

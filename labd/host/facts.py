@@ -20,6 +20,7 @@ from labd.host.ksm import KsmState
 from labd.host.paths import Paths, closed_ancestor
 from labd.host.spawn import SEARCH_PATH, run
 from labd.model.errors import CommandFailed
+from labd.model.quotas import Quotas
 
 _NAT: Final = (
     "add table inet t0;"
@@ -105,6 +106,7 @@ class Facts:
         disk_free: Bytes free where images and disks go.
         cpus: That this process may use.
         ksm: How merging of equal memory stands.
+        quotas: What each lab may have at most.
         cgroups_wanted: Machines shall be bounded by control groups.
         cgroup_problem: Why version 2 cannot bound machines, or not by everything.
     """
@@ -131,6 +133,7 @@ class Facts:
     disk_free: int
     cpus: int
     ksm: KsmState = field(default_factory=KsmState)
+    quotas: Quotas = field(default_factory=Quotas)
     cgroups_wanted: bool = True
     cgroup_problem: str = ""
 
@@ -162,6 +165,7 @@ async def gather(paths: Paths, config: Config) -> Facts:
         disk_free=await asyncio.to_thread(_disk_free, paths.state),
         cpus=len(os.sched_getaffinity(0)),
         ksm=await asyncio.to_thread(ksm.read, config.memory.ksm),
+        quotas=config.quotas.of_labs(),
         cgroups_wanted=config.memory.cgroups != "off",
         cgroup_problem=await asyncio.to_thread(lambda: cgroups.probe("doctor").problem),
     )

@@ -64,6 +64,9 @@ class FakeCgroups:
         self.problems: list[str] = []
         self._alive = alive
 
+    def works(self) -> bool:
+        return True
+
     async def hold(self, members: Sequence[Member]) -> Sequence[str]:
         wanted = {f"{item.lab}/{item.key}": item for item in members if self._alive(item.process)}
         moved = {item.process for item in wanted.values()}

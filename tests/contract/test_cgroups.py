@@ -62,6 +62,7 @@ def member(child: Child, key: str, lab: str = "lab001") -> Member:
 async def test_each_machine_is_in_its_group_as_long_as_it_lives(
     port: Cgroups, children: list[Child]
 ) -> None:
+    assert port.works()
     assert await port.groups() == []
     a, b = member(children[0], "k1"), member(children[1], "k2", "lab002")
     assert await port.outside([a, b]) == ["k1", "k2"]
@@ -101,6 +102,7 @@ async def test_what_cannot_be_done_is_said_and_nothing_is_done_without_a_place(
 ) -> None:
     nothing = HostCgroups(Place())
     one = member(children[0], "k1")
+    assert not nothing.works()
     assert await nothing.hold([one]) == await nothing.groups() == await nothing.outside([one]) == []
     (said,) = await HostCgroups(Place(base=tmp_path / "no" / "labd")).hold([one])
     assert said.endswith("No such file or directory")

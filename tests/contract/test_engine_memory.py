@@ -11,6 +11,7 @@ import pytest
 
 from labd.engine.facade_edits import NewNode
 from labd.model.checkpoints import SaveMode
+from labd.model.classes import Student
 from labd.model.errors import OverQuota
 from labd.model.memory import MemoryReading
 from labd.model.names import NodeRef
@@ -174,6 +175,11 @@ async def test_a_lab_that_wants_too_much_is_refused_with_the_numbers(home: House
     seq = await home.seq()
     fork = home.engine.checkpoints.fork("c", "copy", count=0, settings={})
     await refused("lab of checkpoint c asks for 2 nodes where 1 is allowed", fork)
+    ann = [Student(name="ann")]
+    for source in ("c", LAB):
+        start = home.engine.classes.start("k", source, ann, settings={})
+        await refused("asks for 2 nodes where 1 is allowed", start)
+    await refused("of checkpoint c asks for 2 nodes", home.engine.checkpoints.restore("web", "c"))
     await refused("lab web asks for 2 nodes", home.engine.act(K.RESTART, "web"))
     assert await home.seq() == seq
     await home.act(K.DOWN, force=True)
@@ -225,7 +231,7 @@ async def test_machines_are_held_in_groups_also_by_the_next_daemon(home: House) 
 
 async def test_fsck_tells_groups_of_nobody_and_machines_in_none(home: House) -> None:
     await home.up(LAB)
-    await asyncio.sleep(0.3)  # the daemon looks a last time at what has just changed
+    await asyncio.sleep(0.5)  # the daemon looks a last time at what has just changed
     name, inside = home.cgroups.held.popitem()
     home.cgroups.held["gone/gone"] = inside
     kinds = {item.kind: item.name for item in await home.engine.confiner.differences()}

@@ -273,6 +273,11 @@ class Daemon:
         found = [f"process {p}: {cmdline(p)[:200]!r}" for p in processes() if root in cmdline(p)]
         sockets = self.on_host("cat", "/proc/net/unix").splitlines()
         found += [f"socket {line.split()[-1]}" for line in sockets if f"{self.root}/" in line]
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        for line in mounts:
+            if " - cgroup2 " in line:
+                groups = Path(line.split()[4]).glob(f"**/labd-{self.host_id}")
+                found += [f"control group {group}" for group in groups]
         return found
 
 

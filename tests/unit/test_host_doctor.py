@@ -23,6 +23,7 @@ from labd.host.facts import (
 from labd.host.ksm import KsmState
 from labd.host.spawn import PACKAGES
 from labd.model.paths import Paths
+from labd.model.quotas import Quotas
 from labd.model.units import GIB, MIB
 
 HEALTHY = Facts(
@@ -120,6 +121,23 @@ def test_merging_that_works_or_is_not_wanted_is_well() -> None:
         (found,) = (item for item in judge(replace(HEALTHY, ksm=state)) if item.name == "ksm")
         assert found.level is Level.OK
         assert text in found.text
+
+
+def test_quotas_and_groups_are_told() -> None:
+    quotas = Quotas(nodes=4, vcpus=8, memory=GIB, disk=2 * GIB, written=3 * GIB)
+    told = {item.name: item for item in judge(replace(HEALTHY, quotas=quotas))}
+    assert told["quotas"].text == (
+        "a lab may have at most 4 nodes, 8 vCPUs, 1 GiB of memory, 2 GiB of disk, "
+        "3 GiB written to it"
+    )
+    told = {item.name: item for item in judge(replace(HEALTHY, cgroups_wanted=False))}
+    assert told["quotas"].text == "labs have no quotas"
+    assert told["cgroup"].level is Level.OK
+    lacks = "cgroup v2 at /x has no controller cpu"
+    told = {item.name: item for item in judge(replace(HEALTHY, cgroup_problem=lacks))}
+    assert told["cgroup"].level is Level.WARN
+    assert told["cgroup"].text.endswith(f"({lacks})")
+    assert told["cgroup"].advice.startswith("hand the controllers")
 
 
 @pytest.mark.parametrize("name", sorted(PROGRAMS))
