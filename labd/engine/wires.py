@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
 from labd.engine.facade_wires import WireChange, WireView
 from labd.engine.journal import Journal
@@ -45,7 +46,8 @@ class WireService:
     def __init__(self, world: World, journal: Journal) -> None:
         self._world = world
         self._journal = journal
-        self._locks: dict[str, asyncio.Lock] = {}
+        # Each is there for as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._later: set[asyncio.Task[None]] = set()
 
     # asking

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from weakref import WeakValueDictionary
 
 from labd.model.errors import InputError
 from labd.model.impairment import Impairment
@@ -16,7 +17,8 @@ class LabWires:
 
     def __init__(self) -> None:
         self._done: dict[str, tc.Done] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        # Each is there for as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._no_netem: bool | None = None
 
     async def check(self, wanted: Iterable[Impairment]) -> None:
@@ -34,8 +36,11 @@ class LabWires:
     async def apply(self, namespace: str, shapes: Sequence[ShapePlan]) -> None:
         """Have exactly these impairments in a lab; see the port."""
         async with self._locks.setdefault(namespace, asyncio.Lock()):
-            if not await asyncio.to_thread(netns.exists, namespace):
-                self.forget(namespace)
+            known = {*self._done, namespace}
+            for gone in await asyncio.to_thread(_missing, known):
+                self.forget(gone)
+                known.discard(gone)
+            if namespace not in known:
                 return
             done = self._done.setdefault(namespace, {})
             await netns.inside(namespace, lambda: tc.apply_shapes(shapes, done))
@@ -43,3 +48,7 @@ class LabWires:
     def forget(self, namespace: str) -> None:
         """Drop what is known of a namespace that has gone."""
         self._done.pop(namespace, None)
+
+
+def _missing(namespaces: Iterable[str]) -> list[str]:
+    return [name for name in namespaces if not netns.exists(name)]

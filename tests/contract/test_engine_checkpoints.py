@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -390,3 +393,27 @@ async def test_a_copy_has_a_balloon_if_the_source_had_one(home: House) -> None:
     # Booted anew, it is a machine as any other.
     await home.ok(home.engine.act(K.RESTART, "x", force=True))
     assert home.host.machines[await home.key("a", lab="x")].spec.balloon
+
+
+def kept() -> Counter[str]:
+    gc.collect()
+    kinds = (asyncio.Lock, asyncio.Event, asyncio.Task)
+    return Counter(type(item).__name__ for item in gc.get_objects() if isinstance(item, kinds))
+
+
+async def test_nothing_is_kept_of_labs_that_are_gone(home: House) -> None:
+    await home.up(LAB)
+    await save(home)
+
+    async def cycle(number: int) -> None:
+        await home.up(LAB, f"u{number}")
+        await fork(home, f"f{number}")
+        for lab in (f"u{number}", f"f{number}"):
+            await home.ok(home.engine.act(K.DESTROY, lab, force=True))
+        await home.settled()
+
+    await cycle(1)
+    before = kept()
+    for number in range(2, 6):
+        await cycle(number)
+    assert kept() - before == Counter()
