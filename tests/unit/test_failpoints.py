@@ -1,0 +1,33 @@
+"""Orders to the failpoints of a daemon."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from labd.host.failpoints import Failpoints
+from labd.model.errors import WorldError
+
+
+def test_nothing_is_done_without_a_file_of_orders() -> None:
+    points = Failpoints()
+    assert not points.armed
+    assert points.offset("clock.wall") == 0
+    points.reach_sync("networks.apply:before")
+
+
+def test_orders_are_read_when_a_place_is_reached(tmp_path: Path) -> None:
+    orders = tmp_path / "orders"
+    points = Failpoints(orders)
+    points.reach_sync("a:before")  # a file that is not there orders nothing
+    orders.write_text("a:before@2 = raise\nb:after = errno ENOSPC\nclock.wall = offset -60.5\n")
+    points.reach_sync("a:before")
+    with pytest.raises(WorldError):
+        points.reach_sync("a:before")
+    with pytest.raises(OSError, match="No space") as caught:
+        points.reach_sync("b:after")
+    assert caught.value.errno == errno.ENOSPC
+    assert points.offset("clock.wall") == -60.5
+    assert points.offset("a:before") == 0
