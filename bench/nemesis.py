@@ -1,6 +1,6 @@
 """A nemesis of labd: many requests, many faults, and a proof afterwards that nothing was lost.
 
-    bench/nemesis.py [--seed S] [--minutes M]
+    bench/nemesis.py [--seed S] [--minutes M] [--pace P]
 
 The seed says which requests and faults come, and when. What is proved: no event is missing, their
 order is kept, the state that the API lists is the fold of all events, nothing leaks, and no machine
@@ -43,6 +43,7 @@ class Report:
 
     seed: int
     minutes: float
+    pace: float = 1.0
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     events: int = 0
@@ -67,8 +68,8 @@ class Report:
             *self.problems[:40],
         ]
         if self.problems:
-            again = f"bench/nemesis.py --seed {self.seed} --minutes {self.minutes:g}"
-            lines.append(f"again: .venv/bin/python {again}")
+            how = f"--seed {self.seed} --minutes {self.minutes:g} --pace {self.pace:g}"
+            lines.append(f"again: .venv/bin/python bench/nemesis.py {how}")
         return "\n".join(lines)
 
 
@@ -79,9 +80,15 @@ def _by_code(answers: Counter[tuple[str, str]]) -> list[tuple[str, int]]:
     return sorted(codes.items(), key=lambda item: -item[1])
 
 
-def run(seed: int, minutes: float) -> Report:
-    """Let a nemesis loose on a daemon; return what came of it."""
-    report = Report(seed=seed, minutes=minutes)
+def run(seed: int, minutes: float, pace: float = 1.0) -> Report:
+    """Let a nemesis loose on a daemon; return what came of it.
+
+    Args:
+        seed: Of the plan.
+        minutes: That it lasts, without what is proved afterwards.
+        pace: Requests and faults, times this; 1 leaves room for others on two cores.
+    """
+    report = Report(seed=seed, minutes=minutes, pace=pace)
     with small_house() as house:
         try:
             house.start()
@@ -118,7 +125,10 @@ def _let_loose(house: House, report: Report) -> Sequence[Heard]:
     seconds = report.minutes * 60
     subscriber = Subscriber(house.path)
     clients, nemesis = Clients(house.path, CLIENTS), Faults(house)
-    steps: list[Act | Fault] = [*acts(report.seed, seconds), *faults(report.seed, seconds)]
+    steps: list[Act | Fault] = [
+        *acts(report.seed, seconds, 1.5 * report.pace),
+        *faults(report.seed, seconds, 4.0 / report.pace),
+    ]
     began = time.monotonic()
     # A fault that takes its time delays what follows it.
     for step in sorted(steps, key=lambda step: step.at):
@@ -214,10 +224,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=None, help="default: another one each time")
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--pace", type=float, default=1.0, help="default: 1, for two cores")
     args = parser.parse_args()
     seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1_000_000)
     print(f"# nemesis, seed {seed}", flush=True)
-    report = run(seed, args.minutes)
+    report = run(seed, args.minutes, args.pace)
     print(report.text())
     return 1 if report.problems else 0
 

@@ -48,6 +48,11 @@ class Faults:
                 house.kill()
                 time.sleep(fault.pick)
                 house.start()
+            case "kill-both":
+                house.kill()
+                for process in self._one(house.qemus, fault):
+                    house.kill_qemu(process)
+                house.start()
             case "kill-daemon-twice":
                 house.kill()
                 house.daemon.launch()

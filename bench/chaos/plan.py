@@ -56,6 +56,7 @@ VERBS: Final[Mapping[str, int]] = {
 FAULTS: Final[Mapping[str, int]] = {
     "kill-daemon": 5,
     "kill-daemon-twice": 2,
+    "kill-both": 3,  # a QEMU ends while there is no daemon
     "stop-daemon": 2,
     "kill-qemu": 4,
     "stop-qemu": 4,
