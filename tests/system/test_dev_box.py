@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +23,7 @@ def inside(daemon: Daemon, command: str, user: str = "ada") -> str:
     return done.stdout.strip()
 
 
-def test_a_debian_machine_is_what_its_template_says(daemon: Daemon) -> None:
+def test_a_debian_machine_is_what_its_template_says(daemon: Daemon, tmp_path: Path) -> None:
     daemon.image("debian")
     image = daemon.json("image", "show", "debian")
     assert (image["format"], image["files"]) == ("qcow2", ["disk", "kernel", "initrd"])
@@ -31,6 +33,14 @@ def test_a_debian_machine_is_what_its_template_says(daemon: Daemon) -> None:
     assert inside(daemon, "id -un; hostname") == "ada\nbox"
     assert inside(daemon, "sudo id -un") == "root"
     assert inside(daemon, "hostname", "root") == "box"
+    # The system's own rsync, by the configuration that is written for ssh.
+    config, tree = tmp_path / "ssh.conf", tmp_path / "tree"
+    daemon.lab("ssh-config", "dev-box", "-o", str(config))
+    tree.mkdir()
+    (tree / "one").write_text("1\n")
+    words = ["rsync", "-a", "-e", f"ssh -F {config}", f"{tree}/", "box.dev-box.lab:/root/tree/"]
+    subprocess.run(words, check=True, timeout=90)
+    assert inside(daemon, "cat /root/tree/one", "root") == "1"
     # The network is as the template says it.
     card = json.loads(inside(daemon, "ip -j addr show eth0"))[0]
     addresses = [f"{item['local']}/{item['prefixlen']}" for item in card["addr_info"]]

@@ -49,12 +49,12 @@ def ask(daemon: Daemon, target: str, token: str = "", body: str = "") -> tuple[i
 def test_a_new_plugin_runs_as_it_is_and_has_no_rights(
     installed: Callable[..., Daemon], tmp_path: Path
 ) -> None:
-    daemon = installed(idle=f'name = "idle"\n{IDLE}')
+    daemon = installed(waits=f'name = "waits"\n{IDLE}')
     daemon.lab("plugin", "new", "greeter", "--dir", str(tmp_path / "closed"))
     running = {
         "greeter": enable(daemon, "greeter", "greeting=Salut"),
         "recorder": enable(daemon, "recorder"),
-        "idle": enable(daemon, "idle"),
+        "waits": enable(daemon, "waits"),
     }
     hears(daemon, "greeter")
     hears(daemon, "recorder")
@@ -88,12 +88,14 @@ def owner(pid: int) -> str:
 def test_one_that_is_killed_comes_back_and_harms_no_other(
     installed: Callable[..., Daemon],
 ) -> None:
-    daemon = installed(idle=f'name = "idle"\n{IDLE}', falls='name = "falls"\ncommand = ["false"]\n')
-    idle, recorder = enable(daemon, "idle"), enable(daemon, "recorder")
+    daemon = installed(
+        waits=f'name = "waits"\n{IDLE}', falls='name = "falls"\ncommand = ["false"]\n'
+    )
+    waits, recorder = enable(daemon, "waits"), enable(daemon, "recorder")
     hears(daemon, "recorder")
     daemon.lab("plugin", "enable", "falls")
-    end(idle)
-    until(lambda: pids(daemon, "idle") not in ([], [idle]), "it comes back")
+    end(waits)
+    until(lambda: pids(daemon, "waits") not in ([], [waits]), "it comes back")
 
     def told(name: str) -> list[Json]:
         kinds = ("plugin.started", "plugin.crashed")
@@ -106,7 +108,7 @@ def test_one_that_is_killed_comes_back_and_harms_no_other(
     first, second = [(b - a) % 60 for a, b in pairwise(seconds)][:2]
     assert 0.9 < first < 5
     assert 1.9 < second < 6
-    assert [event["data"] for event in told("idle")] == [
+    assert [event["data"] for event in told("waits")] == [
         {},
         {"status": -9, "reason": "its process was ended by SIGKILL"},
         {},
@@ -115,7 +117,7 @@ def test_one_that_is_killed_comes_back_and_harms_no_other(
     states = {
         p["name"]: (p["state"], p["restarts"]) for p in daemon.json("plugin", "ls")["plugins"]
     }
-    assert states["idle"] == ("running", 1)
+    assert states["waits"] == ("running", 1)
     assert states["recorder"] == ("running", 0)
     assert states["falls"][0] in {"backoff", "running"}
 

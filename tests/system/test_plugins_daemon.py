@@ -80,6 +80,7 @@ def test_plugins_end_and_begin_with_the_daemon_and_miss_nothing(with_shell: Daem
 
     states = {p["name"]: p["state"] for p in daemon.json("plugin", "ls")["plugins"]}
     assert states == {
+        "idle": "disabled",
         "parent": "running",
         "recorder": "running",
         "watchdog": "disabled",

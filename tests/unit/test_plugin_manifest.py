@@ -281,7 +281,7 @@ def test_the_first_folder_wins_and_problems_are_kept_apart(tmp_path: Path) -> No
 def test_the_shipped_plugins_are_in_order() -> None:
     found, problems = discover([Path(__file__).resolve().parents[2] / "plugins"])
     assert problems == {}
-    assert {"watchdog", "webhook", "recorder"} <= set(found)
+    assert {"watchdog", "idle", "webhook", "recorder"} <= set(found)
     for manifest in found.values():
         assert (manifest.folder / "README.md").is_file()
         assert manifest.description

@@ -56,6 +56,7 @@ _PACKAGES = (
     "netbase",
     "nftables",
     "procps",
+    "rsync",
     "sudo",
     "less",
     "nano",
