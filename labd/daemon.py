@@ -62,6 +62,7 @@ from labd.host.notify import Notifier
 from labd.host.paths import prepare, shipped
 from labd.host.resolvers import host_resolvers
 from labd.host.sshkeys import SshKeys
+from labd.host.traces import HostTraces
 from labd.host.usage import folder_size, process_usage
 from labd.hypervisor import (
     MEMORY_ID,
@@ -74,9 +75,9 @@ from labd.hypervisor import (
     QemuSnapshots,
 )
 from labd.images import Converter, ImageStore
-from labd.inventory import SqliteInventory
+from labd.inventory import SqliteInventory, rebuild_inventory
 from labd.model.errors import ConfigError, InputError, LabdError
-from labd.model.machine import AccelChoice
+from labd.model.machine import AccelChoice, FoundMachine
 from labd.model.network import LabNetworkPlan
 from labd.model.paths import Paths, check_socket_path
 from labd.model.specs import LabSpec
@@ -90,6 +91,7 @@ from labd.network import (
     LabUplinks,
     LabWires,
     NamespaceDialer,
+    NetworkTraces,
     UplinkSettings,
 )
 from labd.network.plan import plan
@@ -184,6 +186,30 @@ def serve(root: Path | None, config_file: Path | None, down: bool) -> None:  # n
         _die(error, 2)
     except LabdError as error:
         _die(error, 1)
+
+
+@main.command()
+@_root_option
+@_config_option
+@click.option("--force", is_flag=True, help="Also when machines run that no copy knows.")
+def rebuild(root: Path | None, config_file: Path | None, force: bool) -> None:  # noqa: FBT001
+    """Make a damaged inventory anew from its copy; `lab fsck --rebuild` is this."""
+    try:
+        settings = _settings(root, config_file, take_down=False)
+        with RootLock.acquire(settings.paths.lock, root=settings.paths.root, version=__version__):
+            text = asyncio.run(_rebuild(settings.paths, force=force))
+    except InputError as error:
+        _die(error, 2)
+    except LabdError as error:
+        _die(error, 1)
+    click.echo(text)
+
+
+async def _rebuild(paths: Paths, *, force: bool) -> str:
+    async def scan(host_id: str) -> Sequence[FoundMachine]:
+        return await QemuHypervisor(host_id, paths.run).scan()
+
+    return await rebuild_inventory(paths.database, scan, force=force)
 
 
 def _die(error: LabdError, status: int) -> NoReturn:
@@ -392,6 +418,10 @@ class Daemon:
             folder_size=folder_size,
             accel=daemon.accel,
             authorized_keys=self._config.access.authorized_keys,
+            traces=[
+                NetworkTraces(host_id, self._paths.lab_runs, uid_base + SERVER_UID),
+                HostTraces(self._paths),
+            ],
         )
 
     def _place(self) -> Place:

@@ -12,11 +12,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from labd.engine import fsck_traces
 from labd.engine.members import pseudo_lab
 from labd.engine.operations import Operations
 from labd.engine.world import World
-from labd.host.evidence import count_taps, entries
-from labd.model.differences import Difference, Mismatch
+from labd.host.evidence import entries, taps_of
+from labd.model.differences import Difference, Mismatch, Sort, Trace
 from labd.model.errors import LabdError
 from labd.model.machine import FoundMachine
 from labd.model.network import LabNetworkPlan
@@ -36,19 +37,25 @@ class Evidence:
 
     Attributes:
         machines: QEMU processes of this root.
-        taps: Process id -> number of tap descriptors that it holds.
+        taps: Process id -> names of the taps of which it holds a descriptor.
         bridges: Namespace of this root -> its bridges.
         disks: Names of the folders of disks.
         sockets: Names of the folders of sockets.
         keys: Lab keys that have an SSH key pair.
+        servers: Names of the folders of dnsmasqs.
+        images: Digests that the image store has files of.
+        traces: Everything else that was found.
     """
 
     machines: Sequence[FoundMachine]
-    taps: Mapping[int, int]
+    taps: Mapping[int, Sequence[str]]
     bridges: Mapping[str, Collection[str]]
     disks: Collection[str]
     sockets: Collection[str]
     keys: Collection[str]
+    servers: Collection[str] = ()
+    images: Collection[str] = ()
+    traces: Sequence[Trace] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +66,7 @@ class Rows:
     nodes: Sequence[NodeRecord]
     plans: Mapping[str, LabNetworkPlan]
     held: Collection[str]
+    digests: Collection[str] = ()
 
 
 def compare(found: Evidence, rows: Rows) -> list[Difference]:
@@ -67,6 +75,7 @@ def compare(found: Evidence, rows: Rows) -> list[Difference]:
         *_processes(found, rows),
         *_networks(found, rows),
         *_folders(found, rows),
+        *_traces(found, rows),
     ]
 
 
@@ -95,13 +104,21 @@ def _processes(found: Evidence, rows: Rows) -> Iterator[Difference]:
                 f"`lab start {name}` starts it anew",
             )
         elif node.machine is not None:
-            have, want = found.taps.get(node.process.pid, 0), len(node.machine.nics)
-            if have != want:
+            have, want = found.taps.get(node.process.pid, ()), len(node.machine.nics)
+            planned = {port.tap for port in rows.plans[node.lab].ports if port.key == node.key}
+            if len(have) != want:
                 yield Difference(
                     kind=_M.LOST_TAP,
                     name=name,
-                    text=f"{name} has {want} NICs, and its QEMU holds {have} taps; "
+                    text=f"{name} has {want} NICs, and its QEMU holds {len(have)} taps; "
                     f"`lab restart {name}` makes them anew",
+                )
+            for tap in sorted(set(have) - planned):
+                yield Difference(
+                    kind=_M.ORPHAN_TAP,
+                    name=f"{name}/{tap}",
+                    text=f"the QEMU of {name} holds tap {tap}, which is none of the node's; "
+                    f"`lab restart {name}` starts it without",
                 )
 
 
@@ -148,21 +165,45 @@ def _networks(found: Evidence, rows: Rows) -> Iterator[Difference]:
 
 def _folders(found: Evidence, rows: Rows) -> Iterator[Difference]:
     keys = {node.key for node in rows.nodes}
-    for what, names in (("disks", found.disks), ("sockets", found.sockets)):
-        for name in sorted(set(names) - keys):
+    labs = {lab.key for lab in rows.labs}
+    for what, names, owners in (
+        ("disks", found.disks, keys),
+        ("sockets", found.sockets, keys),
+        ("servers", found.servers, labs),
+    ):
+        for name in sorted(set(names) - owners):
             yield Difference(
                 kind=_M.ORPHAN_FOLDER,
                 name=f"{what}/{name}",
-                text=f"the folder of {what} of machine {name} belongs to no node",
+                text=f"the folder of {what} of {name} belongs to no node and no lab",
                 remedy="remove it",
             )
-    for key in sorted(set(found.keys) - {lab.key for lab in rows.labs}):
+    for key in sorted(set(found.keys) - labs):
         yield Difference(
             kind=_M.ORPHAN_KEYS,
             name=key,
             text=f"the SSH keys of {key} belong to no lab",
             remedy="remove them",
         )
+
+
+def _traces(found: Evidence, rows: Rows) -> Iterator[Difference]:
+    owners = {lab.key for lab in rows.labs} | {node.key for node in rows.nodes}
+    # A daemon that starts a node has its taps in hand.
+    traces = [t for t in found.traces if not (rows.held and t.sort is Sort.TAP)]
+    yield from fsck_traces.orphans(traces, owners)
+    for lab in rows.labs:
+        if lab.name not in rows.held:
+            nodes = [node for node in rows.nodes if node.lab == lab.name]
+            yield from fsck_traces.lost(traces, lab, rows.plans[lab.name], nodes)
+    if not rows.held:
+        for digest in sorted(set(found.images) - set(rows.digests)):
+            yield Difference(
+                kind=_M.ORPHAN_IMAGE,
+                name=digest,
+                text=f"files of digest {digest} belong to no image; labd removes them when it is "
+                "started again",
+            )
 
 
 class Fsck:
@@ -177,15 +218,22 @@ class Fsck:
 
         A difference that could not be repaired is returned as it was, with the reason.
         """
-        # What was there before and after an operation began is not looked at twice: the rows are
-        # read last, so that nothing new is taken for an orphan.
-        found = await self._gather()
-        rows = await self._rows()
-        differences = compare(found, rows)
+        differences, rows = await self._look()
+        if differences:
+            # What goes or comes at this very moment is none: a difference is there twice.
+            again, rows = await self._look()
+            names = {(difference.kind, difference.name) for difference in differences}
+            differences = [item for item in again if (item.kind, item.name) in names]
         differences += await self._images() + await self._database()
         if not repair:
             return differences
         return [await self._mend(difference, rows) for difference in differences]
+
+    async def _look(self) -> tuple[list[Difference], Rows]:
+        # The rows are read last, so that nothing new is taken for an orphan.
+        found = await self._gather()
+        rows = await self._rows()
+        return compare(found, rows), rows
 
     async def _gather(self) -> Evidence:
         world = self._world
@@ -194,11 +242,18 @@ class Fsck:
         namespaces = await world.networks.namespaces()
         return Evidence(
             machines=machines,
-            taps=await asyncio.to_thread(lambda: {pid: count_taps(pid) for pid in pids}),
+            taps=await asyncio.to_thread(lambda: {pid: taps_of(pid) for pid in pids}),
             bridges={name: await world.networks.bridges(name) for name in namespaces},
             disks=await asyncio.to_thread(entries, world.state / "nodes"),
             sockets=await asyncio.to_thread(entries, world.run / "n"),
             keys=await world.keys.all(),
+            servers=await asyncio.to_thread(entries, world.run / "d"),
+            images=[
+                name
+                for name in await asyncio.to_thread(entries, world.state / "images")
+                if not name.startswith(".")
+            ],
+            traces=[trace for source in world.traces for trace in await source.find()],
         )
 
     async def _rows(self) -> Rows:
@@ -210,10 +265,12 @@ class Fsck:
             nodes += member.nodes
             if member.state is not MemberState.READY:
                 held.add(member.label)
+        members = {lab.name: {n.name: n for n in nodes if n.lab == lab.name} for lab in labs}
         return Rows(
             labs=labs,
             nodes=nodes,
-            plans={lab.name: self._world.network_plan(lab, {}) for lab in labs},
+            plans={lab.name: self._world.network_plan(lab, members[lab.name]) for lab in labs},
+            digests=[image.digest.removeprefix("sha256:") for image in await inventory.images()],
             held=held | {operation.lab for operation in self._operations.running()},
         )
 
@@ -281,9 +338,10 @@ class Fsck:
                 await world.servers.sweep(plan.namespace for plan in rows.plans.values())
                 await world.uplinks.sweep(plan.namespace for plan in rows.plans.values())
                 await world.networks.remove(name)
-            case _M.LOST_NETWORK | _M.ORPHAN_NETWORK:
+            case _M.LOST_NETWORK | _M.ORPHAN_NETWORK | _M.LOST_SERVER | _M.LOST_UPLINK:
                 plan = rows.plans[name.partition("/")[0]]
                 await world.networks.apply(plan)
+                await world.uplinks.apply(plan)
                 await world.servers.apply(plan)
             case _M.ORPHAN_FOLDER:
                 what, _, key = name.partition("/")
@@ -291,9 +349,21 @@ class Fsck:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             case _M.ORPHAN_KEYS:
                 await world.keys.remove(name)
+            case _:
+                await self._remove_trace(difference)
+
+    async def _remove_trace(self, difference: Difference) -> None:
+        for source in self._world.traces:
+            for trace in await source.find():
+                kind = fsck_traces.kind_of(trace)
+                if (kind, trace.name) == (difference.kind, difference.name):
+                    await source.remove(trace)
 
     def _folder(self, what: str) -> Path:
-        return self._world.state / "nodes" if what == "disks" else self._world.run / "n"
+        run = self._world.run
+        return {"disks": self._world.state / "nodes", "sockets": run / "n", "servers": run / "d"}[
+            what
+        ]
 
 
 def _all_there(files: Iterable[Path]) -> bool:

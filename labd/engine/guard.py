@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from labd.engine import ports
+from labd.engine.ports_traces import Traces
 from labd.engine.world import World
 from labd.host.failpoints import Failpoints
 
@@ -36,6 +37,7 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "uplinks": frozenset({"check"}),
     "wires": frozenset({"check"}),
     "counters": frozenset({"glance", "read"}),
+    "traces": frozenset({"find"}),
     "captures": frozenset({"open"}),  # ends with the daemon
     # A loop's, which does it again when the next daemon looks; tests/contract has that.
     "cgroups": frozenset({"hold", "groups", "outside"}),
@@ -57,6 +59,11 @@ def guarded_ports() -> Mapping[str, type]:
     }
 
 
+def all_ports() -> Mapping[str, type]:
+    """Return name -> protocol of every port, those too that are no plain field of `World`."""
+    return {**guarded_ports(), "plugins": ports.PluginRunner, "traces": Traces}
+
+
 def changes(port: str, kind: type) -> list[str]:
     """Return the methods of a port by which the world is changed."""
     methods = [
@@ -69,8 +76,9 @@ def changes(port: str, kind: type) -> list[str]:
 
 def registry() -> list[str]:
     """Return the names of all points around calls of the ports."""
-    kinds = {**guarded_ports(), "plugins": ports.PluginRunner}
-    names = [f"{port}.{method}" for port, kind in kinds.items() for method in changes(port, kind)]
+    names = [
+        f"{port}.{method}" for port, kind in all_ports().items() for method in changes(port, kind)
+    ]
     return [f"{name}:{side}" for name in [*names, COMMIT] for side in ("before", "after")]
 
 
@@ -82,6 +90,7 @@ def guard(world: World, failpoints: Failpoints) -> World:
         name: guard_port(name, getattr(world, name), kind, failpoints)
         for name, kind in guarded_ports().items()
     }
+    fields["traces"] = [guard_port("traces", t, Traces, failpoints) for t in world.traces]
     fields["inventory"] = _GuardedInventory("inventory", world.inventory, frozenset(), failpoints)
     return replace(world, **fields)
 

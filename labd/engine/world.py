@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from labd.engine.ports_checkpoints import Checkpoints, Snapshots
 from labd.engine.ports_machines import Devices, GuestFiles, Interfaces, Screens
 from labd.engine.ports_memory import HostMemory
 from labd.engine.ports_serving import Servers
+from labd.engine.ports_traces import Traces
 from labd.engine.ports_uplinks import Uplinks
 from labd.engine.ports_usage import Counters
 from labd.engine.ports_ways import Dialer, Doors, LabKeys
@@ -105,6 +106,7 @@ class World:
         disk_available: Bytes that are free where the disks are.
         folder_size: Bytes that the files of a folder take on the disk.
         accel: What `auto` of a node means here.
+        traces: Find what labd has made on the host, for `lab fsck`.
         authorized_keys: OpenSSH public keys of the administrators, for every node.
     """
 
@@ -144,6 +146,7 @@ class World:
     folder_size: Callable[[Path], int] = lambda _: 0
     accel: Accel = Accel.AUTO
     authorized_keys: tuple[str, ...] = ()
+    traces: Sequence[Traces] = ()
 
     async def choose_accel(self, wanted: Accel) -> AccelChoice:
         """Return the accelerator of a node: its own wish, else the daemon's, else what works.

@@ -6,19 +6,21 @@ import os
 from pathlib import Path
 
 
-def count_taps(pid: int) -> int:
-    """Return how many tap descriptors a process holds (`iff:` in fdinfo); 0 when it is gone.
+def taps_of(pid: int) -> list[str]:
+    """Return the taps of which a process holds a descriptor (`iff:` in fdinfo), sorted.
 
     Source: linux drivers/net/tun.c, tun_chr_show_fdinfo.
     """
-    count = 0
+    found = []
     for entry in entries(Path(f"/proc/{pid}/fdinfo")):
         try:
             text = Path(f"/proc/{pid}/fdinfo/{entry}").read_text()
         except OSError:
             continue
-        count += "\niff:" in text
-    return count
+        found += [
+            line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("iff:")
+        ]
+    return sorted(found)
 
 
 def entries(folder: Path) -> list[str]:

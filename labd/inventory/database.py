@@ -21,7 +21,8 @@ from typing import Any
 import aiosqlite
 
 from labd.inventory.ballast import Ballast
-from labd.model.errors import StorageFailed
+from labd.inventory.copies import Copies, is_lost
+from labd.model.errors import InventoryDamaged, StorageFailed
 
 Statement = tuple[str, Sequence[object]]
 
@@ -29,6 +30,15 @@ log = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql\Z")
 _MEMORY = ":memory:"
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})  # primary result codes
+
+
+def damaged(path: Path, why: object) -> str:
+    """Return what to say of a damaged inventory."""
+    return (
+        f"the inventory {path} is damaged: {why}; machines run on: stop labd where it runs, and "
+        "`lab fsck --rebuild` makes the inventory anew from its copy and from what runs"
+    )
 
 
 def known_migrations() -> dict[int, str]:
@@ -44,27 +54,34 @@ def known_migrations() -> dict[int, str]:
 class Database:
     """The connection; `path` may be `:memory:`. Use `open`, then `close`."""
 
-    def __init__(self, path: Path, connection: aiosqlite.Connection) -> None:
+    def __init__(
+        self, path: Path, connection: aiosqlite.Connection, *, copied: bool = True
+    ) -> None:
         self._path = path
         self._connection = connection
+        self._copies = Copies(path) if copied and str(path) != _MEMORY else None
         self._ballast = Ballast(None if str(path) == _MEMORY else path.with_name("reserve"))
 
     @classmethod
-    async def open(cls, path: Path) -> Database:
+    async def open(cls, path: Path, *, copied: bool = True) -> Database:
         """Open or make the file (mode 0600) and bring its schema up to date.
 
         WAL with `synchronous=FULL`: a commit is on the disk when it returns.
 
         Raises:
-            StorageFailed: It cannot be opened, is no inventory, or is of a newer labd.
+            StorageFailed: It cannot be opened, or is of a newer labd.
+            InventoryDamaged: It is no inventory, or has bad pages.
         """
+        if copied and str(path) != _MEMORY and await asyncio.to_thread(is_lost, path):
+            # An empty one in its place would have labd end all machines as strangers.
+            raise InventoryDamaged(damaged(path, "it is not there, and its copy is"))
         with _storage_errors(path, "opening it"):
             if str(path) != _MEMORY:
                 await asyncio.to_thread(_make_private, path)
             # IMMEDIATE: the module begins each write with BEGIN IMMEDIATE, which saves a trip to
             # the worker thread.
             connection = await aiosqlite.connect(path, isolation_level="IMMEDIATE", timeout=5.0)
-        database = cls(path, connection)
+        database = cls(path, connection, copied=copied)
         try:
             await database._prepare()
         except BaseException:
@@ -77,6 +94,8 @@ class Database:
         with _storage_errors(self._path, "opening it"):
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 await self._connection.execute_fetchall(f"PRAGMA {pragma}")
+            if problems := await self.check():
+                raise InventoryDamaged(damaged(self._path, problems[0]))
             version = int((await self.rows("PRAGMA user_version"))[0][0])
             known = known_migrations()
             newest = max(known)
@@ -100,6 +119,11 @@ class Database:
         except BaseException:
             await self._connection.rollback()
             raise
+
+    async def check(self) -> list[str]:
+        """Return what SQLite says is wrong (PRAGMA quick_check); at most 100 lines."""
+        found = await self.rows("PRAGMA quick_check")
+        return [str(row[0]) for row in found if row[0] != "ok"]
 
     async def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Return what a query finds.
@@ -125,6 +149,13 @@ class Database:
                 if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not await self._drop():
                     raise
                 await self._write(statements)
+        if self._copies is not None:
+            await self._copies.note(statements)
+
+    async def copy(self, *, now: bool = False) -> None:
+        """Copy the whole inventory where that is due; nothing may be written meanwhile."""
+        if self._copies is not None and (now or self._copies.due):
+            await self._copies.renew(self._connection)
 
     async def _drop(self) -> bool:
         dropped = await asyncio.to_thread(self._ballast.drop)
@@ -149,6 +180,8 @@ class Database:
         """Close; what was committed stays."""
         with _storage_errors(self._path, "closing it"):
             await self._connection.close()
+        if self._copies is not None:
+            self._copies.close()
 
 
 def _make_private(path: Path) -> None:
@@ -162,6 +195,8 @@ def _storage_errors(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+            raise InventoryDamaged(damaged(path, error)) from error
         raise StorageFailed(
             f"the inventory {path} failed while {doing}: {error}; "
             "look at the free space, the permissions and the health of the disk"

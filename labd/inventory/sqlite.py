@@ -18,10 +18,11 @@ from itertools import islice
 from pathlib import Path
 
 from labd.inventory import lease_rows, rows
-from labd.inventory.database import Database, Statement
+from labd.inventory.database import Database, Statement, damaged
 from labd.inventory.tables import Tables
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
+from labd.model.errors import InventoryDamaged
 from labd.model.events import Event, Happening
 from labd.model.lab_leases import LabLease
 from labd.model.pools import PoolMember, PoolRecord
@@ -241,6 +242,7 @@ class SqliteInventory:
         *,
         clock: Callable[[], str] = utc_now,
         keep_events: int = KEEP_EVENTS,
+        copied: bool = True,
     ) -> SqliteInventory:
         """Open or make the inventory at `path`.
 
@@ -248,19 +250,26 @@ class SqliteInventory:
             path: The file; `:memory:` for one that ends with the process.
             clock: Gives the time of events, RFC 3339 UTC with microseconds.
             keep_events: Published events that are kept.
+            copied: Keep a second inventory beside it; see `inventory.copies`.
 
         Raises:
             StorageFailed: It cannot be opened, or was written by a newer labd.
+            InventoryDamaged: It is not what a labd has written.
         """
-        database = await Database.open(path)
+        database = await Database.open(path, copied=copied)
         try:
             meta = dict(await database.rows(rows.SELECT_META))
             host = meta.get("host_id")
             if host is None:
                 host = secrets.token_hex(4)
                 await database.write([rows.put_meta("host_id", host)])
-            tables = await Tables.load(database)
+            try:
+                tables = await Tables.load(database)
+            except (ValueError, KeyError, TypeError) as error:
+                why = str(error).splitlines()[0]
+                raise InventoryDamaged(damaged(path, f"a row cannot be read: {why}")) from error
             first, last = (await database.rows(rows.SELECT_EVENT_BOUNDS))[0]
+            await database.copy(now=True)
         except BaseException:
             await database.close()
             raise
@@ -472,16 +481,33 @@ class SqliteInventory:
     async def take_reserve(self) -> None:
         """Take the room by which labd can still write on a full disk; see `inventory.ballast`."""
         await self._database.take_ballast()
+        async with self._lock:
+            await self._database.copy()
 
     async def integrity(self) -> Sequence[str]:
         """Return what SQLite says is wrong (PRAGMA quick_check); at most 100 lines."""
-        found = await self._database.rows("PRAGMA quick_check")
-        return [str(row[0]) for row in found if row[0] != "ok"]
+        return await self._database.check()
 
     async def close(self) -> None:
         """Close the database, after the transaction that is on its way."""
         async with self._lock:
             await self._database.close()
+
+
+async def damage_of(path: Path) -> str | None:
+    """Tell what is wrong with the inventory at `path`; None when a labd can work with it.
+
+    Raises:
+        StorageFailed: It cannot be looked at, or is of a newer labd.
+    """
+    if not await asyncio.to_thread(path.exists):
+        return f"there is no inventory {path}"
+    try:
+        inventory = await SqliteInventory.open(path, copied=False)
+    except InventoryDamaged as error:
+        return error.message
+    await inventory.close()
+    return None
 
 
 async def _to_the_end(work: Coroutine[None, None, None]) -> None:

@@ -25,6 +25,7 @@
         │   └── GuestAgentAbsent   no guest agent answers
         ├── NetworkFailed          the kernel refused a network request
         ├── StorageFailed          the disk or the inventory failed
+        │   └── InventoryDamaged   the inventory is not what labd has written; see `labd rebuild`
         ├── DownloadFailed         a transfer ended before its time
         └── DaemonUnreachable      the client cannot talk to labd
 
@@ -234,6 +235,12 @@ class StorageFailed(WorldError):
     """The disk or the inventory failed."""
 
     code = "storage_failed"
+
+
+class InventoryDamaged(StorageFailed):
+    """The inventory is not what labd has written: bad pages, or values that nobody can read."""
+
+    code = "inventory_damaged"
 
 
 class DownloadFailed(WorldError):

@@ -22,6 +22,7 @@ class EventType(StrEnum):
     DAEMON_STOPPED = "daemon.stopped"
     HOST_MEMORY_LOW = "host.memory-low"  # the newest labs are paused now
     HOST_MEMORY_OK = "host.memory-ok"
+    DAEMON_REBUILT = "daemon.rebuilt"  # the inventory was damaged, and made anew
 
     LAB_CREATED = "lab.created"
     LAB_CHANGED = "lab.changed"  # its spec was replaced by `up` with an edited template

@@ -6,6 +6,7 @@ from labd.network.counters import LabCounters
 from labd.network.dialer import NamespaceDialer
 from labd.network.published import HostDoors
 from labd.network.servers import LabServers
+from labd.network.traces import NetworkTraces
 from labd.network.uplinks import LabUplinks, UplinkSettings
 from labd.network.wires import LabWires
 
@@ -18,5 +19,6 @@ __all__ = [
     "LabUplinks",
     "LabWires",
     "NamespaceDialer",
+    "NetworkTraces",
     "UplinkSettings",
 ]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.system.conftest import built_tiny, make_daemon
+from tests.system.conftest import built_tiny, make_daemon, nothing_is_left
 
-__all__ = ["built_tiny", "make_daemon"]
+__all__ = ["built_tiny", "make_daemon", "nothing_is_left"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 
 from labd.client.client import Client
 from labd.client.types import Operation
@@ -109,15 +110,42 @@ def upload(client: Client) -> None:
     client.upload_image("sent", [io.BytesIO(boot_sector() + bytes(512))], format="raw")
 
 
+def leave_strangers(client: Client) -> None:
+    """Leave on the host what belongs to no lab."""
+    host_id = client.info()["host_id"]
+    table, veth = f"labd_{host_id}_zzzzzz", f"v{host_id}zzzzzz"
+    for argv in (
+        ["nft", "add", "table", "inet", table],
+        ["ip", "link", "add", veth, "type", "veth", "peer", "name", f"p{host_id}"],
+        ["ip", "netns", "add", f"labd-{host_id}-zzzzzz"],
+    ):
+        # What the last death has left is there already.
+        subprocess.run(argv, check=False, capture_output=True)
+
+
 SCENES: dict[str, Scene] = {
+    "repair": Scene(
+        prepare=leave_strangers,
+        ask=lambda c: c.differences(repair=True),
+        ends={LAB: [NONE]},
+        lasting=True,
+    ),
     "up": Scene(prepare=nothing, ask=up, ends={LAB: [NONE, UP]}),
-    "up-again": Scene(prepare=have_stopped_lab, ask=up, ends={LAB: [STOPPED, UP]}),
-    "edit": Scene(prepare=have_lab, ask=lambda c: up(c, EDITED), ends={LAB: [UP, NEW]}),
+    "up-again": Scene(prepare=have_stopped_lab, ask=up, ends={LAB: [STOPPED, UP]}, lasting=True),
+    "edit": Scene(
+        prepare=have_lab, ask=lambda c: up(c, EDITED), ends={LAB: [UP, NEW]}, lasting=True
+    ),
     "down": Scene(
-        prepare=have_lab, ask=lambda c: c.act("down", LAB, force=True), ends={LAB: [UP, STOPPED]}
+        prepare=have_lab,
+        ask=lambda c: c.act("down", LAB, force=True),
+        ends={LAB: [UP, STOPPED]},
+        lasting=True,
     ),
     "destroy": Scene(
-        prepare=have_lab, ask=lambda c: c.act("destroy", LAB, force=True), ends={LAB: [UP, NONE]}
+        prepare=have_lab,
+        ask=lambda c: c.act("destroy", LAB, force=True),
+        ends={LAB: [UP, NONE]},
+        lasting=True,
     ),
     "stop": Scene(
         prepare=have_lab,
@@ -125,10 +153,16 @@ SCENES: dict[str, Scene] = {
         ends={LAB: [UP, A_STOPPED]},
     ),
     "start": Scene(
-        prepare=have_stopped_lab, ask=lambda c: c.act("start", LAB), ends={LAB: [STOPPED, UP]}
+        prepare=have_stopped_lab,
+        ask=lambda c: c.act("start", LAB),
+        ends={LAB: [STOPPED, UP]},
+        lasting=True,
     ),
     "restart": Scene(
-        prepare=have_lab, ask=lambda c: c.act("restart", LAB, ["b"], grace=0.2), ends={LAB: [UP]}
+        prepare=have_lab,
+        ask=lambda c: c.act("restart", LAB, ["b"], grace=0.2),
+        ends={LAB: [UP]},
+        lasting=True,
     ),
     "pause": Scene(
         prepare=have_lab, ask=lambda c: c.act("pause", LAB, ["a"]), ends={LAB: [UP, A_PAUSED]}

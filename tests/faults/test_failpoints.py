@@ -17,8 +17,7 @@ from bench.chaos.check import gaps
 from bench.chaos.fold import fold
 from bench.chaos.history import replay
 from labd.client.client import Client
-from labd.engine import ports
-from labd.engine.guard import LOOKS, guarded_ports, registry
+from labd.engine.guard import LOOKS, all_ports, registry
 from labd.host.failpoints import STEPS, VARIABLE
 from labd.model.errors import DaemonUnreachable, WorldError
 from tests.faults.scene import Outcome, Scene
@@ -234,7 +233,7 @@ def test_every_place_is_visited_by_a_scene(faulty: Faulty) -> None:
 
 
 def test_looks_name_methods_that_are_there() -> None:
-    kinds = {**guarded_ports(), "plugins": ports.PluginRunner}
+    kinds = all_ports()
     for port, names in LOOKS.items():
         assert names <= set(dir(kinds[port])), port
     assert {"hypervisor", "networks", "images", "inventory"} <= set(kinds)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.event_contract import unpromised
 from tests.system.harness import CACHE, Daemon
+from tests.system.leftovers import STARTED, leftovers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,6 +52,18 @@ def build(recipe: str) -> None:
         )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Find the host empty of all that the daemons of this process have made, at its end."""
+    yield
+    found = leftovers({i: root for i, root in STARTED.items() if i not in FAILED})
+    assert not found, "\n".join(found)
+
+
+# Host ids of daemons whose tests have failed and told what is left.
+FAILED: set[str] = set()
+
+
 @pytest.fixture
 def make_daemon() -> Iterator[Callable[..., Daemon]]:
     """Return a maker of daemons; each is started, and at the end stopped and found clean."""
@@ -82,19 +95,29 @@ def finish(daemon: Daemon) -> list[str]:
             return []
         if daemon.process.poll() is not None:
             daemon.start()
-        for lab in daemon.json("ls")["labs"]:
-            daemon.run("wait", lab["name"], "--for", "idle", timeout=120)
-            daemon.lab("destroy", lab["name"], "--force")
+        labs = [lab["name"] for lab in daemon.json("ls")["labs"]]
+        for lab in labs:
+            daemon.run("wait", lab, "--for", "idle", timeout=120)
+        if labs and not daemon.harmed:
+            problems += daemon.differences()
+        for lab in labs:
+            daemon.lab("destroy", lab, "--force")
+        problems += daemon.differences()
         problems += daemon.leaks()
         status = daemon.stop()
         if status != 0:
             problems.append(f"labd ended with {status}: {daemon.log.read_text()[-2000:]}")
         problems += daemon.leaks_after_stop()
         problems += unpromised(daemon.outbox())
+    except BaseException as error:
+        problems.append(f"{error!r}; machines may run on: {daemon.root}")
+        raise
     finally:
         if daemon.process is not None and daemon.process.poll() is None:
             daemon.kill()
-        if not problems:
+        if problems:
+            FAILED.add(daemon.host_id)
+        else:
             shutil.rmtree(daemon.root, ignore_errors=True)
     return problems
 

@@ -23,6 +23,7 @@ from typing import Any
 from labd.client.client import Client
 from labd.model.errors import DaemonUnreachable
 from tests.system.hatchery import Hatched, hatch
+from tests.system.leftovers import STARTED
 
 REPO = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -58,6 +59,8 @@ class Daemon:
         self.log = root / "daemon.log"
         self.host_id = ""
         self.environment: dict[str, str] = {}
+        # A test that harms the host on purpose says so: `lab fsck` has to find it at the end.
+        self.harmed = False
         (root / "etc").mkdir(parents=True)
         if config:
             (root / "etc" / "labd.toml").write_text(config)
@@ -98,6 +101,7 @@ class Daemon:
         try:
             with self.client() as client:
                 self.host_id = str(client.info()["host_id"])
+                STARTED[self.host_id] = self.root
         except DaemonUnreachable:
             return False
         return True
@@ -141,9 +145,12 @@ class Daemon:
             )
         return done.stderr if expect else done.stdout
 
-    def json(self, *args: str) -> Json:
+    def json(self, *args: str, expect: int = 0) -> Json:
         """Return the object that `lab --json` prints."""
-        found = json.loads(self.lab("--json", *args))
+        done = self.run("--json", *args)
+        if done.returncode != expect:
+            raise LabFailed(f"`lab {' '.join(args)}`: {done.stdout}{done.stderr}")
+        found = json.loads(done.stdout)
         assert isinstance(found, dict)
         return found
 
@@ -244,6 +251,11 @@ class Daemon:
         marks = (f"labd:{self.host_id}", f": v{self.host_id}")
         found += [line for line in links.splitlines() if any(mark in line for mark in marks)]
         return found
+
+    def differences(self) -> list[str]:
+        """Return what `lab fsck` says."""
+        with self.client() as client:
+            return [f"fsck: {item['kind']}: {item['text']}" for item in client.differences()]
 
     def listeners(self) -> list[int]:
         """Return the ports at which the daemon itself listens, as the kernel tells them."""

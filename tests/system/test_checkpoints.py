@@ -30,7 +30,7 @@ def saved(daemon: Daemon) -> Daemon:
     daemon.lab("up", TWO_TIER)
     daemon.console(
         "two-tier/client",
-        "(i=0; while true; do i=$((i+1)); echo $i > /tmp/n; sleep 0.1; done) & "
+        "(i=0; while true; do i=$((i+1)); echo $i > /tmp/m; mv /tmp/m /tmp/n; sleep 0.1; done) & "
         "exec 9> /tmp/open; echo before >&9; echo o''k",
         "ok",
     )

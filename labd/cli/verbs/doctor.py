@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-
 import click
 
 from labd.cli.session import FAILED, Session, verb
 from labd.cli.text import plain, table
+from labd.cli.without_daemon import become_labd, find_labd
 from labd.model.errors import DaemonUnreachable
 
 
@@ -38,12 +35,7 @@ def doctor(session: Session) -> None:
 
 def _without_daemon(session: Session) -> None:
     """Become `labd doctor`; return when it is not installed beside `lab`."""
-    beside = os.path.join(os.path.dirname(sys.argv[0]), "labd")
-    program = beside if os.access(beside, os.X_OK) else shutil.which("labd")
-    if program is None or session.socket:
+    if find_labd() is None or session.socket:
         return
-    root = ["--root", session.root] if session.root else []
-    as_json = ["--json"] if session.json else []
     session.note("lab: labd does not run; looking at the host without it")
-    sys.stdout.flush()
-    os.execv(program, [program, "doctor", *root, *as_json])  # noqa: S606 - no shell is meant
+    become_labd(session, "doctor", *(["--json"] if session.json else []))

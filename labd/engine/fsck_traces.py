@@ -1,0 +1,95 @@
+"""Hold traces on the host against the inventory. Pure; see `engine.fsck`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from labd.model.differences import Difference, Mismatch, Sort, Trace
+from labd.model.network import LabNetworkPlan
+from labd.model.records import LabRecord, NodeRecord
+from labd.model.states import NODE_ALIVE, NodeState
+
+_M = Mismatch
+_KINDS: Mapping[Sort, Mismatch] = {
+    Sort.NAMESPACE: _M.PINNED_NAMESPACE,
+    **{sort: _M(f"orphan-{sort}") for sort in Sort if sort is not Sort.NAMESPACE},
+}
+_AS_PLANNED = "make the networks of the lab as they should be"
+MONITOR = "qmp.sock"
+# A node in them may have no monitor yet, or no more.
+_ON_ITS_WAY = frozenset({NodeState.STARTING, NodeState.STOPPING})
+
+
+def kind_of(trace: Trace) -> Mismatch:
+    """Return the kind of difference that a trace of nobody is."""
+    return _KINDS[trace.sort]
+
+
+def orphans(traces: Sequence[Trace], owners: Collection[str]) -> Iterator[Difference]:
+    """Yield the traces that belong to no lab and no node.
+
+    Args:
+        traces: What the host has.
+        owners: Keys of all labs and nodes.
+    """
+    for trace in traces:
+        if trace.owner in owners:
+            continue
+        yield Difference(
+            kind=kind_of(trace),
+            name=trace.name,
+            text=f"{trace.text} belongs to no lab" if trace.owner else trace.text,
+            remedy=trace.remedy,
+        )
+
+
+def lost(
+    traces: Sequence[Trace], lab: LabRecord, plan: LabNetworkPlan, nodes: Sequence[NodeRecord]
+) -> Iterator[Difference]:
+    """Yield what a lab needs and the host has not.
+
+    Args:
+        traces: What the host has.
+        lab: One that no operation holds.
+        plan: Its networks.
+        nodes: Its nodes.
+    """
+    there = {(trace.sort, trace.name) for trace in traces}
+    if any(node.state in NODE_ALIVE - {NodeState.STOPPING} for node in nodes):
+        served = any(t.sort is Sort.SERVER and t.owner == lab.key for t in traces)
+        if plan.server is not None and not served:
+            yield Difference(
+                kind=_M.LOST_SERVER,
+                name=lab.name,
+                text=f"the dnsmasq of lab {lab.name} does not run",
+                remedy=_AS_PLANNED,
+            )
+        for name in _uplinks(plan):
+            if (Sort.UPLINK, name) not in there:
+                yield Difference(
+                    kind=_M.LOST_UPLINK,
+                    name=f"{lab.name}/{name}",
+                    text=f"{name}, a part of the uplinks of lab {lab.name}, is not there",
+                    remedy=_AS_PLANNED,
+                )
+    for node in nodes:
+        alive = node.state in NODE_ALIVE - _ON_ITS_WAY
+        if alive and (Sort.SOCKET, f"{node.key}/{MONITOR}") not in there:
+            name = f"{node.lab}/{node.name}"
+            yield Difference(
+                kind=_M.LOST_SOCKET,
+                name=name,
+                text=f"the monitor of {name} has lost its socket {node.key}/{MONITOR}, so that a "
+                f"later labd cannot take the node over; `lab restart {name}` makes it anew",
+            )
+
+
+def _uplinks(plan: LabNetworkPlan) -> Iterator[str]:
+    uplinks = plan.uplinks
+    if uplinks is None:
+        return
+    if uplinks.nat:
+        yield uplinks.link
+        yield uplinks.table
+    for mapped in uplinks.mapped:
+        yield mapped.outer
