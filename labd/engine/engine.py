@@ -39,9 +39,11 @@ from labd.engine.recovery import Recovered, Recovery
 from labd.engine.resolve import size_node
 from labd.engine.runner import NodeRunner
 from labd.engine.saving import Saving
+from labd.engine.scenes import Scenes
 from labd.engine.screens import ScreenService
 from labd.engine.serving import Serving
 from labd.engine.teaching import Teaching
+from labd.engine.teardown import Teardown
 from labd.engine.usage import UsageService
 from labd.engine.watch import Watcher
 from labd.engine.ways import Ways
@@ -99,6 +101,8 @@ class Engine:
         self.addresses = Addresses(world, self.journal)
         self._publications = Publications(world, self.ways)
         self._serving = Serving(world, self.journal)
+        scenes = Scenes(world, self.journal)
+        teardown = Teardown(world, self.journal, nodes, self._publications, self._serving)
         converger = Converger(
             world,
             self.journal,
@@ -107,19 +111,27 @@ class Engine:
             self._publications,
             self._serving,
             self.wires,
+            scenes,
+            teardown,
         )
-        forking = Forking(world, self.journal, converger, nodes, self.wires)
+        forking = Forking(world, self.journal, scenes, converger, nodes, self.wires)
         keeper = Keeper(world, self._operations)
         self._keeper = keeper
-        saving = Saving(world, self.journal, self._operations, converger, self._watcher)
+        saving = Saving(world, self.journal, self._operations, scenes, teardown, self._watcher)
         works = Works(
-            world, self.journal, self._operations, converger, self._watcher, forking, saving, keeper
+            world,
+            self.journal,
+            self._operations,
+            converger,
+            teardown,
+            self._watcher,
+            forking,
+            saving,
+            keeper,
         )
-        self._labs = Labs(
-            world, self.journal, self._operations, converger, works, self._publications
-        )
+        self._labs = Labs(world, self.journal, self._operations, scenes, works, self._publications)
         self.leases = Leasing(world, self.journal, self._labs)
-        members = Members(world, self.journal, self._labs, converger, forking, self._watcher)
+        members = Members(world, self.journal, self._labs, scenes, forking, self._watcher)
         self.checkpoints = CheckpointService(
             world,
             self.journal,

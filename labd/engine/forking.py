@@ -11,10 +11,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 from labd.engine import chains
-from labd.engine.converge import Converger, Scene, every
+from labd.engine.converge import Converger
 from labd.engine.journal import Journal
 from labd.engine.resolve import Sized
 from labd.engine.runner import NodeRunner
+from labd.engine.scenes import Scene, Scenes
+from labd.engine.together import every
 from labd.engine.wires import WireService
 from labd.engine.world import World
 from labd.model.checkpoints import CheckpointRecord, SavedNode
@@ -75,12 +77,14 @@ class Forking:
         self,
         world: World,
         journal: Journal,
+        scenes: Scenes,
         converger: Converger,
         runner: NodeRunner,
         wires: WireService,
     ) -> None:
         self._world = world
         self._journal = journal
+        self._scenes = scenes
         self._converger = converger
         self._runner = runner
         self._wires = wires
@@ -103,7 +107,7 @@ class Forking:
             LabdError: The first failure; nodes that this call started are stopped again.
         """
         name = operation.lab
-        scene = await self._converger.scene(name)
+        scene = await self._scenes.scene(name)
         await self._converger.prepare_ground(scene, operation)
         await self._world.checkpoints.verify(record)
         due = [
@@ -154,7 +158,7 @@ class Forking:
         saved = next(item for item in record.nodes if item.name == node.name)
         sized = scene.sized[node.name]
         # Built from the spec: what a manifest says of files may have come from another host.
-        fresh = self._converger.machine(scene, node, kvm=saved.kvm)
+        fresh = self._scenes.machine(scene, node, kvm=saved.kvm)
         layer = self._world.checkpoints.layer
         machine = replace(
             fresh,
@@ -165,7 +169,7 @@ class Forking:
         why = refusal(record, saved, self._world.snapshots.fingerprint(machine))
         if why:
             raise InputError(why)
-        seed = self._converger.seed(scene, node)
+        seed = self._scenes.seed(scene, node)
         return Copy(record=node, saved=saved, sized=sized, machine=machine, seed=seed)
 
     async def _take(self, operation: OperationRecord, copy: Copy) -> bool:

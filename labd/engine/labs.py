@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 from labd.engine.admission import admit
-from labd.engine.converge import Converger
 from labd.engine.deps import closure
 from labd.engine.diff import plan_changes
 from labd.engine.disksizes import require_sizes
@@ -20,6 +19,7 @@ from labd.engine.ports import Transaction
 from labd.engine.publications import Publications
 from labd.engine.quotas import demand, require_within
 from labd.engine.resolve import Sized
+from labd.engine.scenes import Scenes
 from labd.engine.works import Works
 from labd.engine.world import NODE_UIDS, World, new_key
 from labd.model.errors import Conflict, IllegalTransition, LabdError, NoRoom, NotFound
@@ -63,14 +63,14 @@ class Labs:
         world: World,
         journal: Journal,
         operations: Operations,
-        converger: Converger,
+        scenes: Scenes,
         works: Works,
         publications: Publications,
     ) -> None:
         self._world = world
         self._journal = journal
         self._operations = operations
-        self._converger = converger
+        self._scenes = scenes
         self._works = works
         self._publications = publications
         # Bytes that shall be available -> how many idle forks were ended for them; see `Pools`.
@@ -84,7 +84,7 @@ class Labs:
         sized = await self.check(name, spec)
         lab = await self._world.inventory.lab(name)
         nodes = await self._world.inventory.nodes(name)
-        await require_sizes(self._world, self._converger.size, lab, nodes, sized)
+        await require_sizes(self._world, self._scenes.size, lab, nodes, sized)
         running = {node.name for node in nodes if node.state in NODE_ALIVE}
         old = lab.spec if lab else None
         isos = {item for item, found in sized.items() if found.iso}
@@ -97,7 +97,7 @@ class Labs:
             InputError, LaunchFailed: It cannot work.
             OverQuota: No lab may have so much.
         """
-        sized = await self._converger.size(spec)
+        sized = await self._scenes.size(spec)
         self.require_quota(name, sized)
         draft = LabRecord(
             name=name, key="draft0", spec=spec, wanted=Wanted.RUNNING, state=LabState.STARTING
@@ -208,8 +208,8 @@ class Labs:
         return await begin()
 
     async def size(self, spec: LabSpec) -> Mapping[str, Sized]:
-        """Look up everything that the nodes of a spec name; see `Converger.size`."""
-        return await self._converger.size(spec)
+        """Look up everything that the nodes of a spec name; see `Scenes.size`."""
+        return await self._scenes.size(spec)
 
     async def new_nodes(self, lab: str, spec: LabSpec, known: set[str]) -> list[NodeRecord]:
         """Return records for the nodes that are not known yet.
@@ -251,9 +251,9 @@ class Labs:
         if key and lab is not None and lab.key != key:
             raise Conflict(f"there is a lab {name} already; choose another name")
         spec = pin(lab.spec if lab else None, spec)
-        sized = await self._converger.size(spec)
+        sized = await self._scenes.size(spec)
         nodes = await self._world.inventory.nodes(name)
-        await require_sizes(self._world, self._converger.size, lab, nodes, sized)
+        await require_sizes(self._world, self._scenes.size, lab, nodes, sized)
         alive = {node.name for node in nodes if node.state in NODE_ALIVE}
         due = {item: s.memory for item, s in sized.items() if item not in alive}
         await self.admit(name, due)
@@ -411,7 +411,7 @@ class Labs:
         if kind in _STARTS:
             changed = sorted(closure(targets, {node.name: node for node in lab.spec.nodes}))
             alive = {node.name for node in present.values() if node.state in NODE_ALIVE}
-            sized = await self._converger.size(lab.spec)
+            sized = await self._scenes.size(lab.spec)
             due = {name: sized[name].memory for name in changed if name not in alive}
             await self.admit(lab.name, due)
             before = alive - set(targets) if kind is _K.RESTART else alive

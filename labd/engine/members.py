@@ -14,11 +14,12 @@ from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from labd.engine.converge import Converger, Scene, every
 from labd.engine.forking import Copy, Forking
 from labd.engine.journal import Journal
 from labd.engine.labs import Labs
 from labd.engine.ports import Transaction
+from labd.engine.scenes import Scene, Scenes
+from labd.engine.together import every
 from labd.engine.watch import Watcher
 from labd.engine.world import World, new_key
 from labd.model.checkpoints import CheckpointRecord
@@ -58,14 +59,14 @@ class Members:
         world: World,
         journal: Journal,
         labs: Labs,
-        converger: Converger,
+        scenes: Scenes,
         forking: Forking,
         watcher: Watcher,
     ) -> None:
         self._world = world
         self._journal = journal
         self._labs = labs
-        self._converger = converger
+        self._scenes = scenes
         self._forking = forking
         self._watcher = watcher
         self.hung: set[str] = set()
@@ -125,7 +126,7 @@ class Members:
         scene = Scene(
             lab=lab,
             nodes=nodes,
-            sized=await self._converger.size(spec),
+            sized=await self._scenes.size(spec),
             network=plan,
             key=await self._world.keys.ensure(member.key),
         )

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labd.engine import chains
-from labd.engine.converge import Converger
 from labd.engine.journal import Journal
 from labd.engine.operations import Operations
+from labd.engine.scenes import Scenes
+from labd.engine.teardown import Teardown
 from labd.engine.watch import Watcher
 from labd.engine.world import World, new_key
 from labd.model.checkpoints import (
@@ -55,13 +56,15 @@ class Saving:
         world: World,
         journal: Journal,
         operations: Operations,
-        converger: Converger,
+        scenes: Scenes,
+        teardown: Teardown,
         watcher: Watcher,
     ) -> None:
         self._world = world
         self._journal = journal
         self._operations = operations
-        self._converger = converger
+        self._scenes = scenes
+        self._teardown = teardown
         self._watcher = watcher
         self._store = world.checkpoints
 
@@ -90,7 +93,7 @@ class Saving:
         if all(record.key != key for record in await self._world.inventory.checkpoints()):
             raise WorldError("labd was restarted meanwhile; ask for it again")
         if operation.request["mode"] == SaveMode.STOP:
-            await self._converger.take_down(operation.lab, operation, force=True, grace=0)
+            await self._teardown.take_down(operation.lab, operation, force=True, grace=0)
 
     async def _grow(self, operation: OperationRecord, key: str, folder: Path) -> _Scene:
         """Make a new top for each disk, and write it down."""
@@ -209,7 +212,7 @@ class Saving:
             (name, await self._store.digest(scene.key, f"{node.name}.{name}"))
             for name in self._world.snapshots.own_files(machine)
         ]
-        sized = await self._converger.size(scene.lab.spec)
+        sized = await self._scenes.size(scene.lab.spec)
         return SavedNode(
             name=node.name,
             kvm=machine.kvm,

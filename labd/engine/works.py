@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 
-from labd.engine.converge import Converger, every
+from labd.engine.converge import Converger
 from labd.engine.forking import Forking
 from labd.engine.journal import Journal
 from labd.engine.keeping import Keeper
@@ -19,6 +19,8 @@ from labd.engine.lastwords import with_last_words
 from labd.engine.operations import Operations, Work
 from labd.engine.ports import Transaction
 from labd.engine.saving import Saving
+from labd.engine.teardown import Teardown
+from labd.engine.together import every
 from labd.engine.watch import Watcher
 from labd.engine.world import World
 from labd.model.checkpoints import CheckpointRecord
@@ -45,6 +47,7 @@ class Works:
         journal: Journal,
         operations: Operations,
         converger: Converger,
+        teardown: Teardown,
         watcher: Watcher,
         forking: Forking,
         saving: Saving,
@@ -54,6 +57,7 @@ class Works:
         self._journal = journal
         self._operations = operations
         self._converger = converger
+        self._teardown = teardown
         self._watcher = watcher
         self._forking = forking
         self._keeper = keeper
@@ -114,7 +118,7 @@ class Works:
             if lab.wanted is Wanted.RUNNING:
                 await self._converger.apply(operation.lab, operation, _starts(operation) or ())
             else:
-                await self._converger.remove_left_out(operation.lab, operation, networks=False)
+                await self._teardown.remove_left_out(operation.lab, operation, networks=False)
                 await self._journal.forget_previous(operation.lab)
 
         await self._or_undo(operation, work)
@@ -205,11 +209,11 @@ class Works:
     async def _undo(self, operation: OperationRecord) -> None:
         name = operation.lab
         if operation.request.get("new"):
-            await self._converger.destroy(name, operation)
+            await self._teardown.destroy(name, operation)
             return
         before = operation.request.get("before")
         kept = {str(item) for item in before} if isinstance(before, list) else set()
-        await self._converger.undo_starts(name, operation, before=kept, only=_starts(operation))
+        await self._teardown.undo_starts(name, operation, before=kept, only=_starts(operation))
         lab = await self._journal.lab(name)
         if operation.kind in _CHANGES and lab.previous is not None:
             try:
@@ -217,10 +221,10 @@ class Works:
                 await self._converger.apply(name, operation, only)
             except LabdError as error:
                 log.warning("lab %s could not be taken back to its old spec: %s", name, error)
-                await self._converger.remove_left_out(name, operation)
+                await self._teardown.remove_left_out(name, operation)
                 await self._journal.forget_previous(name)
         if lab.wanted is Wanted.STOPPED:
-            await self._converger.take_down(name, operation, force=True, grace=0)
+            await self._teardown.take_down(name, operation, force=True, grace=0)
         await self._journal.settle(name, operation.id)
 
     # from a checkpoint
@@ -244,22 +248,22 @@ class Works:
         names = _nodes(operation)
         # What runs is ended only when everything that takes its place is known to be whole.
         await self._forking.preflight(record, names)
-        await self._converger.stop_nodes(operation.lab, names, operation, force=True, grace=0)
+        await self._teardown.stop_nodes(operation.lab, names, operation, force=True, grace=0)
         await self._operations.breakable(operation, self._forking.work(operation, record, names))
 
     # ending
 
     async def _down(self, operation: OperationRecord) -> None:
         force, grace = _manner(operation)
-        await self._converger.take_down(operation.lab, operation, force=force, grace=grace)
+        await self._teardown.take_down(operation.lab, operation, force=force, grace=grace)
 
     async def _destroy(self, operation: OperationRecord) -> None:
-        await self._converger.destroy(operation.lab, operation)
+        await self._teardown.destroy(operation.lab, operation)
         await self._keeper.tidy()
 
     async def _stop(self, operation: OperationRecord) -> None:
         force, grace = _manner(operation)
-        await self._converger.stop_nodes(
+        await self._teardown.stop_nodes(
             operation.lab, _nodes(operation), operation, force=force, grace=grace
         )
 
