@@ -32,7 +32,9 @@ import click
 from labd import __version__
 from labd.api.access import Caller
 from labd.api.app import create_app
-from labd.api.server import serving
+from labd.api.doors import user_roles
+from labd.api.limits import student_bounds
+from labd.api.server import serving, serving_tcp
 from labd.api.shipped import ShippedTemplates
 from labd.api.ways import WaySocket
 from labd.checkpoints import CheckpointStore
@@ -61,6 +63,7 @@ from labd.host.memory import ProcMemory
 from labd.host.notify import Notifier
 from labd.host.paths import prepare, shipped
 from labd.host.resolvers import host_resolvers
+from labd.host.secret import secret_of
 from labd.host.sshkeys import SshKeys
 from labd.host.traces import HostTraces
 from labd.host.usage import folder_size, process_usage
@@ -422,6 +425,7 @@ class Daemon:
                 NetworkTraces(host_id, self._paths.lab_runs, uid_base + SERVER_UID),
                 HostTraces(self._paths),
             ],
+            token_secret=secret_of(self._paths.token_secret),
         )
 
     def _place(self) -> Place:
@@ -444,13 +448,20 @@ class Daemon:
             version=__version__,
             tokens=check,
             admin_socket=self._paths.api_socket,
+            people_socket=self._paths.people_socket,
+            users=user_roles(self._config.access),
+            hosts=self._config.api.hosts,
+            student=student_bounds(self._config.limits),
         )
         sockets = [
             _listen(self._paths.api_socket, 0o660, self._group, stack),
+            # Whoever is not known by the kernel's word needs a token, so that all may knock.
+            _listen(self._paths.people_socket, 0o666, None, stack),
             _listen(self._paths.plugin_socket, 0o666, None, stack),
         ]
         await stack.enter_async_context(serving(app, sockets))
-        # The same people by the same means: the mode of the file.
+        await stack.enter_async_context(serving_tcp(app, self._config.api))
+        # The administrators of `api.sock`, by the same means: the mode of the file.
         ways = _listen(self._paths.ways_socket, 0o660, self._group, stack)
         await stack.enter_async_context(WaySocket(self.engine.ways, ways))
 

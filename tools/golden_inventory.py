@@ -20,6 +20,7 @@ from labd.model.classes import ClassRecord, Student
 from labd.model.events import EventType, Happening
 from labd.model.impairment import Impairment
 from labd.model.lab_leases import LabLease, LeaseAsk, LeaseStage
+from labd.model.people import Role, TokenLab, TokenRecord
 from labd.model.pools import MemberState, PoolMember, PoolRecord
 from labd.model.records import (
     LabRecord,
@@ -66,6 +67,7 @@ async def _labs(tx: SqliteTransaction, spec: LabSpec) -> None:
         state=LabState.RUNNING,
         created=_NOW,
         origin=_ORIGIN,
+        owner="anna",
     )
     await tx.put_lab(web)
     await tx.put_lab(replace(web, name="idle", key="bbbbbb", previous=None, origin=""))
@@ -114,6 +116,10 @@ async def _library(tx: SqliteTransaction, spec: LabSpec) -> None:
         Image(name="tiny", digest=_DIGEST, format=ImageFormat.RAW, size=4711, created=_NOW)
     )
     await tx.put_profile(Profile(name="small", image="tiny", vcpus=2, memory=128 << 20))
+    student = TokenLab(name="web", key=_LAB)
+    await tx.put_token(
+        TokenRecord(name="k.ann", role=Role.STUDENT, hash="4" * 64, labs=(student,), group="k")
+    )
     await tx.put_plugin(PluginRecord(name="recorder", enabled=True, settings={"keep": 3}))
     saved = SavedNode(
         name=spec.nodes[0].name,

@@ -1,7 +1,7 @@
 """Who calls, and what each route needs: the one table of scopes, checked for every route.
 
-A connection over the administrators' socket is an administrator: the file mode has let it in.
-Any other connection needs a bearer token, whose scopes say what it may do.
+A role says which routes a caller may use at all; `labd.api.sight` says on which objects. What a
+caller may not see is answered like what is not there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from starlette.requests import HTTPConnection
 from labd.api.templates import TemplateFiles
 from labd.engine.facade import EngineApi
 from labd.model.errors import Forbidden
+from labd.model.people import Role
 
 
 class Scope(StrEnum):
@@ -33,6 +34,7 @@ class Scope(StrEnum):
     HOST_READ = "host:read"
     HOST_WRITE = "host:write"
     PLUGINS_ADMIN = "plugins:admin"
+    PEOPLE_ADMIN = "people:admin"  # of administrators only
 
 
 _INCLUDED: Mapping[Scope, frozenset[Scope]] = {
@@ -43,6 +45,11 @@ _INCLUDED: Mapping[Scope, frozenset[Scope]] = {
 # Every route by its name; `create_app` refuses to make an app with a route that is missing here.
 ROUTE_SCOPES: Mapping[str, Scope] = {
     "get_info": Scope.ANY,
+    "get_caller": Scope.ANY,
+    "list_tokens": Scope.PEOPLE_ADMIN,
+    "create_token": Scope.PEOPLE_ADMIN,
+    "revoke_token": Scope.PEOPLE_ADMIN,
+    "hand_out_tokens": Scope.PEOPLE_ADMIN,
     "get_doctor": Scope.HOST_READ,
     "get_differences": Scope.HOST_READ,
     "repair": Scope.HOST_WRITE,
@@ -129,28 +136,96 @@ ROUTE_SCOPES: Mapping[str, Scope] = {
 }
 
 
+# Scopes of an instructor; on what is theirs alone.
+_INSTRUCTOR = frozenset(
+    {
+        Scope.ANY,
+        Scope.LABS_READ,
+        Scope.LABS_CONTROL,
+        Scope.LABS_CONSOLE,
+        Scope.EVENTS_READ,
+        Scope.IMAGES_READ,
+    }
+)
+# Routes that need more than these, and are an instructor's on a class of theirs.
+_INSTRUCTOR_ROUTES = frozenset({"hand_out_tokens"})
+# All that a student may ask, of the labs of the token; `act_on_lab` takes less than all actions.
+_STUDENT_ROUTES = frozenset(
+    {
+        "get_info",
+        "get_caller",
+        "list_labs",
+        "get_lab",
+        "list_addresses",
+        "get_node",
+        "get_node_lines",
+        "get_node_log",
+        "attach_console",
+        "execute",
+        "read_file",
+        "write_file",
+        "get_screenshot",
+        "type_keys",
+        "attach_viewer",
+        "get_ssh_key",
+        "attach_node_port",
+        "attach_host_port",
+        "act_on_lab",
+        "restore_lab",
+        "get_lease",
+        "list_wires",
+        "list_operations",
+        "get_operation",
+        "list_events",
+    }
+)
+# What a student may do to nodes; to the lab as a whole only the last.
+STUDENT_ACTIONS = frozenset({"start", "stop", "restart", "reset"})
+STUDENT_LAB_ACTION = "reset"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Who made a request.
 
     Attributes:
-        name: For logs and messages, such as `administrator` or `plugin watchdog`.
-        scopes: What it may do, as text; words that no route needs are harmless.
-        administrator: May do everything.
+        name: For logs and messages, such as `user root`, `token anna` or `plugin watchdog`.
+        role: What kind of caller.
+        scopes: What a plugin may do, as text; words that no route needs are harmless.
+        owner: Of an instructor: the name under which their things are kept.
+        labs: Of a student: the keys of the labs that there are.
+        token: sha256 of the token of a person, or empty.
     """
 
     name: str
+    role: Role = Role.PLUGIN
     scopes: frozenset[str] = frozenset()
-    administrator: bool = False
+    owner: str = ""
+    labs: frozenset[str] = frozenset()
+    token: str = ""
 
-    def may(self, scope: Scope) -> bool:
-        """Tell whether the caller has a scope, or one that includes it."""
-        if self.administrator or scope is Scope.ANY or scope in self.scopes:
+    @property
+    def sees_all(self) -> bool:
+        """Whether every object is visible; plugins are bound by scopes instead."""
+        return self.role in {Role.ADMINISTRATOR, Role.PLUGIN}
+
+    def may(self, route: str) -> bool:
+        """Tell whether the caller may use a route at all."""
+        scope = ROUTE_SCOPES[route]
+        if self.role is Role.ADMINISTRATOR:
+            return True
+        if self.role is Role.INSTRUCTOR:
+            return scope in _INSTRUCTOR or route in _INSTRUCTOR_ROUTES
+        if self.role is Role.STUDENT:
+            return route in _STUDENT_ROUTES
+        if scope is Scope.PEOPLE_ADMIN:
+            return False
+        if scope is Scope.ANY or scope in self.scopes:
             return True
         return any(scope in more and has in self.scopes for has, more in _INCLUDED.items())
 
 
-ADMINISTRATOR = Caller(name="administrator", administrator=True)
+ADMINISTRATOR = Caller(name="administrator", role=Role.ADMINISTRATOR)
 
 
 class TokenHolder(Protocol):
@@ -198,19 +273,24 @@ def caller(connection: HTTPConnection) -> Caller:
     return found
 
 
-def authorise(connection: HTTPConnection) -> None:
-    """Let a request pass that has the scope of its route; a dependency of every route.
+def require_route(who: Caller, route: str) -> None:
+    """Let a caller pass who may use a route.
 
     Raises:
-        Forbidden: It has not; the message names the scope.
+        Forbidden: They may not; the message names the scope.
     """
-    who = caller(connection)
-    scope = ROUTE_SCOPES[connection.scope["route"].name]
-    if not who.may(scope):
+    scope = ROUTE_SCOPES[route]
+    if who.may(route):
+        return
+    if who.role is Role.PLUGIN:
         raise Forbidden(
             f"{who.name} may not do this: its manifest would have to ask for the scope {scope}",
             scope=str(scope),
         )
+    raise Forbidden(
+        f"{who.name} may not do this with the role {who.role}; ask who gave you the token",
+        scope=str(scope),
+    )
 
 
 def engine(connection: HTTPConnection) -> EngineApi:
@@ -218,6 +298,7 @@ def engine(connection: HTTPConnection) -> EngineApi:
     return services(connection).engine
 
 
+CallerDep = Annotated[Caller, Depends(caller)]
 EngineDep = Annotated[EngineApi, Depends(engine)]
 ServicesDep = Annotated[Services, Depends(services)]
 

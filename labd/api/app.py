@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI
 
 from labd.api import problems
-from labd.api.access import Services, TokenCheck, attach, authorise, check_routes
+from labd.api.access import Services, TokenCheck, attach, check_routes
+from labd.api.doors import Doors, UserRoles
 from labd.api.gate import Gate
+from labd.api.limits import STUDENT, Bounds, bounds_of
 from labd.api.models import Problem
 from labd.api.routes import (
     activity,
@@ -31,10 +34,12 @@ from labd.api.routes import (
     profiles,
     screens,
     templates,
+    tokens,
     usage,
     ways,
     wires,
 )
+from labd.api.sight import authorise, check_paths
 from labd.api.templates import TemplateFiles
 from labd.engine.facade import EngineApi
 
@@ -61,6 +66,7 @@ _MODULES = (
     images,
     profiles,
     plugins,
+    tokens,
 )
 _PROBLEM = {"model": Problem, "content": {problems.MEDIA_TYPE: {}}}
 
@@ -72,6 +78,10 @@ def create_app(
     version: str,
     tokens: TokenCheck,
     admin_socket: Path,
+    people_socket: Path | None = None,
+    users: UserRoles | None = None,
+    hosts: Collection[str] = (),
+    student: Bounds = STUDENT,
 ) -> FastAPI:
     """Make the app.
 
@@ -79,8 +89,13 @@ def create_app(
         engine: What does the work.
         template_files: Compiles templates and lists the shipped ones.
         version: labd's own, for `/v1/info` and the OpenAPI document.
-        tokens: Knows bearer tokens.
-        admin_socket: Peers of this unix socket are administrators; all others need a token.
+        tokens: Knows the bearer tokens of plugins.
+        admin_socket: Peers of this unix socket are administrators.
+        people_socket: Here people have a token, or are known as users of the host; by default
+            beside `admin_socket`. Any other unix socket is for plugins, TCP for people's tokens.
+        users: Roles of users of the host.
+        hosts: Names of this daemon that requests over TCP may use, besides its addresses.
+        student: How much one student may ask.
     """
     app = FastAPI(
         title="labd",
@@ -110,11 +125,10 @@ def create_app(
         ),
     )
     router = APIRouter(prefix="/v1", dependencies=[Depends(authorise)])
-    names: list[str] = []
     for module in _MODULES:
-        names += [getattr(route, "name", "") for route in module.router.routes]
+        check_routes(getattr(route, "name", "") for route in module.router.routes)
+        check_paths(getattr(route, "path", "") for route in module.router.routes)
         router.include_router(module.router)
-    check_routes(names)
     app.include_router(
         router,
         responses={
@@ -126,5 +140,12 @@ def create_app(
         },
     )
     problems.install(app)
-    app.add_middleware(Gate, admin_socket=admin_socket, tokens=tokens)
+    doors = Doors(
+        admin=admin_socket,
+        people=people_socket or admin_socket.with_name("people.sock"),
+        plugins=tokens,
+        users=users or UserRoles(),
+        hosts=frozenset(hosts),
+    )
+    app.add_middleware(Gate, access=engine.access, doors=doors, bounds=bounds_of(student))
     return app

@@ -77,11 +77,31 @@ class BadMediaType(InputError):
     code = "bad_media_type"
 
 
+class TooMany(Forbidden):
+    """The caller asks too often, or too much at once."""
+
+    code = "too_many_requests"
+
+
+class Misdirected(Forbidden):
+    """The request names another host."""
+
+    code = "misdirected"
+
+
+class ForeignOrigin(Forbidden):
+    """The request comes from a page of somebody else."""
+
+    code = "foreign_origin"
+
+
 _OWN_STATUS: Mapping[str, int] = {
     EventsPruned.code: HTTPStatus.GONE,
     Unauthorised.code: HTTPStatus.UNAUTHORIZED,
     TooLarge.code: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     BadMediaType.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    TooMany.code: HTTPStatus.TOO_MANY_REQUESTS,
+    Misdirected.code: HTTPStatus.MISDIRECTED_REQUEST,
 }
 _HTTP_CODES: Mapping[int, str] = {
     HTTPStatus.NOT_FOUND: "no_such_route",
@@ -127,7 +147,9 @@ def response(
 
 def of_error(error: LabdError) -> Response:
     """Return the response for an error of labd."""
-    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorised) else None
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorised) else {}
+    if isinstance(error, TooMany):
+        headers["Retry-After"] = str(error.details["retry_after"])
     return response(status_of(error), error.code, error.message, error.details, headers)
 
 

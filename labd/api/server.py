@@ -4,17 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from labd.api.access import Services
+from labd.api.doors import PEER, Peer
+from labd.host.config_people import ApiConfig
+from labd.host.listening import check_tls, listen_tcp
 
+log = logging.getLogger(__name__)
+
+_MOST_TCP = 1_024  # connections at one time
 _GRACE = 1  # seconds for requests under way
 _WS_MESSAGE_LIMIT = 64 * 1024  # bytes a viewer may type at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Files of TLS, PEM; `check_tls` has looked at them."""
+
+    certificate: Path
+    key: Path
+
+
+class _Protocol(H11Protocol):
+    """HTTP that knows who is at the other end of a unix socket; WebSockets take it over."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        channel = transport.get_extra_info("socket")
+        peer = Peer.of(channel) if channel is not None else None
+        if peer is not None:
+            self.app_state = {**self.app_state, PEER: peer}
 
 
 class _Server(uvicorn.Server):
@@ -33,10 +62,10 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _server(app: FastAPI) -> _Server:
+def _server(app: FastAPI, tls: Tls | None, most: int | None) -> _Server:
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=_Protocol,
         ws="websockets-sansio",
         ws_max_size=_WS_MESSAGE_LIMIT,
         ws_per_message_deflate=False,
@@ -47,19 +76,30 @@ def _server(app: FastAPI) -> _Server:
         proxy_headers=False,
         timeout_keep_alive=60,
         timeout_graceful_shutdown=_GRACE,
+        limit_concurrency=most,
+        ssl_certfile=None if tls is None else str(tls.certificate),
+        ssl_keyfile=None if tls is None else str(tls.key),
     )
     return _Server(config, app.state.services)
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, sockets: Sequence[socket.socket]) -> AsyncIterator[None]:
+async def serving(
+    app: FastAPI,
+    sockets: Sequence[socket.socket],
+    *,
+    tls: Tls | None = None,
+    most: int | None = None,
+) -> AsyncIterator[None]:
     """Answer requests while the block runs; the sockets are closed at its end.
 
     Args:
         app: Made by `create_app`.
         sockets: Bound (and with their modes set); uvicorn listens on them.
+        tls: Without it, plain HTTP.
+        most: Connections at one time; one more is answered with 503.
     """
-    server = _server(app)
+    server = _server(app, tls, most)
     task = asyncio.create_task(server.serve(list(sockets)), name="api")
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 -- uvicorn tells by no event
@@ -70,6 +110,27 @@ async def serving(app: FastAPI, sockets: Sequence[socket.socket]) -> AsyncIterat
     finally:
         server.should_exit = True
         await task
+
+
+@asynccontextmanager
+async def serving_tcp(app: FastAPI, api: ApiConfig) -> AsyncIterator[None]:
+    """Answer people with tokens while the block runs, if the configuration asks for it.
+
+    Raises:
+        ConfigError: The address or the files of TLS cannot be used.
+    """
+    if api.listen is None:
+        yield
+        return
+    tls = None
+    if api.certificate is not None and api.key is not None:
+        await asyncio.to_thread(check_tls, api.certificate, api.key)
+        tls = Tls(certificate=api.certificate, key=api.key)
+    listener = await asyncio.to_thread(listen_tcp, api.listen)
+    with contextlib.closing(listener):
+        async with serving(app, [listener], tls=tls, most=_MOST_TCP):
+            log.info("serving people at %s%s", api.listen, "" if tls else " without TLS")
+            yield
 
 
 async def serve(app: FastAPI, sockets: Sequence[socket.socket]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from labd.api import models
 from labd.engine.facade import LabView, PluginView
@@ -93,9 +93,18 @@ def lease_ask(term: models.LeaseTerm) -> LeaseAsk:
     return LeaseAsk(seconds=term.seconds, until=term.until, keep=term.keep, warn=tuple(term.warn))
 
 
-def lab(view: LabView) -> models.Lab:
-    """Show a lab, whole."""
-    record = view.lab
+def bare_spec(spec: LabSpec) -> LabSpec:
+    """Return a spec without what a template says of the inside: its answers, keys and secrets."""
+    nodes = tuple(
+        NodeSpec(name=node.name, nics=node.nics, display=node.display, publish=node.publish)
+        for node in spec.nodes
+    )
+    return LabSpec(template=spec.template, nodes=nodes, networks=spec.networks)
+
+
+def lab(view: LabView, *, bare: bool = False) -> models.Lab:
+    """Show a lab, whole or bare."""
+    record = replace(view.lab, spec=bare_spec(view.lab.spec)) if bare else view.lab
     return models.Lab(
         name=record.name,
         key=record.key,

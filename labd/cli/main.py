@@ -72,6 +72,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "image": ("image", "Import, list, show, remove and build images."),
     "profile": ("profile", "List, show, add and remove VM profiles."),
     "template": ("template", "Shipped templates, their parameters, and the schema."),
+    "token": ("token", "Let instructors and students in."),
+    "whoami": ("token", "Tell who you are for labd."),
     "plugin": ("plugin", "List, enable, disable, watch and write plugins."),
     "doctor": ("doctor", "Tell what this host can do, and what to mend."),
     "fsck": ("fsck", "Hold the host against the inventory, and repair."),

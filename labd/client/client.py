@@ -14,6 +14,7 @@ from labd.client.guests import Guests
 from labd.client.leases import Leases
 from labd.client.pools import Pools
 from labd.client.screens import Screens
+from labd.client.tokens import Tokens
 from labd.client.transport import TIMEOUT, Transport, default_socket
 from labd.client.ways import Ways
 from labd.client.wires import Wires
@@ -57,6 +58,7 @@ class Client:
         self.addresses = Addresses(self.transport)
         self.wires = Wires(self.transport)
         self.ways = Ways(self.transport)
+        self.tokens = Tokens(self.transport)
 
     def close(self) -> None:
         """Close the connection."""

@@ -17,6 +17,8 @@ _BY_STATUS: dict[int, type[errors.LabdError]] = {
     404: errors.NotFound,
     405: errors.InputError,
     409: errors.Conflict,
+    421: errors.Forbidden,
+    429: errors.Busy,
 }
 
 

@@ -33,6 +33,7 @@ from labd.model.errors import (
 from labd.model.events import EventType, Happening
 from labd.model.lab_leases import LeaseAsk
 from labd.model.names import check_name, did_you_mean
+from labd.model.people import owner_now
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
 from labd.model.specs import Accel, LabSpec
 from labd.model.states import LabState, NodeState
@@ -180,7 +181,7 @@ class CheckpointService:
             try:
                 record = await self._world.checkpoints.receive(key, name, chunks)
                 check_spec(record.spec)
-                record = replace(record, created=self._world.clock())
+                record = replace(record, created=self._world.clock(), owner=owner_now())
                 record = replace(record, size=await self._world.checkpoints.publish(record))
                 async with self._world.inventory.transaction() as tx:
                     await self._require_name(name, "")
@@ -357,6 +358,7 @@ class CheckpointService:
                 state=LabState.STARTING,
                 created=self._world.clock(),
                 origin=record.key,
+                owner=owner_now(),
             )
             await self._put(tx, operation, lab, nodes)
             if taken:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from labd.engine.access import Access
 from labd.engine.activity import ActivityService
 from labd.engine.addresses import Addresses
 from labd.engine.attended import AttendedConsole
@@ -92,6 +93,7 @@ class Engine:
             lambda lab: self.activity.touch(lab, Source.OPERATION),
         )
         self.activity = ActivityService(world, self.journal, self._operations)
+        self.access = Access(world, self.journal)
         self._watcher = Watcher(world.inventory, world.hypervisor, self.journal)
         self._readiness = ReadinessKeeper(world, self.journal)
         self.wires = WireService(world, self.journal)

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from labd.engine.facade_access import AccessApi
 from labd.engine.facade_activity import ActivityApi
 from labd.engine.facade_addresses import AddressesApi
 from labd.engine.facade_captures import CapturesApi
@@ -110,6 +111,10 @@ class PluginView:
 
 class EngineApi(Protocol):
     """Everything that can be asked."""
+
+    @property
+    def access(self) -> AccessApi:
+        """Who may do what."""
 
     @property
     def checkpoints(self) -> CheckpointsApi:

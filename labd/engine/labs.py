@@ -25,6 +25,7 @@ from labd.engine.world import NODE_UIDS, World, new_key
 from labd.model.errors import Conflict, IllegalTransition, LabdError, NoRoom, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.names import check_name, did_you_mean
+from labd.model.people import owner_now
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
 from labd.model.slots import pin
 from labd.model.specs import Accel, LabSpec
@@ -272,6 +273,7 @@ class Labs:
                 wanted=Wanted.RUNNING,
                 state=LabState.STARTING,
                 created=self._world.clock(),
+                owner=owner_now(),
             )
             await tx.put_lab(lab)
             await self._emit(tx, EventType.LAB_CREATED, operation, data={"template": spec.template})

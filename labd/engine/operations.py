@@ -11,6 +11,7 @@ from dataclasses import replace
 from labd.engine.ports import Inventory, Transaction
 from labd.model.errors import Busy, Conflict, Fault, LabdError, NotFound, StorageFailed, Superseded
 from labd.model.events import EventType, Happening
+from labd.model.people import Owned
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.states import OperationState
 
@@ -121,6 +122,9 @@ class Operations:
                 if intent is not None:
                     more = await intent(tx, operation)
                     operation = replace(operation, request={**operation.request, **more})
+                record = await self._inventory.lab(lab)
+                if record is not None:
+                    operation = replace(operation, of=Owned(owner=record.owner, key=record.key))
                 await tx.put_operation(operation)
         except BaseException:
             if await self._inventory.operation(operation.id) is None:

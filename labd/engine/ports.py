@@ -23,6 +23,7 @@ from labd.model.machine import (
     RunState,
 )
 from labd.model.network import LabNetworkPlan
+from labd.model.people import TokenRecord
 from labd.model.plugins import InstalledPlugin, PluginChange
 from labd.model.pools import PoolMember, PoolRecord
 from labd.model.process import ProcessId
@@ -337,6 +338,12 @@ class Transaction(Protocol):
     async def delete_pool_member(self, key: str) -> None:
         """Delete."""
 
+    async def put_token(self, token: TokenRecord) -> None:
+        """Insert or replace; it goes with the last of its labs, if it is for labs."""
+
+    async def delete_token(self, name: str) -> None:
+        """Delete."""
+
     async def put_plugin(self, plugin: PluginRecord) -> None:
         """Insert or replace."""
 
@@ -431,6 +438,12 @@ class Inventory(Protocol):
 
     async def pool_members(self) -> Sequence[PoolMember]:
         """Return the members of all pools, the oldest first."""
+
+    async def token(self, hash: str) -> TokenRecord | None:
+        """Return the token with this sha256."""
+
+    async def tokens(self) -> Sequence[TokenRecord]:
+        """Return the tokens of all people by name."""
 
     async def plugins(self) -> Sequence[PluginRecord]:
         """Return all plugin rows by name."""

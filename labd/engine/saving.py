@@ -190,6 +190,7 @@ class Saving:
             spread=saved.spread,
             pause=max(saved.pauses.values(), default=0.0),
             origin=scene.lab.origin,
+            owner=scene.lab.owner,
         )
         record = replace(record, size=await self._store.publish(record))
         await self._commit(scene, operation, record, machines)

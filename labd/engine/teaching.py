@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 
 from labd.engine import classes
+from labd.engine.access import created
 from labd.engine.checkpoints import MAX_COUNT, CheckpointService, check_settings
 from labd.engine.classes import ClassAct
 from labd.engine.facade_classes import ClassView
@@ -16,12 +17,14 @@ from labd.engine.labs import Labs
 from labd.engine.leasing import Leasing
 from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
+from labd.engine.tokens import class_token
 from labd.engine.world import World, new_key
 from labd.model.classes import ClassRecord, Student
 from labd.model.errors import Conflict, InputError, LabdError, NoRoom, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.lab_leases import LeaseAsk
 from labd.model.names import check_name, did_you_mean
+from labd.model.people import asking, on_behalf, owner_now
 from labd.model.records import OperationKind, Wanted
 from labd.model.specs import LabSpec
 from labd.model.states import OperationState
@@ -122,7 +125,7 @@ class Teaching:
     ) -> ClassView:
         record = await self._without_gone(_joined(old, fresh))
         if old is None:
-            record = replace(record, created=self._world.clock())
+            record = replace(record, created=self._world.clock(), owner=owner_now())
             if record.spec is not None:
                 await self._first.require_names(record)
         await self._require_free(record)
@@ -216,9 +219,9 @@ class Teaching:
         for record in await self._world.inventory.classes():
             plan = await self._plan(record)
             if plan.first is not None:
-                self._begin(record.name, self._serve_first(record, plan.first))
+                self._begin(record, record.name, self._serve_first(record, plan.first))
             for student, act in plan.steps:
-                self._begin(record.lab_of(student), self._serve(record, student, act))
+                self._begin(record, record.lab_of(student), self._serve(record, student, act))
             if plan.gone or (plan.ready and not record.told):
                 await self._conclude(record.name)
 
@@ -227,12 +230,16 @@ class Teaching:
         busy = {operation.lab for operation in self._operations.running()}
         return classes.plan(record, labs, saved=await self._first.saved(record), busy=busy)
 
-    def _begin(self, lab: str, work: Coroutine[object, object, None]) -> None:
-        """Work on a lab, unless somebody does already or there are no hands left."""
+    def _begin(self, record: ClassRecord, lab: str, work: Coroutine[object, object, None]) -> None:
+        """Work on a lab, unless somebody does already or there are no hands left.
+
+        What is made belongs to the owner of the class.
+        """
         if lab in self._working or len(self._working) >= _AT_ONCE:
             work.close()
             return
-        task = asyncio.create_task(work, name=lab)
+        with asking(on_behalf(record.owner)):
+            task = asyncio.create_task(work, name=lab)
         self._working[lab] = task
         task.add_done_callback(self._done)
 
@@ -298,6 +305,11 @@ class Teaching:
             if present.wanted is not Wanted.RUNNING:
                 raise Conflict(f"class {record.name} shall not run any more")
             await tx.put_class(replace(present, made={**present.made, student: made.key}))
+            token = class_token(
+                self._world.token_secret, record.name, student, made, created=self._world.clock()
+            )
+            await tx.put_token(token)
+            await tx.emit(created(token))
 
         (operation,) = await self._checkpoints.fork(
             record.source,

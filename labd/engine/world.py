@@ -108,6 +108,7 @@ class World:
         accel: What `auto` of a node means here.
         traces: Find what labd has made on the host, for `lab fsck`.
         authorized_keys: OpenSSH public keys of the administrators, for every node.
+        token_secret: From which the tokens of classes follow.
     """
 
     inventory: Inventory
@@ -147,6 +148,7 @@ class World:
     accel: Accel = Accel.AUTO
     authorized_keys: tuple[str, ...] = ()
     traces: Sequence[Traces] = ()
+    token_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
 
     async def choose_accel(self, wanted: Accel) -> AccelChoice:
         """Return the accelerator of a node: its own wish, else the daemon's, else what works.

@@ -27,6 +27,19 @@
     [access]
     authorized_keys = []        # OpenSSH public keys that every node takes, besides its lab's
     authorized_keys_file = ""   # or a file of them, one a line
+    administrators = []         # users of the host, or groups like "@admins", at people.sock
+    instructors = []            # the same
+
+    [api]
+    listen = ""                 # host:port for people with tokens; empty: unix sockets only
+    certificate = ""            # PEM; needed unless `listen` is of the loopback
+    key = ""
+    hosts = []                  # names of this host that requests may use
+
+    [limits]
+    student_requests = 20       # a second, of each student
+    student_streams = 32        # WebSockets at one time
+    student_commands = 8        # lab exec at one time
 
     [plugins]
     dirs = []                   # folders with plugins, besides the shipped ones
@@ -59,6 +72,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from labd.host import config_values as values
+from labd.host.config_people import CHECKS, ApiConfig, LimitsConfig, why_not
 from labd.host.config_values import UID_BLOCK
 from labd.model.errors import ConfigError
 from labd.model.names import did_you_mean
@@ -114,6 +128,8 @@ class AccessConfig:
 
     authorized_keys: tuple[str, ...] = ()
     authorized_keys_file: Path | None = None
+    administrators: tuple[str, ...] = ()
+    instructors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +181,8 @@ class Config:
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     quotas: QuotasConfig = field(default_factory=QuotasConfig)
+    api: ApiConfig = field(default_factory=ApiConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
 def default_uid_base(root: Path) -> int:
@@ -233,8 +251,13 @@ class _Reader:
             plugins=PluginsConfig(**self.section(document, "plugins", PluginsConfig)),
             memory=MemoryConfig(**self.section(document, "memory", MemoryConfig)),
             quotas=QuotasConfig(**self.section(document, "quotas", QuotasConfig)),
+            api=ApiConfig(**self.section(document, "api", ApiConfig)),
+            limits=LimitsConfig(**self.section(document, "limits", LimitsConfig)),
         )
         self.check_broker(config.broker)
+        key, why = why_not(config.api)
+        if why:
+            self.fail("api", key, why)
         return config
 
     def section(self, document: Mapping[str, object], name: str, kind: type) -> dict[str, Any]:
@@ -340,4 +363,5 @@ _CHECKS: Final[Mapping[tuple[str, str], Callable[[object], Any]]] = {
     ("quotas", "memory_mib"): values.number(0, 1 << 24),
     ("quotas", "disk_mib"): values.number(0, 1 << 30),
     ("quotas", "written_mib"): values.number(0, 1 << 30),
+    **CHECKS,
 }

@@ -18,6 +18,7 @@ from labd.model.classes import ClassRecord
 from labd.model.events import Event, EventType, Happening
 from labd.model.lab_leases import LabLease
 from labd.model.machine import MachineSpec
+from labd.model.people import Owned, TokenRecord
 from labd.model.pools import PoolMember, PoolRecord
 from labd.model.process import ProcessId
 from labd.model.records import (
@@ -51,6 +52,7 @@ _ADAPTERS: dict[type[object], TypeAdapter[Any]] = {
     WireRecord: TypeAdapter(tuple[WireRecord], config=_BYTES),
     PoolRecord: TypeAdapter(tuple[PoolRecord], config=_BYTES),
     PoolMember: TypeAdapter(tuple[PoolMember], config=_BYTES),
+    TokenRecord: TypeAdapter(tuple[TokenRecord], config=_BYTES),
 }
 
 
@@ -64,7 +66,8 @@ def dump(
     | WireRecord
     | ClassRecord
     | PoolRecord
-    | PoolMember,
+    | PoolMember
+    | TokenRecord,
 ) -> str:
     """Return a value of `labd.model` as JSON text."""
     return _ADAPTERS[type(value)].dump_json((value,)).decode()
@@ -90,8 +93,10 @@ def _upsert(table: str, keys: str, columns: str) -> str:
     )
 
 
-_LAB = _upsert("labs", "name", "key, wanted, state, reason, created, origin, spec, previous")
-_LAB_LIGHT = "UPDATE labs SET key=?, wanted=?, state=?, reason=?, created=?, origin=? WHERE name=?"
+_LAB = _upsert("labs", "name", "key, wanted, state, reason, created, origin, owner, spec, previous")
+_LAB_LIGHT = (
+    "UPDATE labs SET key=?, wanted=?, state=?, reason=?, created=?, origin=?, owner=? WHERE name=?"
+)
 _NODE_LIGHT_COLUMNS = "key, uuid, uid, wanted, state, since, reason, starts, pid, ticks, boot_id"
 _NODE = _upsert("nodes", "lab, name", _NODE_LIGHT_COLUMNS + ", machine")
 _NODE_LIGHT = (
@@ -100,35 +105,41 @@ _NODE_LIGHT = (
     + " WHERE lab=? AND name=?"
 )
 _OPERATION = _upsert(
-    "operations", "id", "kind, lab, state, created, finished, request, progress, error"
+    "operations",
+    "id",
+    "kind, lab, state, created, finished, request, progress, error, owner, lab_key",
 )
 _IMAGE = _upsert("images", "name", "digest, record")
 _PROFILE = _upsert("profiles", "name", "image, record")
 _CHECKPOINT = _upsert("checkpoints", "name", "key, record")
 _CLASS = _upsert("classes", "name", "record")
+_TOKEN = _upsert("tokens", "name", "hash, record")
 _LAB_LEASE = _upsert("lab_leases", "lab", "record")
 _PLUGIN = _upsert("plugins", "name", "enabled, settings, token_hash")
 _META = _upsert("meta", "name", "value")
 _EVENT = (
-    "INSERT INTO events (seq, time, type, lab, node, operation, subject, data) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO events (seq, time, type, lab, node, operation, subject, data, owner, lab_key) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
-SELECT_LABS = "SELECT name, key, wanted, state, reason, created, origin, spec, previous FROM labs"
+SELECT_LABS = (
+    "SELECT name, key, wanted, state, reason, created, origin, owner, spec, previous FROM labs"
+)
 SELECT_NODES = f"SELECT lab, name, {_NODE_LIGHT_COLUMNS}, machine FROM nodes"  # noqa: S608
 SELECT_OPERATIONS = (
-    "SELECT id, kind, lab, state, created, finished, request, progress, error "
+    "SELECT id, kind, lab, state, created, finished, request, progress, error, owner, lab_key "
     "FROM operations ORDER BY n"
 )
 SELECT_IMAGES = "SELECT record FROM images"
 SELECT_PROFILES = "SELECT record FROM profiles"
 SELECT_CHECKPOINTS = "SELECT record FROM checkpoints"
 SELECT_CLASSES = "SELECT record FROM classes"
+SELECT_TOKENS = "SELECT record FROM tokens"
 SELECT_LAB_LEASES = "SELECT record FROM lab_leases"
 SELECT_PLUGINS = "SELECT name, enabled, settings, token_hash FROM plugins"
 SELECT_META = "SELECT name, value FROM meta"
 SELECT_EVENTS = (
-    "SELECT seq, time, type, lab, node, operation, subject, data FROM events "
+    "SELECT seq, time, type, lab, node, operation, subject, data, owner, lab_key FROM events "
     "WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
 )
 SELECT_EVENT_BOUNDS = "SELECT min(seq), max(seq) FROM events"
@@ -136,7 +147,7 @@ SELECT_EVENT_BOUNDS = "SELECT min(seq), max(seq) FROM events"
 
 def put_lab(lab: LabRecord, old: LabRecord | None) -> Statement:
     """Return the statement that writes a lab; specs that `old` has too are not written again."""
-    light = (lab.key, lab.wanted, lab.state, lab.reason, lab.created, lab.origin)
+    light = (lab.key, lab.wanted, lab.state, lab.reason, lab.created, lab.origin, lab.owner)
     if old is not None and old.spec is lab.spec and old.previous is lab.previous:
         return _LAB_LIGHT, (*light, lab.name)
     previous = dump(lab.previous) if lab.previous is not None else None
@@ -145,7 +156,7 @@ def put_lab(lab: LabRecord, old: LabRecord | None) -> Statement:
 
 def lab_of(row: Row) -> LabRecord:
     """Return the lab of a row of SELECT_LABS."""
-    name, key, wanted, state, reason, created, origin, spec, previous = row
+    name, key, wanted, state, reason, created, origin, owner, spec, previous = row
     return LabRecord(
         name=name,
         key=key,
@@ -156,6 +167,7 @@ def lab_of(row: Row) -> LabRecord:
         reason=reason,
         created=created,
         origin=origin,
+        owner=owner,
     )
 
 
@@ -215,12 +227,14 @@ def put_operation(operation: OperationRecord) -> Statement:
         _json(dict(operation.request)),
         _json(dict(operation.progress)),
         _json(dict(operation.error)) if operation.error is not None else None,
+        operation.of.owner,
+        operation.of.key,
     )
 
 
 def operation_of(row: Row) -> OperationRecord:
     """Return the operation of a row of SELECT_OPERATIONS."""
-    id_, kind, lab, state, created, finished, request, progress, error = row
+    id_, kind, lab, state, created, finished, request, progress, error, owner, key = row
     return OperationRecord(
         id=id_,
         kind=OperationKind(kind),
@@ -231,6 +245,7 @@ def operation_of(row: Row) -> OperationRecord:
         error=json.loads(error) if error is not None else None,
         created=created,
         finished=finished,
+        of=Owned(owner=owner, key=key),
     )
 
 
@@ -252,6 +267,11 @@ def put_checkpoint(record: CheckpointRecord) -> Statement:
 def put_class(record: ClassRecord) -> Statement:
     """Return the statement that writes a class."""
     return _CLASS, (record.name, dump(record))
+
+
+def put_token(token: TokenRecord) -> Statement:
+    """Return the statement that writes a token."""
+    return _TOKEN, (token.name, token.hash, dump(token))
 
 
 def put_lab_lease(lease: LabLease) -> Statement:
@@ -278,7 +298,9 @@ def put_meta(name: str, value: str) -> Statement:
     return _META, (name, value)
 
 
-def put_event(seq: int, time: str, source: str, happening: Happening) -> tuple[Statement, Event]:
+def put_event(
+    seq: int, time: str, source: str, happening: Happening, of: Owned
+) -> tuple[Statement, Event]:
     """Return the statement that writes an event, and the event as it will be read back."""
     h = happening
     text = _json(dict(h.data))
@@ -292,13 +314,14 @@ def put_event(seq: int, time: str, source: str, happening: Happening) -> tuple[S
         subject=h.subject,
         data=frozen,
     )
-    event = Event(seq=seq, time=time, source=source, happening=kept)
-    return (_EVENT, (seq, time, h.type, h.lab, h.node, h.operation, h.subject, text)), event
+    event = Event(seq=seq, time=time, source=source, happening=kept, owner=of.owner, lab_key=of.key)
+    row = (seq, time, h.type, h.lab, h.node, h.operation, h.subject, text, of.owner, of.key)
+    return (_EVENT, row), event
 
 
 def event_of(row: Row, source: str) -> Event:
     """Return the event of a row of SELECT_EVENTS."""
-    seq, time, kind, lab, node, operation, subject, data = row
+    seq, time, kind, lab, node, operation, subject, data, owner, key = row
     happening = Happening(
         type=EventType(kind),
         lab=lab,
@@ -307,7 +330,7 @@ def event_of(row: Row, source: str) -> Event:
         subject=subject,
         data=json.loads(data),
     )
-    return Event(seq=seq, time=time, source=source, happening=happening)
+    return Event(seq=seq, time=time, source=source, happening=happening, owner=owner, lab_key=key)
 
 
 # lab, node, address, host port as asked for, port of the node

@@ -14,6 +14,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from labd.model.classes import ClassRecord
 from labd.model.errors import InventoryDamaged
 from labd.model.events import Event, Happening
 from labd.model.lab_leases import LabLease
+from labd.model.people import Asked, Outcome, Owned, TokenRecord, asked_now
 from labd.model.pools import PoolMember, PoolRecord
 from labd.model.records import (
     LabRecord,
@@ -56,8 +58,9 @@ class SqliteTransaction:
     A constraint that is broken (a second node with one uid) is told at the end of the block.
     """
 
-    def __init__(self, tables: Tables, seq: int, source: str, clock: Callable[[], str]) -> None:
-        self.tables = tables
+    def __init__(self, before: Tables, seq: int, source: str, clock: Callable[[], str]) -> None:
+        self.tables = before.copy()
+        self._before = before
         self.statements: list[Statement] = []
         self.event_statements: list[Statement] = []
         self.events: list[Event] = []
@@ -74,6 +77,12 @@ class SqliteTransaction:
         """Delete with all its nodes."""
         self.statements.append(("DELETE FROM labs WHERE name=?", (name,)))
         self.tables.delete_lab(name)
+        for token in list(self.tables.tokens.values()):
+            left = tuple(lab for lab in token.labs if lab.name != name)
+            if token.labs and not left:
+                await self.delete_token(token.name)
+            elif left != token.labs:
+                await self.put_token(replace(token, labs=left))
 
     async def put_node(self, node: NodeRecord) -> None:
         """Insert or replace."""
@@ -164,6 +173,16 @@ class SqliteTransaction:
         self.statements.append(("DELETE FROM pool_members WHERE key=?", (key,)))
         self.tables.pool_members.pop(key, None)
 
+    async def put_token(self, token: TokenRecord) -> None:
+        """Insert or replace; it goes with the last of its labs, if it is for labs."""
+        self.statements.append(rows.put_token(token))
+        self.tables.tokens[token.name] = token
+
+    async def delete_token(self, name: str) -> None:
+        """Delete."""
+        self.statements.append(("DELETE FROM tokens WHERE name=?", (name,)))
+        self.tables.tokens.pop(name, None)
+
     async def put_plugin(self, plugin: PluginRecord) -> None:
         """Insert or replace."""
         self.statements.append(rows.put_plugin(plugin))
@@ -202,10 +221,30 @@ class SqliteTransaction:
     async def emit(self, happening: Happening) -> Event:
         """Number the happening and put it in the outbox."""
         seq = self._seq + len(self.events) + 1
-        statement, event = rows.put_event(seq, self._clock(), self._source, happening)
+        of = self.tables.of(happening) or self._before.of(happening) or Owned()
+        statement, event = rows.put_event(seq, self._clock(), self._source, happening, of)
         self.event_statements.append(statement)
         self.events.append(event)
         return event
+
+    async def sign(self) -> Asked | None:
+        """Tell who asked for this change, if it is the first of a request; return the request."""
+        self._attribute()
+        asked = asked_now()
+        if asked is None or not asked.pending:
+            return None
+        operation = next((e.happening.operation for e in self.events if e.happening.operation), "")
+        await self.emit(asked.happening(Outcome.ACCEPTED, operation))
+        return asked
+
+    def _attribute(self) -> None:
+        """Say whose it was also of what was told before there was a row to tell by."""
+        for index, event in enumerate(self.events):
+            of = None if event.owner or event.lab_key else self.tables.of(event.happening)
+            if of is not None and of != Owned():
+                self.event_statements[index], self.events[index] = rows.put_event(
+                    event.seq, event.time, self._source, event.happening, of
+                )
 
 
 class SqliteInventory:
@@ -291,17 +330,20 @@ class SqliteInventory:
             raise RuntimeError("a transaction inside a transaction of the same task never begins")
         async with self._lock:
             source = f"/labd/{self._host}"
-            tx = SqliteTransaction(self._tables.copy(), self._last, source, self._clock)
+            tx = SqliteTransaction(self._tables, self._last, source, self._clock)
             self._holder, self._held = task, tx
             try:
                 yield tx
                 if tx.statements or tx.event_statements:
-                    await _to_the_end(self._commit(tx))
+                    asked = await tx.sign()
+                    await _to_the_end(self._commit(tx, asked))
             finally:
                 self._holder = self._held = None
 
-    async def _commit(self, tx: SqliteTransaction) -> None:
+    async def _commit(self, tx: SqliteTransaction, asked: Asked | None) -> None:
         await self._database.write([*tx.statements, *tx.event_statements])
+        if asked is not None:
+            asked.told = True
         self._tables = tx.tables
         if tx.events:
             self._recent.extend(tx.events)
@@ -401,6 +443,16 @@ class SqliteInventory:
     async def pool_members(self) -> Sequence[PoolMember]:
         """Return the members of all pools, the oldest first."""
         return list(self._view().pool_members.values())
+
+    async def token(self, hash: str) -> TokenRecord | None:
+        """Return the token with this sha256."""
+        found = self._view().tokens.values()
+        return next((token for token in found if token.hash == hash), None)
+
+    async def tokens(self) -> Sequence[TokenRecord]:
+        """Return the tokens of all people by name."""
+        found = self._view().tokens
+        return [found[name] for name in sorted(found)]
 
     async def plugins(self) -> Sequence[PluginRecord]:
         """Return all plugin rows by name."""

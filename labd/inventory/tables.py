@@ -10,7 +10,9 @@ from labd.inventory import lease_rows, rows
 from labd.inventory.database import Database
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
+from labd.model.events import EventType, Happening
 from labd.model.lab_leases import LabLease
+from labd.model.people import Owned, TokenRecord
 from labd.model.pools import PoolMember, PoolRecord
 from labd.model.records import (
     LabRecord,
@@ -35,7 +37,7 @@ class Tables:
         operations: By id, the oldest first.
         publications: By `rows.publication_key`, which begins with the lab.
         wires: By `rows.wire_key`, which begins with the lab.
-        images, profiles, plugins, checkpoints: By name.
+        images, profiles, plugins, checkpoints, tokens: By name.
         lab_leases: By lab.
         classes: By name.
         pools: By key of the checkpoint.
@@ -57,6 +59,7 @@ class Tables:
         self.classes: dict[str, ClassRecord] = {}
         self.pools: dict[str, PoolRecord] = {}
         self.pool_members: dict[str, PoolMember] = {}
+        self.tokens: dict[str, TokenRecord] = {}
         self.leases: dict[lease_rows.LeaseKey, LeaseRecord] = {}
         self.wires: dict[tuple[str, str, str], WireRecord] = {}
 
@@ -103,6 +106,9 @@ class Tables:
         for (text,) in await database.rows(rows.SELECT_POOL_MEMBERS):
             member: PoolMember = rows.load(PoolMember, text)
             tables.pool_members[member.key] = member
+        for (text,) in await database.rows(rows.SELECT_TOKENS):
+            token: TokenRecord = rows.load(TokenRecord, text)
+            tables.tokens[token.name] = token
         for row in await database.rows(lease_rows.SELECT_LEASES):
             lease = lease_rows.lease_of(row)
             tables.leases[lease_rows.lease_key(lease)] = lease
@@ -126,6 +132,7 @@ class Tables:
         new.classes = self.classes.copy()
         new.pools = self.pools.copy()
         new.pool_members = self.pool_members.copy()
+        new.tokens = self.tokens.copy()
         new.lab_leases = self.lab_leases.copy()
         new.leases = self.leases.copy()
         new.wires = self.wires.copy()
@@ -160,6 +167,22 @@ class Tables:
             del self.leases[lease]
         for wire in [wire for wire in self.wires if wire[0] == name]:
             del self.wires[wire]
+
+    def of(self, happening: Happening) -> Owned | None:
+        """Return whose it is what something happened to; None when it is in none of the rows."""
+        lab = self.labs.get(happening.lab)
+        if lab is not None:
+            return Owned(owner=lab.owner, key=lab.key)
+        operation = self.operations.get(happening.operation)
+        if operation is not None:
+            return operation.of
+        kind = happening.type.partition(".")[0]
+        if kind == "class" and (group := self.classes.get(happening.subject)) is not None:
+            return Owned(owner=group.owner)
+        if happening.type is EventType.CHECKPOINT_REMOVED:
+            found = self.checkpoints.get(happening.subject)
+            return Owned(owner=found.owner) if found is not None else None
+        return None
 
     def nodes_of(self, lab: str | None) -> list[NodeRecord]:
         """Return the nodes of one lab or all, in the order of lab and name."""

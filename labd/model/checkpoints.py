@@ -97,6 +97,7 @@ class CheckpointRecord:
         pause: Seconds that the longest of the nodes stood still; 0 when they did not go on.
         origin: Key of the checkpoint from which the lab was started, or empty.
         size: Bytes on disk of memory and state; layers are shared and not counted.
+        owner: The instructor whose it is, as the lab was; empty: the administrators'.
     """
 
     name: str
@@ -113,6 +114,7 @@ class CheckpointRecord:
     pause: float = 0.0
     origin: str = ""
     size: int = 0
+    owner: str = ""
 
 
 class SaveMode(StrEnum):

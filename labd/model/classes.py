@@ -44,6 +44,7 @@ class ClassRecord:
         failed: Student -> why the lab could not be forked.
         told: `class.ready` was told since students were added.
         created: RFC 3339 UTC.
+        owner: The instructor whose it is, and whose its labs are; empty: the administrators'.
     """
 
     name: str
@@ -60,6 +61,7 @@ class ClassRecord:
     failed: Mapping[str, str] = field(default_factory=dict)
     told: bool = False
     created: str = ""
+    owner: str = ""
 
     def lab_of(self, student: str) -> str:
         """Return the name of a student's lab."""

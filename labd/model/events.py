@@ -100,6 +100,12 @@ class EventType(StrEnum):
     PLUGIN_STARTED = "plugin.started"
     PLUGIN_CRASHED = "plugin.crashed"
 
+    TOKEN_CREATED = "token.created"  # noqa: S105 - no secret
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105 - no secret
+    AUDIT_REQUEST = (
+        "audit.request"  # who asked for what; data: actor, role, action, object, outcome
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happening:
@@ -130,12 +136,16 @@ class Event:
         seq: 1, 2, 3… without gaps over the life of one inventory.
         time: RFC 3339 UTC with microseconds, such as `2026-01-31T12:00:00.123456Z`.
         source: `/labd/<host id>`.
+        owner: Whose what it concerns was then; empty: the administrators'. Not on the wire.
+        lab_key: Of the lab that it concerns, for another one may have had its name. Nor this.
     """
 
     seq: int
     time: str
     source: str
     happening: Happening
+    owner: str = ""
+    lab_key: str = ""
 
     def cloudevent(self) -> dict[str, object]:
         """Return the CloudEvents 1.0 structured JSON form."""

@@ -83,6 +83,16 @@ class Paths:
         return self.run / "ways.sock"
 
     @property
+    def people_socket(self) -> Path:
+        """Where the daemon listens for users of the host who have a role, or a token."""
+        return self.run / "people.sock"
+
+    @property
+    def token_secret(self) -> Path:
+        """From which the tokens of classes follow."""
+        return self.state / "token-secret"
+
+    @property
     def plugin_socket(self) -> Path:
         """Where the daemon listens for plugins, with a token."""
         return self.run / "plugin.sock"

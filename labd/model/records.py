@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from labd.model.machine import MachineSpec
+from labd.model.people import Owned
 from labd.model.process import ProcessId
 from labd.model.specs import LabSpec, PublishSpec
 from labd.model.states import LabState, NodeState, OperationState
@@ -54,6 +55,7 @@ class LabRecord:
         reason: One sentence why it is in this state, or empty.
         created: RFC 3339 UTC.
         origin: Key of the checkpoint from which it was started; empty for one that was booted.
+        owner: The instructor whose it is; empty: the administrators'.
     """
 
     name: str
@@ -65,6 +67,7 @@ class LabRecord:
     reason: str = ""
     created: str = ""
     origin: str = ""
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +153,7 @@ class OperationRecord:
         progress: JSON-compatible; `done`, `total` (steps, or bytes for imports), `text`.
         error: `{"code", "message", ...}` when failed, else None.
         created, finished: RFC 3339 UTC, `finished` empty while running.
+        of: Whose the lab was then, as another one may have its name by now.
     """
 
     id: str
@@ -161,6 +165,7 @@ class OperationRecord:
     error: Mapping[str, object] | None = None
     created: str = ""
     finished: str = ""
+    of: Owned = field(default_factory=Owned)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

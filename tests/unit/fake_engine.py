@@ -37,6 +37,7 @@ from labd.model.records import (
 )
 from labd.model.specs import Image, ImageFormat, LabSpec, NetworkSpec, NodeSpec, Profile
 from labd.model.states import LabState, NetworkState, NodeState, OperationState, PluginState
+from tests.unit.fake_access import FakeAccess
 from tests.unit.fake_activity import FakeActivity
 from tests.unit.fake_addresses import FakeAddresses
 from tests.unit.fake_captures import FakeCapturesApi
@@ -130,6 +131,7 @@ class FakeEngine:
         self.addresses = FakeAddresses(self.lab)
         self.ways = FakeWays(self.node, self.lab)
         self.all_labs: dict[str, LabRecord] = {}
+        self.access = FakeAccess(lambda: {lab.name: lab.key for lab in self.all_labs.values()})
         self.all_nodes: dict[tuple[str, str], NodeRecord] = {}
         self.all_operations: dict[str, OperationRecord] = {}
         self.all_events: list[Event] = []

@@ -58,7 +58,12 @@ def test_snapshots_are_no_events() -> None:
 
 
 def test_manifests_may_ask_for_every_scope_but_the_administrators() -> None:
-    assert {str(scope) for scope in Scope} - {"any", "plugins:admin", "host:write"} == SCOPES
+    assert {str(scope) for scope in Scope} - {
+        "any",
+        "plugins:admin",
+        "host:write",
+        "people:admin",
+    } == SCOPES
 
 
 def test_the_sdk_is_light() -> None:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from labd.api import models
 from labd.api.access import Caller, EngineDep, caller
+from labd.api.sight import SightDep
 from labd.engine.facade_activity import ActivityView
 from labd.model.activity import Source
 
@@ -59,9 +60,14 @@ def _shown(view: ActivityView) -> Activity:
 
 
 @router.get("/activity")
-async def list_activity(engine: EngineDep) -> Activities:
-    """Tell how long each lab that runs has been idle, as of at most 15 seconds ago."""
-    return Activities(labs=[_shown(view) for view in await engine.activity.all()])
+async def list_activity(engine: EngineDep, sight: SightDep) -> Activities:
+    """Tell how long each lab that runs has been idle, as of at most 15 seconds ago.
+
+    Of the labs that the caller may see.
+    """
+    seen = {lab.name for lab, _ in await engine.labs() if sight.lab(lab)}
+    found = [view for view in await engine.activity.all() if view.lab in seen]
+    return Activities(labs=[_shown(view) for view in found])
 
 
 @router.get("/labs/{lab}/activity")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated
 
@@ -14,6 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from labd.api import models, views
 from labd.api.access import EngineDep, ServicesDep
 from labd.api.routes.labs import accepted
+from labd.api.sight import SightDep
+from labd.engine.facade_access import Thing
 from labd.engine.facade_checkpoints import CheckpointView
 from labd.model.checkpoints import SaveMode
 from labd.model.errors import DownloadFailed
@@ -142,15 +146,23 @@ def _show(view: CheckpointView) -> Checkpoint:
 
 
 @router.get("/checkpoints")
-async def list_checkpoints(engine: EngineDep) -> Checkpoints:
-    """List all checkpoints."""
-    return Checkpoints(checkpoints=[_show(view) for view in await engine.checkpoints.all()])
+async def list_checkpoints(engine: EngineDep, sight: SightDep) -> Checkpoints:
+    """List the checkpoints that the caller may see."""
+    found = [view for view in await engine.checkpoints.all() if sight.own(view.record.owner)]
+    seen = {lab.name for lab, _ in await engine.labs() if sight.lab(lab)}
+    return Checkpoints(checkpoints=[_show(_seen(view, seen)) for view in found])
+
+
+def _seen(view: CheckpointView, labs: Collection[str]) -> CheckpointView:
+    """Return a checkpoint with those of its labs that may be seen."""
+    return replace(view, labs=tuple(lab for lab in view.labs if lab in labs))
 
 
 @router.get("/checkpoints/{name}")
-async def get_checkpoint(name: CheckpointName, engine: EngineDep) -> Checkpoint:
+async def get_checkpoint(name: CheckpointName, engine: EngineDep, sight: SightDep) -> Checkpoint:
     """Return one checkpoint."""
-    return _show(await engine.checkpoints.get(name))
+    seen = {lab.name for lab, _ in await engine.labs() if sight.lab(lab)}
+    return _show(_seen(await engine.checkpoints.get(name), seen))
 
 
 @router.get(
@@ -226,9 +238,11 @@ async def save_checkpoint(
 
 @router.post("/labs/{lab}/restore", status_code=HTTPStatus.ACCEPTED)
 async def restore_lab(
-    lab: models.LabName, body: Restore, engine: EngineDep, response: Response
+    lab: models.LabName, body: Restore, engine: EngineDep, sight: SightDep, response: Response
 ) -> models.Operation:
     """Take a lab back to a checkpoint, in place."""
+    if body.checkpoint:
+        await sight.require(engine, Thing.CHECKPOINT, body.checkpoint)
     operation = await engine.checkpoints.restore(lab, body.checkpoint, body.nodes)
     return accepted(response, operation)
 

@@ -12,6 +12,8 @@ from pydantic import Field
 from labd.api import models, views
 from labd.api.access import EngineDep, ServicesDep
 from labd.api.routes.leases import Extension
+from labd.api.sight import SightDep, note
+from labd.engine.facade_access import Thing
 from labd.engine.facade_classes import ClassView
 from labd.model.classes import Student
 from labd.model.errors import InputError
@@ -103,9 +105,10 @@ def _show(view: ClassView) -> Class:
 
 
 @router.get("")
-async def list_classes(engine: EngineDep) -> Classes:
-    """List all classes."""
-    return Classes(classes=[_show(view) for view in await engine.classes.all()])
+async def list_classes(engine: EngineDep, sight: SightDep) -> Classes:
+    """List the classes that the caller may see."""
+    found = [view for view in await engine.classes.all() if sight.own(view.record.owner)]
+    return Classes(classes=[_show(view) for view in found])
 
 
 @router.get("/{name}")
@@ -115,8 +118,12 @@ async def get_class(name: ClassName, engine: EngineDep) -> Class:
 
 
 @router.post("", status_code=HTTPStatus.ACCEPTED)
-async def start_class(body: Start, found: ServicesDep) -> Class:
+async def start_class(body: Start, found: ServicesDep, sight: SightDep) -> Class:
     """Fork a lab for each student; of a class that is there, for those who have none."""
+    note(f"class {body.name}")
+    await sight.require_free(found.engine, Thing.CLASS, body.name)
+    if body.checkpoint:
+        await sight.require(found.engine, Thing.CHECKPOINT, body.checkpoint)
     source: str | LabSpec = body.checkpoint
     if (body.template is None) is (not body.checkpoint):
         raise InputError("a class has one source: give either `checkpoint` or `template`")

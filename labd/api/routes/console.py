@@ -11,10 +11,11 @@ from pydantic import Field
 from starlette.websockets import WebSocketDisconnect
 
 from labd.api import models, views
-from labd.api.access import EngineDep, ServicesDep
+from labd.api.access import CallerDep, EngineDep, ServicesDep
 from labd.engine.ports import Console
 from labd.model.errors import LabdError
 from labd.model.names import NodeRef
+from labd.model.people import Role
 
 router = APIRouter(prefix="/labs/{lab}/nodes/{node}", tags=["nodes"])
 
@@ -24,11 +25,13 @@ _REASON_LIMIT = 120  # RFC 6455 5.5: a control frame holds 125 bytes, 2 of them 
 
 
 @router.get("")
-async def get_node(lab: models.LabName, node: models.NodeName, engine: EngineDep) -> models.Node:
-    """Return one node."""
+async def get_node(
+    lab: models.LabName, node: models.NodeName, engine: EngineDep, who: CallerDep
+) -> models.Node:
+    """Return one node; to a student without what the template says of its inside."""
     record = await engine.node(NodeRef(lab, node))
-    view = await engine.lab(lab)
-    return views.node(record, view.lab.spec)
+    spec = (await engine.lab(lab)).lab.spec
+    return views.node(record, views.bare_spec(spec) if who.role is Role.STUDENT else spec)
 
 
 @router.get("/log", response_class=PlainTextResponse)

@@ -16,6 +16,7 @@ from labd.api import models
 from labd.api.access import Services, ServicesDep
 from labd.api.models import OPTIONAL_NAME_PATTERN
 from labd.api.problems import EventsPruned
+from labd.api.sight import Sight, SightDep
 from labd.api.waiting import until_closing
 from labd.engine.facade import EngineApi
 from labd.model.errors import LabdError
@@ -33,14 +34,17 @@ _SEQ_LIMIT = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which events a reader wants; empty means all."""
+    """Which events a reader wants, of those that they may see; empty means all."""
 
+    sight: Sight
     lab: str = ""
     type: str = ""
 
     def wants(self, event: Event) -> bool:
         """Tell whether an event passes."""
         happening = event.happening
+        if not self.sight.event(event):
+            return False
         if self.lab and happening.lab != self.lab:
             return False
         pattern = self.type.removeprefix(TYPE_PREFIX)
@@ -54,6 +58,7 @@ class Filter:
 )
 async def list_events(
     found: ServicesDep,
+    sight: SightDep,
     after: Annotated[int | None, Query(ge=0, le=_SEQ_LIMIT, description="Seq; 0 for all")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
     *,
@@ -77,7 +82,7 @@ async def list_events(
             first=first,
             last=last,
         )
-    wanted = Filter(lab, type)
+    wanted = Filter(sight, lab, type)
     if follow:
         lines = _follow(found, last if after is None else after, wanted)
         return StreamingResponse(lines, media_type=_STREAM)

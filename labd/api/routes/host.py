@@ -5,19 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastapi import APIRouter
+from pydantic import Field
 
 from labd.api import models
-from labd.api.access import EngineDep, ServicesDep
+from labd.api.access import CallerDep, EngineDep, ServicesDep
+from labd.api.sight import SightDep
 from labd.model.differences import Difference
+from labd.model.people import Role
 
 router = APIRouter(tags=["host"])
 
 
 @router.get("/info")
-async def get_info(found: ServicesDep) -> models.Info:
-    """Tell version, host id, root, pid, accelerator, broker address and counts."""
-    facts = dict(await found.engine.info())
+async def get_info(found: ServicesDep, who: CallerDep) -> models.Info:
+    """Tell version, host id, root, pid, accelerator, broker address and counts.
+
+    Instructors and students are told the version: the rest is of the host.
+    """
+    facts = dict(await found.engine.info()) if who.sees_all else {}
     return models.Info.model_validate({**facts, "version": found.version})
+
+
+class WhoAmI(models.Wire):
+    """Who asks, and what they may do."""
+
+    name: str = Field(description="Such as `user root` or `token anna`")
+    role: str
+    scopes: list[str] = Field(description="Of a plugin")
+    labs: list[str] = Field(description="Of a student")
+
+
+@router.get("/caller")
+async def get_caller(engine: EngineDep, who: CallerDep, sight: SightDep) -> WhoAmI:
+    """Tell the caller who they are here."""
+    student = who.role is Role.STUDENT
+    labs = [lab.name for lab, _ in await engine.labs() if sight.lab(lab)] if student else []
+    return WhoAmI(name=who.name, role=who.role, scopes=sorted(who.scopes), labs=labs)
 
 
 @router.get("/doctor")

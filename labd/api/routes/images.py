@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from labd.api import models, views
 from labd.api.access import EngineDep
 from labd.api.routes.labs import accepted
+from labd.api.sight import SightDep, note
 from labd.model.errors import DownloadFailed
 from labd.model.specs import ImageFormat
 
@@ -24,10 +25,16 @@ async def list_images(engine: EngineDep) -> models.Images:
 
 
 @router.get("/images/{image}")
-async def get_image(image: models.ImageName, engine: EngineDep) -> models.ImageUse:
-    """Return one image, and who needs it."""
+async def get_image(image: models.ImageName, engine: EngineDep, sight: SightDep) -> models.ImageUse:
+    """Return one image, and who needs it of what the caller may see."""
     found, users = await engine.image(image)
-    return views.image_use(found, users)
+    hidden = {lab.name for lab, _ in await engine.labs() if not sight.lab(lab)}
+    hidden |= {
+        f"checkpoint {view.record.name}"
+        for view in await engine.checkpoints.all()
+        if not sight.own(view.record.owner)
+    }
+    return views.image_use(found, [user for user in users if user.split("/")[0] not in hidden])
 
 
 @router.put(
@@ -81,6 +88,7 @@ async def import_image(
     body: models.ImportImage, engine: EngineDep, response: Response
 ) -> models.Operation:
     """Fetch an image from a URL."""
+    note(f"image {body.name}")
     operation = await engine.import_image(
         body.name, body.url, format=body.format, sha256=body.sha256.lower()
     )
@@ -92,6 +100,7 @@ async def build_image(
     body: models.BuildImage, engine: EngineDep, response: Response
 ) -> models.Operation:
     """Build an image from a recipe; its name is the recipe's unless given."""
+    note(f"image {body.name or body.recipe}")
     return accepted(response, await engine.build_image(body.recipe, body.name or body.recipe))
 
 

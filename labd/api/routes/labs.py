@@ -8,7 +8,17 @@ from http import HTTPStatus
 from fastapi import APIRouter, Response
 
 from labd.api import models, views
-from labd.api.access import EngineDep, ServicesDep
+from labd.api.access import (
+    STUDENT_ACTIONS,
+    STUDENT_LAB_ACTION,
+    Caller,
+    CallerDep,
+    EngineDep,
+    ServicesDep,
+)
+from labd.api.sight import SightDep
+from labd.model.errors import Forbidden
+from labd.model.people import Role
 from labd.model.records import OperationKind, OperationRecord
 
 router = APIRouter(prefix="/labs", tags=["labs"])
@@ -21,15 +31,16 @@ def accepted(response: Response, operation: OperationRecord) -> models.Operation
 
 
 @router.get("")
-async def list_labs(engine: EngineDep) -> models.Labs:
-    """List all labs with their nodes' states."""
-    return models.Labs(labs=[views.lab_brief(lab, nodes) for lab, nodes in await engine.labs()])
+async def list_labs(engine: EngineDep, sight: SightDep) -> models.Labs:
+    """List the labs that the caller may see, with their nodes' states."""
+    found = [item for item in await engine.labs() if sight.lab(item[0])]
+    return models.Labs(labs=[views.lab_brief(lab, nodes) for lab, nodes in found])
 
 
 @router.get("/{lab}")
-async def get_lab(lab: models.LabName, engine: EngineDep) -> models.Lab:
-    """Return one lab, whole."""
-    return views.lab(await engine.lab(lab))
+async def get_lab(lab: models.LabName, engine: EngineDep, who: CallerDep) -> models.Lab:
+    """Return one lab, whole; to a student without what its template says of the inside."""
+    return views.lab(await engine.lab(lab), bare=who.role is Role.STUDENT)
 
 
 @router.put("/{lab}", status_code=HTTPStatus.ACCEPTED)
@@ -63,10 +74,32 @@ async def plan_lab(
 
 @router.post("/{lab}/actions", status_code=HTTPStatus.ACCEPTED)
 async def act_on_lab(
-    lab: models.LabName, body: models.Action, engine: EngineDep, response: Response
+    lab: models.LabName,
+    body: models.Action,
+    engine: EngineDep,
+    who: CallerDep,
+    response: Response,
 ) -> models.Operation:
     """Stop, start, pause, resume, reset or destroy."""
+    _require_action(who, lab, body)
     operation = await engine.act(
         OperationKind(body.action), lab, body.nodes, force=body.force, grace=body.grace
     )
     return accepted(response, operation)
+
+
+def _require_action(who: Caller, lab: str, body: models.Action) -> None:
+    """Let a student start, stop, restart and reset nodes, and reset the lab; all else is refused.
+
+    Raises:
+        Forbidden: It is something else.
+    """
+    if who.role is not Role.STUDENT:
+        return
+    if body.action not in STUDENT_ACTIONS:
+        raise Forbidden(f"{who.name} may not {body.action} lab {lab}; ask the instructor")
+    if not body.nodes and body.action != STUDENT_LAB_ACTION:
+        raise Forbidden(
+            f"{who.name} may {body.action} nodes of lab {lab}, and not the lab: name them, "
+            f"like {lab}/NODE"
+        )

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from labd.api import models, views
 from labd.api.access import EngineDep
+from labd.api.sight import SightDep
 
 router = APIRouter(tags=["leases"])
 
@@ -26,9 +27,11 @@ class Extension(models.Body):
 
 
 @router.get("/leases")
-async def list_leases(engine: EngineDep) -> Leases:
-    """List all leases."""
-    return Leases(leases=[views.lease(view) for view in await engine.leases.all()])
+async def list_leases(engine: EngineDep, sight: SightDep) -> Leases:
+    """List the leases of the labs that the caller may see."""
+    seen = {lab.name for lab, _ in await engine.labs() if sight.lab(lab)}
+    found = [view for view in await engine.leases.all() if view.lease.lab in seen]
+    return Leases(leases=[views.lease(view) for view in found])
 
 
 @router.get("/labs/{lab}/lease")

@@ -8,18 +8,21 @@ from fastapi import APIRouter, Query
 
 from labd.api import models, views
 from labd.api.access import ServicesDep
+from labd.api.sight import SightDep
 from labd.api.waiting import until_closing
 
 router = APIRouter(prefix="/operations", tags=["operations"])
 
+_ALL = 1 << 20
+
 
 @router.get("")
 async def list_operations(
-    found: ServicesDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    found: ServicesDep, sight: SightDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> models.Operations:
-    """List operations, the newest first."""
-    items = await found.engine.operations(limit=limit)
-    return models.Operations(operations=[views.operation(item) for item in items])
+    """List the operations that the caller may see, the newest first."""
+    items = [item for item in await found.engine.operations(limit=_ALL) if sight.owned(item.of)]
+    return models.Operations(operations=[views.operation(item) for item in items[:limit]])
 
 
 @router.get("/{id}")

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from labd.api import models
 from labd.api.access import EngineDep
+from labd.api.sight import SightDep
 from labd.engine.facade_pools import PoolView
 from labd.model.names import NAME_PATTERN
 from labd.model.pools import MemberState
@@ -76,9 +77,11 @@ def _show(view: PoolView) -> Pool:
 
 
 @router.get("")
-async def list_pools(engine: EngineDep) -> Pools:
-    """List all pools."""
-    return Pools(pools=[_show(view) for view in await engine.pools.all()])
+async def list_pools(engine: EngineDep, sight: SightDep) -> Pools:
+    """List the pools of the checkpoints that the caller may see."""
+    saved = await engine.checkpoints.all()
+    seen = {view.record.name for view in saved if sight.own(view.record.owner)}
+    return Pools(pools=[_show(v) for v in await engine.pools.all() if v.checkpoint in seen])
 
 
 @router.get("/{checkpoint}")

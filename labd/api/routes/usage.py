@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter
 from pydantic import Field
 
 from labd.api import models
 from labd.api.access import EngineDep
+from labd.api.sight import SightDep
 from labd.engine.facade_usage import Usage
 from labd.model.usage import NodeUsage
 
@@ -85,9 +88,11 @@ def _look(found: Usage) -> Look:
 
 
 @router.get("/usage")
-async def get_usage(engine: EngineDep) -> Look:
-    """Return what all running nodes have taken so far."""
-    return _look(await engine.usage.look())
+async def get_usage(engine: EngineDep, sight: SightDep) -> Look:
+    """Return what the running nodes that the caller may see have taken so far."""
+    found = await engine.usage.look()
+    seen = {lab.name for lab, _ in await engine.labs() if sight.lab(lab)}
+    return _look(replace(found, nodes=[node for node in found.nodes if node.lab in seen]))
 
 
 @router.get("/labs/{lab}/usage")

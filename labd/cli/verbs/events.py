@@ -9,7 +9,7 @@ import click
 
 from labd.cli.session import Session, verb
 from labd.cli.text import plain
-from labd.model.errors import DaemonUnreachable
+from labd.model.errors import DaemonUnreachable, InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,13 +40,23 @@ def _types(_ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
     shell_complete=_types,
     help="Only a type, such as node.crashed or node.*",
 )
+@click.option("--audit", is_flag=True, help="Only who asked for what: --type 'audit.*'.")
 def events(
-    session: Session, since: int | None, follow: bool, lab: str | None, kind: str | None
+    session: Session,
+    since: int | None,
+    follow: bool,
+    lab: str | None,
+    kind: str | None,
+    audit: bool,
 ) -> None:
     """Print events, one a line; with --json, CloudEvents records as JSON Lines.
 
     Without --since: all that are kept, or with --follow those from now on.
     """
+    if audit:
+        if kind is not None:
+            raise InputError("--audit is a --type of its own; give one of the two")
+        kind = "audit.*"
     if kind is not None:
         _require_type(kind)
     client = session.client

@@ -230,6 +230,35 @@ def reset(session: Session, name: str, student: str) -> None:
         session.say(f"{lab} is back where the class began")
 
 
+@verb("tokens")
+@click.argument("name", metavar="CLASS")
+@click.option("--student", "students", multiple=True, metavar="STUDENT", help="Only of this one.")
+@click.option("--renew", is_flag=True, help="Others than before, which are void then.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: student, lab, token, expires.")
+def tokens(
+    session: Session, name: str, students: tuple[str, ...], renew: bool, as_csv: bool
+) -> None:
+    """Print the token of each student's lab, for handing out; the same ones each time.
+
+    A token opens its lab alone. It ends with the lab, and with the lab's lease.
+    """
+    found = session.client.tokens.of_class(name, students, renew=renew)
+    if session.json:
+        session.emit({"tokens": found})
+        return
+    columns = ("student", "lab", "token", "expires")
+    rows = [tuple(item[column] for column in columns) for item in found]
+    if as_csv:
+        import csv
+        import sys
+
+        csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
+    elif not found:
+        session.note(f"no student of class {name} has a lab yet; see `lab class status {name}`")
+    else:
+        session.say(table(tuple(column.upper() for column in columns), rows))
+
+
 @verb("stop")
 @click.argument("name", metavar="CLASS")
 def stop(session: Session, name: str) -> None:
@@ -262,5 +291,5 @@ def destroy(session: Session, name: str, no_wait: bool) -> None:
         session.say(f"class {name} is {'being ' if no_wait else ''}destroyed")
 
 
-for _command in (start, add, ls, status, extend, reset, stop, destroy):
+for _command in (start, add, ls, status, extend, reset, tokens, stop, destroy):
     class_.add_command(_command)

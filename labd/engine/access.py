@@ -1,0 +1,201 @@
+"""Tokens of people, and whose things are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from labd.engine import classes, tokens
+from labd.engine.facade_access import NewToken, Thing
+from labd.engine.journal import Journal
+from labd.engine.ports import Transaction
+from labd.engine.world import World
+from labd.model.classes import ClassRecord
+from labd.model.errors import Conflict, InputError, NotFound
+from labd.model.events import EventType, Happening
+from labd.model.lab_leases import LeaseStage
+from labd.model.names import check_name, did_you_mean
+from labd.model.people import Asked, Outcome, Owned, Role, TokenLab, TokenRecord
+
+_LONGEST = 10 * 366 * 86400.0  # seconds
+
+
+class Access:
+    """Implements `facade_access.AccessApi`."""
+
+    def __init__(self, world: World, journal: Journal) -> None:
+        self._world = world
+        self._inventory = world.inventory
+        self._journal = journal
+
+    # who
+
+    async def holder(self, hash: str) -> TokenRecord | None:
+        """Return the token of this sha256; see the facade."""
+        record = await self._inventory.token(hash)
+        if record is None or tokens.is_over(record, self._world.moment().wall):
+            return None
+        if record.role is not Role.STUDENT:
+            return record
+        there: dict[str, str] = {}
+        for lab in record.labs:
+            found = await self._inventory.lab(lab.name)
+            if found is not None and not (record.group and await self._lease_is_over(lab.name)):
+                there[lab.name] = found.key
+        labs = tokens.living(record, there)
+        return replace(record, labs=labs) if labs else None
+
+    async def _lease_is_over(self, lab: str) -> bool:
+        lease = await self._inventory.lab_lease(lab)
+        return lease is not None and lease.stage is LeaseStage.ENDED
+
+    # whose
+
+    async def owned(self, kind: Thing, name: str) -> Owned | None:
+        """Return whose a thing is; see the facade."""
+        if kind is Thing.LAB:
+            lab = await self._inventory.lab(name)
+            return None if lab is None else Owned(owner=lab.owner, key=lab.key)
+        if kind is Thing.OPERATION:
+            operation = await self._inventory.operation(name)
+            return None if operation is None else operation.of
+        if kind is Thing.CLASS:
+            groups = {item.name: item.owner for item in await self._inventory.classes()}
+            return Owned(owner=groups[name]) if name in groups else None
+        saved = {item.name: item.owner for item in await self._inventory.checkpoints()}
+        return Owned(owner=saved[name]) if name in saved else None
+
+    # tokens
+
+    async def all(self) -> Sequence[TokenRecord]:
+        """Return all tokens by name."""
+        return await self._inventory.tokens()
+
+    async def create(
+        self, name: str, role: Role, labs: Sequence[str], seconds: float | None
+    ) -> NewToken:
+        """Make a token; see the facade."""
+        check_name(name, "token")
+        _check(role, labs, seconds)
+        wall = self._world.moment().wall
+        token = tokens.new_token()
+        async with self._inventory.transaction() as tx:
+            if any(item.name == name for item in await self._inventory.tokens()):
+                raise Conflict(
+                    f"there is a token {name} already; revoke it with `lab token revoke {name}`, "
+                    "or choose another name"
+                )
+            record = TokenRecord(
+                name=name,
+                role=role,
+                hash=tokens.digest(token),
+                labs=tuple([await self._lab(lab) for lab in dict.fromkeys(labs)]),
+                created=self._world.clock(),
+                expires="" if seconds is None else tokens.stamp(wall + seconds),
+            )
+            await _put(tx, record)
+        return NewToken(record=record, token=token, expires=record.expires)
+
+    async def _lab(self, name: str) -> TokenLab:
+        return TokenLab(name=name, key=(await self._journal.lab(name)).key)
+
+    async def revoke(self, name: str) -> None:
+        """Make a token void; see the facade."""
+        async with self._inventory.transaction() as tx:
+            there = [item.name for item in await self._inventory.tokens()]
+            if name not in there:
+                raise NotFound(f"there is no token {name[:64]}{did_you_mean(name, there)}")
+            await tx.delete_token(name)
+            await tx.emit(Happening(type=EventType.TOKEN_REVOKED, subject=name))
+
+    async def hand_out(
+        self, group: str, students: Sequence[str], *, renew: bool
+    ) -> Sequence[NewToken]:
+        """Return the tokens of a class's students; see the facade."""
+        async with self._inventory.transaction() as tx:
+            record = await self._class(group)
+            known = [item.name for item in record.students]
+            for student in students:
+                if student not in known:
+                    near = did_you_mean(student, known)
+                    raise NotFound(f"there is no student {student} in class {group}{near}")
+            return [
+                found
+                for student in students or known
+                if (found := await self._hand_out(tx, record, student, renew=renew)) is not None
+            ]
+
+    async def _class(self, name: str) -> ClassRecord:
+        found = {item.name: item for item in await self._inventory.classes()}
+        if name not in found:
+            raise NotFound(f"there is no class {name[:64]}{did_you_mean(name, found)}")
+        return found[name]
+
+    async def _hand_out(
+        self, tx: Transaction, group: ClassRecord, student: str, *, renew: bool
+    ) -> NewToken | None:
+        labs = {lab.name: lab for lab in await self._inventory.labs()}
+        lab = classes.own_lab(group, student, labs)
+        if lab is None:
+            return None
+        old = {item.name: item for item in await self._inventory.tokens()}
+        there = old.get(f"{group.name}.{student}")
+        generation = 0 if there is None else there.generation + renew
+        secret = self._world.token_secret
+        record = tokens.class_token(
+            secret,
+            group.name,
+            student,
+            lab,
+            created=self._world.clock(),
+            generation=generation,
+        )
+        if there is None or there.hash != record.hash or there.labs != record.labs:
+            await _put(tx, record)
+        lease = await self._inventory.lab_lease(lab.name)
+        return NewToken(
+            record=record,
+            token=tokens.derived(secret, lab.key, generation),
+            student=student,
+            expires=tokens.stamp(lease.due) if lease and lease.stage is LeaseStage.RUNNING else "",
+        )
+
+    # the record of requests
+
+    async def tell(self, asked: Asked, outcome: Outcome, more: Mapping[str, object]) -> None:
+        """Write that somebody asked for something; see the facade."""
+        asked.told = True
+        if await self._inventory.lab(asked.lab) is None:
+            asked.lab = asked.node = ""  # it is in `about`, as it was written
+        await self._journal.tell(asked.happening(outcome, more=more))
+
+
+def _check(role: Role, labs: Sequence[str], seconds: float | None) -> None:
+    if role is Role.PLUGIN:
+        raise InputError("plugins get their tokens from labd when they start; choose another role")
+    if role is Role.STUDENT and not labs:
+        raise InputError("a student's token is for labs: name one with --lab")
+    if role is not Role.STUDENT and labs:
+        raise InputError(f"labs are of a student's token; a token of role {role} has none")
+    if seconds is not None and not 1 <= seconds <= _LONGEST:
+        raise InputError("a token lasts from one second to ten years; leave it out for no end")
+
+
+async def _put(tx: Transaction, record: TokenRecord) -> None:
+    """Write a token and tell it."""
+    await tx.put_token(record)
+    await tx.emit(created(record))
+
+
+def created(record: TokenRecord) -> Happening:
+    """Return what tells of a new token."""
+    return Happening(
+        type=EventType.TOKEN_CREATED,
+        lab=record.labs[0].name if len(record.labs) == 1 else "",
+        subject=record.name,
+        data={
+            "role": str(record.role),
+            "labs": [lab.name for lab in record.labs],
+            "expires": record.expires,
+        },
+    )

@@ -1,0 +1,100 @@
+"""Sections of labd.toml about people: how they come in, and who they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from labd.host.listening import Endpoint
+
+_USER = re.compile(r"@?[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiConfig:
+    """Section `[api]`: the API over TCP, which is off without `listen`."""
+
+    listen: Endpoint | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """Section `[limits]`: how much one student may ask."""
+
+    student_requests: int = 20
+    student_streams: int = 32
+    student_commands: int = 8
+
+
+def why_not(api: ApiConfig) -> tuple[str, str]:
+    """Return the key of `[api]` that is wrong beside the others, and why; empty when none is."""
+    if api.listen is None:
+        given = "certificate" if api.certificate else "key" if api.key else ""
+        return given, f"{given} is of an API over TCP: add listen" if given else ""
+    if (api.certificate is None) is not (api.key is None):
+        return "listen", "certificate and key go together: give both"
+    if api.certificate is None and not api.listen.loopback:
+        return "listen", (
+            f"listen = {str(api.listen)!r}: tokens would cross the network in the clear; give "
+            "certificate and key, or listen at 127.0.0.1"
+        )
+    return "", ""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a string in quotes")
+    return value
+
+
+def _listen(value: object) -> Endpoint | None:
+    return Endpoint.parse(_text(value)) if value != "" else None
+
+
+def _file(value: object) -> Path | None:
+    if value == "":
+        return None
+    path = Path(_text(value))
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _matching(pattern: re.Pattern[str], what: str) -> Callable[[object], tuple[str, ...]]:
+    def check(value: object) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise ValueError('must be a list, like ["a", "b"]')
+        for item in value:
+            if not pattern.fullmatch(_text(item)):
+                raise ValueError(f"{item!r} is not {what}")
+        return tuple(value)
+
+    return check
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("must be a whole number")
+    if not 1 <= value <= 10_000:
+        raise ValueError("must be 1 to 10000")
+    return value
+
+
+CHECKS: Final[Mapping[tuple[str, str], Callable[[object], Any]]] = {
+    ("api", "listen"): _listen,
+    ("api", "certificate"): _file,
+    ("api", "key"): _file,
+    ("api", "hosts"): _matching(_HOST, "the name of a host"),
+    ("access", "administrators"): _matching(_USER, "a user, or a group like @teachers"),
+    ("access", "instructors"): _matching(_USER, "a user, or a group like @teachers"),
+    ("limits", "student_requests"): _count,
+    ("limits", "student_streams"): _count,
+    ("limits", "student_commands"): _count,
+}
