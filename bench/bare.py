@@ -60,6 +60,7 @@ def machine(index: int, folder: Path, overlay: Path, base: Path) -> MachineSpec:
         vcpus=1,
         memory=16 << 20,
         machine=Machine.PC,
+        balloon=True,
         disks=(
             Disk(
                 id="root",
