@@ -251,7 +251,7 @@ def _ends(spec: LabSpec, target: str, sender: str) -> list[_End]:
     found = [end for end in members if sender in (end[0], f"{end[0]}/{end[1]}")]
     if not found:
         there = ", ".join(f"{node}/{nic}" for node, nic in members) or "nobody"
-        raise InputError(f"{sender[:80]} sends nothing into {target}: {there} does")
+        raise InputError(f"{sender[:80]} sends nothing into {target}; these do: {there}")
     return found
 
 

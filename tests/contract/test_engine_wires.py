@@ -132,7 +132,7 @@ async def test_a_machine_that_hangs_is_switched_when_it_answers(home: House) -> 
         (WireChange(target="a/eth7", down=True), "there is no NIC a/eth7; did you mean 'a/eth1'?"),
         (
             WireChange(target="wan", sender="c", fields={"rate": 9000}),
-            "c sends nothing into wan: a/eth0, b/eth0 does",
+            "c sends nothing into wan; these do: a/eth0, b/eth0",
         ),
         (
             WireChange(target="a/eth0", sender="a", fields={"rate": 9000}),

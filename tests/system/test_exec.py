@@ -122,7 +122,8 @@ def test_what_cannot_be_asked_is_told(daemon: Daemon) -> None:
         "and the guest must have started it\n"
     )
     assert daemon.lab("exec", "-n", "bootsector", "true", expect=2) == (
-        "lab: 'bootsector' is a lab: name a node, as bootsector/web, or ask every node with --all\n"
+        "lab: 'bootsector' is a lab: name a node, as bootsector/NODE, or ask every node with "
+        "--all\n"
     )
     daemon.lab("pause", "bootsector")
     said = daemon.lab("exec", "-n", "bootsector/boot", "true", expect=255)

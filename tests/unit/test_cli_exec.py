@@ -85,7 +85,11 @@ def test_all_nodes_are_asked_and_the_highest_status_counts(lab: Cli) -> None:
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
-        (("exec", "web", "x"), 2, "'web' is not LAB/NODE; write it like web/server"),
+        (
+            ("exec", "web", "x"),
+            2,
+            "'web' is a lab: name a node, as web/NODE, or ask every node with --all",
+        ),
         (("exec", "web/a", "--"), 2, "there is no command; write it behind --"),
         (("exec", "--all", "web/a", "x"), 2, "--all wants a lab: lab exec --all web -- x"),
         (("exec", "-n", "web/c", "x"), 4, "there is no node web/c"),

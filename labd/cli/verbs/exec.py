@@ -63,7 +63,7 @@ def exec_(
     lab, node = split_ref(ref)
     if not node:
         raise InputError(
-            f"{ref[:80]!r} is a lab: name a node, as {lab}/web, or ask every node with --all"
+            f"{ref[:80]!r} is a lab: name a node, as {lab}/NODE, or ask every node with --all"
         )
     stdin = _stdin(session, no_stdin)
     try:
