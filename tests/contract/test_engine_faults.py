@@ -1,0 +1,72 @@
+"""Faults that no operation asked for: who is in whose way, and what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from labd.model.differences import Mismatch
+from labd.model.errors import Busy, Conflict, NotFound
+from labd.model.records import OperationKind, OperationRecord
+from labd.model.states import NodeState
+from tests.contract.engine_house import LIMIT, House, house, node, spec
+
+K = OperationKind
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[House]:
+    async with house(tmp_path) as it:
+        yield it
+
+
+async def test_a_guest_that_resets_itself_over_and_over_holds_nobody_up(home: House) -> None:
+    await home.up(spec(node("a"), node("b")))
+    key, seq = await home.key("a"), await home.seq()
+    tasks = len(asyncio.all_tasks())
+    for turn in range(100):
+        home.host.reset(key, guest=True)
+        if turn == 50:
+            await home.act(K.PAUSE, "b")
+            await home.act(K.RESUME, "b")
+    async with asyncio.timeout(LIMIT):
+        while (await home.story(seq)).count("node.reset a") < 100:
+            await home.engine.wait_events(await home.seq())
+    await home.until("a", NodeState.READY)
+    assert len(asyncio.all_tasks()) <= tasks + 2
+    assert await home.states() == {"a": "ready", "b": "ready"}
+    await home.act(K.DESTROY)
+    assert home.host.machines == {}
+
+
+async def test_two_ups_of_one_lab_at_one_moment_make_one_lab(home: House) -> None:
+    one = spec(node("a"), node("b"))
+    results = await asyncio.gather(
+        *(home.engine.up("web", one) for _ in range(3)), return_exceptions=True
+    )
+    taken = [result for result in results if isinstance(result, OperationRecord)]
+    refused = [result for result in results if isinstance(result, Busy | Conflict)]
+    assert len(taken) + len(refused) == 3
+    assert len({operation.id for operation in taken}) == 1
+    await home.idle()
+    assert await home.states() == {"a": "ready", "b": "ready"}
+    assert len(home.host.machines) == 2
+
+
+@pytest.mark.parametrize("turns", range(0, 60, 6))
+async def test_up_against_destroy_ends_with_the_lab_or_without(home: House, turns: int) -> None:
+    up = asyncio.ensure_future(home.engine.up("web", spec(node("a"), node("b"))))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    destroy = asyncio.ensure_future(home.engine.act(K.DESTROY, "web", force=True))
+    results = await asyncio.gather(up, destroy, return_exceptions=True)
+    assert all(isinstance(r, OperationRecord | Busy | NotFound) for r in results), results
+    await home.idle()
+    left = await home.states()
+    assert left in ({}, {"a": "ready", "b": "ready"})
+    assert len(home.host.machines) == len(left)
+    found = await home.engine.differences(repair=False)
+    assert [item for item in found if item.kind is not Mismatch.LOST_IMAGE] == []  # it is a fake
