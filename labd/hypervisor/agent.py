@@ -23,6 +23,10 @@ from labd.model.machine import ExecResult
 OUTPUT_LIMIT: Final = 1 << 20  # bytes of stdout, and of stderr, that are kept
 _LINE_LIMIT = 4 << 20  # bytes of one answer: two outputs of the limit in base64, and a frame
 _SYNC_TIMEOUT = 2.0  # seconds
+# What may stand before the answer to a sync: one answer that came too late, or part of it.
+_STALE_BYTES, _STALE_LINES = 2 * _LINE_LIMIT, 64
+_MOST_PARTS = 20_000  # of one answer; a text of brackets takes 25 times its size when it is read
+_STATUSES = range(-(1 << 31), 1 << 32)
 _FIRST_POLL, _LAST_POLL = 0.01, 0.5  # seconds between looks at a running command
 
 
@@ -195,7 +199,8 @@ class GuestAgent:
             problem = answer["error"]
             text = problem.get("desc") if isinstance(problem, Mapping) else problem
             said = str(text).removeprefix("Guest agent command failed, error was ").strip("'")
-            raise GuestFailed(f"the guest agent of {self.name} refused {command}: {said[:300]}")
+            shown = "".join(c if c.isprintable() else " " for c in said[:300])
+            raise GuestFailed(f"the guest agent of {self.name} refused {command}: {shown}")
         return answer.get("return")
 
     async def _sync(self) -> None:
@@ -208,38 +213,42 @@ class GuestAgent:
         # 0xff makes the agent drop a half-sent command, and marks the answer to this one.
         self._writer.write(b"\xff")
         self._send("guest-sync-delimited", {"id": token})
-        while True:
-            answer = await self._line(after_mark=True)
-            if answer.get("return") == token:
+        stale = 0
+        for _ in range(_STALE_LINES):
+            raw = await self._raw()
+            answer = _read(raw.rpartition(b"\xff")[2])
+            if answer is not None and answer.get("return") == token:
                 return
+            stale += len(raw)
+            if stale > _STALE_BYTES:
+                break
+        self._drop()
+        raise GuestFailed(
+            f"the guest agent of {self.name} sends what nobody asked for: restart it in the guest"
+        )
 
     def _send(self, command: str, arguments: Mapping[str, object]) -> None:
         assert self._writer is not None  # noqa: S101 - `_sync` came first
         text = json.dumps({"execute": command, "arguments": arguments})
         self._writer.write(text.encode() + b"\n")
 
-    async def _line(self, *, after_mark: bool = False) -> Mapping[str, object]:
+    async def _line(self) -> Mapping[str, object]:
+        answer = _read(await self._raw())
+        if answer is None:
+            self._drop()
+            raise self.nonsense("a command")
+        return answer
+
+    async def _raw(self) -> bytes:
         assert self._reader is not None  # noqa: S101 - `_sync` came first
         try:
-            raw = await self._reader.readuntil(b"\n")
+            return await self._reader.readuntil(b"\n")
         except asyncio.LimitOverrunError as error:
             self._drop()
             raise GuestFailed(
                 f"the guest agent of {self.name} sent more than {_LINE_LIMIT >> 20} MiB at once: "
                 "have the command write less, or into a file"
             ) from error
-        if after_mark:
-            raw = raw.rpartition(b"\xff")[2]
-        try:
-            answer = json.loads(raw)
-        except (ValueError, RecursionError):
-            answer = None
-        if isinstance(answer, dict):
-            return answer
-        if after_mark:
-            return {}  # rest of an answer to somebody before us
-        self._drop()
-        raise self.nonsense("a command")
 
     def _result(self, status: Mapping[str, object]) -> ExecResult:
         code, number = status.get("exitcode"), status.get("signal")
@@ -248,6 +257,8 @@ class GuestAgent:
         elif isinstance(code, int) and not isinstance(code, bool):
             ended = code
         else:
+            raise self.nonsense("guest-exec-status")
+        if ended not in _STATUSES:
             raise self.nonsense("guest-exec-status")
         out, err = (self.decode(status.get(f"{name}-data")) for name in ("out", "err"))
         cut = status.get("out-truncated") or status.get("err-truncated")
@@ -284,3 +295,14 @@ class GuestAgent:
     def nonsense(self, command: str) -> GuestFailed:
         """Return the error for an answer of the wrong shape."""
         return GuestFailed(f"the guest agent of {self.name} answered {command} with nonsense")
+
+
+def _read(raw: bytes) -> Mapping[str, object] | None:
+    """Return an answer; None for what is none, or would take much more memory than its text."""
+    if sum(map(raw.count, (b",", b"[", b"{"))) > _MOST_PARTS:
+        return None
+    try:
+        answer = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None

@@ -48,7 +48,9 @@ def _addresses(entries: object) -> Iterator[str]:
     for entry in entries[:_MOST] if isinstance(entries, list) else ():
         text = entry.get("ip-address") if isinstance(entry, Mapping) else None
         try:
-            address = ipaddress.ip_address(text if isinstance(text, str) else "")
+            # What follows a % may be anything.
+            plain = text.partition("%")[0] if isinstance(text, str) else ""
+            address = ipaddress.ip_address(plain)
         except ValueError:
             continue
         if not address.is_loopback and not address.is_link_local:
