@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.event_contract import unpromised
+from tests.system import privileges
 from tests.system.harness import CACHE, Daemon
 from tests.system.leftovers import STARTED, leftovers
 
@@ -98,6 +99,7 @@ def finish(daemon: Daemon) -> list[str]:
         labs = [lab["name"] for lab in daemon.json("ls")["labs"]]
         for lab in labs:
             daemon.run("wait", lab, "--for", "idle", timeout=120)
+        problems += privileges.lasting(daemon.qemus, daemon.root)
         if labs and not daemon.harmed:
             problems += daemon.differences()
         for lab in labs:

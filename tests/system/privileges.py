@@ -1,0 +1,71 @@
+"""What a running QEMU may have, read from `/proc`; held against each one that a test leaves."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+# Descriptors by what they lead to, besides files of the root.
+_ALLOWED = re.compile(
+    r"socket:\[\d+\]|pipe:\[\d+\]|anon_inode:\[?(?:eventfd|eventpoll|signalfd|io_uring|kvm-[a-z-:0-9]+)"
+    r"\]?|/dev/null|/dev/net/tun|/dev/kvm|/memfd:.* \(deleted\)|/usr/share/(?:OVMF|qemu|seabios)/.*"
+)
+
+
+def troubles(pids: Iterable[int], root: Path) -> list[str]:
+    """Return what is wrong with the rights of some QEMUs of one root; one may end meanwhile."""
+    found: list[str] = []
+    owners: dict[str, int] = {}
+    for pid in pids:
+        try:
+            found += [f"QEMU {pid}: {text}" for text in _of(pid, root, owners)]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def lasting(list_pids: Callable[[], Iterable[int]], root: Path) -> list[str]:
+    """Return the troubles that last: one that is just starting has its filter in a moment."""
+    found = troubles(list_pids(), root)
+    if found:
+        time.sleep(2)
+        again = troubles(list_pids(), root)
+        found = [text for text in found if text in again]
+    return found
+
+
+def _of(pid: int, root: Path, owners: dict[str, int]) -> list[str]:
+    proc = Path(f"/proc/{pid}")
+    status = dict(
+        line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line
+    )
+    wrong = []
+    uids, gids = set(status["Uid"].split()), set(status["Gid"].split())
+    if len(uids | gids) != 1 or "0" in uids:
+        wrong.append(f"user {uids}, group {gids}")
+    other = owners.setdefault(min(uids), pid)
+    if other != pid:
+        wrong.append(f"shares its user {uids} with QEMU {other}")
+    wrong += [
+        f"{name} is {status[name]}"
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+        if int(status[name], 16) != 0
+    ]
+    if (status["NoNewPrivs"].strip(), status["Seccomp"].strip()) != ("1", "2"):
+        wrong.append(f"NoNewPrivs {status['NoNewPrivs']}, Seccomp {status['Seccomp']}")
+    interfaces = (proc / "net" / "dev").read_text().splitlines()[2:]
+    if [line.split(":")[0].strip() for line in interfaces] != ["lo"]:
+        wrong.append(f"interfaces {interfaces}")
+    if os.readlink(proc / "ns" / "net") == os.readlink("/proc/self/ns/net"):
+        wrong.append("is in the host's network namespace")
+    for entry in (proc / "fd").iterdir():
+        try:
+            target = os.readlink(entry)
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        if not _ALLOWED.fullmatch(target) and not target.startswith(f"{root}/"):
+            wrong.append(f"descriptor {entry.name} leads to {target}")
+    return wrong
