@@ -92,9 +92,13 @@ class FakeHost:
         fail_launch: key -> message; such a launch fails with it. The key "*" is every machine.
         exec_result: What the agent says to a command; set a function to choose by argv.
         kvm: What `accel: auto` comes to.
+        patience: Seconds that the adoption of a machine that hangs waits for it.
+        waiting: Adoptions that wait so, now and the most at one time.
     """
 
     def __init__(self) -> None:
+        self.patience = 0.0
+        self.waiting = [0, 0]
         self.machines: dict[str, FakeMachine] = {}
         self.boot_output = b"guest: up\r\n"
         self.obeys_power_down = True
@@ -263,6 +267,11 @@ class FakeHypervisor:
         if found is None or found.process != process or found.spec.uuid != machine.uuid:
             raise NodeGone(f"the QEMU of {machine.lab}/{machine.node} has ended")
         self._known.add(machine.key)
+        if found.hung and self.host.patience:
+            now, most = self.host.waiting
+            self.host.waiting = [now + 1, max(most, now + 1)]
+            await asyncio.sleep(self.host.patience)
+            self.host.waiting[0] -= 1
         return self._answer(machine.key, "adopt").state
 
     async def scan(self) -> Sequence[FoundMachine]:

@@ -10,7 +10,7 @@ import pytest
 
 from labd.model.differences import Mismatch
 from labd.model.errors import Busy, Conflict, NotFound
-from labd.model.records import OperationKind, OperationRecord
+from labd.model.records import NodeRecord, OperationKind, OperationRecord
 from labd.model.states import NodeState
 from tests.contract.engine_house import LIMIT, House, house, node, spec
 
@@ -70,3 +70,29 @@ async def test_up_against_destroy_ends_with_the_lab_or_without(home: House, turn
     assert len(home.host.machines) == len(left)
     found = await home.engine.differences(repair=False)
     assert [item for item in found if item.kind is not Mismatch.LOST_IMAGE] == []  # it is a fake
+
+
+async def test_three_that_hang_hold_up_no_adoption(home: House) -> None:
+    names = [f"n{number}" for number in range(12)]
+    await home.up(spec(*(node(name) for name in names)))
+    await home.kill_daemon()
+    hung = {"n0", "n5", "n11"}
+    for name in hung:
+        home.host.hang((await node_of(home, name)).key)
+    home.host.patience = 0.3
+    seq = await home.seq()
+    recovered = await home.start()
+    assert (recovered.adopted, recovered.lost) == (12, 0)
+    assert home.host.waiting == [0, 3], "all three are waited for at one time"
+    assert await home.states() == {
+        name: "unresponsive" if name in hung else "ready" for name in names
+    }
+    # Those that answer were not kept waiting: they are told first.
+    told = [line.split()[1] for line in await home.story(seq) if line.startswith("node.adopted")]
+    assert set(told[-3:]) == hung
+
+
+async def node_of(home: House, name: str) -> NodeRecord:
+    found = await home.inventory.node("web", name)
+    assert found is not None
+    return found
