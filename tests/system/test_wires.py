@@ -64,6 +64,7 @@ def test_wires_of_real_guests(daemon: Daemon, tmp_path: Path) -> None:
     template = tmp_path / "wires.yaml"
     template.write_text(LAB)
     daemon.lab("up", str(template))
+    daemon.json("status", "wires")  # looks at the taps: from here on their packets are counted
     # A rate of the template, of one sender in a network of many.
     assert measured(daemon, "a", "c", "10.0.1.3") == pytest.approx(8, rel=WITHIN)
     assert "traffic" in daemon.json("status", "wires")["activity"]["sources"]
