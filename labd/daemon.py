@@ -59,6 +59,7 @@ from labd.host.failpoints import failpoints
 from labd.host.ksm import KsmSwitch
 from labd.host.lockfile import RootLock
 from labd.host.logs import set_up as set_up_logs
+from labd.host.malloc import use_one_arena
 from labd.host.memory import ProcMemory
 from labd.host.notify import Notifier
 from labd.host.paths import prepare, shipped
@@ -181,6 +182,7 @@ async def _judge(paths: Paths, config: Config, hypervisor: QemuHypervisor) -> li
 @click.option("--down", is_flag=True, help="Stop all machines too when the daemon is stopped.")
 def serve(root: Path | None, config_file: Path | None, down: bool) -> None:  # noqa: FBT001
     """Run the daemon in the foreground."""
+    use_one_arena()
     try:
         settings = _settings(root, config_file, take_down=down)
         with RootLock.acquire(settings.paths.lock, root=settings.paths.root, version=__version__):
