@@ -11,7 +11,8 @@ from pathlib import Path
 # Descriptors by what they lead to, besides files of the root.
 _ALLOWED = re.compile(
     r"socket:\[\d+\]|pipe:\[\d+\]|anon_inode:\[?(?:eventfd|eventpoll|signalfd|io_uring|kvm-[a-z-:0-9]+)"
-    r"\]?|/dev/null|/dev/net/tun|/dev/kvm|/memfd:.* \(deleted\)|/usr/share/(?:OVMF|qemu|seabios)/.*"
+    r"\]?|/dev/null|/dev/urandom|/dev/net/tun|/dev/kvm|/memfd:.* \(deleted\)"
+    r"|/usr/share/(?:OVMF|qemu|seabios)/.*"
 )
 
 
