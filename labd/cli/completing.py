@@ -38,6 +38,7 @@ def _ask(ctx: click.Context, ask: Callable[[Client], list[str]]) -> list[str]:
     session = ctx.find_object(Session) or Session()
     given = ctx.find_root().params
     session.root, session.socket = given.get("root") or "", given.get("socket") or ""
+    session.url = given.get("url") or ""
     try:
         return ask(Client(session.socket_path, timeout=_PATIENCE))
     except LabdError:

@@ -124,10 +124,17 @@ class LazyGroup(Family):
 )
 @click.option("--root", metavar="DIR", help="The daemon's root; else $LABD_ROOT, else /.")
 @click.option("--socket", metavar="PATH", help="The daemon's socket; else $LABD_SOCKET.")
+@click.option("--url", metavar="URL", help="A daemon elsewhere; else $LABD_URL. See $LABD_TOKEN.")
+@click.option("--ca", metavar="FILE", help="Certificates to trust with --url; else $LABD_CA.")
 @click.version_option(__version__, prog_name="lab", message="%(prog)s %(version)s")
 @click.pass_obj
-def cli(session: Session, root: str | None, socket: str | None) -> None:
+def cli(
+    session: Session, root: str | None, socket: str | None, url: str | None, ca: str | None
+) -> None:
     """Take labs of real machines on real networks up and down."""
+    session.url = url or ""
+    if ca is not None:
+        os.environ["LABD_CA"] = ca
     session.root = root or ""
     session.socket = socket or ""
 

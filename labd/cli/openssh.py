@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 
+from labd.client.places import by_token_only, default_token, is_url
 from labd.model.errors import InputError
 
 TYPE_CHECKING = False
@@ -52,7 +53,9 @@ def key_folder(session: Session) -> str:
     import hashlib
 
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    daemon = hashlib.sha256(os.path.realpath(session.socket_path).encode()).hexdigest()[:8]
+    place = session.socket_path
+    place = place if is_url(place) else os.path.realpath(place)
+    daemon = hashlib.sha256(place.encode()).hexdigest()[:8]
     return os.path.join(state, "labd", "ssh", daemon)
 
 
@@ -83,14 +86,17 @@ def this_command() -> list[str]:
 def options(session: Session) -> dict[str, str]:
     """Return the options for all nodes of a daemon, as ssh_config(5) names them."""
     folder = key_folder(session).replace("%", "%%")
-    socket_path = os.path.abspath(session.socket_path)
-    words = [*this_command(), "--socket", socket_path, "connect", "--pass-fd", "--identity"]
+    place = session.socket_path
+    where = ["--url", place] if is_url(place) else ["--socket", os.path.abspath(place)]
+    # With a token alone there is no descriptor to hand over: the bytes go through this process.
+    piped = by_token_only(place, default_token())
+    words = [*this_command(), *where, "connect", *([] if piped else ["--pass-fd"]), "--identity"]
     # ssh gives the line to a shell, after it has put in its own %-words.
     command = shlex.join([word.replace("%", "%%") for word in words])
     return {
         "User": "root",
         "ProxyCommand": f"{command} {shlex.quote(folder)}/%n %n %p",
-        "ProxyUseFdpass": "yes",
+        "ProxyUseFdpass": "no" if piped else "yes",
         "IdentityFile": f'"{folder}/%n"',
         # The lab's key fits; a long list from an agent would use up the tries that sshd allows.
         "IdentitiesOnly": "yes",

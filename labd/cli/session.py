@@ -12,12 +12,14 @@ import click
 
 from labd.cli.completing import know
 from labd.client.client import Client
-from labd.client.transport import default_socket, socket_of
+from labd.client.places import default_place, default_token, socket_of, websocket
 from labd.model import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from websockets.sync.client import ClientConnection
 
 FAILED, BAD_INPUT, UNREACHABLE, NOT_FOUND, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 5, 130
 _LONGEST = 7 * 86400.0  # seconds; what the API takes
@@ -35,15 +37,20 @@ class Session:
     def __init__(self) -> None:
         self.root = ""
         self.socket = ""
+        self.url = ""
         self.json = False
         self._client: Client | None = None
 
     @property
     def socket_path(self) -> str:
-        """Return where labd listens, by option or environment."""
-        if self.socket:
-            return self.socket
-        return socket_of(self.root) if self.root else default_socket()
+        """Return where labd listens, by option or environment: a path, or a URL."""
+        if self.url or self.socket:
+            return self.url or self.socket
+        return socket_of(self.root) if self.root else default_place()
+
+    def websocket(self, target: str) -> ClientConnection:
+        """Open a WebSocket; see `labd.client.places.websocket`."""
+        return websocket(self.socket_path, default_token(), target)
 
     @property
     def client(self) -> Client:

@@ -13,7 +13,7 @@ Every call raises subclasses of `labd.model.errors.LabdError`, the same that the
 from __future__ import annotations
 
 from labd.client.client import Client
-from labd.client.transport import default_socket
+from labd.client.places import default_place as default_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from labd.client.classes import Classes
 from labd.client.edits import Edits
 from labd.client.guests import Guests
 from labd.client.leases import Leases
+from labd.client.places import default_place, default_token
 from labd.client.pools import Pools
 from labd.client.screens import Screens
 from labd.client.tokens import Tokens
-from labd.client.transport import TIMEOUT, Transport, default_socket
+from labd.client.transport import TIMEOUT, Transport
 from labd.client.ways import Ways
 from labd.client.wires import Wires
 
@@ -37,16 +38,18 @@ class Client:
     Every method raises the `LabdError` that the daemon raised, or `DaemonUnreachable`.
 
     Args:
-        socket_path: Of the API's unix socket; None: $LABD_SOCKET, else $LABD_ROOT/run/api.sock,
-            else /run/labd/api.sock.
-        token: Bearer token; needed on the plugins' socket only.
+        socket_path: Of the API's unix socket, or a URL; None: $LABD_URL, $LABD_SOCKET, else the
+            socket in $LABD_ROOT/run or /run/labd that this caller may use.
+        token: Bearer token, else $LABD_TOKEN; administrators at api.sock need none.
         timeout: Seconds without an answer after which labd counts as unreachable.
     """
 
     def __init__(
         self, socket_path: str | None = None, token: str = "", timeout: float = TIMEOUT
     ) -> None:
-        self.transport = Transport(socket_path or default_socket(), token, timeout)
+        self.transport = Transport(
+            socket_path or default_place(), token or default_token(), timeout
+        )
         self.activity = ActivityClient(self.transport)
         self.checkpoints = Checkpoints(self.transport)
         self.classes = Classes(self.transport)

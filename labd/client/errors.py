@@ -109,6 +109,12 @@ def _serve(path: str) -> str:
 
 def unreachable(path: str, why: object) -> errors.DaemonUnreachable:
     """Return the error for a daemon that does not answer, with what to do about it."""
+    if path.startswith(("http://", "https://")):
+        return errors.DaemonUnreachable(
+            f"labd at {path} cannot be reached ({why}): look at the URL, whether its [api] listens "
+            "there, and for https at the certificate (--ca)",
+            socket=path,
+        )
     if isinstance(why, FileNotFoundError | ConnectionRefusedError):
         return errors.DaemonUnreachable(
             f"labd does not run (no answer on {path}); start it with: {_serve(path)}", socket=path

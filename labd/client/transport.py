@@ -1,12 +1,13 @@
-"""HTTP/1.1 over a unix socket with the standard library, and errors rebuilt from problems."""
+"""HTTP/1.1 to labd with the standard library, and errors rebuilt from problems."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
-import os
 import socket
+
+from labd.client.places import connection as connection_to
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,16 +16,6 @@ if TYPE_CHECKING:
 
 TIMEOUT = 70.0  # seconds; above the longest wait that the API offers (60)
 _STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError)
-
-
-def default_socket() -> str:
-    """Return the API's socket: $LABD_SOCKET, else below $LABD_ROOT, else the system's."""
-    return os.environ.get("LABD_SOCKET") or socket_of(os.environ.get("LABD_ROOT") or "/")
-
-
-def socket_of(root: str) -> str:
-    """Return the path of the API's socket of a daemon with this root."""
-    return "/run/labd/api.sock" if root == "/" else os.path.join(root, "run", "api.sock")
 
 
 def _unreachable(path: str, why: object) -> Exception:
@@ -40,40 +31,12 @@ def _from_problem(status: int, data: bytes) -> Exception:
     return from_problem(status, data)
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the unix socket (`http.client` calls this)."""
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        channel.settimeout(self.timeout)
-        try:
-            connect_unix(channel, self._path)
-        except BaseException:
-            channel.close()
-            raise
-        self.sock = channel
-
-
-def connect_unix(channel: socket.socket, path: str) -> None:
-    """Connect, also when the path is longer than sockaddr_un holds (unix(7): 107 bytes)."""
-    if len(os.fsencode(path)) <= 107:
-        channel.connect(path)
-        return
-    folder, name = os.path.split(path)
-    fd = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        channel.connect(f"/proc/self/fd/{fd}/{name}")
-    finally:
-        os.close(fd)
-
-
 class Answer:
     """A response whose body is read as it comes; closing it closes its connection."""
 
-    def __init__(self, connection: _UnixConnection, response: http.client.HTTPResponse) -> None:
+    def __init__(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+    ) -> None:
         self._connection = connection
         self._response = response
 
@@ -98,7 +61,7 @@ class Transport:
     """One keep-alive connection; for one thread at a time.
 
     Args:
-        path: Of the unix socket.
+        path: Of the unix socket, or a URL.
         token: Bearer token, or empty.
         timeout: Seconds without a byte after which labd counts as unreachable.
     """
@@ -107,7 +70,7 @@ class Transport:
         self.path = path
         self.token = token
         self.timeout = timeout
-        self._connection: _UnixConnection | None = None
+        self._connection: http.client.HTTPConnection | None = None
 
     def headers(self) -> dict[str, str]:
         """Return the headers of every request."""
@@ -164,7 +127,7 @@ class Transport:
         self, method: str, target: str, content: bytes | None, headers: dict[str, str]
     ) -> tuple[http.client.HTTPResponse, bytes]:
         if self._connection is None:
-            self._connection = _UnixConnection(self.path, self.timeout)
+            self._connection = connection_to(self.path, self.timeout)
         connection = self._connection
         connection.request(method, target, content, headers)
         response = connection.getresponse()
@@ -175,7 +138,7 @@ class Transport:
 
     def stream(self, target: str) -> Answer:
         """Begin a GET on a connection of its own, whose body is read line by line."""
-        connection = _UnixConnection(self.path, self.timeout)
+        connection = connection_to(self.path, self.timeout)
         try:
             connection.request("GET", target, headers=self.headers())
             response = connection.getresponse()
@@ -194,7 +157,7 @@ class Transport:
         `length` in bytes, when it is known. A daemon that refuses early closes its end: the answer
         is read then, and not the broken pipe reported.
         """
-        connection = _UnixConnection(self.path, 600.0)  # hashing a large image takes its time
+        connection = connection_to(self.path, 600.0)  # hashing a large image takes its time
         headers = self.headers() | {"Content-Type": "application/octet-stream"}
         if length is not None:
             headers["Content-Length"] = str(length)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from labd.api import Caller, create_app, serving
+from labd.api.server import serving_tcp
 from labd.api.ways import WaySocket
+from labd.host.config_people import ApiConfig
 from tests.unit.fake_engine import FakeEngine, FakeTemplates
 
 T = TypeVar("T")
@@ -32,6 +34,7 @@ class Server:
         self.engine = engine
         self.socket = str(root / "run" / "api.sock")
         self.plugin_socket = str(root / "run" / "plugin.sock")
+        self.people_socket = str(root / "run" / "people.sock")
         self.stopping = asyncio.Event()
         self.thread: threading.Thread | None = None
 
@@ -54,8 +57,8 @@ def _bind(path: str) -> socket.socket:
 
 
 @contextmanager
-def api_server() -> Iterator[Server]:
-    """Start a server, and stop it at the end."""
+def api_server(tcp: ApiConfig | None = None) -> Iterator[Server]:
+    """Start a server, with `tcp` also there, and stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="labd-api-") as folder:
         root = Path(folder)
         (root / "run").mkdir()
@@ -73,7 +76,9 @@ def api_server() -> Iterator[Server]:
                 admin_socket=Path(server.socket),
             )
             ways = WaySocket(server.engine.ways, _bind(str(root / "run" / "ways.sock")))
-            async with ways, serving(app, [_bind(server.socket), _bind(server.plugin_socket)]):
+            paths = (server.socket, server.plugin_socket, server.people_socket)
+            sockets = [_bind(path) for path in paths]
+            async with ways, serving(app, sockets), serving_tcp(app, tcp or ApiConfig()):
                 started.set()
                 await server.stopping.wait()
 

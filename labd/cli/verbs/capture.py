@@ -13,7 +13,6 @@ import threading
 import click
 
 from labd.cli.session import Session, verb
-from labd.client.errors import from_problem, unreachable
 from labd.model.errors import InputError, WorldError
 
 TYPE_CHECKING = False
@@ -63,24 +62,8 @@ def _connect(
 ) -> ClientConnection:
     from urllib.parse import quote, urlencode
 
-    from websockets.exceptions import InvalidStatus, WebSocketException
-    from websockets.sync.client import unix_connect
-
     query = urlencode({"target": target, "filter": expression, "count": count})
-    try:
-        return unix_connect(
-            session.socket_path,
-            f"ws://localhost/v1/labs/{quote(lab, safe='')}/capture?{query}",
-            compression=None,
-            proxy=None,
-            open_timeout=20,
-            close_timeout=2,
-            max_size=None,
-        )
-    except InvalidStatus as error:
-        raise from_problem(error.response.status_code, bytes(error.response.body or b"")) from error
-    except (OSError, WebSocketException) as error:
-        raise unreachable(session.socket_path, error) from error
+    return session.websocket(f"/v1/labs/{quote(lab, safe='')}/capture?{query}")
 
 
 def _write(stream: ClientConnection, path: str) -> dict[str, Any]:

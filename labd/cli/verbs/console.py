@@ -12,7 +12,6 @@ import time
 import click
 
 from labd.cli.session import Session, node_ref, verb
-from labd.client.errors import from_problem, unreachable
 from labd.model.errors import NodeGone
 
 TYPE_CHECKING = False
@@ -46,23 +45,7 @@ def console(session: Session, ref: str) -> None:
 
 
 def _connect(session: Session, lab: str, node: str) -> ClientConnection:
-    from websockets.exceptions import InvalidStatus, WebSocketException
-    from websockets.sync.client import unix_connect
-
-    path = session.socket_path
-    try:
-        return unix_connect(
-            path,
-            f"ws://localhost/v1/labs/{lab}/nodes/{node}/console",
-            compression=None,
-            proxy=None,
-            open_timeout=10,
-            close_timeout=2,
-        )
-    except InvalidStatus as error:
-        raise from_problem(error.response.status_code, bytes(error.response.body or b"")) from error
-    except (OSError, WebSocketException) as error:
-        raise unreachable(path, error) from error
+    return session.websocket(f"/v1/labs/{lab}/nodes/{node}/console")
 
 
 class _Reader(threading.Thread):

@@ -11,7 +11,6 @@ import threading
 import click
 
 from labd.cli.session import Session, node_ref, verb
-from labd.client.errors import from_problem, unreachable
 from labd.model.errors import InputError
 
 TYPE_CHECKING = False
@@ -98,24 +97,7 @@ type = type_  # noqa: A001 -- the verb's name, by which it is found
 
 
 def _connect(session: Session, lab: str, node: str) -> ClientConnection:
-    from websockets.exceptions import InvalidStatus, WebSocketException
-    from websockets.sync.client import unix_connect
-
-    path = session.socket_path
-    try:
-        return unix_connect(
-            path,
-            f"ws://localhost/v1/labs/{lab}/nodes/{node}/vnc",
-            compression=None,
-            proxy=None,
-            open_timeout=10,
-            close_timeout=2,
-            max_size=None,
-        )
-    except InvalidStatus as error:
-        raise from_problem(error.response.status_code, bytes(error.response.body or b"")) from error
-    except (OSError, WebSocketException) as error:
-        raise unreachable(path, error) from error
+    return session.websocket(f"/v1/labs/{lab}/nodes/{node}/vnc")
 
 
 def _serve(session: Session, lab: str, node: str, viewer: socket.socket) -> None:
