@@ -171,6 +171,10 @@ class Daemon:
         lines = self.lab("--json", "events", "--since", str(after)).splitlines()
         return [json.loads(line) for line in lines if line.strip()]
 
+    def changes(self, after: int = 0) -> list[Json]:
+        """Return the events after a seq that tell of more than of a request."""
+        return [e for e in self.events(after) if not e["type"].startswith("io.labd.audit.")]
+
     def image(self, recipe: str = "tiny") -> None:
         """Have the image of a recipe."""
         if recipe not in self.lab("image", "ls"):

@@ -94,7 +94,7 @@ def test_bad_input_is_told_in_one_line_and_changes_nothing(
             daemon.qemus(),
             daemon.namespaces(),
             daemon.on_host("nft", "list", "ruleset"),
-            int(daemon.events()[-1]["seq"]),
+            int(daemon.changes()[-1]["seq"]),
         )
 
     before = state()

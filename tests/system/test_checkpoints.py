@@ -309,7 +309,7 @@ def test_a_qemu_that_dies_while_it_is_saved(saved: Daemon) -> None:
 
 
 def test_bad_requests_change_nothing(saved: Daemon) -> None:
-    seq = saved.events()[-1]["seq"]
+    seq = saved.changes()[-1]["seq"]
     for words, status, text in (
         (("checkpoint", "save", "two-tier", "c"), 1, "there is a checkpoint c already"),
         (("checkpoint", "save", "two-tier", "C!"), 2, "name"),
@@ -324,7 +324,7 @@ def test_bad_requests_change_nothing(saved: Daemon) -> None:
         (("checkpoint", "restore", "two-tier", "d"), 4, "there is no checkpoint d"),
     ):
         assert text in saved.lab(*words, expect=status), words
-    assert saved.events()[-1]["seq"] == seq
+    assert saved.changes()[-1]["seq"] == seq
 
 
 def test_a_damaged_checkpoint_is_refused(saved: Daemon) -> None:

@@ -314,7 +314,7 @@ def test_mistakes_are_told_exactly_and_change_nothing(
     installed: Callable[..., Daemon], tmp_path: Path
 ) -> None:
     daemon = installed(**{name: text for name, (text, _) in MANIFESTS.items()})
-    before = daemon.events()
+    before = daemon.changes()
     problems = {p["name"]: p["problem"] for p in daemon.json("plugin", "ls")["plugins"]}
     for name, (_, message) in MANIFESTS.items():
         home = tmp_path / "closed" / name
@@ -327,4 +327,4 @@ def test_mistakes_are_told_exactly_and_change_nothing(
         assert said == f"lab: {message}\n"
     said = daemon.lab("plugin", "enable", "webhok", expect=4)
     assert said == "lab: there is no plugin webhok; did you mean 'webhook'?\n"
-    assert daemon.events() == before
+    assert daemon.changes() == before

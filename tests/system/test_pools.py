@@ -106,7 +106,7 @@ def test_a_pool_of_tiny(daemon: Daemon, tmp_path: Path) -> None:
     daemon.lab("pool", "cool", "c")
     daemon.lab("checkpoint", "rm", "c")
     assert daemon.leaks() == []
-    told = [event["type"].removeprefix("io.labd.") for event in daemon.events()]
+    told = [event["type"].removeprefix("io.labd.") for event in daemon.changes()]
     assert [kind for kind in told if kind.startswith("pool.")][:2] == ["pool.set", "pool.ready"]
     assert told.count("pool.taken") == 2
     assert told[-3:-1].count("pool.cooled") == 1

@@ -319,7 +319,7 @@ def test_what_cannot_be_had_is_refused_before_anything_changes(
         "uplink nat: the host has no default route; add one, or name the interface as outside in "
         "[network] of labd.toml",
     )
-    assert daemon.events(last) == []
+    assert daemon.changes(last) == []
     assert daemon.json("ls")["labs"] == []
     assert daemon.namespaces() == []
     assert daemon.on_host("nft", "list", "tables") == ""
