@@ -21,7 +21,7 @@ from labd.engine.wires import WireService
 from labd.engine.world import World
 from labd.model.checkpoints import CheckpointRecord, SavedNode
 from labd.model.cloudinit import logins
-from labd.model.errors import GuestFailed, InputError, LabdError
+from labd.model.errors import GuestFailed, InputError, LabdError, StorageFailed
 from labd.model.machine import MachineSpec
 from labd.model.names import NodeRef
 from labd.model.process import ProcessId
@@ -264,7 +264,10 @@ class Forking:
         """Make the disks' tops and the small files, all anew: an earlier try may have left some."""
         folder = copy.machine.folder
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True)
+        try:
+            await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True)
+        except OSError as error:
+            raise StorageFailed(f"cannot make {folder.name}: {error.strerror}") from error
         for disk in copy.machine.disks:
             if chains.is_written(disk):
                 await self._world.images.make_child(disk.backing[0][0], disk.path)

@@ -254,12 +254,12 @@ class Pools:
         return f"{given} forks that stood ready were given back" if given else ""
 
     async def _tell_given_back(self, checkpoint: str, forks: int) -> None:
-        self._reasons[checkpoint] = "the host is short of memory"
         self._hold(checkpoint, _LAST_AGAIN)
         async with self._world.inventory.transaction() as tx:
             data = {"forks": forks, "left": len(await self._of(checkpoint))}
             name = await self._name(checkpoint)
             await tx.emit(Happening(type=EventType.POOL_GIVEN_BACK, subject=name, data=data))
+        self._reasons[checkpoint] = "the host is short of memory"
 
     def _hold(self, checkpoint: str, pause: float) -> None:
         self._again[checkpoint] = (asyncio.get_running_loop().time() + pause, pause)
@@ -271,7 +271,7 @@ class Pools:
         while True:
             try:
                 await self.tick()
-            except LabdError as error:
+            except (LabdError, OSError) as error:
                 log.warning("pools cannot be looked at: %s", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK):
@@ -320,22 +320,22 @@ class Pools:
         try:
             require_room(record.name, 1, await self._checkpoints.need(record), await self._room())
             await self._members.make(record, self._checkpoints.wanted(record))
-        except LabdError as error:
+        except (LabdError, OSError) as error:
             _, pause = self._again.get(checkpoint, (0.0, _FIRST_AGAIN / 2))
             self._hold(checkpoint, min(2 * pause, _LAST_AGAIN))
-            await self._tell_failed(record, error)
+            await self._tell_failed(record, str(error))
         else:
             self._again.pop(checkpoint, None)
             self._reasons.pop(checkpoint, None)
 
-    async def _tell_failed(self, record: CheckpointRecord, error: LabdError) -> None:
-        if self._reasons.get(record.key) == error.message:
-            return
-        self._reasons[record.key] = error.message
-        log.warning("the pool of checkpoint %s: %s", record.name, error)
+    async def _tell_failed(self, record: CheckpointRecord, reason: str) -> None:
         async with self._world.inventory.transaction() as tx:
-            data = {"reason": error.message}
+            if self._reasons.get(record.key) == reason:
+                return
+            data = {"reason": reason}
             await tx.emit(Happening(type=EventType.POOL_FAILED, subject=record.name, data=data))
+        self._reasons[record.key] = reason
+        log.warning("the pool of checkpoint %s: %s", record.name, reason)
 
     def _heard(self, event: GuestEvent) -> None:
         """Hear of a machine that is no node's; a member's must do nothing at all."""

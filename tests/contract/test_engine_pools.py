@@ -284,7 +284,7 @@ async def test_what_cannot_be_made_is_told_once_and_tried_again(home: House) -> 
     assert await home.story(seq) == ["pool.set c", "pool.failed c"]
     await home.check()
     home.host.fail_launch = {}
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(10 * LIMIT):  # it waits longer after each try
         while not (await home.engine.pools.get("c")).members:
             await asyncio.sleep(0.01)
     await home.filled()
