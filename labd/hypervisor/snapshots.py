@@ -25,6 +25,7 @@ _COPYING: Final = 60.0  # seconds that memory may be copied before the barrier
 _STANDING: Final = 60.0  # seconds that the last part may take
 _LOADING: Final = 60.0  # seconds until a frozen state is loaded
 _AGENT: Final = 5.0  # seconds until a woken guest's agent is there
+_TELLING: Final = 15.0  # seconds that it has for one thing; thirty woken at once are slow
 _LOOK = 0.02  # seconds between looks at how much is left
 _VERSION = re.compile(r"version (\S+?)(?:\s|$)")
 
@@ -152,11 +153,11 @@ class QemuSnapshots:
             async with asyncio.timeout(_AGENT):
                 while not agent.open:  # noqa: ASYNC110 - the monitor sets it
                     await asyncio.sleep(0.01)
-        return await agent.set_clock()
+        return await agent.set_clock(_TELLING)
 
     async def authorize(self, key: str, keys: Mapping[str, Sequence[str]]) -> bool:
         """Change who may log in; see the port."""
-        return await self._hypervisor.machine(key).agent.authorize(keys)
+        return await self._hypervisor.machine(key).agent.authorize(keys, _TELLING)
 
     async def announce(self, key: str) -> None:
         """Have the NICs tell the bridges where they are (QMP `announce-self`)."""
