@@ -7,6 +7,7 @@ the day that it is written. What only looks is listed in `LOOKS`; a test holds b
 from __future__ import annotations
 
 import inspect
+import os
 import typing
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -44,6 +45,8 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "memory": frozenset({"read", "prefer"}),  # ends with the process that it is said of
 }
 COMMIT: Final = "inventory.commit"
+# Calls whose second argument is taps, which are the callee's from then on.
+TAKES_TAPS: Final = frozenset({"launch"})
 
 
 T = TypeVar("T")
@@ -118,12 +121,31 @@ class _Guarded:
             return method
 
         async def call(*args: object, **kwargs: object) -> object:
-            await self._failpoints.reach(f"{self._port}.{name}:before")
+            try:
+                await self._failpoints.reach(f"{self._port}.{name}:before")
+            except BaseException:
+                if name in TAKES_TAPS:
+                    _close(args[1])  # as the call itself does when it fails
+                raise
             result = await method(*args, **kwargs)
-            await self._failpoints.reach(f"{self._port}.{name}:after")
+            try:
+                await self._failpoints.reach(f"{self._port}.{name}:after")
+            except BaseException:
+                if name == "open_taps":
+                    _close(result)
+                raise
             return result
 
         return call
+
+
+def _close(taps: object) -> None:
+    """Close the descriptors of taps, by NIC, or by machine and NIC."""
+    if isinstance(taps, Mapping):
+        for found in taps.values():
+            _close(found)
+    elif isinstance(taps, int):
+        os.close(taps)
 
 
 class _GuardedInventory(_Guarded):

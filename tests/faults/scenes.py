@@ -117,7 +117,6 @@ def leave_strangers(client: Client) -> None:
     for argv in (
         ["nft", "add", "table", "inet", table],
         ["ip", "link", "add", veth, "type", "veth", "peer", "name", f"p{host_id}"],
-        ["ip", "netns", "add", f"labd-{host_id}-zzzzzz"],
     ):
         # What the last death has left is there already.
         subprocess.run(argv, check=False, capture_output=True)

@@ -80,7 +80,7 @@ class Faulty:
             with self.client() as client:
                 asked = scene.ask(client)
                 if isinstance(asked, dict) and str(asked.get("id", "")).startswith("op-"):
-                    client.wait_operation(asked["id"], 60)
+                    client.wait_operation(asked["id"], 300)
         except (DaemonUnreachable, WorldError):
             pass
 
