@@ -9,6 +9,7 @@ when the daemon starts. The file is read each time that a place is reached, one 
     hypervisor.launch:before@2 = kill           the second time, counted from when the file was put
     networks.apply:before = raise
     networks.apply:before = delay 0.5           seconds
+    snapshots.save:before = hold /path          make this file, and wait until somebody removes it
     images.publish = errno ENOSPC
     clock.wall = offset -86400                  seconds by which labd's wall clock is set
     * = trace /path                             append each reached name to a file
@@ -39,6 +40,7 @@ STEPS: Final[Mapping[str, str]] = {
     "images.published": "an image without a row",
 }
 WALL_CLOCK: Final = "clock.wall"
+_LOOK = 0.005  # seconds
 _ORDER_LIMIT = 1 << 16  # characters of the file that are read
 
 
@@ -100,6 +102,8 @@ class Failpoints:
         order = self.order(name)
         if order.startswith("delay "):
             await asyncio.sleep(float(order.removeprefix("delay ")))
+        elif order.startswith("hold "):
+            await asyncio.to_thread(_hold, Path(order.removeprefix("hold ")))
         elif order:
             _obey(name, order)
 
@@ -112,6 +116,8 @@ class Failpoints:
         order = self.order(name)
         if order.startswith("delay "):
             time.sleep(float(order.removeprefix("delay ")))
+        elif order.startswith("hold "):
+            _hold(Path(order.removeprefix("hold ")))
         elif order:
             _obey(name, order)
 
@@ -125,6 +131,12 @@ def _obey(name: str, order: str) -> None:
     elif verb == "errno":
         number = getattr(errno, what)
         raise OSError(number, os.strerror(number), name)
+
+
+def _hold(file: Path) -> None:
+    file.touch()
+    while file.exists():
+        time.sleep(_LOOK)
 
 
 def _append(path: Path, line: str) -> None:

@@ -8,26 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
 
 from labd.client.client import Client
 from labd.model.errors import NotFound
 from tests.faults.scene import LAB, Outcome, Scene, settle
 from tests.system.harness import until
 
-_SMALL = f"""\
-name: {LAB}
-networks: {{lan: {{}}}}
-nodes:
-  a:
+_NODE = """\
     image: bootsector
     machine: pc
     disk_bus: ide
     memory: 16 MiB
     accel: tcg
-    nics: {{eth0: {{network: lan, model: e1000}}}}
-    disks: {{data: {{size: 1 MiB, bus: ide}}}}
-    ready: {{console: "labd: ready", timeout: 60s}}
+    nics: {eth0: {network: lan, model: e1000}}
+    disks: {data: {size: 1 MiB, bus: ide}}
+    ready: {console: "labd: ready", timeout: 60s}
 """
+_SMALL = f"""\
+name: {LAB}
+networks: {{lan: {{}}}}
+nodes:
+  a:
+{_NODE}"""
+_TWO = f"""\
+name: {LAB}
+networks: {{lan: {{subnet: 10.0.0.0/24, dhcp: true}}}}
+nodes:
+  a:
+{_NODE}  b:
+{_NODE}"""
 # A guest with an agent, which is told that it is a copy.
 _TOLD = f"""\
 name: {LAB}
@@ -151,6 +161,16 @@ SCENES: dict[str, Scene] = {
         ends={LAB: [_UP]},
         settled=_pools_full,
         lasting=True,
+        only={
+            "inventory.commit",
+            "keys.ensure",
+            "networks.apply",
+            "networks.open_taps",
+            "images.make_child",
+            "checkpoints.incoming",
+            "snapshots.launch",
+            "snapshots.loaded",
+        },
     ),
     "pool-take": Scene(
         prepare=_have_pool,
@@ -167,6 +187,7 @@ SCENES: dict[str, Scene] = {
         ends={LAB: [_UP]},
         settled=_pools_full,
         lasting=True,
+        only={"inventory.commit", "hypervisor.kill", "networks.remove"},
     ),
     "checkpoint-rm": Scene(
         prepare=_have_unused_checkpoint,
@@ -214,3 +235,14 @@ SCENES: dict[str, Scene] = {
         image="tiny",
     ),
 }
+
+
+def of_two(name: str) -> Scene:
+    """Return a scene, its lab with two nodes."""
+    scene = SCENES[name]
+
+    def prepare(client: Client) -> None:
+        _have_lab(client, _TWO)
+        scene.prepare(client)
+
+    return replace(scene, prepare=prepare)

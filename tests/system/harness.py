@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -260,6 +261,23 @@ class Daemon:
         """Return what `lab fsck` says."""
         with self.client() as client:
             return [f"fsck: {item['kind']}: {item['text']}" for item in client.differences()]
+
+    def qmp(self, lab: str, node: str, command: str) -> Json:
+        """Ask a node's QEMU by its monitor for people; labd is not asked."""
+        path = self.root / "run/n" / self.nodes(lab)[node]["key"] / "hmp.sock"
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(30)
+            sock.connect(str(path))
+            with sock.makefile("rw") as monitor:
+                answer = json.loads(monitor.readline())
+                for name in ("qmp_capabilities", command):
+                    monitor.write(json.dumps({"execute": name}) + "\n")
+                    monitor.flush()
+                    answer = json.loads(monitor.readline())
+                    while "event" in answer:
+                        answer = json.loads(monitor.readline())
+        found: Json = answer["return"]
+        return found
 
     def listeners(self) -> list[int]:
         """Return the ports at which the daemon itself listens, as the kernel tells them."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import socket
 import time
 from pathlib import Path
 
@@ -34,18 +32,7 @@ def pids(daemon: Daemon) -> list[dict[str, int]]:
 
 
 def generation(daemon: Daemon, lab: str, node: str) -> str:
-    """Return a machine's generation id, as its QEMU tells by the monitor for people."""
-    key = daemon.nodes(lab)[node]["key"]
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(10)
-        sock.connect(str(daemon.root / "run/n" / key / "hmp.sock"))
-        with sock.makefile("rw") as monitor:
-            answer = json.loads(monitor.readline())
-            for command in ("qmp_capabilities", "query-vm-generation-id"):
-                monitor.write(json.dumps({"execute": command}) + "\n")
-                monitor.flush()
-                answer = json.loads(monitor.readline())
-    return str(answer["return"]["guid"])
+    return str(daemon.qmp(lab, node, "query-vm-generation-id")["guid"])
 
 
 def test_a_pool_of_tiny(daemon: Daemon, tmp_path: Path) -> None:
