@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,7 @@ import pytest
 from labd.cli.roster import parse_roster, read_roster
 from labd.engine.classes import require_room
 from labd.model.errors import InputError, NoRoom
-from tests.unit.api_server import api_server
-from tests.unit.test_cli_verbs import Cli
+from tests.unit.cli_runner import Cli
 
 RULE = "use 1 to 31 of a-z, 0-9 and '-', beginning with a letter"
 
@@ -65,12 +63,6 @@ def test_admission_says_how_many_fit() -> None:
     require_room("x", 3, 100, 300)
     with pytest.raises(NoRoom, match="enough for 2;"):
         require_room("x", 3, 100, 299)
-
-
-@pytest.fixture
-def lab(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Cli]:
-    with api_server() as server:
-        yield Cli(server, capfd, tmp_path)
 
 
 def test_the_verb(lab: Cli, tmp_path: Path) -> None:

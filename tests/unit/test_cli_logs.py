@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from labd.model.events import EventType, Happening
-from tests.unit.api_server import Server, api_server
-from tests.unit.test_cli_verbs import LAB, Cli
+from tests.unit.cli_runner import LAB, Cli
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with api_server() as running:
-        yield running
-
-
-@pytest.fixture
-def lab(server: Server, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
-    made = Cli(server, capfd, tmp_path)
-    made("up", made.web)
-    return made
+def lab(lab: Cli) -> Cli:
+    """Return it with the lab `web` up."""
+    lab("up", lab.web)
+    return lab
 
 
 def test_all_that_is_known_of_a_node_in_one_time_line(lab: Cli) -> None:

@@ -11,22 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.api_server import Server, api_server
+from tests.unit.cli_runner import LAB, Cli
 from tests.unit.fake_screens import DOT
-from tests.unit.test_cli_verbs import LAB, Cli
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with api_server() as running:
-        yield running
-
-
-@pytest.fixture
-def lab(server: Server, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
-    made = Cli(server, capfd, tmp_path)
-    made("up", made.web)
-    return made
+def lab(lab: Cli) -> Cli:
+    """Return it with the lab `web` up."""
+    lab("up", lab.web)
+    return lab
 
 
 @contextlib.contextmanager

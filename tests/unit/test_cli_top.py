@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from labd.cli.verbs.top import _rates
 from labd.host.usage import process_usage
-from tests.unit.api_server import Server, api_server
-from tests.unit.test_cli_verbs import Cli
+from tests.unit.cli_runner import Cli
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with api_server() as running:
-        yield running
-
-
-@pytest.fixture
-def lab(server: Server, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
-    made = Cli(server, capfd, tmp_path)
-    made("up", made.web)
-    return made
+def lab(lab: Cli) -> Cli:
+    """Return it with the lab `web` up."""
+    lab("up", lab.web)
+    return lab
 
 
 def test_nodes_with_rates(lab: Cli) -> None:

@@ -7,19 +7,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pexpect
 import pytest
 
-from labd.cli.main import VERBS, run
+from labd.cli.main import VERBS
 from labd.model.events import EventType, Happening
 from labd.plugin.manifest import read
-from tests.unit.api_server import Server, api_server
+from tests.unit.api_server import Server
+from tests.unit.cli_runner import LAB, Cli
 
-WEB = "name: web\nnode: a\nnode: b\n"
-LAB = str(Path(sys.executable).parent / "lab")
 # What no quick verb may have imported by the time it is done.
 HEAVY = (
     "asyncio", "dataclasses.slots", "difflib", "hashlib", "logging", "pathlib", "pydantic", "rich",
@@ -27,38 +24,6 @@ HEAVY = (
     "websockets", "labd.client.aio", "labd.client.types", "labd.client.errors", "labd.model.specs",
     "labd.model.names", "labd.cli.live",
 )  # fmt: skip
-
-
-class Cli:
-    """Runs `lab` in this process."""
-
-    def __init__(self, server: Server, capfd: pytest.CaptureFixture[str], home: Path) -> None:
-        self.server, self.capfd, self.home = server, capfd, home
-        self.web = str(home / "web.yaml")
-        Path(self.web).write_text(WEB)
-
-    def __call__(self, *args: str, expect: int = 0) -> str:
-        """Return stdout, or stderr when the status should not be 0."""
-        out, err = self.both(*args, expect=expect)
-        return err if expect else out
-
-    def both(self, *args: str, expect: int = 0) -> tuple[str, str]:
-        self.capfd.readouterr()
-        status = run(["--root", str(self.server.root), *args])
-        said = self.capfd.readouterr()
-        assert status == expect, (args, status, said)
-        return said.out, said.err
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with api_server() as running:
-        yield running
-
-
-@pytest.fixture
-def lab(server: Server, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
-    return Cli(server, capfd, tmp_path)
 
 
 def test_a_lab_from_up_to_destroy(lab: Cli) -> None:

@@ -18,7 +18,7 @@ OWNERS = {
     "sqlite3": ("labd/inventory/",),
     "aiomqtt": ("labd/events/",),
     "fastapi": ("labd/api/",),
-    "uvicorn": ("labd/api/", "labd/daemon.py"),
+    "uvicorn": ("labd/api/",),
     "subprocess": ("labd/host/spawn.py",),
     "multiprocessing": (),
 }

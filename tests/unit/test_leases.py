@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -23,8 +21,7 @@ from labd.engine.leases import (
 )
 from labd.model.errors import InputError
 from labd.model.lab_leases import LabLease, LeaseAsk, LeaseStage, Moment
-from tests.unit.api_server import api_server
-from tests.unit.test_cli_verbs import Cli
+from tests.unit.cli_runner import Cli
 
 H, D = 3600.0, 86400.0
 START = Moment(wall=1_769_860_800.0, boottime=1000.0, boot_id="one")
@@ -208,12 +205,6 @@ def test_an_extension_by_nothing_is_refused() -> None:
         extended(lease(), 0, START)
     with pytest.raises(InputError, match="366 days"):
         extended(lease(), 366 * D, START)
-
-
-@pytest.fixture
-def lab(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Cli]:
-    with api_server() as server:
-        yield Cli(server, capfd, tmp_path)
 
 
 def test_the_verb(lab: Cli) -> None:

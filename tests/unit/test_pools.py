@@ -3,24 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-from tests.unit.api_server import Server, api_server
-from tests.unit.test_cli_verbs import Cli
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with api_server() as running:
-        yield running
-
-
-@pytest.fixture
-def lab(server: Server, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
-    return Cli(server, capfd, tmp_path)
+from tests.unit.cli_runner import Cli
 
 
 def test_the_verbs(lab: Cli) -> None:
