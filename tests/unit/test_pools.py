@@ -9,6 +9,9 @@ from tests.unit.cli_runner import Cli
 
 def test_the_verbs(lab: Cli) -> None:
     assert lab.both("pool", "ls") == ("", "no pools; `lab pool warm CHECKPOINT N` makes one\n")
+    lab("up", lab.web)
+    for name in ("c", "d"):
+        lab("checkpoint", "save", "web", name)
     assert lab("pool", "warm", "c", "2") == "2 forks of c stand ready (2 MiB)\n"
     assert lab("pool", "warm", "d", "3", "--no-wait") == "3 forks of d are being made ready\n"
     assert [line.split() for line in lab("pool", "ls").splitlines()[1:]] == [
