@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -134,3 +134,38 @@ async def emit(inventory: SqliteInventory, count: int, lab: str = "web") -> None
     for _ in range(count):
         async with inventory.transaction() as tx:
             await tx.emit(Happening(type=EventType.NODE_RESET, lab=lab, node="n0"))
+
+
+@asynccontextmanager
+async def slow_line(
+    address: BrokerAddress, folder: Path, rate: int
+) -> AsyncIterator[BrokerAddress]:
+    """Yield a way to a broker's unix socket that takes `rate` bytes a second and no more."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def carry(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pause: float
+    ) -> None:
+        try:
+            while part := await reader.read(rate // 10):
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(pause)
+        finally:
+            writer.close()
+
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert address.socket is not None
+        theirs, ours = await asyncio.open_unix_connection(str(address.socket))
+        for task in (carry(reader, ours, 0.1), carry(theirs, writer, 0)):
+            tasks.add(asyncio.create_task(task))
+
+    path = folder / "slow.sock"
+    # A small buffer: what waits in it has left the publisher, and is not there.
+    server = await asyncio.start_unix_server(join, str(path), limit=rate // 10)
+    try:
+        yield replace(address, socket=path)
+    finally:
+        server.close()
+        for task in tasks:
+            await cancelled(task)

@@ -26,6 +26,7 @@ from tests.system.brokers import (
     publishing,
     running_broker,
     short_folder,
+    slow_line,
     subscriber,
     until,
 )
@@ -286,6 +287,27 @@ async def test_a_stopped_broker_slows_no_transaction_and_loses_nothing(
         assert await publisher.flush(10)
         await until(lambda: record.seqs[-1:] == [310])
     assert list(dict.fromkeys(record.seqs)) == list(range(1, 311))
+
+
+async def test_a_broker_at_1_kb_a_second_slows_no_transaction_and_gets_all_in_order(
+    broker: ManagedBroker, inventory: SqliteInventory, folder: Path
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with (
+        subscriber(broker.address) as record,
+        slow_line(broker.address, folder, rate=1024) as slow,
+        publishing(inventory, slow) as publisher,
+    ):
+        await until(lambda: publisher.connected)
+        started = loop.time()
+        await emit(inventory, 30)
+        committed = loop.time() - started
+        assert not await publisher.flush(1), "it is slow indeed"
+        assert await publisher.flush(120)
+        delivered = loop.time() - started
+        await until(lambda: record.seqs[-1:] == [30])
+    assert list(dict.fromkeys(record.seqs)) == list(range(1, 31))
+    assert committed < delivered / 2
 
 
 async def test_last_will_tells_of_a_daemon_that_went_without_a_word(
