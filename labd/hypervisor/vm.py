@@ -21,6 +21,7 @@ from labd.hypervisor.agent import GuestAgent
 from labd.hypervisor.console import ConsoleHub
 from labd.hypervisor.display import VncPort
 from labd.hypervisor.monitor import DEADLINE, Monitor, QmpEvent
+from labd.hypervisor.resets import ResetMeter
 from labd.model.errors import Conflict, LabdError, NodeGone, NodeUnresponsive, QmpRefused
 from labd.model.machine import GuestEvent, GuestEventKind, MachineSpec, RunState
 from labd.model.process import ProcessId
@@ -79,6 +80,8 @@ class Vm:
         self._closing = False
         self.unplugged = asyncio.Event()  # set, and made anew, when a device has gone
         self._reset = asyncio.Event()
+        self._resets = ResetMeter(self._tell)
+        self._unstick_left = 0  # tries, of the one task that does it
         self._tasks: set[asyncio.Task[None]] = set()
         self._beat: asyncio.TimerHandle | None = None
         self.monitor = Monitor(self.name, self._heard, self._responsive, self._monitor_lost)
@@ -277,11 +280,17 @@ class Vm:
             return
         if event.kind is _K.RESET:
             self.hub.was_reset(event.time)
-            self._spawn(self._unstick())
+            idle, self._unstick_left = not self._unstick_left, _UNSTICK_TRIES
+            if idle:
+                self._spawn(self._unstick())
             self._reset.set()
-        self._tell(event)
+            self._resets.note(event)
+        else:
+            self._tell(event)
 
     def _tell(self, event: GuestEvent) -> None:
+        if event.kind is not _K.RESET:
+            self._resets.flush()
         if self._told:
             self._tell_listener(event)
         elif event.kind is not _K.UNRESPONSIVE:  # `launch` and `adopt` raise it instead
@@ -364,14 +373,14 @@ class Vm:
         QEMU 7.2 can lose a 16550's transmit interrupt in `system_reset`: what the guest writes then
         waits in its driver for ever. A new connection has QEMU look at the line again.
         """
-        for _ in range(_UNSTICK_TRIES):
+        while self._unstick_left:
             await asyncio.sleep(_UNSTICK_EVERY)
+            self._unstick_left -= 1
             if not self.hub.awaited or self._closing or self.gone.is_set():
-                return
-            if self.hub.quiet_for < _UNSTICK_EVERY / 2:
-                continue
-            with contextlib.suppress(OSError):
-                await self.hub.swap(process.connect(self.spec.run / process.SERIAL_SOCKET))
+                self._unstick_left = 0
+            elif self.hub.quiet_for >= _UNSTICK_EVERY / 2:
+                with contextlib.suppress(OSError):
+                    await self.hub.swap(process.connect(self.spec.run / process.SERIAL_SOCKET))
 
     async def _check_uuid(self) -> None:
         answer = await self.execute("query-uuid")

@@ -120,7 +120,7 @@ class GuestEventKind(StrEnum):
 
     PAUSED = "paused"  # STOP
     RESUMED = "resumed"  # RESUME
-    RESET = "reset"  # RESET; data: guest (bool), reason
+    RESET = "reset"  # RESET; data: guest (bool), reason, count (of a storm of them)
     POWERED_OFF = "powered-off"  # SHUTDOWN; data: guest (bool), reason
     PANICKED = "panicked"  # GUEST_PANICKED, GUEST_CRASHLOADED
     WATCHDOG = "watchdog"

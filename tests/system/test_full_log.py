@@ -1,0 +1,57 @@
+"""A guest's serial log on a disk that is full: output is not kept, and nothing else happens."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labd.hypervisor.console import ConsoleHub
+
+SIZE = 64 << 10  # bytes
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Yield a folder on a file system of its own."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "none", tmp_path], check=True)
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+async def test_no_space_for_the_log_holds_up_neither_guest_nor_viewers(disk: Path) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    loop = asyncio.get_running_loop()
+    log = disk / "console.log"
+    lost: list[bool] = []
+    hub = ConsoleHub(log, "web/server", lambda: lost.append(True))
+    await hub.attach(ours, fresh=True)
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(4096))
+    try:
+        with hub.viewer() as viewer:
+            waiting = asyncio.create_task(hub.wait("^ready$"))
+            said = b"x" * 8000 + b"\nready\n"
+            await loop.sock_sendall(theirs, said)
+            assert await asyncio.wait_for(waiting, 10) == "ready"
+            seen = b""
+            while len(seen) < len(said):
+                seen += await asyncio.wait_for(viewer.read(), 10)
+            assert seen == said
+        assert log.stat().st_size < len(said)
+        ballast.unlink()
+        await loop.sock_sendall(theirs, b"there is room again\n")
+        await asyncio.wait_for(hub.wait("room again"), 10)
+        assert b"there is room again" in log.read_bytes()
+        assert not lost
+    finally:
+        hub.end()
+        theirs.close()
+        await asyncio.sleep(0)
