@@ -70,18 +70,10 @@ class Failpoints:
         """Count that a place is reached, and return what to do there; empty for nothing."""
         if self._file is None:
             return ""
-        try:
-            with self._file.open() as file:
-                text, orders = file.read(_ORDER_LIMIT), os.fstat(file.fileno()).st_ino
-        except OSError:
-            return ""
-        if orders != self._orders:
-            self._orders = orders
-            self._reached.clear()
+        orders = self._read()
         self._reached[name] += 1
         found = ""
-        for line in text.splitlines():
-            place, _, order = (word.strip() for word in line.partition("="))
+        for place, order in orders:
             if place == "*" and order.startswith("trace "):
                 _append(Path(order.removeprefix("trace ")), name)
             elif place in {name, f"{name}@{self._reached[name]}"}:
@@ -89,9 +81,28 @@ class Failpoints:
         return found
 
     def offset(self, name: str) -> float:
-        """Return by how many seconds a clock shall be wrong; 0 where nothing is ordered."""
-        verb, _, seconds = self.order(name).partition(" ")
+        """Return by how many seconds a clock shall be wrong; 0 where nothing is ordered.
+
+        A clock is no place: to look at it neither counts nor is traced.
+        """
+        found = next((order for place, order in self._read() if place == name), "")
+        verb, _, seconds = found.partition(" ")
         return float(seconds) if verb == "offset" else 0.0
+
+    def _read(self) -> list[tuple[str, str]]:
+        """Return (place, order) of each line; none where places do nothing."""
+        if self._file is None:
+            return []
+        try:
+            with self._file.open() as file:
+                text, orders = file.read(_ORDER_LIMIT), os.fstat(file.fileno()).st_ino
+        except OSError:
+            return []
+        if orders != self._orders:
+            self._orders = orders
+            self._reached.clear()
+        lines = (line.partition("=") for line in text.splitlines())
+        return [(place.strip(), order.strip()) for place, _, order in lines]
 
     async def reach(self, name: str) -> None:
         """Do what was ordered for a place; other tasks go on meanwhile.

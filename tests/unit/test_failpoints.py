@@ -31,3 +31,12 @@ def test_orders_are_read_when_a_place_is_reached(tmp_path: Path) -> None:
     assert caught.value.errno == errno.ENOSPC
     assert points.offset("clock.wall") == -60.5
     assert points.offset("a:before") == 0
+
+
+def test_a_clock_that_is_looked_at_is_no_place(tmp_path: Path) -> None:
+    orders, trace = tmp_path / "orders", tmp_path / "trace"
+    orders.write_text(f"* = trace {trace}\nclock.wall = offset 5\n")
+    points = Failpoints(orders)
+    assert points.offset("clock.wall") == 5
+    points.reach_sync("a:before")
+    assert trace.read_text() == "a:before\n"
