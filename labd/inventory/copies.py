@@ -33,6 +33,8 @@ from labd.model.errors import InventoryDamaged
 log = logging.getLogger(__name__)
 
 _LONG: Final = 32 << 20  # bytes of a log after which the database is copied again
+_TAIL: Final = 1 << 20  # bytes of a log's end in which its last event is looked for
+_EVENT: Final = "INSERT INTO events "  # whose first value is the seq
 _COPY = re.compile(r"^copy-(\d+)\.db\Z")
 _Change = tuple[str, Sequence[object]]
 
@@ -150,6 +152,25 @@ def is_lost(database: Path) -> bool:
     return bool(_generations(_folder(database))) and not database.exists()
 
 
+def newest_event(database: Path) -> int:
+    """Return the highest seq of an event that was committed, as the copies have it. Blocks.
+
+    0 when there are none. A write-ahead log whose end was lost is no damage that SQLite could see,
+    and labd would give the same numbers to other events.
+    """
+    folder = _folder(database)
+    number = max(_generations(folder), default=0)
+    found = 0
+    with suppress(sqlite3.Error, OSError):
+        path = f"file:{_copy_of(folder, number)}?mode=ro&immutable=1"  # no file beside it
+        with closing(sqlite3.connect(path, uri=True)) as copy:
+            found = int(copy.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+        for transaction in _last_transactions(_log_of(folder, number)):
+            if seqs := [int(str(vs[0])) for sql, vs in transaction if sql.startswith(_EVENT)]:
+                return max(found, *seqs)
+    return found
+
+
 def rebuild(database: Path) -> Rebuilt:
     """Make an inventory out of the newest copy that is whole and the changes since. Blocks.
 
@@ -214,10 +235,25 @@ def _transactions(path: Path) -> Iterator[Sequence[_Change]]:
     with suppress(FileNotFoundError), path.open("rb") as file:
         for line in file:
             try:
-                found: list[_Change] = [(str(sql), list(vs)) for sql, vs in json.loads(line)]
+                found = _changes(line)
             except (ValueError, TypeError):
                 return
             yield found
+
+
+def _last_transactions(path: Path) -> Iterator[Sequence[_Change]]:
+    """Give those at the end of a log, the last one first."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL))
+        lines = file.read().splitlines()
+    for line in reversed(lines):
+        with suppress(ValueError, TypeError):  # the first and the last may be cut off
+            yield _changes(line)
+
+
+def _changes(line: bytes) -> list[_Change]:
+    return [(str(sql), list(values)) for sql, values in json.loads(line)]
 
 
 def _open_copy(path: Path) -> sqlite3.Connection:

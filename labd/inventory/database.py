@@ -21,7 +21,7 @@ from typing import Any
 import aiosqlite
 
 from labd.inventory.ballast import Ballast
-from labd.inventory.copies import Copies, is_lost
+from labd.inventory.copies import Copies, is_lost, newest_event
 from labd.model.errors import InventoryDamaged, StorageFailed
 
 Statement = tuple[str, Sequence[object]]
@@ -106,9 +106,26 @@ class Database:
                     version=version,
                     known=newest,
                 )
+            if version:
+                await self._check_end()
             for number, sql in known.items():
                 if number > version:
                     await self._migrate(number, sql)
+
+    async def _check_end(self) -> None:
+        """Refuse a database that lacks what was committed last, as a torn log leaves it.
+
+        Raises:
+            InventoryDamaged: Its copies know of later events.
+        """
+        if str(self._path) == _MEMORY:
+            return
+        committed = await asyncio.to_thread(newest_event, self._path)
+        last = int((await self.rows("SELECT coalesce(max(seq), 0) FROM events"))[0][0])
+        if last < committed:
+            raise InventoryDamaged(
+                damaged(self._path, f"its events end at {last}, and {committed} were committed")
+            )
 
     async def _migrate(self, number: int, sql: str) -> None:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +71,31 @@ async def test_a_damaged_inventory_is_refused_and_made_anew_whole(tmp_path: Path
     assert [event.seq for event in events] == [1, 2, 3, 4]
     assert events[-1].happening.type is EventType.DAEMON_REBUILT
     assert await inventory.published_seq() == 2
+    await inventory.close()
+
+
+async def test_an_inventory_that_lost_its_last_commits_is_refused_and_made_anew(
+    tmp_path: Path,
+) -> None:
+    path, earlier = tmp_path / "labd.db", tmp_path / "earlier.db"
+    inventory = await SqliteInventory.open(path)
+    async with inventory.transaction() as tx:
+        await tx.put_lab(a_lab())
+        await tx.emit(happening(0))
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(earlier)) as target:
+        source.backup(target)
+    async with inventory.transaction() as tx:
+        await tx.emit(happening(1))
+    async with inventory.transaction() as tx:
+        await tx.put_node(a_node("n0", 0))
+    await inventory.close()
+    earlier.replace(path)  # what is left when SQLite's log has lost its end: sound, and too short
+    with pytest.raises(InventoryDamaged, match="its events end at 1, and 2 were committed"):
+        await SqliteInventory.open(path)
+    await rebuilt(path)
+    inventory = await SqliteInventory.open(path)
+    assert [node.name for node in await inventory.nodes()] == ["n0"]
+    assert [event.seq for event in await inventory.events(0)] == [1, 2, 3]
     await inventory.close()
 
 
