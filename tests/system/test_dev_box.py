@@ -14,6 +14,17 @@ from tests.system.harness import TEMPLATES, Daemon, until
 pytestmark = pytest.mark.usefixtures("built_debian")
 
 BOX = "dev-box/box"
+DATA = "/dev/disk/by-id/virtio-data"
+MORE = """\
+    disks: {data: {size: 64 MiB}}
+    on_fork:
+      - [sh, -c, "cd /etc/ssh; rm ssh_host_*; ssh-keygen -qt ed25519 -N '' -f ssh_host_ed25519_key"]
+      - [sh, -c, "systemd-id128 new > /etc/machine-id; systemctl restart ssh"]
+"""
+WRITER = (
+    "echo $$ > /run/writer; i=0; while :; do i=$((i+1)); cp /run/all /mnt/new; "
+    "mv /mnt/new /mnt/f$((i%200)); [ $((i%3)) != 0 ] || sync -f /mnt; done"
+)
 
 
 def inside(daemon: Daemon, command: str, user: str = "ada") -> str:
@@ -21,6 +32,42 @@ def inside(daemon: Daemon, command: str, user: str = "ada") -> str:
     done = daemon.run("ssh", f"{user}@{BOX}", command, timeout=90)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def a_copy_is_another_machine(daemon: Daemon, tmp_path: Path) -> None:
+    """Save the box while it writes all the time, and hold a copy against it."""
+    shipped = (TEMPLATES / "dev-box.yaml").read_text()
+    edited = tmp_path / "dev-box.yaml"
+    edited.write_text(shipped.replace("    vcpus: ${vcpus}\n", "    vcpus: ${vcpus}\n" + MORE))
+    daemon.lab("up", str(edited), "--set", "user=ada")  # as it runs
+    root_says(daemon, "dev-box", f"mkfs.ext4 -q {DATA} && mount {DATA} /mnt && seq 3000 > /run/all")
+    root_says(daemon, "dev-box", f"setsid sh -c '{WRITER}' > /dev/null 2>&1 &")
+    until(lambda: int(root_says(daemon, "dev-box", "ls /mnt | wc -l")) > 5, "it writes", 60)
+    who = "cat /etc/machine-id; cut -d ' ' -f 2 /etc/ssh/ssh_host_ed25519_key.pub"
+    first = root_says(daemon, "dev-box", who).split()
+    daemon.lab("checkpoint", "save", "dev-box", "mine")
+    daemon.lab("fork", "mine", "copy")
+    # It lets in the same user by its own key, and nobody by that of the first.
+    done = daemon.run("ssh", "ada@copy/box", "hostname", timeout=90)
+    assert done.stdout == "box\n", done.stderr
+    second = root_says(daemon, "copy", who).split()
+    assert [len(words) for words in (first, second)] == [2, 2]
+    assert not set(first) & set(second), "machine-id and host key are its own"
+    assert root_says(daemon, "dev-box", who).split() == first
+    # What it wrote is whole: each file, and the file system.
+    whole = "for f in /mnt/f*; do cmp /run/all $f || exit 1; done; ls /mnt/f* | wc -l"
+    assert int(root_says(daemon, "copy", f"kill $(cat /run/writer); sleep 0.5; {whole}")) > 0
+    said = root_says(daemon, "copy", f"umount /mnt && e2fsck -fn {DATA} 2>&1")
+    assert "Pass 5" in said
+    root_says(daemon, "dev-box", "kill $(cat /run/writer); sleep 0.5; umount /mnt")
+    assert "Pass 5" in root_says(daemon, "dev-box", f"e2fsck -fn {DATA} 2>&1"), "of the source, too"
+    daemon.lab("destroy", "copy", "--force")
+    daemon.lab("checkpoint", "rm", "mine")
+
+
+def root_says(daemon: Daemon, lab: str, command: str) -> str:
+    """Run a command by the guest agent; it must succeed."""
+    return daemon.lab("exec", "-n", f"{lab}/box", "--", "sh", "-c", command)
 
 
 def test_a_debian_machine_is_what_its_template_says(daemon: Daemon, tmp_path: Path) -> None:
@@ -66,13 +113,7 @@ def test_a_debian_machine_is_what_its_template_says(daemon: Daemon, tmp_path: Pa
             return str(error)
 
     until(lambda: site() == "It works, ada.\n", site, 60)
-    # A copy lets in the same user by its own key, and nobody by that of the first.
-    daemon.lab("checkpoint", "save", "dev-box", "mine")
-    daemon.lab("fork", "mine", "copy")
-    done = daemon.run("ssh", "ada@copy/box", "hostname", timeout=90)
-    assert done.stdout == "box\n", done.stderr
-    daemon.lab("destroy", "copy")
-    daemon.lab("checkpoint", "rm", "mine")
+    a_copy_is_another_machine(daemon, tmp_path)
     # An orderly stop: the guest agent, or the power button.
     assert inside(daemon, "systemctl is-active qemu-guest-agent") == "active"
     daemon.lab("stop", BOX)
