@@ -7,6 +7,7 @@ brings all of it back. It never harms a machine for it.
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Final
@@ -50,14 +51,10 @@ def _torn(house: House, dice: random.Random) -> list[str]:
             torn.truncate(size - cut)
     machines = house.qemus()
     problems = _try(house, file)
-    if _ended(house):
-        problems += _rebuild(house)
-    else:
+    if not _ended(house):
         house.kill()
-    return [
-        f"torn log ({cut} of {size} bytes): {problem}"
-        for problem in (*problems, *_compare(house, before, machines))
-    ]
+    problems += _compare(house, before, machines)
+    return [f"torn log ({cut} of {size} bytes): {problem}" for problem in problems]
 
 
 def _flipped(house: House, dice: random.Random) -> list[str]:
@@ -74,17 +71,14 @@ def _flipped(house: House, dice: random.Random) -> list[str]:
         harmed[at] ^= 0xFF
     file.write_bytes(harmed)
     problems = _try(house, file)
-    if _ended(house):
-        problems += _rebuild(house)
-    else:  # what was harmed is in use by nobody
+    if not _ended(house):  # what was harmed is in use by nobody
         house.kill()
         for beside in file.parent.glob("labd.db-*"):
             beside.unlink()
+        shutil.rmtree(file.with_name("labd.db.copies"))  # they go on from what was harmed
         file.write_bytes(whole)
-    return [
-        f"flipped bytes of page {page // _PAGE}: {problem}"
-        for problem in (*problems, *_compare(house, before, machines))
-    ]
+    problems += _compare(house, before, machines)
+    return [f"flipped bytes of page {page // _PAGE}: {problem}" for problem in problems]
 
 
 def _ended(house: House) -> bool:
@@ -92,13 +86,11 @@ def _ended(house: House) -> bool:
     return house.daemon.process.poll() is not None
 
 
-def _rebuild(house: House) -> list[str]:
-    rebuilt = house.daemon.run("fsck", "--rebuild")
-    return [f"it cannot be made anew: {rebuilt.stderr[-500:]}"] if rebuilt.returncode else []
-
-
 def _compare(house: House, before: Heard, machines: list[ProcessId]) -> list[str]:
-    """Start the daemon again; tell what it has lost."""
+    """Have the inventory made anew if it needs to be, and a daemon; tell what was lost."""
+    rebuilt = house.daemon.run("fsck", "--rebuild")
+    if rebuilt.returncode != 0:
+        return [f"it cannot be made anew: {rebuilt.stderr[-500:]}"]
     problems = [] if house.qemus() == machines else ["a machine was ended"]
     house.start()
     with Client(house.path) as client:
