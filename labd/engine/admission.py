@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from labd.model.errors import NoRoom
 from labd.model.units import format_size
 
@@ -37,3 +39,21 @@ def admit(
         promised=promised,
         nodes=len(memories),
     )
+
+
+def admit_forks(due: int, each: int, room: int, say: Callable[[int, int], str]) -> None:
+    """Return when the host holds so many forks more.
+
+    Args:
+        due: Forks that would be made.
+        each: Bytes that one of them may need for itself.
+        room: Bytes that they may take.
+        say: Makes the message of how many fit, and of the bytes that there are.
+
+    Raises:
+        NoRoom: They do not fit.
+    """
+    room = max(room, 0)
+    fit = room // each if each else due
+    if due > fit:
+        raise NoRoom(say(fit, room), fit=fit, asked=due, each=each, room=room)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from labd.engine.admission import admit_forks
 from labd.model.classes import ClassRecord
-from labd.model.errors import NoRoom
 from labd.model.records import LabRecord, Wanted
 from labd.model.states import LabState
 from labd.model.units import format_size
@@ -144,14 +144,13 @@ def require_room(name: str, due: int, each: int, room: int) -> None:
     Raises:
         NoRoom: Says how many fit.
     """
-    fit = max(room, 0) // each if each else due
-    if due > fit:
-        raise NoRoom(
+    admit_forks(
+        due,
+        each,
+        room,
+        lambda fit, room: (
             f"class {name} does not fit: each of its {due} labs may need {format_size(each)}, and "
-            f"the host has {format_size(max(room, 0))} free, enough for {fit}; start it with "
-            "fewer students, or stop other labs",
-            fit=fit,
-            asked=due,
-            each=each,
-            room=max(room, 0),
-        )
+            f"the host has {format_size(room)} free, enough for {fit}; start it with "
+            "fewer students, or stop other labs"
+        ),
+    )

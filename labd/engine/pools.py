@@ -8,6 +8,7 @@ from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from labd.engine.admission import admit_forks
 from labd.engine.checkpoints import MAX_COUNT, CheckpointService
 from labd.engine.facade_pools import PoolView
 from labd.engine.labs import Labs
@@ -75,17 +76,16 @@ def require_room(name: str, due: int, each: int, room: int) -> None:
     Raises:
         NoRoom: Says how many fit.
     """
-    fit = max(room, 0) // each if each else due
-    if due > fit:
-        raise NoRoom(
+    admit_forks(
+        due,
+        each,
+        room,
+        lambda fit, room: (
             f"a pool of {due} more forks of {name} does not fit: each may need "
-            f"{format_size(each)}, and pools may take {format_size(max(room, 0))} of the host, "
-            f"enough for {fit}; keep fewer ready, or stop labs",
-            fit=fit,
-            asked=due,
-            each=each,
-            room=max(room, 0),
-        )
+            f"{format_size(each)}, and pools may take {format_size(room)} of the host, "
+            f"enough for {fit}; keep fewer ready, or stop labs"
+        ),
+    )
 
 
 class Pools:

@@ -30,9 +30,9 @@ _HEADER = {  # docs/interop/qcow2.txt of QEMU
 }
 
 
-def qcow2(backing: str = "", **fields: int) -> bytes:
-    """Return a qcow2 file of 1 MiB with some fields of its header overwritten."""
-    plain = fresh(MIB, backing, "raw") if backing else fresh(MIB)
+def qcow2(backing: str = "", /, *, size: int = MIB, **fields: int) -> bytes:
+    """Return a qcow2 file of `size` bytes for the guest, some fields of its header overwritten."""
+    plain = fresh(size, backing, "raw") if backing else fresh(size)
     data = bytearray(plain.head.ljust(plain.length, b"\0"))
     for name, value in fields.items():
         at, form = _HEADER[name]

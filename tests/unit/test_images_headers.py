@@ -17,6 +17,7 @@ from labd.images.overlay import CLUSTER, fresh
 from labd.model.errors import ImageRefused, InputError
 from labd.model.specs import ImageFormat
 from labd.model.units import GIB, MIB, TIB
+from tests.hostile import makers
 
 RAW, QCOW2, ISO, KERNEL = ImageFormat.RAW, ImageFormat.QCOW2, ImageFormat.ISO, ImageFormat.KERNEL
 CHECK = "check the file with qemu-img check"
@@ -24,31 +25,7 @@ CHECK = "check the file with qemu-img check"
 
 def qcow2(size: int = GIB, **fields: int) -> bytes:
     """Return a good qcow2 file, with header fields of the given names overwritten."""
-    places = {
-        "version": (4, ">I"),
-        "backing_offset": (8, ">Q"),
-        "backing_length": (16, ">I"),
-        "cluster_bits": (20, ">I"),
-        "virtual": (24, ">Q"),
-        "crypt": (32, ">I"),
-        "l1_entries": (36, ">I"),
-        "l1_offset": (40, ">Q"),
-        "reftable_offset": (48, ">Q"),
-        "reftable_clusters": (56, ">I"),
-        "snapshots": (60, ">I"),
-        "snapshots_offset": (64, ">Q"),
-        "incompatible": (72, ">Q"),
-        "refcount_order": (96, ">I"),
-        "header_length": (100, ">I"),
-        "extension": (112, ">I"),
-        "extension_length": (116, ">I"),
-    }
-    plain = fresh(size)
-    data = bytearray(plain.head.ljust(plain.length, b"\0"))
-    for name, value in fields.items():
-        at, layout = places[name]
-        struct.pack_into(layout, data, at, value)
-    return bytes(data)
+    return makers.qcow2(size=size, **fields)
 
 
 def iso(blocks: int = 17, size: int = 17 * 2048) -> bytes:
