@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _LONG: Final = 32 << 20  # bytes of a log after which the database is copied again
 _TAIL: Final = 1 << 20  # bytes of a log's end in which its last event is looked for
-_EVENT: Final = "INSERT INTO events "  # whose first value is the seq
+EVENT_INTO: Final = "INSERT INTO events "  # begins each statement whose first value is a seq
 _COPY = re.compile(r"^copy-(\d+)\.db\Z")
 _Change = tuple[str, Sequence[object]]
 
@@ -122,11 +122,14 @@ class Copies:
                 _copy_of(self._folder, old).unlink(missing_ok=True)
                 _log_of(self._folder, old).unlink(missing_ok=True)
 
-    async def note(self, changes: Sequence[_Change]) -> None:
-        """Write down what has been committed; never fails."""
+    def note(self, changes: Sequence[_Change]) -> None:
+        """Write down what has been committed; never fails.
+
+        It goes to the page cache from the event loop: a thread for it would cost each commit more.
+        """
         if self._log >= 0:
             line = json.dumps([[sql, list(values)] for sql, values in changes]) + "\n"
-            await asyncio.to_thread(self._append, line.encode())
+            self._append(line.encode())
 
     def _append(self, line: bytes) -> None:
         try:
@@ -166,7 +169,7 @@ def newest_event(database: Path) -> int:
         with closing(sqlite3.connect(path, uri=True)) as copy:
             found = int(copy.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
         for transaction in _last_transactions(_log_of(folder, number)):
-            if seqs := [int(str(vs[0])) for sql, vs in transaction if sql.startswith(_EVENT)]:
+            if seqs := [int(str(vs[0])) for sql, vs in transaction if sql.startswith(EVENT_INTO)]:
                 return max(found, *seqs)
     return found
 

@@ -167,7 +167,7 @@ class Database:
                     raise
                 await self._write(statements)
         if self._copies is not None:
-            await self._copies.note(statements)
+            self._copies.note(statements)
 
     async def copy(self, *, now: bool = False) -> None:
         """Copy the whole inventory where that is due; nothing may be written meanwhile."""

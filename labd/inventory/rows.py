@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter
 
+from labd.inventory.copies import EVENT_INTO
 from labd.inventory.database import Statement
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
@@ -118,7 +119,7 @@ _LAB_LEASE = _upsert("lab_leases", "lab", "record")
 _PLUGIN = _upsert("plugins", "name", "enabled, settings, token_hash")
 _META = _upsert("meta", "name", "value")
 _EVENT = (
-    "INSERT INTO events (seq, time, type, lab, node, operation, subject, data, owner, lab_key) "
+    f"{EVENT_INTO}(seq, time, type, lab, node, operation, subject, data, owner, lab_key) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
