@@ -82,10 +82,6 @@ VERBS: Mapping[str, tuple[str, str]] = {
 }
 
 
-# Options of `lab` itself.
-_BEFORE = {"--root", "--socket", "--version"}
-
-
 class LazyGroup(Family):
     """A group whose commands are imported when they are asked for."""
 
@@ -189,7 +185,8 @@ def _usage(error: click.UsageError, *, as_json: bool) -> None:
         near = nearest(error.option_name, error.possibilities or ())
         message = f"no such option '{error.option_name}'"
         message += f"; did you mean '{near}'?" if near else ""
-        if error.option_name in _BEFORE and error.option_name not in (error.possibilities or ()):
+        before = {word for param in cli.params for word in param.opts}
+        if error.option_name in before and error.option_name not in (error.possibilities or ()):
             message = f"{error.option_name} stands before the verb: lab {error.option_name} …"
             path = ""
     if path and not message.endswith("?"):

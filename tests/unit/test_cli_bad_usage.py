@@ -19,6 +19,10 @@ BAD: list[tuple[str, int, str]] = [
     ("--jsno ls", 2, "no such option '--jsno'; did you mean '--json'?"),
     ("--verison", 2, "no such option '--verison'; did you mean '--version'?"),
     ("ls --root /x", 2, "--root stands before the verb: lab --root …"),
+    ("ls --url http://x", 2, "--url stands before the verb: lab --url …"),
+    # Never `labd rebuild` of this host for a daemon that was named elsewhere.
+    ("--url http://127.0.0.1:9 fsck --rebuild", 4, ("labd is not on this host: run this where its "
+     "inventory is, without --socket or --url")),
     ("ls --all", 2, "no such option '--all'; see lab ls --help"),
     ("ls web", 2, "got unexpected extra argument (web); see lab ls --help"),
     ("up", 2, "missing argument 'TEMPLATE'; see lab up --help"),

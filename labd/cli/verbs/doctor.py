@@ -35,7 +35,7 @@ def doctor(session: Session) -> None:
 
 def _without_daemon(session: Session) -> None:
     """Become `labd doctor`; return when it is not installed beside `lab`."""
-    if find_labd() is None or session.socket:
+    if find_labd(session) is None:
         return
     session.note("lab: labd does not run; looking at the host without it")
     become_labd(session, "doctor", *(["--json"] if session.json else []))
