@@ -157,6 +157,8 @@ _STUDENT_ROUTES = frozenset(
         "list_labs",
         "get_lab",
         "list_addresses",
+        "list_activity",
+        "get_activity",
         "get_node",
         "get_node_lines",
         "get_node_log",
