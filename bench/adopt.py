@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from bench.daemon import Stream, scratch_daemon
 from bench.labs import TEMPLATE
 from bench.result import Result, median, percentile
-from labd.client.client import Client
-from labd.model.errors import DaemonUnreachable
 from tests.system.harness import Daemon, until
 
 ADOPTED, HUNG = 100, 3
@@ -82,7 +80,7 @@ def _have_lab(daemon: Daemon, count: int) -> list[int]:
 
 
 def _states(daemon: Daemon) -> set[str]:
-    with Client(str(daemon.root / "run" / "api.sock")) as client:
+    with daemon.client() as client:
         return {node["state"] for lab in client.labs() for node in lab["nodes"]}
 
 
@@ -101,17 +99,8 @@ def _stopped(pids: list[int]) -> Iterator[None]:
 def _restart(daemon: Daemon) -> float:
     """Start the daemon; return the seconds until it answers."""
     began = time.monotonic()
-    daemon.launch()
-    while True:
-        try:
-            with Client(str(daemon.root / "run" / "api.sock")) as client:
-                client.labs()
-        except DaemonUnreachable:
-            if time.monotonic() - began > 120:
-                raise
-            time.sleep(0.02)
-        else:
-            return time.monotonic() - began
+    daemon.start(seconds=120)
+    return time.monotonic() - began
 
 
 def _check_adopted(daemon: Daemon, pids: set[int], hung: set[int]) -> None:
@@ -125,7 +114,7 @@ def _check_adopted(daemon: Daemon, pids: set[int], hung: set[int]) -> None:
 def _ask(daemon: Daemon) -> list[float]:
     """Return milliseconds of each of many lists of labs, over one connection."""
     times = []
-    with Client(str(daemon.root / "run" / "api.sock")) as client:
+    with daemon.client() as client:
         for _ in range(_REQUESTS):
             began = time.perf_counter()
             client.labs()

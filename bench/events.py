@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.daemon import Stream, scratch_daemon
 from bench.labs import TEMPLATE
@@ -46,9 +47,10 @@ def run(sizes: list[int], repeat: int) -> Iterator[Result]:
 async def _measure(daemon: Daemon) -> list[float]:
     """Return one latency in milliseconds per event."""
     latencies: list[float] = []
-    async with connect(broker_of(daemon), identifier="bench") as client:
+    address = address_of(daemon.json("version")["daemon"]["broker"])
+    async with connect(address, identifier="bench") as client:
         await client.subscribe(f"labd/v1/{daemon.host_id}/lab/bench/events", qos=1)
-        sender = asyncio.create_task(send(daemon, RATE, SECONDS))
+        sender = asyncio.create_task(_send(daemon))
         wanted = int(RATE * SECONDS)
         async with asyncio.timeout(SECONDS * 6):
             async for message in client.messages:
@@ -61,9 +63,8 @@ async def _measure(daemon: Daemon) -> list[float]:
     return latencies
 
 
-def broker_of(daemon: Daemon) -> BrokerAddress:
-    """Return how people reach the broker of a daemon."""
-    broker = daemon.json("version")["daemon"]["broker"]
+def address_of(broker: Mapping[str, Any]) -> BrokerAddress:
+    """Return how people reach the broker that labd tells of."""
     return BrokerAddress(
         host=broker["host"],
         port=broker["port"],
@@ -72,8 +73,8 @@ def broker_of(daemon: Daemon) -> BrokerAddress:
     )
 
 
-async def send(daemon: Daemon, rate: int, seconds: float) -> None:
-    """Make nodes speak in turns, `rate` times a second in all."""
+async def _send(daemon: Daemon) -> None:
+    """Make nodes speak in turns, `RATE` times a second in all."""
     lines = []
     for node in daemon.nodes("bench").values():
         path = daemon.root / "run/n" / node["key"] / "hmp.sock"
@@ -83,11 +84,11 @@ async def send(daemon: Daemon, rate: int, seconds: float) -> None:
         await reader.readline()
         lines.append((reader, writer, asyncio.create_task(_drain(reader))))
     start = asyncio.get_running_loop().time()
-    for index in range(int(rate * seconds)):
+    for index in range(int(RATE * SECONDS)):
         command = b"cont" if index // len(lines) % 2 else b"stop"
         lines[index % len(lines)][1].write(b'{"execute": "%s"}' % command)
         await asyncio.sleep(
-            max(0.0, start + (index + 1) / rate - asyncio.get_running_loop().time())
+            max(0.0, start + (index + 1) / RATE - asyncio.get_running_loop().time())
         )
     for _, writer, task in lines:
         task.cancel()

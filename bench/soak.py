@@ -1,4 +1,4 @@
-"""Does labd grow? 500 cycles of up, fork and destroy; and 1,000 events a second for a minute."""
+"""Does labd grow? 500 cycles of up, fork and destroy."""
 
 from __future__ import annotations
 

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import json
 import threading
-from pathlib import Path
 from typing import Any
 
 from bench.chaos.fold import State
+from bench.events import address_of
 from labd.client.client import Client
 from labd.events.mqtt import BrokerAddress, MqttError, connect
 from labd.model.errors import LabdError
@@ -62,14 +62,7 @@ class Subscriber:
     def _broker(self) -> tuple[BrokerAddress, str]:
         with Client(self._path, timeout=10.0) as client:
             info = client.info()
-        broker = info["broker"]
-        address = BrokerAddress(
-            host=broker["host"],
-            port=broker["port"],
-            username=broker["username"],
-            password=Path(broker["password_file"]).read_text().strip(),
-        )
-        return address, str(info["host_id"])
+        return address_of(info["broker"]), str(info["host_id"])
 
 
 def replay(client: Client) -> Heard:

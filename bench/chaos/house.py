@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from bench.daemon import CONFIG
 from labd.client.client import Client
 from labd.host.failpoints import VARIABLE
 from labd.host.identity import identify, kill, read_argv
@@ -22,7 +23,6 @@ from labd.model.process import ProcessId
 from tests.system.harness import Daemon, processes
 
 _SIZE: Final = "768m"  # of the file system; the plan fills it now and then
-_CONFIG: Final = '[daemon]\naccel = "tcg"\n'
 _START_WITHIN: Final = 90.0  # seconds, on a host with other work
 
 
@@ -161,7 +161,7 @@ def small_house() -> Iterator[House]:
     subprocess.run(mount, check=True)
     house = None
     try:
-        house = House(Daemon(root, _CONFIG))
+        house = House(Daemon(root, CONFIG))
         yield house
     finally:
         if house is not None:

@@ -15,7 +15,6 @@ CLIENTS: Final = 3
 LABS: Final = ("a", "b", "c", "t")  # `t` has a Linux guest with an agent, the others boot sectors
 FORKS: Final = ("f", "g")
 CHECKPOINTS: Final = ("base", "later")
-CLASSES: Final = ("k",)
 IMAGES: Final = ("extra", "more")
 VARIANTS: Final = 3  # of each lab's template
 

@@ -227,9 +227,6 @@ class Caller:
         return any(scope in more and has in self.scopes for has, more in _INCLUDED.items())
 
 
-ADMINISTRATOR = Caller(name="administrator", role=Role.ADMINISTRATOR)
-
-
 class TokenHolder(Protocol):
     """Whom a token was given to."""
 

@@ -58,6 +58,10 @@ class Sight:
         """Tell whether the caller may see a lab."""
         return self.owned(Owned(owner=record.owner, key=record.key))
 
+    async def labs(self, found: EngineApi) -> list[str]:
+        """Return the names of the labs that the caller may see."""
+        return [lab.name for lab, _ in await found.labs() if self.lab(lab)]
+
     def own(self, owner: str) -> bool:
         """Tell whether the caller may see what is no lab and has this owner."""
         return self.owned(Owned(owner=owner))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from labd.client.places import is_url
 from labd.model import errors
 
 # An answer of an unknown code, from a newer daemon, is known by its status at least.
@@ -109,7 +110,7 @@ def _serve(path: str) -> str:
 
 def unreachable(path: str, why: object) -> errors.DaemonUnreachable:
     """Return the error for a daemon that does not answer, with what to do about it."""
-    if path.startswith(("http://", "https://")):
+    if is_url(path):
         return errors.DaemonUnreachable(
             f"labd at {path} cannot be reached ({why}): look at the URL, whether its [api] listens "
             "there, and for https at the certificate (--ca)",

@@ -18,7 +18,7 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\Z")
+MAC: Final = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\Z")
 BY_DHCP: Final = "dhcp"  # of a NIC instead of an address
 NO_GATEWAY: Final = "none"  # of a NIC: no default route over it, whatever its network says
 _WIDEST: Final = 8  # a wider subnet is a mistake; own_address walks through it, too
@@ -170,7 +170,7 @@ class Addressing:
         """Return the MAC address of a NIC: the one given, or a derived one."""
         mac = form.mac.lower() or stable_mac(self.template, node, name)
         where = f"node {node}, nic {name}"
-        if not _MAC.match(mac):
+        if not MAC.match(mac):
             self.complaints.wrong(
                 f"{where}: '{form.mac[:64]}' is no MAC address; write it like 02:00:00:00:00:01",
                 path,

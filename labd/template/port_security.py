@@ -17,11 +17,12 @@ def check_port_security(
         kind = "link" if network.link else "network"
         path: Path = (f"{kind}s", network.name)
         where = f"{kind} {network.name}"
-        if network.trusted and network.port_security is PortSecurity.NONE:
-            complaints.wrong(
-                f"{where}: trusted is of port_security: mac or address; leave it out",
-                (*path, "trusted"),
-            )
+        if network.port_security is PortSecurity.NONE:
+            if network.trusted:
+                complaints.wrong(
+                    f"{where}: trusted is of port_security: mac or address; leave it out",
+                    (*path, "trusted"),
+                )
             continue
         inside = {
             f"{node.name}:{nic.name}": (node, nic)

@@ -16,12 +16,12 @@ from labd.model.errors import InputError
 from labd.model.names import is_name
 from labd.model.serving import MOST_ADDRESSES, DhcpSpec
 from labd.model.specs import LabSpec, NetworkSpec, NicSpec, NodeSpec
+from labd.template.addresses import MAC, read_address
 from labd.template.form import MAX_NICS, MAX_NODES
 from labd.template.patterns import trouble
 from labd.template.served import is_domain
 from labd.template.uplinks import is_uplink
 
-_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}\Z")
 _IMAGE = re.compile(r"(?:|sha256:[0-9a-f]{64}|[a-z][a-z0-9-]{0,30})\Z")
 _OPTION = re.compile(r'(?:"[^",\\#\x00-\x1f\x7f-\uffff]*"|-?[0-9]{1,10}|[0-9.]{7,15})\Z')
 _PORTS: Final = range(1, 65536)
@@ -116,7 +116,7 @@ def _check_node(node: NodeSpec, networks: set[str]) -> None:
 def _check_nic(at: str, nic: NicSpec, networks: set[str]) -> None:
     _require(f"{at}: nic", nic.name, is_name)
     _require(f"{at}: nic", nic.network, networks.__contains__)
-    _require(f"{at}: mac", nic.mac, lambda text: _MAC.match(text) is not None)
+    _require(f"{at}: mac", nic.mac, lambda text: MAC.match(text) is not None)
     _require(f"{at}: slot", nic.slot or 0, range(64).__contains__)
     _require(f"{at}: gateway", nic.gateway, _empty_or(_is_address))
     for address in nic.addresses:
@@ -135,7 +135,7 @@ def _empty_or(fits: Callable[[str], bool]) -> Callable[[str], bool]:
 
 
 def _is_address(text: str) -> bool:
-    return _parses(ipaddress.ip_address, text)
+    return read_address(text) is not None
 
 
 def _is_subnet(text: str) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import Field
 
 from labd.api import models
-from labd.api.access import Caller, EngineDep, caller
+from labd.api.access import CallerDep, EngineDep
 from labd.api.sight import SightDep
 from labd.engine.facade_activity import ActivityView
 from labd.model.activity import Source
@@ -65,7 +64,7 @@ async def list_activity(engine: EngineDep, sight: SightDep) -> Activities:
 
     Of the labs that the caller may see.
     """
-    seen = {lab.name for lab, _ in await engine.labs() if sight.lab(lab)}
+    seen = await sight.labs(engine)
     found = [view for view in await engine.activity.all() if view.lab in seen]
     return Activities(labs=[_shown(view) for view in found])
 
@@ -81,7 +80,7 @@ async def warn_lab(
     lab: models.LabName,
     body: LabWarning,
     engine: EngineDep,
-    who: Annotated[Caller, Depends(caller)],
+    who: CallerDep,
 ) -> None:
     """Tell everybody, by the event `lab.warning`, what is about to happen to a lab."""
     await engine.activity.warn(lab, by=who.name, reason=body.reason, text=body.text, left=body.left)

@@ -149,7 +149,7 @@ def _show(view: CheckpointView) -> Checkpoint:
 async def list_checkpoints(engine: EngineDep, sight: SightDep) -> Checkpoints:
     """List the checkpoints that the caller may see."""
     found = [view for view in await engine.checkpoints.all() if sight.own(view.record.owner)]
-    seen = {lab.name for lab, _ in await engine.labs() if sight.lab(lab)}
+    seen = await sight.labs(engine)
     return Checkpoints(checkpoints=[_show(_seen(view, seen)) for view in found])
 
 
@@ -161,7 +161,7 @@ def _seen(view: CheckpointView, labs: Collection[str]) -> CheckpointView:
 @router.get("/checkpoints/{name}")
 async def get_checkpoint(name: CheckpointName, engine: EngineDep, sight: SightDep) -> Checkpoint:
     """Return one checkpoint."""
-    seen = {lab.name for lab, _ in await engine.labs() if sight.lab(lab)}
+    seen = await sight.labs(engine)
     return _show(_seen(await engine.checkpoints.get(name), seen))
 
 

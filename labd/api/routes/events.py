@@ -43,12 +43,12 @@ class Filter:
     def wants(self, event: Event) -> bool:
         """Tell whether an event passes."""
         happening = event.happening
-        if not self.sight.event(event):
-            return False
         if self.lab and happening.lab != self.lab:
             return False
         pattern = self.type.removeprefix(TYPE_PREFIX)
-        return not pattern or fnmatchcase(str(happening.type), pattern)
+        if pattern and not fnmatchcase(str(happening.type), pattern):
+            return False
+        return self.sight.event(event)
 
 
 @router.get(

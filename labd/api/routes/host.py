@@ -39,7 +39,7 @@ class WhoAmI(models.Wire):
 async def get_caller(engine: EngineDep, who: CallerDep, sight: SightDep) -> WhoAmI:
     """Tell the caller who they are here."""
     student = who.role is Role.STUDENT
-    labs = [lab.name for lab, _ in await engine.labs() if sight.lab(lab)] if student else []
+    labs = await sight.labs(engine) if student else []
     return WhoAmI(name=who.name, role=who.role, scopes=sorted(who.scopes), labs=labs)
 
 

@@ -29,7 +29,7 @@ class Extension(models.Body):
 @router.get("/leases")
 async def list_leases(engine: EngineDep, sight: SightDep) -> Leases:
     """List the leases of the labs that the caller may see."""
-    seen = {lab.name for lab, _ in await engine.labs() if sight.lab(lab)}
+    seen = await sight.labs(engine)
     found = [view for view in await engine.leases.all() if view.lease.lab in seen]
     return Leases(leases=[views.lease(view) for view in found])
 

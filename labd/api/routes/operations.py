@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -21,8 +22,8 @@ async def list_operations(
     found: ServicesDep, sight: SightDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> models.Operations:
     """List the operations that the caller may see, the newest first."""
-    items = [item for item in await found.engine.operations(limit=_ALL) if sight.owned(item.of)]
-    return models.Operations(operations=[views.operation(item) for item in items[:limit]])
+    seen = (item for item in await found.engine.operations(limit=_ALL) if sight.owned(item.of))
+    return models.Operations(operations=[views.operation(item) for item in islice(seen, limit)])
 
 
 @router.get("/{id}")

@@ -91,7 +91,7 @@ def _look(found: Usage) -> Look:
 async def get_usage(engine: EngineDep, sight: SightDep) -> Look:
     """Return what the running nodes that the caller may see have taken so far."""
     found = await engine.usage.look()
-    seen = {lab.name for lab, _ in await engine.labs() if sight.lab(lab)}
+    seen = await sight.labs(engine)
     return _look(replace(found, nodes=[node for node in found.nodes if node.lab in seen]))
 
 

@@ -88,7 +88,6 @@ def _require_type(pattern: str) -> None:
     """
     from fnmatch import fnmatchcase
 
-    from labd.model.errors import InputError
     from labd.model.events import EventType
     from labd.model.names import nearest
 

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_POLL = 0.1  # seconds
+_POLL = 0.5  # seconds; each look reads the memory of every member
 _LIMIT = 1800.0  # seconds
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from labd.cli.session import Session, seconds, verb
+from labd.cli.session import Family, Session, seconds, verb
 from labd.cli.text import table
 
 _ROLES = ("administrator", "instructor", "student")
 
 
-@click.group("token")
+@click.group("token", cls=Family)
 def token() -> None:
     """Let people in: instructors with labs of their own, students into one lab."""
 
