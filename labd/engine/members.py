@@ -262,7 +262,8 @@ class Members:
             member = await self.find(key)
             if member is None:
                 return False  # somebody took it
-            await tx.put_pool_member(replace(member, state=MemberState.ENDING))
+            if member.state is not MemberState.ENDING:
+                await tx.put_pool_member(replace(member, state=MemberState.ENDING))
         await every(self._erase(node) for node in member.nodes)
         lab = pseudo_lab(member, LabSpec(template=""))
         await self._world.networks.remove(self._world.namespace(lab))
@@ -278,7 +279,6 @@ class Members:
         for folder in (self._world.node_folder(node.key), self._world.run / "n" / node.key):
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         self.hung.discard(node.key)
-        self._watcher.expect(node.key)
         self._watcher.drop(node.key)
 
     # after a death

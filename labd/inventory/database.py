@@ -169,9 +169,9 @@ class Database:
         if self._copies is not None:
             self._copies.note(statements)
 
-    async def copy(self, *, now: bool = False) -> None:
+    async def copy(self) -> None:
         """Copy the whole inventory where that is due; nothing may be written meanwhile."""
-        if self._copies is not None and (now or self._copies.due):
+        if self._copies is not None and self._copies.due:
             await self._copies.renew(self._connection)
 
     async def _drop(self) -> bool:

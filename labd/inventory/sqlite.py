@@ -308,7 +308,7 @@ class SqliteInventory:
                 why = str(error).splitlines()[0]
                 raise InventoryDamaged(damaged(path, f"a row cannot be read: {why}")) from error
             first, last = (await database.rows(rows.SELECT_EVENT_BOUNDS))[0]
-            await database.copy(now=True)
+            await database.copy()
         except BaseException:
             await database.close()
             raise

@@ -14,7 +14,6 @@ class Sort(StrEnum):
     TAP = "tap"
     SOCKET = "socket"
     MOUNT = "mount"
-    CGROUP = "cgroup"
     NAMESPACE = "namespace"  # one without a name
 
 
