@@ -265,8 +265,7 @@ class Members:
             if member.state is not MemberState.ENDING:
                 await tx.put_pool_member(replace(member, state=MemberState.ENDING))
         await every(self._erase(node) for node in member.nodes)
-        lab = pseudo_lab(member, LabSpec(template=""))
-        await self._world.networks.remove(self._world.namespace(lab))
+        await self._world.networks.remove(self._world.namespace_of(member.key))
         await self._world.keys.remove(member.key)
         async with self._world.inventory.transaction() as tx:
             await tx.delete_pool_member(key)

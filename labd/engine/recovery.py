@@ -14,7 +14,7 @@ from pathlib import Path
 
 from labd.engine.chains import layers_of, references
 from labd.engine.journal import Journal
-from labd.engine.members import Members, pseudo_lab
+from labd.engine.members import Members
 from labd.engine.operations import Operations
 from labd.engine.publications import Publications
 from labd.engine.serving import Serving
@@ -35,7 +35,6 @@ from labd.model.machine import RunState
 from labd.model.names import NodeRef
 from labd.model.pools import MemberState
 from labd.model.records import LabRecord, NodeRecord, OperationKind, Wanted
-from labd.model.specs import LabSpec
 from labd.model.states import NODE_ALIVE, NodeState
 
 log = logging.getLogger(__name__)
@@ -266,8 +265,8 @@ class Recovery:
         """Remove namespaces, folders and image files that belong to nothing."""
         labs = await self._world.inventory.labs()
         members = await self._world.inventory.pool_members()
-        own = [*labs, *(pseudo_lab(member, LabSpec(template="")) for member in members)]
-        wanted = {self._world.namespace(lab) for lab in own}
+        own = {lab.key for lab in labs} | {member.key for member in members}
+        wanted = {self._world.namespace_of(key) for key in own}
         await self._recover_uplinks(labs)
         await self._serving.recover(labs)
         for namespace in await self._world.networks.namespaces():
@@ -277,7 +276,7 @@ class Recovery:
                     await self._world.networks.remove(namespace)
                 except WorldError as error:
                     log.warning("namespace %s stays: %s", namespace, error)
-        for key in set(await self._world.keys.all()) - {lab.key for lab in own}:
+        for key in set(await self._world.keys.all()) - own:
             await self._world.keys.remove(key)
         keys = {node.key for node in nodes}
         for folder in (self._world.state / "nodes", self._world.run / "n"):

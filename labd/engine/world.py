@@ -6,7 +6,7 @@ import datetime as dt
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from labd.engine.ports import Hypervisor, Images, Inventory, Networks
@@ -164,7 +164,11 @@ class World:
 
     def namespace(self, lab: LabRecord) -> str:
         """Return the name of a lab's network namespace."""
-        return self.plan_network(replace(lab.spec, nodes=(), networks=()), lab.key, {}).namespace
+        return self.namespace_of(lab.key)
+
+    def namespace_of(self, key: str) -> str:
+        """Return the name of the network namespace of a lab with this key."""
+        return self.plan_network(LabSpec(template=""), key, {}).namespace
 
     def node_folder(self, key: str) -> Path:
         """Return the folder of a node's disks."""
