@@ -18,7 +18,7 @@ from labd.engine.forking import Copy, Forking
 from labd.engine.journal import Journal
 from labd.engine.labs import Labs
 from labd.engine.ports import Transaction
-from labd.engine.scenes import Scene, Scenes
+from labd.engine.scenes import Scenes
 from labd.engine.together import every
 from labd.engine.watch import Watcher
 from labd.engine.world import World, new_key
@@ -120,20 +120,13 @@ class Members:
     async def _load(
         self, record: CheckpointRecord, member: PoolMember, spec: LabSpec
     ) -> tuple[NodeRecord, ...]:
-        lab = pseudo_lab(member, spec)
-        nodes = {node.name: node for node in member.nodes}
-        plan = self._world.network_plan(lab, nodes)
-        scene = Scene(
-            lab=lab,
-            nodes=nodes,
-            sized=await self._scenes.size(spec),
-            network=plan,
-            key=await self._world.keys.ensure(member.key),
-        )
-        await self._world.networks.apply(plan)
+        scene = await self._scenes.of(pseudo_lab(member, spec), member.nodes)
+        await self._world.networks.apply(scene.network)
         await self._world.checkpoints.verify(record)
         copies = [self._forking.copy_of(record, scene, node) for node in member.nodes]
-        taps = await self._world.networks.open_taps(plan, [node.key for node in member.nodes])
+        taps = await self._world.networks.open_taps(
+            scene.network, [node.key for node in member.nodes]
+        )
         found: dict[str, ProcessId] = {}
         try:
             await every(self._start(record, copy, taps, found) for copy in copies)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from labd.engine.chains import keep
@@ -51,8 +51,11 @@ class Scenes:
 
     async def scene(self, name: str) -> Scene:
         """Read a lab with all its parts."""
-        lab = await self._journal.lab(name)
-        nodes = {node.name: node for node in await self._world.inventory.nodes(name)}
+        return await self.of(await self._journal.lab(name), await self._world.inventory.nodes(name))
+
+    async def of(self, lab: LabRecord, records: Iterable[NodeRecord]) -> Scene:
+        """Return the scene of a lab of which there need not be a row yet, and of its nodes."""
+        nodes = {node.name: node for node in records}
         return Scene(
             lab=lab,
             nodes=nodes,
