@@ -36,7 +36,7 @@ from labd.model.names import check_name, did_you_mean
 from labd.model.people import owner_now
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
 from labd.model.specs import Accel, LabSpec
-from labd.model.states import LabState, NodeState
+from labd.model.states import LabState
 from labd.template.recheck import check_spec
 
 MAX_COUNT = 500
@@ -387,7 +387,7 @@ class CheckpointService:
         )
         await tx.emit(happening)
         for node in nodes:
-            await tx.put_node(replace(node, state=NodeState.STOPPED))
+            await tx.put_node(node)
             await tx.emit(
                 Happening(
                     type=EventType.NODE_CREATED,

@@ -197,6 +197,7 @@ class Members:
                 replace(
                     node,
                     lab=name,
+                    state=NodeState.STOPPED,  # as every node that no operation has started yet
                     since=self._world.clock(),
                     machine=node.machine and replace(node.machine, lab=name),
                 )
@@ -215,13 +216,7 @@ class Members:
     ) -> None:
         """Write the nodes of a member that became a lab; the lab and its nodes are there."""
         for node in nodes:
-            await self._journal.move_new(
-                tx,
-                replace(node, state=NodeState.STOPPED),
-                NodeState.STARTING,
-                operation.id,
-                starts=1,
-            )
+            await self._journal.move_new(tx, node, NodeState.STARTING, operation.id, starts=1)
         for bridge in self._world.network_plan(lab, {}).bridges:
             data = {"bridge": bridge.bridge, "namespace": self._world.namespace(lab)}
             await tx.emit(
