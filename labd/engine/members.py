@@ -26,7 +26,7 @@ from labd.model.checkpoints import CheckpointRecord
 from labd.model.errors import LabdError, NodeGone
 from labd.model.events import EventType, Happening
 from labd.model.machine import RunState
-from labd.model.pools import MemberState, PoolMember
+from labd.model.pools import KEPT, READY, MemberState, PoolMember
 from labd.model.process import ProcessId
 from labd.model.records import LabRecord, NodeRecord, OperationRecord, Wanted
 from labd.model.specs import LabSpec
@@ -76,6 +76,16 @@ class Members:
         members = await self._world.inventory.pool_members()
         return next((member for member in members if member.key == key), None)
 
+    async def of(
+        self, checkpoint: str, states: Collection[MemberState] = tuple(MemberState)
+    ) -> list[PoolMember]:
+        """Return the members of the pool of a checkpoint (its key), the oldest first."""
+        return [
+            member
+            for member in await self._world.inventory.pool_members()
+            if member.checkpoint == checkpoint and member.state in states
+        ]
+
     # making
 
     async def make(self, record: CheckpointRecord, spec: LabSpec) -> None:
@@ -110,12 +120,7 @@ class Members:
     async def _due(self, checkpoint: str) -> bool:
         """Tell whether the pool of a checkpoint has not its size yet."""
         sizes = {pool.checkpoint: pool.size for pool in await self._world.inventory.pools()}
-        there = [
-            member
-            for member in await self._world.inventory.pool_members()
-            if member.checkpoint == checkpoint and member.state is not MemberState.ENDING
-        ]
-        return len(there) < sizes.get(checkpoint, 0)
+        return len(await self.of(checkpoint, KEPT)) < sizes.get(checkpoint, 0)
 
     async def _load(
         self, record: CheckpointRecord, member: PoolMember, spec: LabSpec
@@ -158,18 +163,11 @@ class Members:
         async with self._world.inventory.transaction() as tx:
             await tx.put_pool_member(replace(member, state=MemberState.READY))
             pools = {pool.checkpoint: pool for pool in await self._world.inventory.pools()}
-            ready = await self._ready(record.key)
+            ready = await self.of(record.key, READY)
             pool = pools.get(record.key)
             if pool is not None and len(ready) == pool.size:
                 data = {"size": pool.size}
                 await tx.emit(Happening(type=EventType.POOL_READY, subject=record.name, data=data))
-
-    async def _ready(self, checkpoint: str) -> list[PoolMember]:
-        return [
-            member
-            for member in await self._world.inventory.pool_members()
-            if member.checkpoint == checkpoint and member.state is MemberState.READY
-        ]
 
     # taking
 
@@ -189,7 +187,7 @@ class Members:
         """
         if not _same_ground(record.spec, spec):
             return None
-        for member in await self._ready(record.key):
+        for member in await self.of(record.key, READY):
             if any(node.key in self.hung for node in member.nodes):
                 continue
             await tx.delete_pool_member(member.key)
@@ -234,7 +232,7 @@ class Members:
                 lab=lab.name,
                 subject=record.name,
                 operation=operation.id,
-                data={"left": len(await self._ready(record.key))},
+                data={"left": len(await self.of(record.key, READY))},
             )
         )
 

@@ -21,7 +21,7 @@ from labd.model.errors import InputError, LabdError, NoRoom, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.machine import GuestEvent, GuestEventKind
 from labd.model.names import did_you_mean
-from labd.model.pools import MemberState, PoolMember, PoolRecord
+from labd.model.pools import KEPT, MemberState, PoolMember, PoolRecord
 from labd.model.records import OperationKind
 from labd.model.units import format_size
 
@@ -126,24 +126,20 @@ class Pools:
         return await self._view(await self._pool(record))
 
     async def _pool(self, record: CheckpointRecord) -> PoolRecord:
-        for pool in await self._world.inventory.pools():
-            if pool.checkpoint == record.key:
-                return pool
-        names = [view.checkpoint for view in await self.all()]
+        pools = {pool.checkpoint: pool for pool in await self._world.inventory.pools()}
+        if record.key in pools:
+            return pools[record.key]
+        names = [await self._name(key) for key in pools]
         raise NotFound(f"there is no pool of checkpoint {record.name}{did_you_mean('', names)}")
 
     async def _view(self, pool: PoolRecord) -> PoolView:
-        members = tuple(
-            member
-            for member in await self._world.inventory.pool_members()
-            if member.checkpoint == pool.checkpoint
-        )
+        members = await self._members.of(pool.checkpoint)
         pids = [node.process.pid for m in members for node in m.nodes if node.process is not None]
         sizes = [await asyncio.to_thread(self._world.own_memory, pid) for pid in pids]
         return PoolView(
             record=pool,
             checkpoint=await self._name(pool.checkpoint),
-            members=members,
+            members=tuple(members),
             memory=sum(sizes),
             reason=self._reasons.get(pool.checkpoint, ""),
         )
@@ -171,7 +167,7 @@ class Pools:
             await self._checkpoints.record(checkpoint)  # it may be gone by now
             pools = {pool.checkpoint: pool for pool in await self._world.inventory.pools()}
             old = pools.get(record.key)
-            due = size - len(await self._of(record.key))
+            due = size - len(await self._members.of(record.key, KEPT))
             if due > 0:
                 self._require_users(record, due)
                 require_room(checkpoint, due, each, await self._room())
@@ -193,13 +189,6 @@ class Pools:
                 f"ids, and a root has {NODE_UIDS}; keep fewer ready"
             )
 
-    async def _of(self, checkpoint: str) -> list[PoolMember]:
-        return [
-            member
-            for member in await self._world.inventory.pool_members()
-            if member.checkpoint == checkpoint and member.state is not MemberState.ENDING
-        ]
-
     async def _room(self) -> int:
         """Return the bytes that pools may still take."""
         return await self._labs.room() - self._world.limits.pool_reserve
@@ -212,9 +201,8 @@ class Pools:
             await tx.delete_pool(record.key)
             await tx.emit(Happening(type=EventType.POOL_COOLED, subject=checkpoint))
         await self._stop_making({record.key})
-        for member in await self._world.inventory.pool_members():
-            if member.checkpoint == record.key:
-                await self._members.end(member.key)
+        for member in await self._members.of(record.key):
+            await self._members.end(member.key)
 
     async def _stop_making(self, checkpoints: Collection[str] | None = None) -> None:
         tasks = [t for t, key in self._making.items() if checkpoints is None or key in checkpoints]
@@ -256,7 +244,7 @@ class Pools:
     async def _tell_given_back(self, checkpoint: str, forks: int) -> None:
         self._hold(checkpoint, _LAST_AGAIN)
         async with self._world.inventory.transaction() as tx:
-            data = {"forks": forks, "left": len(await self._of(checkpoint))}
+            data = {"forks": forks, "left": len(await self._members.of(checkpoint, KEPT))}
             name = await self._name(checkpoint)
             await tx.emit(Happening(type=EventType.POOL_GIVEN_BACK, subject=name, data=data))
         self._reasons[checkpoint] = "the host is short of memory"

@@ -19,6 +19,10 @@ class MemberState(StrEnum):
     ENDING = "ending"
 
 
+READY = frozenset({MemberState.READY})
+KEPT = READY | {MemberState.MAKING}  # count for the size of a pool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRecord:
     """A pool: the wish that so many forks of a checkpoint are kept ready.
