@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from labd.host import config_values as values
 from labd.host.listening import Endpoint
 
 _USER = re.compile(r"@?[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})")
+_COUNT = values.number(1, 10_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,53 +50,27 @@ def why_not(api: ApiConfig) -> tuple[str, str]:
     return "", ""
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("must be a string in quotes")
-    return value
-
-
 def _listen(value: object) -> Endpoint | None:
-    return Endpoint.parse(_text(value)) if value != "" else None
+    return Endpoint.parse(values.text(value)) if value != "" else None
 
 
-def _file(value: object) -> Path | None:
-    if value == "":
-        return None
-    path = Path(_text(value))
-    if not path.is_absolute():
-        raise ValueError("must be an absolute path")
-    return path
+def _names(pattern: re.Pattern[str], what: str) -> Callable[[object], tuple[str, ...]]:
+    def check(item: object) -> str:
+        if not pattern.fullmatch(values.text(item)):
+            raise ValueError(f"{item!r} is not {what}")  # which one of the list
+        return values.text(item)
 
-
-def _matching(pattern: re.Pattern[str], what: str) -> Callable[[object], tuple[str, ...]]:
-    def check(value: object) -> tuple[str, ...]:
-        if not isinstance(value, list):
-            raise ValueError('must be a list, like ["a", "b"]')
-        for item in value:
-            if not pattern.fullmatch(_text(item)):
-                raise ValueError(f"{item!r} is not {what}")
-        return tuple(value)
-
-    return check
-
-
-def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("must be a whole number")
-    if not 1 <= value <= 10_000:
-        raise ValueError("must be 1 to 10000")
-    return value
+    return values.list_of(check)
 
 
 CHECKS: Final[Mapping[tuple[str, str], Callable[[object], Any]]] = {
     ("api", "listen"): _listen,
-    ("api", "certificate"): _file,
-    ("api", "key"): _file,
-    ("api", "hosts"): _matching(_HOST, "the name of a host"),
-    ("access", "administrators"): _matching(_USER, "a user, or a group like @teachers"),
-    ("access", "instructors"): _matching(_USER, "a user, or a group like @teachers"),
-    ("limits", "student_requests"): _count,
-    ("limits", "student_streams"): _count,
-    ("limits", "student_commands"): _count,
+    ("api", "certificate"): values.file,
+    ("api", "key"): values.file,
+    ("api", "hosts"): _names(_HOST, "the name of a host"),
+    ("access", "administrators"): _names(_USER, "a user, or a group like @teachers"),
+    ("access", "instructors"): _names(_USER, "a user, or a group like @teachers"),
+    ("limits", "student_requests"): _COUNT,
+    ("limits", "student_streams"): _COUNT,
+    ("limits", "student_commands"): _COUNT,
 }
