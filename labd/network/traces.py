@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labd.host.evidence import entries
-from labd.host.identity import identify, read_argv
+from labd.host.identity import read_argv
 from labd.model.differences import Sort, Trace
 from labd.model.errors import NetworkFailed
 from labd.network import dnsmasq, links, netns, nft, ways
@@ -120,11 +120,9 @@ class NetworkTraces:
     async def remove(self, trace: Trace) -> None:
         """Remove an interface, a table or a dnsmasq; see the port."""
         if trace.sort is Sort.SERVER:
-            process = await asyncio.to_thread(identify, int(trace.name))
-            if process is not None and process in {
-                server.process for server in dnsmasq.scan(self._servers, self._uid)
-            }:
-                await dnsmasq.end(process)
+            for server in await asyncio.to_thread(dnsmasq.scan, self._servers, self._uid):
+                if str(server.process.pid) == trace.name:
+                    await dnsmasq.end(server.process)
         elif trace.name.startswith(table_name(self._prefix)):
             await nft.load(no_rules(trace.name))
         elif trace.sort is Sort.UPLINK:
