@@ -44,16 +44,17 @@ class LabNetworks:
                 guarded = await self._require_mark(plan.namespace)
             # Before there is a tap that could send.
             if guarded or plan.guards:
-                await self._guard(plan)
+                await self._guard(plan, guarded=guarded)
             await netns.inside(
                 plan.namespace, lambda: links.apply_bridges(plan.bridges, self._mark)
             )
             undo.pop_all()
 
-    async def _guard(self, plan: LabNetworkPlan) -> None:
+    async def _guard(self, plan: LabNetworkPlan, *, guarded: bool) -> None:
         """Load the rules of `port_security`; that there are some stands in the namespace's mark."""
         space, mark = plan.namespace, self._mark + _GUARDED
-        await netns.inside(space, lambda: links.mark_namespace(mark))
+        if not guarded:
+            await netns.inside(space, lambda: links.mark_namespace(mark))
         await nft.load(guard_rules(plan.guards), namespace=space, what="port_security")
         if not plan.guards:
             await netns.inside(space, lambda: links.mark_namespace(self._mark))
