@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,8 +24,6 @@ from typing import Final
 from labd.host.identity import is_alive
 from labd.model.cgroups import Member
 from labd.model.units import MIB
-
-log = logging.getLogger(__name__)
 
 USED: Final = ("cpu", "memory", "pids")  # controllers
 SUBGROUP: Final = "daemon"
@@ -142,65 +139,71 @@ class HostCgroups:
 
     async def hold(self, members: Sequence[Member]) -> Sequence[str]:
         """Have each machine in its group; see the port."""
-        return await asyncio.to_thread(self._hold, members)
+        if self._base is None:
+            return []
+        return await asyncio.to_thread(self._hold, self._base, members)
 
     async def groups(self) -> Sequence[str]:
         """Return the groups of machines; see the port."""
-        return await asyncio.to_thread(lambda: [f"{lab}/{key}" for lab, key in self._groups()])
+        if self._base is None:
+            return []
+        return [f"{lab}/{key}" for lab, key in await asyncio.to_thread(_groups, self._base)]
 
     async def outside(self, members: Sequence[Member]) -> Sequence[str]:
         """Return who is not in its group; see the port."""
-        return await asyncio.to_thread(self._outside, members)
-
-    def _outside(self, members: Sequence[Member]) -> list[str]:
         if self._base is None:
             return []
-        return [
-            item.key
-            for item in members
-            if is_alive(item.process)
-            and item.process.pid not in _processes(self._base / item.lab / item.key)
-        ]
+        return await asyncio.to_thread(_outside, self._base, members)
 
-    def _hold(self, members: Sequence[Member]) -> list[str]:
-        if self._base is None:
-            return []
+    def _hold(self, base: Path, members: Sequence[Member]) -> list[str]:
         problems: list[str] = []
         labs: dict[str, list[Member]] = {}
         for member in members:
             labs.setdefault(member.lab, []).append(member)
         try:
             if members:
-                self._make(self._base)
+                self._hand_down(base.parent)
+                base.mkdir(exist_ok=True)
+                self._hand_down(base)
             for lab, inside in labs.items():
-                self._make(self._base / lab)
-                self._write(self._base / lab, bounds_of_lab(inside))
+                (base / lab).mkdir(exist_ok=True)
+                self._write(base / lab, bounds_of_lab(inside))
         except OSError as error:
             return [f"group {error.filename}: {error.strerror}"]
-        for member in members:
-            try:
-                self._put(member)
-            except OSError as error:
-                problems.append(f"machine {member.key}: {error.filename}: {error.strerror}")
-        self._remove_others({(item.lab, item.key) for item in members})
+        for lab, inside in labs.items():
+            problems += self._hold_lab(base / lab, inside)
+        _remove_others(base, {(item.lab, item.key) for item in members})
         return problems
 
-    def _make(self, group: Path) -> None:
-        """Make a group whose parent hands the controllers down to it."""
-        handed = (group.parent / "cgroup.subtree_control").read_text().split()
+    def _hold_lab(self, group: Path, members: Sequence[Member]) -> list[str]:
+        """Have the machines of a lab in their groups; return why some are not."""
+        problems: list[str] = []
+        try:
+            self._hand_down(group)
+        except OSError as error:
+            return [_problem(member, error) for member in members]
+        for member in members:
+            try:
+                self._put(group / member.key, member)
+            except OSError as error:
+                problems.append(_problem(member, error))
+        return problems
+
+    def _hand_down(self, parent: Path) -> None:
+        """Have a group hand the controllers down to those below it."""
+        control = parent / "cgroup.subtree_control"
+        handed = control.read_text().split()
         for name in self._controllers:
             if name not in handed:
-                _write(group.parent / "cgroup.subtree_control", f"+{name}")
-        group.mkdir(exist_ok=True)
+                _write(control, f"+{name}")
 
     def _write(self, group: Path, bounds: Mapping[str, str]) -> None:
         for name, text in bounds.items():
             if name.partition(".")[0] in self._controllers:
                 _write(group / name, text)
 
-    def _put(self, member: Member) -> None:
-        group = self._base_of(member.lab) / member.key
-        self._make(group)
+    def _put(self, group: Path, member: Member) -> None:
+        group.mkdir(exist_ok=True)
         self._write(group, bounds_of(member))
         if member.process.pid in _processes(group):
             return
@@ -209,27 +212,32 @@ class HostCgroups:
             with contextlib.suppress(ProcessLookupError):
                 _write(group / "cgroup.procs", str(member.process.pid))
 
-    def _base_of(self, lab: str) -> Path:
-        assert self._base is not None  # noqa: S101 - asked for only where there is one
-        return self._base / lab
 
-    def _groups(self) -> Iterator[tuple[str, str]]:
-        if self._base is None:
-            return
-        for lab in _below(self._base):
-            for group in _below(lab):
-                yield lab.name, group.name
+def _problem(member: Member, error: OSError) -> str:
+    return f"machine {member.key}: {error.filename}: {error.strerror}"
 
-    def _remove_others(self, keep: Collection[tuple[str, str]]) -> None:
-        """Remove the groups of nobody; one that still has processes stays until they have ended."""
-        assert self._base is not None  # noqa: S101 - asked for only where there is one
-        for lab, key in list(self._groups()):
-            if (lab, key) not in keep:
-                with contextlib.suppress(OSError):
-                    (self._base / lab / key).rmdir()
-        for group in [*_below(self._base), self._base]:
-            with contextlib.suppress(OSError):  # it has groups, or is not there
-                group.rmdir()
+
+def _groups(base: Path) -> list[tuple[str, str]]:
+    return [(lab.name, group.name) for lab in _below(base) for group in _below(lab)]
+
+
+def _outside(base: Path, members: Sequence[Member]) -> list[str]:
+    return [
+        item.key
+        for item in members
+        if is_alive(item.process) and item.process.pid not in _processes(base / item.lab / item.key)
+    ]
+
+
+def _remove_others(base: Path, keep: Collection[tuple[str, str]]) -> None:
+    """Remove the groups of nobody; one that still has processes stays until they have ended."""
+    for lab, key in _groups(base):
+        if (lab, key) not in keep:
+            with contextlib.suppress(OSError):
+                (base / lab / key).rmdir()
+    for group in [*_below(base), base]:
+        with contextlib.suppress(OSError):  # it has groups, or is not there
+            group.rmdir()
 
 
 def _processes(group: Path) -> set[int]:
