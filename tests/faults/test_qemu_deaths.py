@@ -108,7 +108,7 @@ def check(faulty: Faulty, scene: Scene, victim: int, old: dict[str, int]) -> Non
         if pid != victim:
             assert nodes[name]["pid"] == pid, f"{name} was not the victim"
             assert nodes[name]["state"] == "ready"
-            assert daemon.qmp(LAB, name, "query-status")["status"] == "running"
+            assert daemon.qmp(nodes[name]["key"], "query-status")["status"] == "running"
 
 
 def differences(faulty: Faulty) -> list[object]:

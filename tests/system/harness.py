@@ -262,21 +262,9 @@ class Daemon:
         with self.client() as client:
             return [f"fsck: {item['kind']}: {item['text']}" for item in client.differences()]
 
-    def qmp(self, lab: str, node: str, command: str) -> Json:
-        """Ask a node's QEMU by its monitor for people; labd is not asked."""
-        path = self.root / "run/n" / self.nodes(lab)[node]["key"] / "hmp.sock"
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(30)
-            sock.connect(str(path))
-            with sock.makefile("rw") as monitor:
-                answer = json.loads(monitor.readline())
-                for name in ("qmp_capabilities", command):
-                    monitor.write(json.dumps({"execute": name}) + "\n")
-                    monitor.flush()
-                    answer = json.loads(monitor.readline())
-                    while "event" in answer:
-                        answer = json.loads(monitor.readline())
-        found: Json = answer["return"]
+    def qmp(self, key: str, command: str) -> Json:
+        """Ask the QEMU of a node with this key by its monitor for people; labd is not asked."""
+        found: Json = ask_qemu(self.root / "run/n" / key / "hmp.sock", command)["return"]
         return found
 
     def listeners(self) -> list[int]:
@@ -313,6 +301,25 @@ class Daemon:
                 groups = Path(line.split()[4]).glob(f"**/labd-{self.host_id}")
                 found += [f"control group {group}" for group in groups]
         return found
+
+
+def ask_qemu(monitor: Path, command: str, **arguments: object) -> Json:
+    """Return what a QEMU answers at a monitor: a `return` or an `error`."""
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(30)
+        channel.connect(str(monitor))
+        with channel.makefile("rw") as lines:
+            answer: Json = json.loads(lines.readline())
+            assert "QMP" in answer
+            for order in (
+                {"execute": "qmp_capabilities"},
+                {"execute": command, "arguments": arguments},
+            ):
+                lines.write(json.dumps(order) + "\n")
+                lines.flush()
+                while "event" in (answer := json.loads(lines.readline())):
+                    pass
+    return answer
 
 
 def processes() -> list[int]:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from tests.system.harness import (
     TEMPLATES,
     Daemon,
     Json,
+    ask_qemu,
     cmdline,
     end,
     is_alive,
@@ -43,23 +43,6 @@ def boot_sectors(name: str, count: int, more: str = "") -> str:
     """Return a template of `count` boot sectors `n-1`, `n-2`…"""
     keys = "image: bootsector, machine: pc, disk_bus: ide, memory: 16 MiB"
     return f"name: {name}\nnodes:\n  n: {{{keys}, count: {count}{', ' + more if more else ''}}}\n"
-
-
-def qmp(daemon: Daemon, key: str, command: str) -> Json:
-    """Ask a QEMU itself, on the monitor for people."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-        line.settimeout(10)
-        line.connect(str(daemon.root / "run/n" / key / "hmp.sock"))
-        reader = line.makefile("rb")
-        reader.readline()
-        answer: Json = {}
-        for name in ("qmp_capabilities", command):
-            line.sendall(json.dumps({"execute": name}).encode())
-            while "return" not in (answer := json.loads(reader.readline())):
-                pass
-        found = answer["return"]
-        assert isinstance(found, dict)
-        return found
 
 
 @pytest.mark.parametrize(
@@ -85,8 +68,8 @@ def test_every_shipped_template_goes_up_and_down(
     assert set(daemon.qemus()) == pids
     assert len(daemon.namespaces()) == 1
     for node in status.values():
-        assert qmp(daemon, node["key"], "query-status")["status"] == "running"
-        assert qmp(daemon, node["key"], "query-uuid")["UUID"] == node["uuid"]
+        assert daemon.qmp(node["key"], "query-status")["status"] == "running"
+        assert daemon.qmp(node["key"], "query-uuid")["UUID"] == node["uuid"]
 
     daemon.lab("down", name, "--force")
     assert daemon.qemus() == []
@@ -366,7 +349,7 @@ def test_pause_resume_reset_stop_start_restart(daemon: Daemon) -> None:
     ref = f"hello/{name}"
     daemon.lab("pause", ref)
     assert daemon.states("hello")[name] == "paused"
-    assert qmp(daemon, node["key"], "query-status")["status"] == "paused"
+    assert daemon.qmp(node["key"], "query-status")["status"] == "paused"
     assert "is paused, and must be" in daemon.lab("pause", ref, expect=1)
     daemon.lab("resume", ref)
     assert daemon.states("hello")[name] == "ready"
@@ -449,22 +432,9 @@ def writes_nothing(monitor: Path, root: Path) -> None:
     """Have a QEMU write files by its own monitor, where nothing but Landlock stands in the way."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         Path(name).chmod(0o777)
-        with socket.socket(socket.AF_UNIX) as channel:
-            channel.settimeout(30)
-            channel.connect(str(monitor))
-            lines = channel.makefile("rwb")
-            assert b"QMP" in lines.readline()
-            for command, arguments in (
-                ("qmp_capabilities", {}),
-                ("pmemsave", {"val": 0, "size": 16, "filename": f"{name}/x"}),
-                ("pmemsave", {"val": 0, "size": 16, "filename": str(root / "run" / "x")}),
-            ):
-                order = {"execute": command, "arguments": arguments}
-                lines.write(json.dumps(order).encode() + b"\n")
-                lines.flush()
-                while (answer := json.loads(lines.readline())).keys() & {"event"}:
-                    pass
-                assert ("error" in answer) is (command == "pmemsave"), answer
+        for file in (Path(name) / "x", root / "run" / "x"):
+            answer = ask_qemu(monitor, "pmemsave", val=0, size=16, filename=str(file))
+            assert "error" in answer, answer
         assert os.listdir(name) == []
 
 

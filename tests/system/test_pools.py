@@ -32,7 +32,8 @@ def pids(daemon: Daemon) -> list[dict[str, int]]:
 
 
 def generation(daemon: Daemon, lab: str, node: str) -> str:
-    return str(daemon.qmp(lab, node, "query-vm-generation-id")["guid"])
+    key = daemon.nodes(lab)[node]["key"]
+    return str(daemon.qmp(key, "query-vm-generation-id")["guid"])
 
 
 def test_a_pool_of_tiny(daemon: Daemon, tmp_path: Path) -> None:
