@@ -24,7 +24,7 @@ from typing import Any
 from labd.client.client import Client
 from labd.model.errors import DaemonUnreachable
 from tests.system.hatchery import Hatched, hatch
-from tests.system.leftovers import STARTED
+from tests.system.leftovers import STARTED, cgroups_of
 
 REPO = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -295,12 +295,7 @@ class Daemon:
         found = [f"process {p}: {cmdline(p)[:200]!r}" for p in processes() if root in cmdline(p)]
         sockets = self.on_host("cat", "/proc/net/unix").splitlines()
         found += [f"socket {line.split()[-1]}" for line in sockets if f"{self.root}/" in line]
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-        for line in mounts:
-            if " - cgroup2 " in line:
-                groups = Path(line.split()[4]).glob(f"**/labd-{self.host_id}")
-                found += [f"control group {group}" for group in groups]
-        return found
+        return found + cgroups_of(self.host_id)
 
 
 def ask_qemu(monitor: Path, command: str, **arguments: object) -> Json:

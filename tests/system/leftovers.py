@@ -35,7 +35,7 @@ def leftovers(started: dict[str, Path]) -> list[str]:
     for what, file in (("mount", "/proc/self/mountinfo"), ("socket", "/proc/net/unix")):
         lines = Path(file).read_text().splitlines()
         found += [f"{what} {line}" for line in lines if any(w in line for w in words)]
-    found += [f"cgroup {path}" for path in _cgroups(marks)]
+    found += [group for host_id in started for group in cgroups_of(host_id)]
     found += [f"namespace without a name, kept by {place}" for place in _nameless(marks)]
     found += [f"folder {root}" for root in started.values() if root.exists()]
     return found
@@ -62,11 +62,14 @@ def _processes() -> Iterable[str]:
                     yield f"{entry}: {words[:300].decode(errors='replace')}"
 
 
-def _cgroups(marks: Iterable[str]) -> Iterable[str]:
-    for folder, folders, _ in os.walk("/sys/fs/cgroup"):
-        yield from (
-            os.path.join(folder, name) for name in folders if any(mark in name for mark in marks)
-        )
+def cgroups_of(host_id: str) -> list[str]:
+    """Return the control groups of a daemon, wherever their file system is mounted."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if " - cgroup2 " in line:
+            groups = Path(line.split()[4]).glob(f"**/labd-{host_id}")
+            found += [f"control group {group}" for group in groups]
+    return found
 
 
 def _nameless(marks: Iterable[str]) -> Iterable[str]:
