@@ -332,9 +332,7 @@ async def test_every_route_is_open_to_whom_it_shall_be(
     cells: Counter[str] = Counter()
     wrong = []
     for route in every:
-        body: object = (
-            b"" if route.name in UPLOADS else None if route.method in {"GET", "WS"} else {}
-        )
+        body = body_of(route)
         for index, (whose, path) in enumerate(targets(route, town.operations).items()):
             for caller, door in town.callers.items():
                 if index and caller not in PEOPLE_WHO_OWN:
@@ -361,9 +359,7 @@ async def test_what_is_anothers_and_what_is_missing_look_the_same(town: Town, ca
         paths = targets(route, town.operations)
         if caller[0] not in WHO[route.name] or route.name in MAKES or "foreign" not in paths:
             continue
-        body: object = (
-            b"" if route.name in UPLOADS else None if route.method in {"GET", "WS"} else {}
-        )
+        body = body_of(route)
         told = []
         for whose in ("foreign", "missing"):
             answer = await ask(town.app, town.callers[caller], route.method, paths[whose], body)
