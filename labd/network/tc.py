@@ -6,7 +6,7 @@ Everything here is synchronous and runs inside a lab's namespace (`labd.network.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pyroute2 import IPRoute, NetlinkError
@@ -20,7 +20,8 @@ from labd.network.shaping import INGRESS, ROOT, queue_requests
 _ETH_P_ALL = 3  # linux/if_ether.h
 _LOOPBACK = 1
 _OURS: Final = {"tbf", "netem"}
-# Device -> (its index, what its queue does). An interface that is made anew has another index.
+# Device -> (its index, what its queue does). An interface that is made anew has another index, but
+# in a namespace that is made anew, too, it may have the same one: its queue tells.
 Done = dict[str, tuple[int, Impairment]]
 
 
@@ -50,17 +51,23 @@ def apply_shapes(shapes: Sequence[ShapePlan], done: Done) -> None:
         there = {str(link.get("ifname")): int(link["index"]) for link in route.get_links()}
         queues = list(route.get_qdiscs())
         wanted = {shape.device: shape for shape in shapes if shape.tap in there}
+        queued = {int(queue["index"]) for queue in queues if _is_ours(queue)}
         _remove_others(route, there, queues, wanted, done)
         for device, shape in wanted.items():
             if shape.ifb:
                 _lead_through(route, there, queues, shape)
             elif device not in there:
                 continue
-            if done.get(device) == (there[device], shape.sends):
+            index = there[device]
+            if index in queued and done.get(device) == (index, shape.sends):
                 continue
             done.pop(device, None)
-            _queue(route, there[device], shape.sends, queues)
-            done[device] = (there[device], shape.sends)
+            _queue(route, index, shape.sends, queues)
+            done[device] = (index, shape.sends)
+
+
+def _is_ours(queue: Mapping[str, Any]) -> bool:
+    return queue.get("kind") in _OURS and queue["parent"] == ROOT
 
 
 def _remove_others(
@@ -76,10 +83,10 @@ def _remove_others(
     led = {there[shape.tap] for shape in wanted.values() if shape.ifb}
     kept = {there[device] for device in wanted if device in there}
     for queue in queues:
-        index, kind = int(queue["index"]), queue.get("kind")
-        if kind in _OURS and queue["parent"] == ROOT and index not in kept:
+        index = int(queue["index"])
+        if _is_ours(queue) and index not in kept:
             route.tc("del", index=index, handle=queue["handle"], parent=ROOT)
-        elif kind == "ingress" and index not in led:
+        elif queue.get("kind") == "ingress" and index not in led:
             route.tc("del", "ingress", index, INGRESS)
     for link in list(route.get_links(kind="ifb")):
         name = str(link.get("ifname"))
@@ -127,7 +134,7 @@ def _lead_through(
 
 def _queue(route: IPRoute, index: int, sends: Impairment, queues: Sequence[Any]) -> None:
     for queue in queues:
-        if queue["index"] == index and queue["parent"] == ROOT and queue.get("kind") in _OURS:
+        if queue["index"] == index and _is_ours(queue):
             route.tc("del", index=index, handle=queue["handle"], parent=ROOT)
     for request in queue_requests(sends):
         route.tc(

@@ -12,6 +12,7 @@ import pytest
 from labd.engine.ports import Networks
 from labd.engine.ports_captures import Captures
 from labd.engine.ports_wires import Wires
+from labd.host.spawn import run
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.impairment import Impairment
 from labd.model.network import LabNetworkPlan
@@ -127,6 +128,24 @@ async def test_impairments_come_and_go(ground: Ground) -> None:
     close(taps)
     await ground.wires.apply(wanted.namespace, wanted.shapes)
     await ground.networks.remove(wanted.namespace)
+
+
+async def test_a_lab_that_is_started_again_is_impaired_again() -> None:
+    root = secrets.token_hex(4)
+    networks, wires = LabNetworks(root), LabWires()
+    ground = Ground(networks=networks, wires=wires, captures=LabCaptures(), root=root)
+    wanted = ground.plan("lan", "wan", sends=SLOW)
+    seen = []
+    for _ in range(2):  # the second time all has the same names and indexes again
+        await networks.apply(wanted)
+        taps = await networks.open_taps(wanted, KEYS.values())
+        await wires.apply(wanted.namespace, wanted.shapes)
+        done = await run(["tc", "-n", wanted.namespace, "qdisc"])
+        seen.append(sorted(line for line in done.stdout.splitlines() if b" tbf " in line))
+        close(taps)
+        await networks.remove(wanted.namespace)
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == len(wanted.shapes) == 4
 
 
 async def test_a_rate_can_be_had_everywhere(ground: Ground) -> None:
