@@ -35,9 +35,7 @@ class Keeper:
         found: set[str] = set()
         for record in await self._world.inventory.checkpoints():
             found |= layers_of(record)
-        members = await self._world.inventory.pool_members()
-        waiting = [node for member in members for node in member.nodes]
-        for node in (*await self._world.inventory.nodes(), *waiting):
+        for node in await self._world.every_node():
             found |= references(node.machine, self._world.checkpoints.digest_of)
         return found
 

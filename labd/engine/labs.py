@@ -219,9 +219,7 @@ class Labs:
             NoRoom: No user id is free.
         """
         names = [node.name for node in spec.nodes if node.name not in known]
-        members = await self._world.inventory.pool_members()
-        waiting = [node for member in members for node in member.nodes]
-        taken = {node.uid for node in (*await self._world.inventory.nodes(), *waiting)}
+        taken = {node.uid for node in await self._world.every_node()}
         base = self._world.limits.uid_base
         free = [uid for uid in range(base, base + NODE_UIDS) if uid not in taken]
         if len(names) > len(free):

@@ -21,7 +21,7 @@ from labd.model.errors import InputError, LabdError, NoRoom, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.machine import GuestEvent, GuestEventKind
 from labd.model.names import did_you_mean
-from labd.model.pools import KEPT, MemberState, PoolMember, PoolRecord
+from labd.model.pools import KEPT, MemberState, PoolMember, PoolRecord, waiting
 from labd.model.records import OperationKind
 from labd.model.units import format_size
 
@@ -134,7 +134,7 @@ class Pools:
 
     async def _view(self, pool: PoolRecord) -> PoolView:
         members = await self._members.of(pool.checkpoint)
-        pids = [node.process.pid for m in members for node in m.nodes if node.process is not None]
+        pids = [node.process.pid for node in waiting(members) if node.process is not None]
         sizes = [await asyncio.to_thread(self._world.own_memory, pid) for pid in pids]
         return PoolView(
             record=pool,

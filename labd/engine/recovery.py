@@ -33,7 +33,7 @@ from labd.model.errors import (
 from labd.model.events import EventType, Happening
 from labd.model.machine import RunState
 from labd.model.names import NodeRef
-from labd.model.pools import MemberState
+from labd.model.pools import MemberState, waiting
 from labd.model.records import LabRecord, NodeRecord, OperationKind, Wanted
 from labd.model.states import NODE_ALIVE, NodeState
 
@@ -111,12 +111,11 @@ class Recovery:
 
     async def _waiting(self, pools: Collection[str]) -> list[NodeRecord]:
         """Return the nodes of forks that stand ready in pools."""
-        return [
-            node
+        return waiting(
+            member
             for member in await self._world.inventory.pool_members()
             if member.checkpoint in pools and member.state is MemberState.READY
-            for node in member.nodes
-        ]
+        )
 
     async def _restore_wires(self, lab: LabRecord) -> None:
         """Have the wires of a lab as they were said to be when the last daemon died."""

@@ -27,6 +27,7 @@ from labd.host.identity import boot_id
 from labd.model.lab_leases import Moment
 from labd.model.machine import AccelChoice
 from labd.model.network import LabNetworkPlan
+from labd.model.pools import waiting
 from labd.model.quotas import Quotas
 from labd.model.records import LabRecord, NodeRecord
 from labd.model.specs import Accel, LabSpec
@@ -169,6 +170,11 @@ class World:
     def namespace_of(self, key: str) -> str:
         """Return the name of the network namespace of a lab with this key."""
         return self.plan_network(LabSpec(template=""), key, {}).namespace
+
+    async def every_node(self) -> list[NodeRecord]:
+        """Return the nodes of all labs, and of all members of pools."""
+        members = await self.inventory.pool_members()
+        return [*await self.inventory.nodes(), *waiting(members)]
 
     def node_folder(self, key: str) -> Path:
         """Return the folder of a node's disks."""

@@ -13,6 +13,7 @@ from labd.inventory.sqlite import SqliteInventory, damage_of
 from labd.model.errors import Conflict
 from labd.model.events import EventType, Happening
 from labd.model.machine import FoundMachine
+from labd.model.pools import waiting
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,8 @@ async def _hold_against(
     inventory = await SqliteInventory.open(rebuilt.path, copied=False)
     try:
         nodes = await inventory.nodes()
-        waiting = [node for member in await inventory.pool_members() for node in member.nodes]
-        known = {node.key: node.process for node in (*nodes, *waiting)}
+        members = await inventory.pool_members()
+        known = {node.key: node.process for node in (*nodes, *waiting(members))}
         strangers = [
             f"{machine.process.pid} ({machine.key})"
             for machine in await scan(await inventory.host_id())

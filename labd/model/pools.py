@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -60,3 +61,8 @@ class PoolMember:
     def label(self) -> str:
         """What stands where a lab's name would, in messages and command lines."""
         return f"{MARK}{self.key}"
+
+
+def waiting(members: Iterable[PoolMember]) -> list[NodeRecord]:
+    """Return the nodes of members: like those of labs, they have machines, users and disks."""
+    return [node for member in members for node in member.nodes]
