@@ -7,7 +7,6 @@ the day that it is written. What only looks is listed in `LOOKS`; a test holds b
 from __future__ import annotations
 
 import inspect
-import os
 import typing
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from labd.engine import ports
 from labd.engine.ports_traces import Traces
+from labd.engine.taps import Taps, close_taps
 from labd.engine.world import World
 from labd.host.failpoints import Failpoints
 
@@ -125,27 +125,19 @@ class _Guarded:
                 await self._failpoints.reach(f"{self._port}.{name}:before")
             except BaseException:
                 if name in TAKES_TAPS:
-                    _close(args[1])  # as the call itself does when it fails
+                    # As the call itself does when it fails.
+                    close_taps(typing.cast("Taps", args[1]))
                 raise
             result = await method(*args, **kwargs)
             try:
                 await self._failpoints.reach(f"{self._port}.{name}:after")
             except BaseException:
                 if name == "open_taps":
-                    _close(result)
+                    close_taps(typing.cast("Taps", result))
                 raise
             return result
 
         return call
-
-
-def _close(taps: object) -> None:
-    """Close the descriptors of taps, by NIC, or by machine and NIC."""
-    if isinstance(taps, Mapping):
-        for found in taps.values():
-            _close(found)
-    elif isinstance(taps, int):
-        os.close(taps)
 
 
 class _GuardedInventory(_Guarded):

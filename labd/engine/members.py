@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
 from collections.abc import Collection
 from contextlib import AsyncExitStack
@@ -19,6 +18,7 @@ from labd.engine.journal import Journal
 from labd.engine.labs import Labs
 from labd.engine.ports import Transaction
 from labd.engine.scenes import Scenes
+from labd.engine.taps import close_taps
 from labd.engine.together import every
 from labd.engine.watch import Watcher
 from labd.engine.world import World, new_key
@@ -136,9 +136,7 @@ class Members:
         try:
             await every(self._start(record, copy, taps, found) for copy in copies)
         finally:
-            for fds in taps.values():
-                for fd in fds.values():
-                    os.close(fd)
+            close_taps(taps)
         return tuple(
             replace(
                 copy.record,
