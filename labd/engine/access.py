@@ -93,7 +93,7 @@ class Access:
                 created=self._world.clock(),
                 expires="" if seconds is None else tokens.stamp(wall + seconds),
             )
-            await _put(tx, record)
+            await put_token(tx, record)
         return NewToken(record=record, token=token, expires=record.expires)
 
     async def _lab(self, name: str) -> TokenLab:
@@ -113,7 +113,7 @@ class Access:
     ) -> Sequence[NewToken]:
         """Return the tokens of a class's students; see the facade."""
         async with self._inventory.transaction() as tx:
-            record = await self._class(group)
+            record = classes.named(await self._inventory.classes(), group)
             known = [item.name for item in record.students]
             for student in students:
                 if student not in known:
@@ -124,12 +124,6 @@ class Access:
                 for student in students or known
                 if (found := await self._hand_out(tx, record, student, renew=renew)) is not None
             ]
-
-    async def _class(self, name: str) -> ClassRecord:
-        found = {item.name: item for item in await self._inventory.classes()}
-        if name not in found:
-            raise NotFound(f"there is no class {name[:64]}{did_you_mean(name, found)}")
-        return found[name]
 
     async def _hand_out(
         self, tx: Transaction, group: ClassRecord, student: str, *, renew: bool
@@ -151,7 +145,7 @@ class Access:
             generation=generation,
         )
         if there is None or there.hash != record.hash or there.labs != record.labs:
-            await _put(tx, record)
+            await put_token(tx, record)
         lease = await self._inventory.lab_lease(lab.name)
         return NewToken(
             record=record,
@@ -181,21 +175,18 @@ def _check(role: Role, labs: Sequence[str], seconds: float | None) -> None:
         raise InputError("a token lasts from one second to ten years; leave it out for no end")
 
 
-async def _put(tx: Transaction, record: TokenRecord) -> None:
-    """Write a token and tell it."""
+async def put_token(tx: Transaction, record: TokenRecord) -> None:
+    """Write a new token and tell it."""
     await tx.put_token(record)
-    await tx.emit(created(record))
-
-
-def created(record: TokenRecord) -> Happening:
-    """Return what tells of a new token."""
-    return Happening(
-        type=EventType.TOKEN_CREATED,
-        lab=record.labs[0].name if len(record.labs) == 1 else "",
-        subject=record.name,
-        data={
-            "role": str(record.role),
-            "labs": [lab.name for lab in record.labs],
-            "expires": record.expires,
-        },
+    await tx.emit(
+        Happening(
+            type=EventType.TOKEN_CREATED,
+            lab=record.labs[0].name if len(record.labs) == 1 else "",
+            subject=record.name,
+            data={
+                "role": str(record.role),
+                "labs": [lab.name for lab in record.labs],
+                "expires": record.expires,
+            },
+        )
     )

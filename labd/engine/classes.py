@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from labd.engine.admission import admit_forks
 from labd.model.classes import ClassRecord
+from labd.model.errors import NotFound
+from labd.model.names import did_you_mean
 from labd.model.records import LabRecord, Wanted
 from labd.model.states import LabState
 from labd.model.units import format_size
@@ -45,6 +47,18 @@ class ClassPlan:
     ready: bool
     gone: bool
     first: FirstAct | None = None
+
+
+def named(records: Iterable[ClassRecord], name: str) -> ClassRecord:
+    """Return the class of this name.
+
+    Raises:
+        NotFound: There is none.
+    """
+    found = {record.name: record for record in records}
+    if name not in found:
+        raise NotFound(f"there is no class {name[:64]}{did_you_mean(name, found)}")
+    return found[name]
 
 
 def own_lab(record: ClassRecord, student: str, labs: Mapping[str, LabRecord]) -> LabRecord | None:

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 
 from labd.engine import classes
-from labd.engine.access import created
+from labd.engine.access import put_token
 from labd.engine.checkpoints import MAX_COUNT, CheckpointService, check_settings
 from labd.engine.classes import ClassAct
 from labd.engine.facade_classes import ClassView
@@ -20,10 +20,10 @@ from labd.engine.ports import Transaction
 from labd.engine.tokens import class_token
 from labd.engine.world import World, new_key
 from labd.model.classes import ClassRecord, Student
-from labd.model.errors import Conflict, InputError, LabdError, NoRoom, NotFound
+from labd.model.errors import Conflict, InputError, LabdError, NoRoom
 from labd.model.events import EventType, Happening
 from labd.model.lab_leases import LeaseAsk
-from labd.model.names import check_name, did_you_mean
+from labd.model.names import check_name
 from labd.model.people import asking, on_behalf, owner_now
 from labd.model.records import OperationKind, Wanted
 from labd.model.specs import LabSpec
@@ -67,10 +67,7 @@ class Teaching:
         return await self._view(await self._record(name))
 
     async def _record(self, name: str) -> ClassRecord:
-        found = {record.name: record for record in await self._world.inventory.classes()}
-        if name not in found:
-            raise NotFound(f"there is no class {name[:64]}{did_you_mean(name, found)}")
-        return found[name]
+        return classes.named(await self._world.inventory.classes(), name)
 
     async def _view(self, record: ClassRecord) -> ClassView:
         labs = {lab.name: lab for lab in await self._world.inventory.labs()}
@@ -308,8 +305,7 @@ class Teaching:
             token = class_token(
                 self._world.token_secret, record.name, student, made, created=self._world.clock()
             )
-            await tx.put_token(token)
-            await tx.emit(created(token))
+            await put_token(tx, token)
 
         (operation,) = await self._checkpoints.fork(
             record.source,
