@@ -16,6 +16,7 @@ from labd.model.events import EventType, Happening
 from labd.model.lab_leases import LeaseStage
 from labd.model.names import check_name, did_you_mean
 from labd.model.people import Asked, Outcome, Owned, Role, TokenLab, TokenRecord
+from labd.model.records import LabRecord
 
 _LONGEST = 10 * 366 * 86400.0  # seconds
 
@@ -119,20 +120,24 @@ class Access:
                 if student not in known:
                     near = did_you_mean(student, known)
                     raise NotFound(f"there is no student {student} in class {group}{near}")
+            labs = {lab.name: lab for lab in await self._inventory.labs()}
+            old = {item.name: item for item in await self._inventory.tokens()}
             return [
-                found
-                for student in students or known
-                if (found := await self._hand_out(tx, record, student, renew=renew)) is not None
+                await self._hand_out(tx, record, student, lab, old, renew=renew)
+                for student in dict.fromkeys(students or known)
+                if (lab := classes.own_lab(record, student, labs)) is not None
             ]
 
     async def _hand_out(
-        self, tx: Transaction, group: ClassRecord, student: str, *, renew: bool
-    ) -> NewToken | None:
-        labs = {lab.name: lab for lab in await self._inventory.labs()}
-        lab = classes.own_lab(group, student, labs)
-        if lab is None:
-            return None
-        old = {item.name: item for item in await self._inventory.tokens()}
+        self,
+        tx: Transaction,
+        group: ClassRecord,
+        student: str,
+        lab: LabRecord,
+        old: Mapping[str, TokenRecord],
+        *,
+        renew: bool,
+    ) -> NewToken:
         there = old.get(f"{group.name}.{student}")
         generation = 0 if there is None else there.generation + renew
         secret = self._world.token_secret
