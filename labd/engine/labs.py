@@ -184,6 +184,8 @@ class Labs:
 
     async def _promised(self) -> int:
         """Return the bytes that nodes which are starting have not touched yet."""
+        if not self._operations.running():
+            return 0  # nothing is read: warm pools ask ten times a second
         limits = self._world.limits
         states = {(n.lab, n.name): n.state for n in await self._world.inventory.nodes()}
         return sum(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from labd.engine.admission import admit_forks
@@ -14,6 +14,7 @@ from labd.engine.facade_pools import PoolView
 from labd.engine.labs import Labs
 from labd.engine.members import Members
 from labd.engine.operations import Operations
+from labd.engine.ports import Transaction
 from labd.engine.watch import Watcher
 from labd.engine.world import NODE_UIDS, World
 from labd.model.checkpoints import CheckpointRecord
@@ -163,7 +164,7 @@ class Pools:
             )
         record = await self._checkpoints.usable(checkpoint)
         each = await self._checkpoints.need(record)
-        async with self._world.inventory.transaction() as tx:
+        async with self._waking() as tx:
             await self._checkpoints.record(checkpoint)  # it may be gone by now
             pools = {pool.checkpoint: pool for pool in await self._world.inventory.pools()}
             old = pools.get(record.key)
@@ -179,8 +180,19 @@ class Pools:
                 await tx.emit(Happening(type=EventType.POOL_SET, subject=checkpoint, data=data))
         self._again.pop(record.key, None)
         self._reasons.pop(record.key, None)
-        self._wake.set()
         return await self.get(checkpoint)
+
+    @asynccontextmanager
+    async def _waking(self) -> AsyncIterator[Transaction]:
+        """Begin a transaction that may make a pool, after which is looked what is due.
+
+        Also when the task is cancelled as it commits: the change stands.
+        """
+        try:
+            async with self._world.inventory.transaction() as tx:
+                yield tx
+        finally:
+            self._wake.set()
 
     def _require_users(self, record: CheckpointRecord, due: int) -> None:
         if due * len(record.nodes) > NODE_UIDS:
@@ -257,20 +269,29 @@ class Pools:
     async def run(self) -> None:
         """Keep pools as they shall be, for ever."""
         while True:
+            there = True
             try:
-                await self.tick()
+                there = await self._is_needed()
+                if there:
+                    await self.tick()
             except (LabdError, OSError) as error:
                 log.warning("pools cannot be looked at: %s", error)
             with suppress(TimeoutError):
-                async with asyncio.timeout(_TICK):
+                # Where there is no pool, only `warm` makes work; see `_waking`.
+                async with asyncio.timeout(_TICK if there else None):
                     await self._wake.wait()
             self._wake.clear()
 
+    async def _is_needed(self) -> bool:
+        """Tell whether there is a pool, or what is left of one."""
+        inventory = self._world.inventory
+        return bool(await inventory.pools() or await inventory.pool_members())
+
     async def tick(self) -> None:
         """Do once what is due."""
-        members = await self._world.inventory.pool_members()
-        if self._resting or not (members or await self._world.inventory.pools()):
+        if self._resting:
             return
+        members = await self._world.inventory.pool_members()
         spoilt, self._spoilt = self._spoilt, set()
         making = len(self._making)
         for member in members:
