@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +22,7 @@ from labd.model.states import NODE_ALIVE
 
 log = logging.getLogger(__name__)
 
-_AT_LEAST = 60.0  # seconds between looks when nothing changes
+_AT_LEAST = 60.0  # seconds until the same machines are held again
 _SETTLE = 1.0  # seconds that a machine has to come into its group
 _PAUSE = 0.2  # seconds: one look for many changes
 
@@ -33,13 +34,15 @@ class Confiner:
         self._world = world
         self._journal = journal
         self._told: frozenset[str] = frozenset()
+        self._held: Sequence[Member] | None = None  # None: hold whoever there is
+        self._until = 0.0  # monotonic time
 
     async def run(self) -> None:
         """Look for ever, where there is something to hold."""
         while self._world.cgroups.works():
             changed = self._journal.changed()
             try:
-                await self.tick()
+                await self.look()
             except LabdError as error:
                 log.warning("control groups cannot be looked after: %s", error)
             try:
@@ -49,12 +52,24 @@ class Confiner:
                 continue
             await asyncio.sleep(_PAUSE)
 
+    async def look(self) -> None:
+        """Hold groups to rows where other machines live than before, and once a minute."""
+        members = await self._members()
+        if members != self._held or time.monotonic() >= self._until:
+            await self._hold(members)
+
     async def tick(self) -> None:
         """Have each machine that lives in its group, and no other group."""
-        problems = frozenset(await self._world.cgroups.hold(await self._members()))
+        await self._hold(await self._members())
+
+    async def _hold(self, members: Sequence[Member]) -> None:
+        self._held, self._until = None, time.monotonic() + _AT_LEAST
+        problems = frozenset(await self._world.cgroups.hold(members))
         for problem in sorted(problems - self._told):
             log.warning("control groups: %s", problem)
         self._told = problems
+        if not problems:
+            self._held = members
 
     async def _members(self) -> Sequence[Member]:
         keys = {lab.name: lab.key for lab in await self._world.inventory.labs()}

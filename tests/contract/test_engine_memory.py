@@ -229,6 +229,27 @@ async def test_machines_are_held_in_groups_also_by_the_next_daemon(home: House) 
     assert await home.engine.confiner.check(repair=False) == []
 
 
+async def test_groups_are_gone_through_again_where_something_is_new_or_went_wrong(
+    home: House,
+) -> None:
+    await home.up(LAB)
+    confiner, cgroups = home.engine.confiner, home.cgroups
+    await confiner.tick()
+    found = dict(cgroups.held)
+    cgroups.held.clear()
+    await confiner.look()
+    assert cgroups.held == {}, "the same machines live as before"
+    cgroups.problems = ["no room"]
+    await confiner.tick()
+    cgroups.problems = []
+    cgroups.held.clear()
+    await confiner.look()
+    assert cgroups.held == found, "it is tried again"
+    await home.act(K.DOWN, force=True)
+    await confiner.look()
+    assert cgroups.held == {}
+
+
 async def test_fsck_tells_groups_of_nobody_and_machines_in_none(home: House) -> None:
     await home.up(LAB)
     await asyncio.sleep(0.5)  # the daemon looks a last time at what has just changed
