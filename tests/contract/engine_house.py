@@ -12,6 +12,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,21 @@ _ASKED = {
     "snapshots": {"save", "put_back", "launch", "loaded"},
     "checkpoints": {"stage", "absorb", "publish", "incoming", "discard", "sweep"},
 }
+
+
+class Clock:
+    """The clocks of a host, which go as a test says."""
+
+    def __init__(self) -> None:
+        self.moment = Moment(wall=1_769_860_800.0, boottime=1000.0, boot_id="one")
+
+    def __call__(self) -> Moment:
+        return self.moment
+
+    def go(self, seconds: float, *, jump: float = 0.0) -> None:
+        """Let time pass; the wall clock jumps besides."""
+        now = self.moment
+        self.moment = replace(now, wall=now.wall + seconds + jump, boottime=now.boottime + seconds)
 
 
 class House:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,28 +11,14 @@ from labd.engine.activity import Seen, Tap
 from labd.engine.attended import is_touch
 from labd.model.activity import BACKGROUND, Glance, Source
 from labd.model.errors import NotFound
-from labd.model.lab_leases import Moment
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind
 from labd.model.specs import Display
-from tests.contract.engine_house import House, house, node, spec
+from tests.contract.engine_house import Clock, House, house, node, spec
 from tests.contract.test_engine_ways import lab as networked
 
 K = OperationKind
 A = NodeRef("web", "a")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = Moment(wall=1_769_860_800.0, boottime=1000.0, boot_id="b")
-
-    def __call__(self) -> Moment:
-        return self.now
-
-    def goes(self, seconds: float) -> None:
-        self.now = replace(
-            self.now, wall=self.now.wall + seconds, boottime=self.now.boottime + seconds
-        )
 
 
 @pytest.fixture
@@ -43,10 +28,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def home(tmp_path: Path, clock: Clock) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
-        await it.close()
-        it.moment = clock
-        await it.start()
+    async with house(tmp_path, moment=clock) as it:
         yield it
 
 
@@ -58,25 +40,25 @@ async def used(home: House) -> tuple[float | None, Source | None]:
 async def test_each_use_is_seen_and_the_last_one_counts(home: House, clock: Clock) -> None:
     await home.up(networked())
     home.dialer.listening.add(("10.0.0.2", 22))
-    clock.goes(100)
+    clock.go(100)
     assert await used(home) == (100, Source.OPERATION)
     (await home.engine.ways.to_node(A, 22)).close()
     assert await used(home) == (0, Source.CONNECTION)
-    clock.goes(7)
+    clock.go(7)
     async with home.engine.console(A) as line:
         assert await used(home) == (0, Source.CONSOLE)
-        clock.goes(7)
+        clock.go(7)
         assert await used(home) == (7, Source.CONSOLE)  # nobody types
         await line.write(b"ls\n")
         assert await used(home) == (0, Source.CONSOLE)
-    clock.goes(7)
+    clock.go(7)
     home.host.open_agent(await home.key("a"))
     await home.engine.guests.execute(A, ["true"], stdin=b"", timeout=5)
     assert await used(home) == (0, Source.EXEC)
-    clock.goes(7)
+    clock.go(7)
     async with home.engine.captures.open("web", "lan"):
         assert await used(home) == (0, Source.CAPTURE)
-    clock.goes(7)
+    clock.go(7)
     await home.act(K.RESTART, "a", force=True)
     assert await used(home) == (0, Source.OPERATION)
     view = await home.engine.activity.get("web")
@@ -87,16 +69,16 @@ async def test_each_use_is_seen_and_the_last_one_counts(home: House, clock: Cloc
 async def test_what_is_going_on_is_use_until_it_ends(home: House, clock: Clock) -> None:
     await home.up(spec(node("a")))
     with home.engine.activity.during("web", Source.EXEC):
-        clock.goes(3600)
+        clock.go(3600)
         await home.engine.activity.tick()
         assert await used(home) == (0, Source.EXEC)
-    clock.goes(5)
+    clock.go(5)
     assert await used(home) == (5, Source.EXEC)
 
 
 async def test_a_refused_request_is_no_use(home: House, clock: Clock) -> None:
     await home.up(networked())
-    clock.goes(50)
+    clock.go(50)
     with pytest.raises(Exception, match="refused"):
         await home.engine.ways.to_node(A, 22)
     assert await used(home) == (50, Source.OPERATION)
@@ -104,11 +86,11 @@ async def test_a_refused_request_is_no_use(home: House, clock: Clock) -> None:
 
 async def test_bytes_on_a_connection_that_was_handed_out_are_use(home: House, clock: Clock) -> None:
     await home.up(spec(node("a")))
-    clock.goes(600)
+    clock.go(600)
     home.counters.seen = Glance(quiet=4.0)
     assert await used(home) == (4, Source.CONNECTION)
     home.counters.seen = Glance()  # it has ended
-    clock.goes(60)
+    clock.go(60)
     assert await used(home) == (64, Source.CONNECTION)
 
 
@@ -116,7 +98,7 @@ async def test_chatter_is_no_use_and_traffic_is(home: House, clock: Clock) -> No
     await home.up(spec(node("a")))
 
     async def passes(packets: int) -> None:
-        clock.goes(15)
+        clock.go(15)
         total = home.counters.seen.packets["t"] + packets
         home.counters.seen = Glance(packets={"t": total})
         await home.engine.activity.tick()
@@ -134,30 +116,30 @@ async def test_chatter_is_no_use_and_traffic_is(home: House, clock: Clock) -> No
     assert idle is not None
     assert idle < 60
     home.counters.seen = Glance(packets={"t": 5})  # a new QEMU begins from nothing
-    clock.goes(60)
+    clock.go(60)
     assert (await used(home))[0] == idle + 60
 
 
 async def test_a_daemon_that_starts_takes_labs_for_used(home: House, clock: Clock) -> None:
     await home.up(spec(node("a")))
-    clock.goes(3600)
+    clock.go(3600)
     home.counters.seen = Glance(quiet=1800.0)  # of before it watched: known no better
     await home.restart()
     assert await used(home) == (0, Source.START)
-    clock.goes(60)
+    clock.go(60)
     assert await used(home) == (60, Source.START)
 
 
 async def test_labs_that_are_down_or_paused_are_not_idle(home: House, clock: Clock) -> None:
     await home.up(spec(node("a")))
     assert [view.lab for view in await home.engine.activity.all()] == ["web"]
-    clock.goes(100)
+    clock.go(100)
     await home.act(K.PAUSE)
     assert await home.engine.activity.all() == []
     view = await home.engine.activity.get("web")
     assert (view.running, view.idle, view.last) == (False, None, "")
     await home.engine.activity.tick()
-    clock.goes(100)
+    clock.go(100)
     await home.act(K.RESUME)
     assert (await used(home))[0] == 0
     with pytest.raises(NotFound):
@@ -178,10 +160,10 @@ async def test_a_warning_is_an_event(home: House) -> None:
 
 async def test_typing_at_a_screen_is_use_and_looking_on_is_not(home: House, clock: Clock) -> None:
     await home.up(spec(node("a", display=Display.VNC)))
-    clock.goes(100)
+    clock.go(100)
     async with home.engine.screens.viewer(A) as stream:
         assert await used(home) == (0, Source.SCREEN)
-        clock.goes(100)
+        clock.go(100)
         await stream.write(b"\x03" + bytes(9))
         assert await used(home) == (100, Source.SCREEN)
         await stream.write(b"\x04" + bytes(7))

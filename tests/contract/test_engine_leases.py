@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from labd.model.errors import InputError, NotFound
-from labd.model.lab_leases import LeaseAsk, LeaseStage, Moment
+from labd.model.lab_leases import LeaseAsk, LeaseStage
 from labd.model.records import OperationKind
 from labd.model.states import LabState
-from tests.contract.engine_house import House, house, node, spec
+from tests.contract.engine_house import Clock, House, house, node, spec
 
 K = OperationKind
 LAB = spec(node("a"))
 H = 3600.0
-
-
-class Clock:
-    """The clocks of a host."""
-
-    def __init__(self) -> None:
-        self.moment = Moment(wall=1_769_860_800.0, boottime=1000.0, boot_id="one")
-
-    def __call__(self) -> Moment:
-        return self.moment
-
-    def go(self, seconds: float, *, jump: float = 0.0) -> None:
-        now = self.moment
-        self.moment = replace(now, wall=now.wall + seconds + jump, boottime=now.boottime + seconds)
 
 
 @pytest.fixture

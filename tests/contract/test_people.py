@@ -16,14 +16,12 @@ from labd.api import create_app
 from labd.api.doors import UserRoles
 from labd.api.limits import Bounds
 from labd.engine.tokens import digest
-from labd.engine.world import present_moment
 from labd.model.classes import ClassRecord
-from labd.model.lab_leases import Moment
 from labd.model.people import Role, asking, on_behalf
 from labd.model.records import OperationKind
 from labd.model.states import NodeState
 from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, TCP, Answer, Door, ask
-from tests.contract.engine_house import LIMIT, House, house, node, spec
+from tests.contract.engine_house import LIMIT, Clock, House, house, node, spec
 from tests.unit.fake_engine import FakeTemplates
 
 ROOT = Door(server=ADMIN)
@@ -36,7 +34,7 @@ class Place:
 
     app: Any
     house: House
-    late: float = 0.0  # seconds by which the clock is ahead
+    clock: Clock
 
     async def token(self, name: str, role: Role, *labs: str, seconds: float | None = None) -> Door:
         made = await self.house.engine.access.create(name, role, labs, seconds)
@@ -63,16 +61,10 @@ class Place:
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    it: Place
-
-    def moment() -> Moment:
-        now = present_moment()
-        return replace(now, wall=now.wall + it.late, boottime=now.boottime + it.late)
-
-    it = Place(app=None, house=None)  # type: ignore[arg-type] # the clock is asked before
-    async with house(tmp_path, moment=moment) as it.house:
-        it.app = create_app(
-            it.house.engine,
+    clock = Clock()
+    async with house(tmp_path, moment=clock) as home:
+        app = create_app(
+            home.engine,
             FakeTemplates(),
             version="0",
             tokens=lambda _: None,
@@ -81,7 +73,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
             hosts=["labs.example.org"],
             student=Bounds(rate=1000, burst=1000, streams=1, commands=1, under_way=40),
         )
-        yield it
+        yield Place(app=app, house=home, clock=clock)
 
 
 async def own(place: Place, owner: str, name: str) -> None:
@@ -202,7 +194,7 @@ async def test_a_token_is_shown_once_and_kept_as_a_hash(place: Place) -> None:
     door = Door(token=token)
     assert (await place.ask(door, "GET", "/v1/labs")).status == 200
     assert (await place.ask(replace(door, server=PLUGINS), "GET", "/v1/labs")).status == 401
-    place.late = 61.0
+    place.clock.go(61)
     assert (await place.ask(door, "GET", "/v1/labs")).status == 401
     assert dt.datetime.fromisoformat(kept.expires).tzinfo is not None
 
@@ -415,7 +407,7 @@ async def test_the_tokens_of_a_class_open_one_lab_each(place: Place) -> None:
 
     lease = "/v1/labs/monday-bo/lease"
     assert (await place.ask(ROOT, "PUT", lease, {"seconds": 60, "keep": 3600})).status == 200
-    place.late = 120.0
+    place.clock.go(120)
     async with asyncio.timeout(2 * LIMIT):
         while (await place.ask(doors["bo"], "GET", "/v1/labs")).status == 200:
             await asyncio.sleep(0.05)
