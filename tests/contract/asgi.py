@@ -47,13 +47,10 @@ class Answer:
         return str(found.get("code", ""))
 
 
-async def ask(
-    app: Any, door: Door, method: str, path: str, body: object = None, query: str = ""
-) -> Answer:
-    """Make one request; `WS` opens a WebSocket and leaves at once."""
-    upload = isinstance(body, bytes)
-    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    kind = "application/octet-stream" if upload else "application/json"
+def scope_of(
+    door: Door, method: str, path: str, query: str = "", kind: str = "application/json"
+) -> dict[str, Any]:
+    """Return the scope of a request; `WS` is the handshake of a WebSocket."""
     headers = {"host": "127.0.0.1:8443", "content-type": kind, **door.headers}
     if door.token:
         headers["authorization"] = f"Bearer {door.token}"
@@ -61,7 +58,7 @@ async def ask(
     uid = door.uid if door.uid is not None else 3_000_000_000 + number
     peer = Peer(uid=uid, groups=frozenset({uid}))
     socket, tcp = method == "WS", door.server == TCP
-    scope: dict[str, Any] = {
+    return {
         "type": "websocket" if socket else "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
@@ -79,8 +76,18 @@ async def ask(
         "extensions": {"websocket.http.response": {}},
         **({"subprotocols": []} if socket else {"method": method}),
     }
+
+
+async def ask(
+    app: Any, door: Door, method: str, path: str, body: object = None, query: str = ""
+) -> Answer:
+    """Make one request; `WS` opens a WebSocket and leaves at once."""
+    upload = isinstance(body, bytes)
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    kind = "application/octet-stream" if upload else "application/json"
+    scope = scope_of(door, method, path, query, kind)
     come: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    if socket:
+    if method == "WS":
         come.put_nowait({"type": "websocket.connect"})
         come.put_nowait({"type": "websocket.disconnect", "code": 1001})
     else:

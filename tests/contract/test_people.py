@@ -20,7 +20,7 @@ from labd.model.classes import ClassRecord
 from labd.model.people import Role, asking, on_behalf
 from labd.model.records import OperationKind
 from labd.model.states import NodeState
-from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, TCP, Answer, Door, ask
+from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, TCP, Answer, Door, ask, scope_of
 from tests.contract.engine_house import LIMIT, Clock, House, house, node, spec
 from tests.unit.fake_engine import FakeTemplates
 
@@ -239,23 +239,7 @@ async def test_a_token_that_is_good_no_more_ends_what_is_open(place: Place) -> N
     come: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     come.put_nowait({"type": "websocket.connect"})
     path = "/v1/labs/web/nodes/a/console"
-    scope = {
-        "type": "websocket",
-        "asgi": {"version": "3.0"},
-        "scheme": "ws",
-        "server": TCP,
-        "client": ("10.0.0.1", 1),
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "query_string": b"",
-        "headers": [
-            (b"host", b"127.0.0.1:8443"),
-            (b"authorization", f"Bearer {pupil.token}".encode()),
-        ],
-        "subprotocols": [],
-        "state": {},
-    }
+    scope = scope_of(pupil, "WS", path)
 
     async def send(message: dict[str, Any]) -> None:
         gone.append(message)
