@@ -91,6 +91,19 @@ class Daemon:
                     env=environment,
                 )
 
+    def refused(self) -> str:
+        """Start another daemon on this root, which must refuse; return what it says."""
+        done = subprocess.run(
+            [BIN / "labd", "serve", "--root", self.root],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1, done
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
     def client(self) -> Client:
         """Return a client of the daemon, for what is not about the command line."""
         return Client(str(self.root / "run" / "api.sock"))
