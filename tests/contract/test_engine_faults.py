@@ -10,7 +10,7 @@ import pytest
 
 from labd.model.differences import Mismatch
 from labd.model.errors import Busy, Conflict, NotFound
-from labd.model.records import NodeRecord, OperationKind, OperationRecord
+from labd.model.records import OperationKind, OperationRecord
 from labd.model.states import NodeState
 from tests.contract.engine_house import LIMIT, House, house, node, spec
 
@@ -78,7 +78,7 @@ async def test_three_that_hang_hold_up_no_adoption(home: House) -> None:
     await home.kill_daemon()
     hung = {"n0", "n5", "n11"}
     for name in hung:
-        home.host.hang((await node_of(home, name)).key)
+        home.host.hang(await home.key(name))
     home.host.patience = 0.3
     seq = await home.seq()
     recovered = await home.start()
@@ -90,9 +90,3 @@ async def test_three_that_hang_hold_up_no_adoption(home: House) -> None:
     # Those that answer were not kept waiting: they are told first.
     told = [line.split()[1] for line in await home.story(seq) if line.startswith("node.adopted")]
     assert set(told[-3:]) == hung
-
-
-async def node_of(home: House, name: str) -> NodeRecord:
-    found = await home.inventory.node("web", name)
-    assert found is not None
-    return found

@@ -22,16 +22,18 @@ FILES = {int(path.stem.rpartition("-")[2]): path for path in sorted(GOLDEN.glob(
 Table = dict[tuple[object, ...], dict[str, object]]
 
 
+def names(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of all tables."""
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+    return [row[0] for row in found]
+
+
 def tables(database: Path) -> dict[str, Table]:
     """Return table -> primary key -> column -> value, JSON parsed."""
     with sqlite3.connect(database) as connection:
         connection.row_factory = sqlite3.Row
-        names = [
-            row[0]
-            for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
-        ]
         found: dict[str, Table] = {}
-        for name in names:
+        for name in names(connection):
             keys = [
                 row["name"] for row in connection.execute(f"PRAGMA table_info({name})") if row["pk"]
             ]
@@ -63,11 +65,10 @@ def holds(new: object, old: object) -> bool:
 
 def columns(database: Path) -> dict[str, list[tuple[object, ...]]]:
     with sqlite3.connect(database) as connection:
-        names = [
-            row[0]
-            for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
-        ]
-        found = {name: list(connection.execute(f"PRAGMA table_info({name})")) for name in names}
+        found = {
+            name: list(connection.execute(f"PRAGMA table_info({name})"))
+            for name in names(connection)
+        }
     connection.close()
     return found
 

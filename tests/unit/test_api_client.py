@@ -32,15 +32,9 @@ from labd.model.errors import (
     WorldError,
 )
 from labd.model.paths import Paths
-from tests.unit.api_server import Server, api_server
+from tests.unit.api_server import Server
 
 WEB = "name: web\nnode: a\nnode: b\n"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with api_server() as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -16,18 +17,16 @@ def idle() -> ModuleType:
     return load("idle")
 
 
-def policy(idle: ModuleType, **given: object) -> object:
+def policy(idle: ModuleType, **given: object) -> Any:
     """Return the policy of settings, checked as labd does."""
     return idle.Policy.of(read(REPO / "plugins" / "idle").check_settings(given))
 
 
 def test_settings_as_labd_checks_them(idle: ModuleType) -> None:
-    made = idle.Policy.of(read(REPO / "plugins" / "idle").check_settings({}))
+    made = policy(idle)
     assert (made.after, made.warn_before, made.lease) == (1800, 300, 3600)
     assert (made.action, made.exempt) == ("stop", ())
-    made = idle.Policy.of(
-        read(REPO / "plugins" / "idle").check_settings({"after": "2s", "exempt": "exam,demo-*"})
-    )
+    made = policy(idle, after="2s", exempt="exam,demo-*")
     assert made.after == 2
     assert [made.spares(lab) for lab in ("exam", "demo-1", "exam2", "web")] == [
         True,
@@ -39,9 +38,9 @@ def test_settings_as_labd_checks_them(idle: ModuleType) -> None:
 
 def test_what_is_ignored_is_no_use(idle: ModuleType) -> None:
     told = {"sources": {"start": 900.0, "exec": 500.0, "traffic": 3.0}}
-    assert policy(idle).idle(told) == 3  # type: ignore[attr-defined]
+    assert policy(idle).idle(told) == 3
     made = policy(idle, ignore="traffic,console")
-    assert made.idle(told) == 500  # type: ignore[attr-defined]
+    assert made.idle(told) == 500
     with pytest.raises(ConfigError, match="setting ignore: must be some of operation, console,"):
         policy(idle, ignore="traffic,noise")
 
@@ -54,7 +53,7 @@ def test_it_looks_often_enough(
     idle: ModuleType, after: float, warn: float, interval: float
 ) -> None:
     made = policy(idle, after=after, **{"warn-before": warn})
-    assert made.interval == interval  # type: ignore[attr-defined]
+    assert made.interval == interval
 
 
 def test_it_warns_in_time_acts_once_and_begins_anew_with_use(idle: ModuleType) -> None:
