@@ -58,7 +58,7 @@ from labd.model.errors import LabdError, NotFound
 from labd.model.events import Event, EventType, Happening
 from labd.model.lab_leases import LeaseAsk
 from labd.model.names import NodeRef, did_you_mean
-from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord
+from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, by_lab
 from labd.model.specs import Image, ImageFormat, LabSpec, Profile
 from labd.model.states import LabState, NetworkState, NodeState
 
@@ -312,9 +312,7 @@ class Engine:
 
     async def labs(self) -> Sequence[tuple[LabRecord, Sequence[NodeRecord]]]:
         """See `EngineApi.labs`."""
-        nodes: dict[str, list[NodeRecord]] = {}
-        for node in await self._inventory.nodes():
-            nodes.setdefault(node.lab, []).append(node)
+        nodes = by_lab(await self._inventory.nodes())
         return [(lab, nodes.get(lab.name, [])) for lab in await self._inventory.labs()]
 
     async def lab(self, name: str) -> LabView:

@@ -21,8 +21,8 @@ from labd.model.differences import Difference, Mismatch, Sort, Trace
 from labd.model.errors import LabdError
 from labd.model.machine import FoundMachine
 from labd.model.network import LabNetworkPlan
-from labd.model.pools import MemberState, PoolMember
-from labd.model.records import LabRecord, NodeRecord
+from labd.model.pools import MemberState
+from labd.model.records import LabRecord, NodeRecord, by_lab
 from labd.model.specs import LabSpec
 from labd.model.states import NODE_ALIVE, NodeState
 
@@ -92,6 +92,10 @@ def _processes(found: Evidence, rows: Rows) -> Iterator[Difference]:
             remedy="end it",
         )
     living = {machine.process for machine in found.machines}
+    planned: dict[str, set[str]] = {}
+    for plan in rows.plans.values():
+        for port in plan.ports:
+            planned.setdefault(port.key, set()).add(port.tap)
     for node in rows.nodes:
         if node.lab in rows.held or node.process is None or node.state not in NODE_ALIVE:
             continue
@@ -105,7 +109,6 @@ def _processes(found: Evidence, rows: Rows) -> Iterator[Difference]:
             )
         elif node.machine is not None:
             have, want = found.taps.get(node.process.pid, ()), len(node.machine.nics)
-            planned = {port.tap for port in rows.plans[node.lab].ports if port.key == node.key}
             if len(have) != want:
                 yield Difference(
                     kind=_M.LOST_TAP,
@@ -113,7 +116,7 @@ def _processes(found: Evidence, rows: Rows) -> Iterator[Difference]:
                     text=f"{name} has {want} NICs, and its QEMU holds {len(have)} taps; "
                     f"`lab restart {name}` makes them anew",
                 )
-            for tap in sorted(set(have) - planned):
+            for tap in sorted(set(have) - planned.get(node.key, set())):
                 yield Difference(
                     kind=_M.ORPHAN_TAP,
                     name=f"{name}/{tap}",
@@ -131,11 +134,11 @@ def _networks(found: Evidence, rows: Rows) -> Iterator[Difference]:
             text=f"namespace {namespace} belongs to no lab",
             remedy="remove it",
         )
+    in_use = {node.lab for node in rows.nodes if node.state in _USES_NETWORK}
     for lab in rows.labs:
         if lab.name in rows.held:
             continue
-        plan = rows.plans[lab.name]
-        used = any(n.lab == lab.name and n.state in _USES_NETWORK for n in rows.nodes)
+        plan, used = rows.plans[lab.name], lab.name in in_use
         if plan.namespace not in found.bridges:
             if used:
                 yield Difference(
@@ -192,10 +195,15 @@ def _traces(found: Evidence, rows: Rows) -> Iterator[Difference]:
     # A daemon that starts a node has its taps in hand.
     traces = [t for t in found.traces if not (rows.held and t.sort is Sort.TAP)]
     yield from fsck_traces.orphans(traces, owners)
-    for lab in rows.labs:
-        if lab.name not in rows.held:
-            nodes = [node for node in rows.nodes if node.lab == lab.name]
-            yield from fsck_traces.lost(traces, lab, rows.plans[lab.name], nodes)
+    nodes = by_lab(rows.nodes)
+    yield from fsck_traces.lost(
+        traces,
+        [
+            (lab, rows.plans[lab.name], nodes.get(lab.name, []))
+            for lab in rows.labs
+            if lab.name not in rows.held
+        ],
+    )
     if not rows.held:
         for digest in sorted(set(found.images) - set(rows.digests)):
             yield Difference(
@@ -260,25 +268,23 @@ class Fsck:
         held = {operation.lab for operation in self._operations.running()}
         inventory = self._world.inventory
         labs, nodes = [*await inventory.labs()], [*await inventory.nodes()]
+        specs = {record.key: record.spec for record in await inventory.checkpoints()}
         for member in await inventory.pool_members():
-            labs.append(pseudo_lab(member, await self._spec_of(member)))
+            spec = specs.get(member.checkpoint, LabSpec(template=""))
+            labs.append(pseudo_lab(member, spec))
             nodes += member.nodes
             if member.state is not MemberState.READY:
                 held.add(member.label)
-        members = {lab.name: {n.name: n for n in nodes if n.lab == lab.name} for lab in labs}
+        inside = {lab: {node.name: node for node in found} for lab, found in by_lab(nodes).items()}
         return Rows(
             labs=labs,
             nodes=nodes,
-            plans={lab.name: self._world.network_plan(lab, members[lab.name]) for lab in labs},
+            plans={
+                lab.name: self._world.network_plan(lab, inside.get(lab.name, {})) for lab in labs
+            },
             digests=[image.digest.removeprefix("sha256:") for image in await inventory.images()],
             held=held | {operation.lab for operation in self._operations.running()},
         )
-
-    async def _spec_of(self, member: PoolMember) -> LabSpec:
-        for record in await self._world.inventory.checkpoints():
-            if record.key == member.checkpoint:
-                return record.spec
-        return LabSpec(template="")
 
     async def _images(self) -> list[Difference]:
         found = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from labd.model.differences import Difference, Mismatch, Sort, Trace
 from labd.model.network import LabNetworkPlan
@@ -44,34 +44,49 @@ def orphans(traces: Sequence[Trace], owners: Collection[str]) -> Iterator[Differ
 
 
 def lost(
-    traces: Sequence[Trace], lab: LabRecord, plan: LabNetworkPlan, nodes: Sequence[NodeRecord]
+    traces: Sequence[Trace],
+    labs: Iterable[tuple[LabRecord, LabNetworkPlan, Sequence[NodeRecord]]],
 ) -> Iterator[Difference]:
-    """Yield what a lab needs and the host has not.
+    """Yield what labs need and the host has not.
 
     Args:
         traces: What the host has.
-        lab: One that no operation holds.
-        plan: Its networks.
-        nodes: Its nodes.
+        labs: Those that no operation holds, each with its networks and its nodes.
     """
     there = {(trace.sort, trace.name) for trace in traces}
-    if any(node.state in NODE_ALIVE - {NodeState.STOPPING} for node in nodes):
-        served = any(t.sort is Sort.SERVER and t.owner == lab.key for t in traces)
-        if plan.server is not None and not served:
+    served = {trace.owner for trace in traces if trace.sort is Sort.SERVER}
+    for lab, plan, nodes in labs:
+        if any(node.state in NODE_ALIVE - {NodeState.STOPPING} for node in nodes):
+            yield from _lost_networks(there, served, lab, plan)
+        yield from _lost_sockets(there, nodes)
+
+
+def _lost_networks(
+    there: Collection[tuple[Sort, str]],
+    served: Collection[str],
+    lab: LabRecord,
+    plan: LabNetworkPlan,
+) -> Iterator[Difference]:
+    if plan.server is not None and lab.key not in served:
+        yield Difference(
+            kind=_M.LOST_SERVER,
+            name=lab.name,
+            text=f"the dnsmasq of lab {lab.name} does not run",
+            remedy=_AS_PLANNED,
+        )
+    for name in _uplinks(plan):
+        if (Sort.UPLINK, name) not in there:
             yield Difference(
-                kind=_M.LOST_SERVER,
-                name=lab.name,
-                text=f"the dnsmasq of lab {lab.name} does not run",
+                kind=_M.LOST_UPLINK,
+                name=f"{lab.name}/{name}",
+                text=f"{name}, a part of the uplinks of lab {lab.name}, is not there",
                 remedy=_AS_PLANNED,
             )
-        for name in _uplinks(plan):
-            if (Sort.UPLINK, name) not in there:
-                yield Difference(
-                    kind=_M.LOST_UPLINK,
-                    name=f"{lab.name}/{name}",
-                    text=f"{name}, a part of the uplinks of lab {lab.name}, is not there",
-                    remedy=_AS_PLANNED,
-                )
+
+
+def _lost_sockets(
+    there: Collection[tuple[Sort, str]], nodes: Sequence[NodeRecord]
+) -> Iterator[Difference]:
     for node in nodes:
         alive = node.state in NODE_ALIVE - _ON_ITS_WAY
         if alive and (Sort.SOCKET, f"{node.key}/{MONITOR}") not in there:

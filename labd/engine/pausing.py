@@ -14,7 +14,7 @@ from labd.engine.world import World
 from labd.model.errors import LabdError
 from labd.model.events import EventType, Happening
 from labd.model.names import NodeRef
-from labd.model.records import LabRecord, NodeRecord, OperationKind
+from labd.model.records import LabRecord, NodeRecord, OperationKind, by_lab
 from labd.model.states import NodeState
 
 log = logging.getLogger(__name__)
@@ -39,10 +39,8 @@ class Pauser:
 
     async def running(self) -> Sequence[tuple[LabRecord, Sequence[NodeRecord]]]:
         """Return the labs of which nodes run, the newest first, each with those nodes."""
-        nodes: dict[str, list[NodeRecord]] = {}
-        for node in await self._world.inventory.nodes():
-            if node.state in _RUNS:
-                nodes.setdefault(node.lab, []).append(node)
+        every = await self._world.inventory.nodes()
+        nodes = by_lab(node for node in every if node.state in _RUNS)
         labs = [lab for lab in await self._world.inventory.labs() if lab.name in nodes]
         labs.sort(key=lambda lab: (lab.created, lab.name), reverse=True)
         return [(lab, nodes[lab.name]) for lab in labs]

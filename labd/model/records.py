@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -100,6 +100,14 @@ class NodeRecord:
     process: ProcessId | None = None
     machine: MachineSpec | None = None
     starts: int = 0
+
+
+def by_lab(nodes: Iterable[NodeRecord]) -> dict[str, list[NodeRecord]]:
+    """Return name of a lab -> its nodes, without the labs that have none."""
+    found: dict[str, list[NodeRecord]] = {}
+    for node in nodes:
+        found.setdefault(node.lab, []).append(node)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
