@@ -15,6 +15,7 @@ from pathlib import Path
 from labd.engine import fsck_traces
 from labd.engine.members import pseudo_lab
 from labd.engine.operations import Operations
+from labd.engine.ports_traces import Traces
 from labd.engine.world import World
 from labd.host.evidence import entries, taps_of
 from labd.model.differences import Difference, Mismatch, Sort, Trace
@@ -67,6 +68,21 @@ class Rows:
     plans: Mapping[str, LabNetworkPlan]
     held: Collection[str]
     digests: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one look came to.
+
+    Attributes:
+        differences: All that were found.
+        rows: What they were held against.
+        traces: Each with the port that found it, and that can remove it.
+    """
+
+    differences: Sequence[Difference]
+    rows: Rows
+    traces: Sequence[tuple[Traces, Trace]]
 
 
 def compare(found: Evidence, rows: Rows) -> list[Difference]:
@@ -226,24 +242,28 @@ class Fsck:
 
         A difference that could not be repaired is returned as it was, with the reason.
         """
-        differences, rows = await self._look()
+        look = await self._look()
+        differences = list(look.differences)
         if differences:
             # What goes or comes at this very moment is none: a difference is there twice.
-            again, rows = await self._look()
             names = {(difference.kind, difference.name) for difference in differences}
-            differences = [item for item in again if (item.kind, item.name) in names]
+            look = await self._look()
+            differences = [item for item in look.differences if (item.kind, item.name) in names]
         differences += await self._images() + await self._database()
         if not repair:
             return differences
-        return [await self._mend(difference, rows) for difference in differences]
+        return [await self._mend(difference, look) for difference in differences]
 
-    async def _look(self) -> tuple[list[Difference], Rows]:
+    async def _look(self) -> Look:
         # The rows are read last, so that nothing new is taken for an orphan.
         found = await self._gather()
+        traces = [(source, t) for source in self._world.traces for t in await source.find()]
         rows = await self._rows()
-        return compare(found, rows), rows
+        found = replace(found, traces=[trace for _, trace in traces])
+        return Look(differences=compare(found, rows), rows=rows, traces=traces)
 
     async def _gather(self) -> Evidence:
+        """Return everything but the traces."""
         world = self._world
         machines = await world.hypervisor.scan()
         pids = [machine.process.pid for machine in machines]
@@ -261,7 +281,6 @@ class Fsck:
                 for name in await asyncio.to_thread(entries, world.state / "images")
                 if not name.startswith(".")
             ],
-            traces=[trace for source in world.traces for trace in await source.find()],
         )
 
     async def _rows(self) -> Rows:
@@ -324,16 +343,16 @@ class Fsck:
                 after = event.seq
         return found
 
-    async def _mend(self, difference: Difference, rows: Rows) -> Difference:
+    async def _mend(self, difference: Difference, look: Look) -> Difference:
         if not difference.remedy:
             return difference
         try:
-            await self._do(difference, rows)
+            await self._do(difference, look)
         except LabdError as error:
             return replace(difference, text=f"{difference.text}; it stays: {error.message}")
         return replace(difference, repaired=True)
 
-    async def _do(self, difference: Difference, rows: Rows) -> None:
+    async def _do(self, difference: Difference, look: Look) -> None:
         world, name = self._world, difference.name
         match difference.kind:
             case _M.ORPHAN_PROCESS:
@@ -341,11 +360,11 @@ class Fsck:
                     if str(machine.process.pid) == name:
                         await world.hypervisor.kill_process(machine.process)
             case _M.ORPHAN_NAMESPACE:
-                await world.servers.sweep(plan.namespace for plan in rows.plans.values())
-                await world.uplinks.sweep(plan.namespace for plan in rows.plans.values())
+                await world.servers.sweep(plan.namespace for plan in look.rows.plans.values())
+                await world.uplinks.sweep(plan.namespace for plan in look.rows.plans.values())
                 await world.networks.remove(name)
             case _M.LOST_NETWORK | _M.ORPHAN_NETWORK | _M.LOST_SERVER | _M.LOST_UPLINK:
-                plan = rows.plans[name.partition("/")[0]]
+                plan = look.rows.plans[name.partition("/")[0]]
                 await world.networks.apply(plan)
                 await world.uplinks.apply(plan)
                 await world.servers.apply(plan)
@@ -356,14 +375,9 @@ class Fsck:
             case _M.ORPHAN_KEYS:
                 await world.keys.remove(name)
             case _:
-                await self._remove_trace(difference)
-
-    async def _remove_trace(self, difference: Difference) -> None:
-        for source in self._world.traces:
-            for trace in await source.find():
-                kind = fsck_traces.kind_of(trace)
-                if (kind, trace.name) == (difference.kind, difference.name):
-                    await source.remove(trace)
+                for source, trace in look.traces:
+                    if (fsck_traces.kind_of(trace), trace.name) == (difference.kind, name):
+                        await source.remove(trace)
 
     def _folder(self, what: str) -> Path:
         run = self._world.run
