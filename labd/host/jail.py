@@ -9,14 +9,25 @@ before exec because QEMU's own `-runas` dies under its seccomp sandbox.
 
 from __future__ import annotations
 
-import ctypes
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from labd.host import landlock
 from labd.host.landlock import Files
+from labd.host.libc import (
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    LIBC,
+    MS_BIND,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_REC,
+    MS_REMOUNT,
+    MS_SLAVE,
+    mount,
+    why,
+)
 from labd.model.errors import CommandFailed, InputError
 
 # What the tools and programs of the host need to start: themselves, their libraries and their data.
@@ -30,11 +41,6 @@ LOOKED_AT: Final = (
     Path("/dev/urandom"),
 )
 WRITTEN_TO: Final = (Path("/dev/null"),)  # which their standard input is, too
-
-_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000  # sched.h
-# sys/mount.h
-_MS_NOSUID, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SLAVE = 2, 8, 32, 4096, 1 << 14, 1 << 19
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,25 +134,20 @@ class Jail:
         if self.device is not None:
             _mount_alone(*self.device)
         if self.new_netns:
-            _call("make a network namespace", _LIBC.unshare(_CLONE_NEWNET))
+            _call("make a network namespace", LIBC.unshare(CLONE_NEWNET))
         landlock.restrict(self.files)
 
 
 def _mount_alone(node: Path, target: Path) -> None:
-    _call("make a mount namespace", _LIBC.unshare(_CLONE_NEWNS))
+    _call("make a mount namespace", LIBC.unshare(CLONE_NEWNS))
     # Slave: what the host unmounts later goes here too, and is not kept busy.
-    _call("part from the host's mounts", _mount(None, Path("/"), _MS_SLAVE | _MS_REC))
-    _call(f"show {node} as {target}", _mount(node, target, _MS_BIND))
-    flags = _MS_BIND | _MS_REMOUNT | _MS_NOSUID | _MS_NOEXEC
-    _call(f"show {node} as {target}", _mount(None, target, flags))
-
-
-def _mount(source: Path | None, target: Path, flags: int) -> int:
-    what = None if source is None else os.fsencode(source)
-    return int(_LIBC.mount(what, os.fsencode(target), None, ctypes.c_ulong(flags), None))
+    _call("part from the host's mounts", mount(None, Path("/"), MS_SLAVE | MS_REC))
+    _call(f"show {node} as {target}", mount(node, target, MS_BIND))
+    flags = MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NOEXEC
+    _call(f"show {node} as {target}", mount(None, target, flags))
 
 
 def _call(what: str, result: int) -> None:
     if result != 0:
-        number = ctypes.get_errno()
-        raise CommandFailed(f"cannot {what}: {os.strerror(number)}; see `lab doctor`", errno=number)
+        number, text = why()
+        raise CommandFailed(f"cannot {what}: {text}; see `lab doctor`", errno=number)

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from labd.host.libc import LIBC, PR_SET_NO_NEW_PRIVS, why
 from labd.model.errors import CommandFailed
 
 _CREATE, _ADD_RULE, _RESTRICT = 444, 445, 446  # system calls; the same on every architecture
 _VERSION, _PATH_BENEATH = 1, 1
-_NO_NEW_PRIVS = 38  # PR_SET_NO_NEW_PRIVS of prctl(2)
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
@@ -35,8 +35,6 @@ _TCP, _SCOPES = 0b11, 0b11
 _RIGHTS: Final = {1: 13, 2: 14, 3: 15, 4: 15}
 _RIGHTS_NOW = 16  # from ABI 5 on
 _NET_SINCE, _SCOPES_SINCE = 4, 6
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_LIBC.syscall.restype = ctypes.c_long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +63,7 @@ def abi() -> int:
     Linux 5.13 brought version 1, 6.1 (Debian 12) has 2, and 6.8 (Ubuntu 24.04) has 4.
     """
     size, flags = ctypes.c_size_t(0), ctypes.c_long(_VERSION)
-    return max(0, int(_LIBC.syscall(ctypes.c_long(_CREATE), None, size, flags)))
+    return max(0, int(LIBC.syscall(ctypes.c_long(_CREATE), None, size, flags)))
 
 
 def restrict(files: Files) -> None:
@@ -100,7 +98,7 @@ def restrict(files: Files) -> None:
             _allow(ruleset, descriptor, _READ_FILE)
         for descriptor in files.filled:
             _allow(ruleset, descriptor, (_READ_FILE | _WRITE_FILE | _TRUNCATE) & rights)
-        if _LIBC.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0):
+        if LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
             raise _failed("set no-new-privs")
         _call("enter a ruleset", _RESTRICT, ruleset, 0)
 
@@ -130,14 +128,12 @@ def _allow(ruleset: int, descriptor: int, rights: int) -> None:
 
 def _call(what: str, number: int, *arguments: object) -> int:
     wide = (ctypes.c_long(item) if isinstance(item, int) else item for item in arguments)
-    result = int(_LIBC.syscall(ctypes.c_long(number), *wide))
+    result = int(LIBC.syscall(ctypes.c_long(number), *wide))
     if result < 0:
         raise _failed(what)
     return result
 
 
 def _failed(what: str) -> CommandFailed:
-    number = ctypes.get_errno()
-    return CommandFailed(
-        f"Landlock: cannot {what}: {os.strerror(number)}; see `lab doctor`", errno=number
-    )
+    number, text = why()
+    return CommandFailed(f"Landlock: cannot {what}: {text}; see `lab doctor`", errno=number)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Final
+
+from labd.host.libc import LIBC
 
 _M_ARENA_MAX: Final = -8  # malloc.h of glibc
 
@@ -16,7 +17,7 @@ def use_one_arena() -> bool:
     run Python, one at a time, so that they never wait for each other here.
     """
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        mallopt = LIBC.mallopt
     except AttributeError:  # not glibc
         return False
     return bool(mallopt(_M_ARENA_MAX, 1))

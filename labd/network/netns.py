@@ -8,30 +8,25 @@ own, which never comes back: nothing has to be restored, and the event loop's th
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from labd.host.libc import CLONE_NEWNET, LIBC, MNT_DETACH, MS_BIND, MS_REC, MS_SHARED, mount, why
 from labd.host.threads import in_thread
 from labd.model.errors import NetworkFailed
 
 FOLDER = Path("/run/netns")
-_CLONE_NEWNET = 0x40000000  # sched.h
-# sys/mount.h
-_MS_BIND, _MS_REC, _MS_SHARED = 1 << 12, 1 << 14, 1 << 20
-_MNT_DETACH = 2
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 T = TypeVar("T")
 
 
 def _call(what: str, result: int) -> None:
     if result != 0:
-        number = ctypes.get_errno()
-        raise NetworkFailed(f"{what} failed: {os.strerror(number)}", errno=number)
+        number, text = why()
+        raise NetworkFailed(f"{what} failed: {text}", errno=number)
 
 
 async def inside(name: str, work: Callable[[], T]) -> T:
@@ -47,7 +42,7 @@ async def inside(name: str, work: Callable[[], T]) -> T:
         except OSError as error:
             raise NetworkFailed(f"cannot open namespace {name}: {error.strerror}") from error
         try:
-            _call(f"entering namespace {name}", _LIBC.setns(fd, _CLONE_NEWNET))
+            _call(f"entering namespace {name}", LIBC.setns(fd, CLONE_NEWNET))
         finally:
             os.close(fd)
         return work()
@@ -63,7 +58,7 @@ async def in_new_one(work: Callable[[], T]) -> T:
     """
 
     def enter() -> T:
-        _call("making a network namespace", _LIBC.unshare(_CLONE_NEWNET))
+        _call("making a network namespace", LIBC.unshare(CLONE_NEWNET))
         return work()
 
     return await in_thread(enter)
@@ -79,16 +74,15 @@ def share_folder() -> None:
         NetworkFailed: The kernel refuses.
     """
     FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
-    folder = os.fsencode(FOLDER)
     fd = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)  # the lock that iproute2 takes for the same
         # No look tells a mount of a folder on itself from the folder; the kernel refuses to share
         # what is no mount.
-        if _LIBC.mount(b"", folder, b"none", _MS_SHARED | _MS_REC, None) != 0:
-            bind = _LIBC.mount(folder, folder, b"none", _MS_BIND | _MS_REC, None)
+        if mount(None, FOLDER, MS_SHARED | MS_REC) != 0:
+            bind = mount(FOLDER, FOLDER, MS_BIND | MS_REC)
             _call(f"mounting {FOLDER} on itself", bind)
-            share = _LIBC.mount(b"", folder, b"none", _MS_SHARED | _MS_REC, None)
+            share = mount(None, FOLDER, MS_SHARED | MS_REC)
             _call(f"sharing {FOLDER} with other mount namespaces", share)
     finally:
         os.close(fd)
@@ -111,12 +105,9 @@ async def create(name: str) -> bool:
                 return False
             # Left by a daemon that died between the file and the mount.
         try:
-            _call("making a network namespace", _LIBC.unshare(_CLONE_NEWNET))
-            source = b"/proc/thread-self/ns/net"
-            _call(
-                f"mounting namespace {name}",
-                _LIBC.mount(source, os.fsencode(path), b"none", _MS_BIND, None),
-            )
+            _call("making a network namespace", LIBC.unshare(CLONE_NEWNET))
+            own = Path("/proc/thread-self/ns/net")
+            _call(f"mounting namespace {name}", mount(own, path, MS_BIND))
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -135,7 +126,7 @@ async def remove(name: str) -> None:
     def take() -> None:
         path = FOLDER / name
         while os.path.ismount(path):
-            _call(f"unmounting namespace {name}", _LIBC.umount2(os.fsencode(path), _MNT_DETACH))
+            _call(f"unmounting namespace {name}", LIBC.umount2(os.fsencode(path), MNT_DETACH))
         path.unlink(missing_ok=True)
 
     await asyncio.to_thread(take)

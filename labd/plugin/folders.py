@@ -11,11 +11,11 @@ import ctypes
 import os
 from pathlib import Path
 
+from labd.host.libc import LIBC, why
+
 _OPEN_TREE = 428  # the number of the system call; asm-generic/unistd.h, since Linux 5.2
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000  # linux/fcntl.h
 _OPEN_TREE_CLONE = 1  # linux/mount.h; OPEN_TREE_CLOEXEC is O_CLOEXEC
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def open_folder(path: Path) -> int:
@@ -27,8 +27,8 @@ def open_folder(path: Path) -> int:
     if not path.is_dir():
         raise NotADirectoryError(f"there is no folder {path}")
     flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
-    fd: int = _LIBC.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), ctypes.c_uint(flags))
+    fd: int = LIBC.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), ctypes.c_uint(flags))
     if fd < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"open_tree: {os.strerror(number)}", str(path))
+        number, text = why()
+        raise OSError(number, f"open_tree: {text}", str(path))
     return fd

@@ -16,7 +16,6 @@ user's rights to what is below it.
 
 from __future__ import annotations
 
-import ctypes
 import linecache
 import os
 import signal
@@ -29,15 +28,13 @@ import labd.client.client
 import labd.client.errors
 import labd.events.mqtt
 import labd.plugin.sdk
+from labd.host.libc import LIBC, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, why
 from labd.plugin.folders import open_folder
-
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 
 
 def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl failed")
+    if LIBC.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(why()[0], "prctl failed")
 
 
 def drop_rights(uid: int, parent: int) -> None:
@@ -50,8 +47,8 @@ def drop_rights(uid: int, parent: int) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("labd has ended")
 
