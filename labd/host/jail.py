@@ -76,7 +76,7 @@ class Jail:
         gid: Real, effective and saved group id. Not 0.
         groups: Supplementary group ids; none by default.
         new_netns: Give the process an empty network namespace of its own (its loopback is down).
-        netns: Join this one instead, such as `/run/netns/NAME`.
+        netns: Join this one instead, such as `/run/netns/NAME`. Not together with `files`.
         pdeathsig: Signal name without SIG, such as `KILL`, that the kernel sends to the process
             when the thread that spawned it ends (PR_SET_PDEATHSIG, prctl(2)); empty for none, which
             lets it outlive labd.
@@ -102,15 +102,17 @@ class Jail:
     def __post_init__(self) -> None:
         if self.uid <= 0 or self.gid <= 0:
             raise InputError(f"a jail as uid {self.uid}, gid {self.gid} is none: give ids above 0")
+        if self.netns is not None and self.files is not None:
+            raise InputError(f"a jail with files joins no namespace: leave out {self.netns}")
+        if self.device is not None and self.files is None:
+            raise InputError(f"a jail without files has no device: leave out {self.device[0]}")
 
     def prefix(self) -> list[str]:
         """Return the argv to put before the program's own."""
-        argv: list[str] = []
-        if self.files is not None:
-            argv += self.limits.prefix() if self.limits is not None else []
-        elif self.netns is not None:
+        argv = self.limits.prefix() if self.limits is not None else []
+        if self.netns is not None:
             argv += ["nsenter", f"--net={self.netns}", "--"]
-        elif self.new_netns:
+        elif self.new_netns and self.files is None:  # else its thread makes one: see `enter`
             argv += ["unshare", "--net", "--"]
         kept = ",".join(["-all", *(f"+{cap}" for cap in self.keep_caps)])
         argv += ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}"]

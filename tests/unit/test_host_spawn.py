@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ from labd.host.identity import (
     scan,
     watch_exit,
 )
-from labd.host.jail import Jail
+from labd.host.jail import Jail, Limits
+from labd.host.landlock import Files
 from labd.host.spawn import NULL, PIPE, run, spawn
 from labd.model.errors import CommandFailed, InputError
 from labd.model.process import ProcessId
@@ -214,9 +216,13 @@ async def test_a_process_that_is_no_child_is_watched_and_ended() -> None:
     await end(found.process)
 
 
-def test_a_jail_as_root_is_refused() -> None:
+def test_a_jail_that_is_none_is_refused() -> None:
     with pytest.raises(InputError, match="give ids above 0"):
         Jail(uid=0, gid=5)
+    with pytest.raises(InputError, match="joins no namespace: leave out /run/netns/x"):
+        Jail(uid=7, gid=8, files=Files(), netns=Path("/run/netns/x"))
+    with pytest.raises(InputError, match="has no device: leave out /dev/kvm"):
+        Jail(uid=7, gid=8, device=(Path("/dev/kvm"), Path("/dev/null")))
 
 
 def test_the_prefix_of_a_jail() -> None:
@@ -228,3 +234,12 @@ def test_the_prefix_of_a_jail() -> None:
     inside = Jail(uid=7, gid=8, groups=(9, 10), netns=Path("/run/netns/x")).prefix()
     assert inside[:3] == ["nsenter", "--net=/run/netns/x", "--"]
     assert "--groups=9,10" in inside
+    limits = Limits(memory=1 << 30, cpu=2, file_size=3, open_files=4)
+    bounded = [
+        *("prlimit", "--as=1073741824", "--cpu=2", "--fsize=3", "--nofile=4", "--core=0", "--"),
+    ]
+    plain = Jail(uid=7, gid=8)
+    assert replace(plain, limits=limits).prefix() == bounded + plain.prefix()
+    inner = replace(plain, files=Files())
+    assert replace(inner, limits=limits).prefix() == bounded + inner.prefix()
+    assert inner.prefix() == plain.prefix()[3:]  # its namespace is that of the thread
