@@ -7,10 +7,13 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.children import running
 from tests.system.harness import BIN, Daemon, until
 
 pytestmark = pytest.mark.usefixtures("built_tiny")
@@ -30,12 +33,20 @@ nodes:
 """
 
 
-def start(daemon: Daemon, *args: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [BIN / "lab", "--root", daemon.root, "capture", *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(daemon: Daemon) -> Iterator[Start]:
+    """Return what starts a capture, which ends with the test at the latest."""
+    with ExitStack() as stack:
+
+        def begin(*args: str) -> subprocess.Popen[bytes]:
+            words = [BIN / "lab", "--root", daemon.root, "capture", *args]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            return stack.enter_context(running(words, 300, **pipes))
+
+        yield begin
 
 
 def rows(file: Path, *fields: str) -> list[str]:
@@ -55,7 +66,7 @@ def packet_sockets(namespace: str) -> list[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()[1:]
 
 
-def test_captures_of_real_guests(daemon: Daemon, tmp_path: Path) -> None:
+def test_captures_of_real_guests(daemon: Daemon, start: Start, tmp_path: Path) -> None:
     daemon.image()
     template = tmp_path / "seen.yaml"
     template.write_text(LAB)
@@ -68,20 +79,20 @@ def test_captures_of_real_guests(daemon: Daemon, tmp_path: Path) -> None:
     assert set(rows(file, "ip.addr")) == {"10.0.0.1,10.0.0.2", "10.0.0.2,10.0.0.1"}
     file.unlink()
     # A NIC, until Ctrl-C, while another one goes on.
-    other = start(daemon, "seen", "lan", "-w", str(tmp_path / "other"))
-    nic = start(daemon, "seen/b/eth0", "-w", str(file))
+    other = start("seen", "lan", "-w", str(tmp_path / "other"))
+    nic = start("seen/b/eth0", "-w", str(file))
     until(lambda: file.exists() and file.stat().st_size > 500, "packets", 30)
     nic.send_signal(signal.SIGINT)
-    _, said = nic.communicate(timeout=10)
+    _, said = nic.communicate(timeout=60)
     assert nic.returncode == 0, said
     assert said.decode().endswith(f" in {file}, 0 dropped\n")
     assert "icmp" in "".join(rows(file, "frame.protocols"))
     # A pipe whose reader goes, and one with tshark behind it.
-    with start(daemon, "seen", "lan") as piped:
-        assert piped.stdout is not None
-        assert piped.stdout.read(4) == b"\n\r\r\n"
-        piped.stdout.close()
-        assert piped.wait(10) == 0
+    piped = start("seen", "lan")
+    assert piped.stdout is not None
+    assert piped.stdout.read(4) == b"\n\r\r\n"
+    piped.stdout.close()
+    assert piped.wait(60) == 0
     live = subprocess.run(
         f"{BIN}/lab --root {daemon.root} capture seen lan -w - --count 2 | tshark -r - -T json",
         shell=True,
@@ -92,20 +103,22 @@ def test_captures_of_real_guests(daemon: Daemon, tmp_path: Path) -> None:
     assert len(json.loads(live.stdout)) == 2
     # A client that is killed leaves nothing.
     [namespace] = daemon.namespaces()
-    killed = start(daemon, "seen", "lan", "-w", str(tmp_path / "killed"))
+    killed = start("seen", "lan", "-w", str(tmp_path / "killed"))
     until(lambda: len(packet_sockets(namespace)) == 2, "two captures")
     killed.kill()
     killed.communicate()
     until(lambda: len(packet_sockets(namespace)) == 1, "only the other one is left")
     # The end of the lab is the end of its captures.
     daemon.lab("destroy", "--force", "seen")
-    _, said = other.communicate(timeout=20)
+    _, said = other.communicate(timeout=60)
     assert other.returncode == 0
     assert "lab seen is down" in said.decode() or "the interface has gone" in said.decode()
     assert len(rows(tmp_path / "other", "frame.number")) > 4
 
 
-def test_a_client_that_does_not_read_costs_little(daemon: Daemon, tmp_path: Path) -> None:
+def test_a_client_that_does_not_read_costs_little(
+    daemon: Daemon, start: Start, tmp_path: Path
+) -> None:
     daemon.image()
     template = tmp_path / "seen.yaml"
     template.write_text(LAB.replace("ping 10.0.0.2", "ping -f 10.0.0.2"))
@@ -117,7 +130,7 @@ def test_a_client_that_does_not_read_costs_little(daemon: Daemon, tmp_path: Path
         return int(text.split("VmRSS:")[1].split()[0]) << 10
 
     before = memory()
-    slow = start(daemon, "seen", "lan")  # its stdout is a pipe that nobody reads
+    slow = start("seen", "lan")  # its stdout is a pipe that nobody reads
     time.sleep(8)
     assert memory() - before < 32 << 20
     slow.kill()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.children import running
 from tests.system.harness import BIN, Daemon, until
 from tests.unit.test_picture import decode
 
@@ -72,20 +73,16 @@ def test_pictures_keys_and_viewers(screens: Daemon) -> None:
     hears(screens, "kiosk", "again")
     assert screens.pids("screens") == pids
 
-    with subprocess.Popen(
-        [BIN / "lab", "--root", screens.root, "vnc", "screens/kiosk"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as child:
+    words = [BIN / "lab", "--root", screens.root, "vnc", "screens/kiosk"]
+    with running(words, 300, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
         assert child.stdout is not None
         port = int(child.stdout.readline().decode().rpartition(":")[2])
         assert vnc_size(port) == vnc_size(port) == (720, 400)
-        child.terminate()
 
 
 def vnc_size(port: int) -> tuple[int, int]:
     """Do the handshake of RFC 6143 (security None) and return the size of the frame buffer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         stream = sock.makefile("rwb")
         assert stream.read(12) == b"RFB 003.008\n"
         stream.write(b"RFB 003.008\n")

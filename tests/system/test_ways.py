@@ -18,6 +18,7 @@ import pytest
 from websockets.sync.client import unix_connect
 
 from labd.client import Client
+from tests.children import running as alongside
 from tests.system.harness import BIN, Daemon
 
 pytestmark = pytest.mark.usefixtures("built_tiny")
@@ -85,8 +86,9 @@ def test_copies_with_one_address_are_each_reached_by_ssh(daemon: Daemon, tmp_pat
     assert len({(key / "id_ed25519.pub").read_text() for key in keys}) == 4
     assert keys[0].stat().st_mode & 0o777 == 0o700
 
-    with subprocess.Popen(
+    with alongside(
         ["ssh", "-F", config, f"web.{labs[0]}.lab", "cat /tmp/mark; sleep 1000"],
+        300,
         stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -94,7 +96,7 @@ def test_copies_with_one_address_are_each_reached_by_ssh(daemon: Daemon, tmp_pat
         assert session.stdout is not None
         assert session.stdout.readline().decode().strip() == labs[0]
         daemon.lab("destroy", labs[0], "--force")
-        assert session.wait(10) == 255, "who holds a connection is not left in the dark"
+        assert session.wait(60) == 255, "who holds a connection is not left in the dark"
     assert not keys[0].exists()
     # Made anew it has another key, and the same configuration still reaches it.
     daemon.lab("up", file, "--name", labs[0], "--set", "mark=again")
@@ -135,17 +137,11 @@ def test_plain_scp_goes_through_the_written_configuration(daemon: Daemon, tmp_pa
 @contextmanager
 def running(daemon: Daemon, *args: str) -> Iterator[Callable[[], str]]:
     """Run a `lab` verb that stays, and give what reads a line of what it prints."""
-    child = subprocess.Popen(
-        [BIN / "lab", "--root", daemon.root, *args], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    out = child.stdout
-    try:
-        yield lambda: out.readline().strip()
-    finally:
-        child.terminate()
-        child.wait(10)
-        out.close()
+    words = [BIN / "lab", "--root", daemon.root, *args]
+    with alongside(words, 300, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        out = child.stdout
+        yield lambda: str(out.readline().strip())
 
 
 def said_by(port: int) -> bytes:
@@ -329,7 +325,7 @@ def test_connect_is_a_pipe_and_says_why_not(daemon: Daemon, tmp_path: Path) -> N
     )
     way = Client(str(daemon.root / "run/api.sock")).ways.to_node("copy", "web", 7)
     with way:
-        way.setblocking(True)
+        way.settimeout(60)
         daemon.kill()
         daemon.start()
         way.sendall(b"hello")

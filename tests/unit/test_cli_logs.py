@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from labd.model.events import EventType, Happening
+from tests.children import running
 from tests.unit.cli_runner import LAB, Cli
 
 
@@ -42,15 +43,18 @@ def test_a_lab_names_its_nodes_and_json_has_lines(lab: Cli) -> None:
 
 def test_what_comes_later_is_followed_once(lab: Cli) -> None:
     words = [LAB, "--root", str(lab.server.root), "logs", "-f", "web/a"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+    with running(words, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
-        lines: list[str] = []
-        while not lines or "node.ready" not in lines[-1]:
-            lines.append(child.stdout.readline())
+        out, lines = child.stdout, list[str]()
+
+        def read_to(word: str) -> None:
+            while not lines or word not in lines[-1]:
+                lines.append(out.readline())
+                assert lines[-1], f"it ended before {word}: {lines}"
+
+        read_to("node.ready")
         crash = Happening(type=EventType.NODE_CRASHED, lab="web", node="a", data={"cause": "test"})
         lab.server.run(lab.server.engine.tell(crash))
-        while "cause=test" not in lines[-1]:
-            lines.append(child.stdout.readline())
-        child.terminate()
+        read_to("cause=test")
     assert sum("a warning" in line for line in lines) == 1
     assert sum("booting" in line for line in lines) == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.children import running
 from tests.unit.cli_runner import LAB, Cli
 from tests.unit.fake_screens import DOT
 
@@ -24,22 +25,12 @@ def lab(lab: Cli) -> Cli:
 
 @contextlib.contextmanager
 def forwarded(lab: Cli) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    child = subprocess.Popen(
-        [LAB, "--root", str(lab.server.root), "vnc", "web/a"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert child.stdout is not None
-    assert child.stderr is not None
-    try:
+    words = [LAB, "--root", str(lab.server.root), "vnc", "web/a"]
+    with running(words, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
         line = child.stdout.readline().decode()
         assert line.startswith("vnc://127.0.0.1:")
         yield child, int(line.rpartition(":")[2])
-    finally:
-        child.terminate()
-        child.wait()
-        child.stdout.close()
-        child.stderr.close()
 
 
 def test_a_picture_goes_to_a_file_or_a_pipe(lab: Cli, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
-import time
 
 import pexpect
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from labd.cli.main import VERBS
 from labd.model.events import EventType, Happening
 from labd.plugin.manifest import read
+from tests.children import running
 from tests.unit.api_server import Server
 from tests.unit.cli_runner import LAB, Cli
 
@@ -154,18 +155,16 @@ def test_events_are_lines_and_json_lines(lab: Cli) -> None:
 
 
 def test_events_are_followed_until_the_daemon_ends(lab: Cli) -> None:
-    with subprocess.Popen(
-        [LAB, "--root", str(lab.server.root), "events", "--follow", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as child:
-        time.sleep(0.5)
-        lab("up", lab.web)
+    words = [LAB, "--root", str(lab.server.root), "events", "--follow", "--json"]
+    added = Happening(type=EventType.IMAGE_ADDED, subject="tiny")
+    with running(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
-        assert json.loads(child.stdout.readline())["type"] == "io.labd.operation.started"
+        # It hears what comes from the moment on at which it listens, and nobody knows when that is.
+        while not select.select([child.stdout], [], [], 0.1)[0]:
+            lab.server.run(lab.server.engine.tell(added))
+        assert json.loads(child.stdout.readline())["type"] == "io.labd.image.added"
         lab.server.stop()
-        assert child.wait(5) == 3
+        assert child.wait(30) == 3
 
 
 def test_images_profiles_and_plugins(lab: Cli) -> None:

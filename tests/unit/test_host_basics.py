@@ -19,6 +19,7 @@ from labd.host.notify import Notifier
 from labd.host.paths import closed_ancestor, prepare, shipped
 from labd.model.errors import ConfigError, Conflict
 from labd.model.paths import Paths, check_socket_path
+from tests.children import running
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -123,9 +124,8 @@ def test_a_killed_daemon_leaves_no_lock_behind(tmp_path: Path) -> None:
         "    await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, cwd=REPO
-    ) as daemon:
+    argv = [sys.executable, "-c", code, str(path)]
+    with running(argv, stdout=subprocess.PIPE, cwd=REPO) as daemon:
         assert daemon.stdout is not None
         child = os.pidfd_open(int(daemon.stdout.readline()))
         try:
