@@ -54,7 +54,7 @@ class Failpoints:
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
         self._reached: Counter[str] = Counter()
-        self._orders = 0
+        self._orders: object = None
 
     def arm(self, environment: Mapping[str, str]) -> None:
         """Obey the file that `VARIABLE` names, if it does; called once, as the daemon starts."""
@@ -95,9 +95,11 @@ class Failpoints:
             return []
         try:
             with self._file.open() as file:
-                text, orders = file.read(_ORDER_LIMIT), os.fstat(file.fileno()).st_ino
+                text, status = file.read(_ORDER_LIMIT), os.fstat(file.fileno())
         except OSError:
             return []
+        # The number of an inode alone is not enough: the second next file may get it again.
+        orders = status.st_ino, status.st_mtime_ns, text
         if orders != self._orders:
             self._orders = orders
             self._reached.clear()

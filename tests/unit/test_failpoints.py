@@ -40,3 +40,13 @@ def test_a_clock_that_is_looked_at_is_no_place(tmp_path: Path) -> None:
     assert points.offset("clock.wall") == 5
     points.reach_sync("a:before")
     assert trace.read_text() == "a:before\n"
+
+
+def test_visits_are_counted_anew_for_new_orders_in_an_old_inode(tmp_path: Path) -> None:
+    orders = tmp_path / "orders"
+    points = Failpoints(orders)
+    orders.write_text("b:before = raise\n")
+    points.reach_sync("a:before")
+    orders.write_text("a:before@1 = raise\n")
+    with pytest.raises(WorldError):
+        points.reach_sync("a:before")
