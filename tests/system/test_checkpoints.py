@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -264,31 +266,39 @@ def test_no_copy_can_write_what_others_share(saved: Daemon) -> None:
         if "labd-ram-" in os.readlink(f"/proc/{pid}/fd/{entry}")
     ]
     assert numbers
-    child = os.fork()
-    if child == 0:
-        os.setgid(uid)
-        os.setuid(uid)
-        os._exit(attack(pid, numbers[0], saved.root))
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    checkpoints = saved.root / "lib" / "checkpoints"
+    # A process of its own, and no copy of this one: an error in it must not go on with the tests.
+    done = subprocess.run(
+        [sys.executable, "-c", _ATTACK, f"/proc/{pid}/fd/{numbers[0]}", checkpoints],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        user=uid,
+        group=uid,
+        extra_groups=[],
+    )
+    assert (done.returncode, done.stdout) == (0, "refused refused refused refused\n"), done.stderr
     assert set(saved.states("copy").values()) == {"ready"}
 
 
-def attack(pid: int, number: int, root: Path) -> int:
-    """Try to change the shared memory, and the files behind it; 0 when nothing worked."""
-    fd = os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR)
-    for attempt in (
-        lambda: os.pwrite(fd, b"x", 0),
-        lambda: os.ftruncate(fd, 0),
-        lambda: os.ftruncate(fd, 1 << 30),
-        lambda: os.listdir(root / "lib" / "checkpoints"),
-    ):
-        try:
-            attempt()
-        except OSError:
-            continue
-        return 1
-    return 0
+# Tries to change the shared memory, and to see the files behind it.
+_ATTACK = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+def attempt(work, *args):
+    try:
+        work(*args)
+    except OSError:
+        return "refused"
+    return "done"
+print(
+    attempt(os.pwrite, fd, b"x", 0),
+    attempt(os.ftruncate, fd, 0),
+    attempt(os.ftruncate, fd, 1 << 30),
+    attempt(os.listdir, sys.argv[2]),
+)
+"""
 
 
 def test_a_daemon_that_dies_while_it_saves_harms_nobody(saved: Daemon) -> None:
