@@ -123,7 +123,16 @@ def _keep(house: House, report: Report) -> None:
 def _let_loose(house: House, report: Report) -> Sequence[Heard]:
     """Do the plan of a seed; return what was heard meanwhile."""
     seconds = report.minutes * 60
-    subscriber = Subscriber(house.path)
+    with contextlib.closing(Subscriber(house.path)) as subscriber:
+        _do_plan(house, report, seconds)
+        _settle(house)
+        until(lambda: _published(house), "the broker has all events", 120)
+        time.sleep(1)  # for the last of them, which is no part of any promise
+    return subscriber.heard
+
+
+def _do_plan(house: House, report: Report, seconds: float) -> None:
+    """Do the plan of a seed, and make good what it broke."""
     clients, nemesis = Clients(house.path, CLIENTS), Faults(house)
     steps: list[Act | Fault] = [
         *acts(report.seed, seconds, 1.5 * report.pace),
@@ -143,13 +152,8 @@ def _let_loose(house: House, report: Report) -> Sequence[Heard]:
     nemesis.heal()
     house.look()
     clients.close(120)
-    _settle(house)
-    until(lambda: _published(house), "the broker has all events", 60)
-    time.sleep(1)  # for the last of them, which is no part of any promise
-    subscriber.close()
     report.answers, report.faults = clients.answers, nemesis.done
     report.problems += clients.problems
-    return subscriber.heard
 
 
 def _published(house: House) -> bool:

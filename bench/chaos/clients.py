@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
@@ -68,8 +69,10 @@ class Clients:
     def close(self, seconds: float) -> None:
         """Let them finish; what they have not begun by then is left."""
         for acts in self._acts:
-            while acts.qsize() > 1:
-                acts.get()
+            # The client takes from it as well: a plain `get` may find it empty and wait for ever.
+            with contextlib.suppress(queue.Empty):
+                while acts.qsize() > 1:
+                    acts.get_nowait()
             acts.put(None)
         for thread in self._threads:
             thread.join(seconds)
