@@ -27,6 +27,8 @@ from typing import Any
 
 _REPO = Path(__file__).resolve().parents[2]
 _MESSAGE = 1 << 20  # bytes
+_BEGINS_WITHIN = 120.0  # seconds; the first waits until the code has been read
+_ENDS_WITHIN = 30.0
 # What uvicorn and others import as late as they are started.
 _LATE = (
     "uvicorn.lifespan.off",
@@ -38,11 +40,11 @@ _LATE = (
 class Hatched:
     """One copy, with the methods of `subprocess.Popen` that tests need."""
 
-    def __init__(self, hatchery: Hatchery, pid: int) -> None:
+    def __init__(self, hatchery: Hatchery, pid: int, pidfd: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
         self._hatchery = hatchery
-        self._pidfd = os.pidfd_open(pid)
+        self._pidfd = pidfd
 
     def poll(self) -> int | None:
         """Return the exit status, None while it runs."""
@@ -101,10 +103,11 @@ class Hatchery:
         """Begin `labd` with these arguments; both outputs go to the descriptor `log`."""
         order = json.dumps({"argv": list(argv), "environment": dict(environment)})
         socket.send_fds(self._control, [order.encode()], [log])
-        while (message := self._read(None)) is not None:
+        end = time.monotonic() + _BEGINS_WITHIN
+        while (message := self._read(max(end - time.monotonic(), 0))) is not None:
             if "begun" in message:
-                return Hatched(self, message["begun"])
-        raise AssertionError("the hatchery has ended")
+                return Hatched(self, message["begun"], message["pidfd"])
+        raise AssertionError(f"the hatchery has begun no daemon within {_BEGINS_WITHIN:g} s")
 
     def status(self, pid: int, timeout: float | None) -> int | None:
         """Return how a copy ended, as `Popen.returncode`; None when it has not within seconds."""
@@ -119,17 +122,22 @@ class Hatchery:
         """Return the next message within seconds."""
         if not select.select([self._control], [], [], timeout)[0]:
             return None
-        data = self._control.recv(_MESSAGE)
+        data, fds, _, _ = socket.recv_fds(self._control, _MESSAGE, 1)
         if not data:
             raise AssertionError("the hatchery has ended")
         message: dict[str, Any] = json.loads(data)
+        if fds:
+            message["pidfd"] = fds[0]
         if "ended" in message:
             self._ended[message["ended"]] = message["status"]
         return message
 
     def _close(self) -> None:
         self._control.close()
-        self._process.wait()
+        try:
+            self._process.wait(_ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
 
 
 _hatcheries: list[Hatchery] = []
@@ -167,8 +175,10 @@ def _obey(control: socket.socket) -> list[str] | None:
                 argv: list[str] = order["argv"]
                 return argv
             os.close(fds[0])
-            children[os.pidfd_open(pid)] = pid
-            control.send(json.dumps({"begun": pid}).encode())
+            pidfd = os.pidfd_open(pid)
+            children[pidfd] = pid
+            # Its descriptor goes along: whoever is told late could find the pid gone, or another's.
+            socket.send_fds(control, [json.dumps({"begun": pid}).encode()], [pidfd])
 
 
 def _begin(log: int, environment: Mapping[str, str]) -> None:
