@@ -23,7 +23,7 @@ _NODE = """\
     accel: tcg
     nics: {eth0: {network: lan, model: e1000}}
     disks: {data: {size: 1 MiB, bus: ide}}
-    ready: {console: "labd: ready", timeout: 60s}
+    ready: {console: "labd: ready", timeout: 180s}
 """
 _SMALL = f"""\
 name: {LAB}
@@ -57,12 +57,12 @@ def _have_lab(client: Client, text: str = _SMALL) -> None:
         client.pools.cool(pool["checkpoint"])
     for found in client.classes.all():
         client.classes.destroy(found["name"])
-    until(lambda: not client.classes.all(), "no class is left", 60)
+    until(lambda: not client.classes.all(), "no class is left", 180)
     for name in names.keys() - {LAB}:
         with contextlib.suppress(NotFound):  # its class has done it
             settle(client, client.act("destroy", name, force=True))
     if names.get(LAB) != "running":
-        settle(client, client.up(LAB, text), 300)
+        settle(client, client.up(LAB, text), 360)
     for record in client.checkpoints.all():
         if record["name"] == _FRESH:
             client.checkpoints.remove(_FRESH)
@@ -119,8 +119,10 @@ def _start_class(client: Client) -> object:
 
 def _start_class_of_template(client: Client) -> object:
     client.classes.start(_CLASS, "", [{"name": "ann"}], template={"text": _SMALL})
-    until(lambda: _class_done(client), "the class is there", 60)
-    until(lambda: all(lab["name"] != _CLASS for lab in client.labs()), "the first copy is gone", 60)
+    until(lambda: _class_done(client), "the class is there", 180)
+    until(
+        lambda: all(lab["name"] != _CLASS for lab in client.labs()), "the first copy is gone", 180
+    )
     return None
 
 

@@ -38,6 +38,7 @@ class Scene:
     image: str = "bootsector"
 
 
-def settle(client: Client, operation: Operation, seconds: float = 60) -> None:
+def settle(client: Client, operation: Operation, seconds: float = 180) -> None:
     """Wait for the end of an operation that must succeed."""
-    Client.check_operation(client.wait_operation(operation["id"], seconds))
+    ended = Client.check_operation(client.wait_operation(operation["id"], seconds))
+    assert ended["state"] != "running", f"{ended['kind']} has not ended within {seconds:g} s"

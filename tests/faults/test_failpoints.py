@@ -20,7 +20,7 @@ from labd.client.client import Client
 from labd.engine.guard import LOOKS, all_ports, registry
 from labd.host.failpoints import STEPS, VARIABLE
 from labd.model.errors import DaemonUnreachable, WorldError
-from tests.faults.scene import Outcome, Scene
+from tests.faults.scene import Outcome, Scene, settle
 from tests.faults.scenes import SCENES, up
 from tests.system.harness import Daemon, until
 
@@ -101,7 +101,7 @@ class Faulty:
         if not self.dead():
             self.daemon.stop()
         self.daemon.start()
-        until(self.idle, "no operation runs", 60, every=0.03)
+        until(self.idle, "no operation runs", 180, every=0.03)
 
     def idle(self) -> bool:
         with self.client() as client:
@@ -112,11 +112,10 @@ class Faulty:
         with self.client() as client:
             for found in client.classes.all():
                 client.classes.destroy(found["name"])
-            until(lambda: not client.classes.all(), "no class is left", 60)
-            until(self.idle, "no operation runs", 60)
+            until(lambda: not client.classes.all(), "no class is left", 180)
+            until(self.idle, "no operation runs", 180)
             for lab in client.labs():
-                operation = client.act("destroy", lab["name"], force=True)
-                Client.check_operation(client.wait_operation(operation["id"], 60))
+                settle(client, client.act("destroy", lab["name"], force=True))
             for pool in client.pools.all():
                 client.pools.cool(pool["checkpoint"])
             for record in client.checkpoints.all():
@@ -147,8 +146,8 @@ class Faulty:
     def check(self, scene: Scene) -> None:
         """Compare kernel, folders, rows and events with each other."""
         with self.client() as client:
-            until(lambda: scene.settled(client), "the daemon has done what was left", 60)
-        until(lambda: self.ended(scene), lambda: f"{self.outcomes()} in {scene.ends}", 30)
+            until(lambda: scene.settled(client), "the daemon has done what was left", 180)
+        until(lambda: self.ended(scene), lambda: f"{self.outcomes()} in {scene.ends}")
         daemon = self.daemon
         with self.client() as client:
             assert client.differences() == []
@@ -245,7 +244,7 @@ def test_a_world_that_fails_is_told_and_taken_back(faulty: Faulty, order: str) -
     for name in [f"{name}:before" for name in names] + ["images.make_blank:before"]:
         faulty.order(f"{name} = {order}")
         with faulty.client() as client:
-            ended = client.wait_operation(up(client)["id"], 60)
+            ended = client.wait_operation(up(client)["id"], 180)
             assert ended["state"] == "failed"
             assert ended["error"] is not None
             assert client.labs() == []

@@ -51,7 +51,7 @@ def ask(faulty: Faulty, scene: Scene) -> threading.Thread:
         with suppress(LabdError, AssertionError):  # that it may fail is what this is about
             faulty.ask(scene)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
 
@@ -82,7 +82,7 @@ def test_a_qemu_that_dies_at_any_step(make_daemon: Callable[..., Daemon], name: 
             end(victim)
         faulty.order()
         hold.unlink()
-        asked.join(60)
+        asked.join(180)
         assert not asked.is_alive(), place
         try:
             check(faulty, scene, victim, {} if name == "restore" else old)
@@ -97,7 +97,7 @@ def test_a_qemu_that_dies_at_any_step(make_daemon: Callable[..., Daemon], name: 
 
 def check(faulty: Faulty, scene: Scene, victim: int, old: dict[str, int]) -> None:
     """Assert that those that were not killed are as they were, and what always must hold."""
-    until(faulty.idle, "no operation runs", 60)
+    until(faulty.idle, "no operation runs", 180)
     until(lambda: not differences(faulty), lambda: str(differences(faulty)))
     faulty.check(scene)
     daemon = faulty.daemon

@@ -32,6 +32,8 @@ TEMPLATES = REPO / "lab-templates"
 # Built guests are shared by all test runs of this checkout; each root links to it.
 CACHE = REPO / ".cache"
 
+_DIES_WITHIN = 60.0  # seconds after SIGKILL: the kernel has to take its memory and files away
+
 Json = dict[str, Any]
 
 
@@ -70,7 +72,7 @@ class Daemon:
 
     # life
 
-    def start(self, *args: str, seconds: float = 60) -> None:
+    def start(self, *args: str, seconds: float = 180) -> None:
         """Start the daemon and wait until it answers."""
         self.launch(*args)
         until(self._answers, f"labd answers (its log: {self.log})", seconds, every=0.02)
@@ -124,9 +126,9 @@ class Daemon:
         """End the daemon with SIGKILL."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait()
+        self.process.wait(_DIES_WITHIN)
 
-    def stop(self, seconds: float = 30) -> int:
+    def stop(self, seconds: float = 90) -> int:
         """Stop it in order; return its exit status."""
         assert self.process is not None
         if self.process.poll() is None:
@@ -194,7 +196,7 @@ class Daemon:
         if recipe not in self.lab("image", "ls"):
             self.lab("image", "build", recipe, timeout=600)
 
-    def console(self, node: str, command: str, wanted: str, seconds: float = 60) -> str:
+    def console(self, node: str, command: str, wanted: str, seconds: float = 120) -> str:
         """Type a command on a serial console until a regular expression matches what comes back."""
         child = subprocess.Popen(
             [BIN / "lab", "--root", self.root, "console", node],
@@ -228,9 +230,9 @@ class Daemon:
                 seconds,
             )
         finally:
-            child.terminate()
-            child.wait()
-            reader.join()
+            child.kill()
+            child.wait(_DIES_WITHIN)
+            reader.join(_DIES_WITHIN)
             child.stdin.close()
             child.stdout.close()
         return text().partition(f"\n{mark}\n")[2]
@@ -359,7 +361,7 @@ def cmdline(pid: int) -> bytes:
 def until(
     seen: Callable[[], bool],
     what: str | Callable[[], str],
-    seconds: float = 30,
+    seconds: float = 90,
     every: float = 0.1,
 ) -> None:
     """Wait until something is seen; fail with `what` after `seconds`."""
