@@ -75,7 +75,7 @@ from tests.event_contract import unpromised
 
 UID_BASE = 700_000
 K = OperationKind
-LIMIT = 5.0  # seconds after which a test that waits has failed
+LIMIT = 30.0  # seconds after which a test that waits has failed, on a host with other work
 
 
 class FakeUplinks:
@@ -442,6 +442,11 @@ class House:
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
+
+    async def death(self) -> None:
+        """Wait until the daemon has died, as its `Fate` has it."""
+        async with asyncio.timeout(LIMIT):
+            await self.fate.dead.wait()
 
     async def done(self, asked: Awaitable[OperationRecord]) -> OperationRecord:
         """Return an operation when it has ended."""

@@ -17,7 +17,7 @@ from labd.model.records import OperationKind, Wanted
 from labd.model.specs import DiskSpec, NetworkSpec, NicSpec, Readiness
 from labd.model.states import LabState, NodeState
 from labd.model.units import GIB, MIB
-from tests.contract.engine_house import House, house, node, spec
+from tests.contract.engine_house import LIMIT, House, house, node, spec
 from tests.contract.fakes_hypervisor import FakeMachine
 
 K = OperationKind
@@ -542,16 +542,18 @@ async def test_boot_slots_bound_how_many_boot_at_one_time(tmp_path: Path) -> Non
         operation = await home.engine.up("web", spec(*(node(name) for name in names)))
         started: set[str] = set()
         most = 0
-        while len(started) < len(names):
-            await home.settled()
-            booting = {n.name for n in await home.inventory.nodes() if n.state is N.RUNNING}
-            most = max(most, len(booting))
-            assert len(booting) <= 2
-            started |= booting
-            home.host.say(await home.key(min(booting)), b"guest: up\n")
-        while booting := {n.key for n in await home.inventory.nodes() if n.state is N.RUNNING}:
-            home.host.say(booting.pop(), b"guest: up\n")
-            await home.settled()
+        async with asyncio.timeout(LIMIT):
+            while len(started) < len(names):
+                await home.settled()
+                booting = {n.name for n in await home.inventory.nodes() if n.state is N.RUNNING}
+                most = max(most, len(booting))
+                assert len(booting) <= 2
+                started |= booting
+                if booting:  # none yet, on a busy host
+                    home.host.say(await home.key(min(booting)), b"guest: up\n")
+            while running := {n.key for n in await home.inventory.nodes() if n.state is N.RUNNING}:
+                home.host.say(running.pop(), b"guest: up\n")
+                await home.settled()
         assert most == 2
         done = await home.engine.wait_operation(operation.id, 5)
         assert done.error is None

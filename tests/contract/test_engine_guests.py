@@ -13,7 +13,7 @@ from labd.model.names import NodeRef
 from labd.model.records import OperationKind
 from labd.model.specs import GuestFile, Readiness
 from labd.model.states import LabState, NodeState
-from tests.contract.engine_house import House, house, node, spec
+from tests.contract.engine_house import LIMIT, House, house, node, spec
 
 K = OperationKind
 N = NodeState
@@ -207,7 +207,8 @@ async def test_one_machine_that_hangs_again_holds_up_no_other(home: House) -> No
 
     home.hypervisor.query = never  # type: ignore[method-assign,assignment]
     home.host.tell(key, GuestEventKind.RESPONSIVE)
-    await asked.wait()
+    async with asyncio.timeout(LIMIT):
+        await asked.wait()
     home.host.die(await home.key("b"))
     await home.until("b", N.CRASHED)
     home.host.die(key)

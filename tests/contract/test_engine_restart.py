@@ -180,7 +180,7 @@ async def test_a_guest_that_was_reset_and_not_ready_yet(home: House) -> None:
 async def test_a_process_that_was_launched_and_not_written_down_is_ended(home: House) -> None:
     home.fate.name, home.fate.before = "launch", False
     await home.engine.up("web", spec(node("a")))
-    await home.fate.dead.wait()
+    await home.death()
     (orphan,) = home.host.machines.values()
     recovered = await home.restart()
     assert recovered.orphans == 1
@@ -405,7 +405,7 @@ async def test_deaths_during_the_recovery(tmp_path: Path) -> None:
         async with house(tmp_path / str(at)) as home:
             home.fate.name = "resume"
             await home.engine.up("web", LAB)
-            await home.fate.dead.wait()
+            await home.death()
             await home.kill_daemon()
             try:
                 await home.start(at=at)

@@ -42,7 +42,7 @@ def lab(*publish: PublishSpec, **more: NodeSpec) -> LabSpec:
 
 
 def ends(way: socket.socket) -> str:
-    way.setblocking(True)
+    way.settimeout(60)
     with way:
         return way.recv(100).decode()
 
@@ -302,7 +302,7 @@ async def test_ports_are_there_again_before_an_operation_goes_on(home: House) ->
     await home.act(K.PAUSE, "a")
     home.fate.name = "resume"
     await home.engine.act(K.RESUME, "web", ["a"])
-    await home.fate.dead.wait()
+    await home.death()
     await home.restart()
     await home.idle()
     assert await published(home) == before

@@ -83,10 +83,19 @@ async def subscriber(
 
 
 async def cancelled(task: asyncio.Task[None]) -> None:
-    """Cancel a task, and wait for its end."""
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    """Cancel a task, and wait for its end.
+
+    Python 3.11 loses a cancellation that comes at the moment at which a member of a task group
+    fails, or at which what `wait_for` waits for has come: it is asked again then.
+    """
+    for _ in range(6):
+        task.cancel()
+        await asyncio.wait({task}, timeout=5)
+        if task.done():
+            break
+    assert task.done(), f"{task!r} does not end"
+    if not task.cancelled():
+        task.result()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

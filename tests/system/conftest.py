@@ -10,12 +10,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from tests.event_contract import unpromised
 from tests.system import privileges
-from tests.system.harness import CACHE, Daemon
+from tests.system.harness import CACHE, Daemon, until
 from tests.system.leftovers import STARTED, leftovers
 
 
@@ -29,6 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for program in ("qemu-system-x86_64", "mosquitto", "nft", "ip"):
         if shutil.which(program) is None:
             pytest.exit(f"{program} is missing; `make setup` installs it", returncode=2)
+
+
+_BUILT = 1500.0  # seconds for a guest from nothing, packages and all
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +51,21 @@ def build(recipe: str) -> None:
     """Have a guest in the cache; workers that come meanwhile wait for it."""
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "tests.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        until(lambda: _taken(lock), f"another worker has built what {recipe} waits for", _BUILT)
         subprocess.run(
-            [sys.executable, "-m", recipe, "--cache", str(CACHE)], check=True, capture_output=True
+            [sys.executable, "-m", recipe, "--cache", str(CACHE)],
+            check=True,
+            capture_output=True,
+            timeout=_BUILT,
         )
+
+
+def _taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -98,7 +113,7 @@ def finish(daemon: Daemon) -> list[str]:
             daemon.start()
         labs = [lab["name"] for lab in daemon.json("ls")["labs"]]
         for lab in labs:
-            daemon.run("wait", lab, "--for", "idle", timeout=120)
+            daemon.run("wait", lab, "--for", "idle", timeout=300)
         problems += privileges.lasting(daemon.qemus, daemon.root)
         if labs and not daemon.harmed:
             problems += daemon.differences()

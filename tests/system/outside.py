@@ -76,7 +76,7 @@ class Outside:
         """End what was started, and remove the namespaces."""
         for process in self._processes:
             process.kill()
-            process.wait()
+            process.wait(60)
         for name in (self.host, self.out):
             with suppress(subprocess.CalledProcessError):
                 subprocess.run(["ip", "netns", "del", name], check=True)

@@ -122,8 +122,8 @@ async def external(folder: Path) -> AsyncIterator[External]:
         yield External(port=port, ca=folder / "ca.pem", other_ca=folder / "other.pem")
     finally:
         if process.returncode is None:
-            process.terminate()
-        await process.wait()
+            process.kill()
+        await asyncio.wait_for(process.wait(), 60)
 
 
 async def test_events_go_out_over_tls_in_order_within_the_brokers_window(

@@ -225,7 +225,7 @@ async def test_a_subscriber_that_does_not_read_slows_nobody(broker: ManagedBroke
             await until(lambda: len(record.seqs) == 1500)
     finally:
         sleepy.kill()
-        await sleepy.wait()
+        await asyncio.wait_for(sleepy.wait(), 60)
 
 
 _DAEMON = """

@@ -35,7 +35,7 @@ def test_a_build_ends_with_its_daemon(tmp_path: Path) -> None:
         assert mounts_below(home) == []  # they are in a namespace of its own
     finally:
         child.kill()
-        child.wait()
+        child.wait(60)
     until(lambda: not working_in(home), lambda: str(working_in(home)), 10)
     assert mounts_below(home) == []
     _make_room(home)

@@ -58,7 +58,7 @@ def test_orphans_of_every_kind_are_named_and_removed(daemon: Daemon) -> None:
     finally:
         if stranger.poll() is None:
             stranger.kill()
-            stranger.wait()
+            stranger.wait(60)
     assert fsck(daemon, expect=0) == {}
     assert not folder.exists()
     assert not keys.exists()

@@ -163,8 +163,8 @@ def test_a_subscriber_hears_every_event_in_order(daemon: Daemon, tmp_path: Path)
         ]:
             assert types.index(earlier) < types.index(later), types
     finally:
-        listener.terminate()
-        listener.wait()
+        listener.kill()
+        listener.wait(60)
 
 
 def mosquitto_args(broker: Json) -> list[str]:

@@ -132,8 +132,8 @@ async def test_a_port_is_probed_from_inside(networks: tuple[LabNetworks, str]) -
                 while not await made.probe_tcp(plan.namespace, "127.0.0.1", 7007, 1.0):
                     await asyncio.sleep(0.05)
         finally:
-            listener.terminate()
-            await listener.wait()
+            listener.kill()
+            await asyncio.wait_for(listener.wait(), 60)
     finally:
         await made.remove(plan.namespace)
 

@@ -33,5 +33,5 @@ def test_a_stranger_that_has_a_recorded_pid_survives(daemon: Daemon) -> None:
             assert stranger.poll() is None
         finally:
             stranger.kill()
-            stranger.wait()
+            stranger.wait(60)
     daemon.start()

@@ -144,8 +144,9 @@ async def test_stop_asks_first_and_then_kills() -> None:
 async def test_a_stopped_process_is_killed_too() -> None:
     child = await spawn(["sleep", "60"])
     child.send_signal(signal.SIGSTOP)
-    while (read_stat(child.pid) or "")[0] != "T":
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while (read_stat(child.pid) or "")[0] != "T":
+            await asyncio.sleep(0.01)
     assert await child.stop(grace=0.1) == -signal.SIGKILL
 
 

@@ -293,8 +293,9 @@ async def test_cancelled_keeps_what_has_come(tmp_path: Path, server: tuple[str, 
         if done:
             begun.set()
 
-    task = asyncio.create_task(Download(f"{url}/a", tmp_path, timeout=0.3).fetch(note))
-    await begun.wait()
+    task = asyncio.create_task(Download(f"{url}/a", tmp_path, timeout=5).fetch(note))
+    async with asyncio.timeout(60):
+        await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

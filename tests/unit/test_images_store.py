@@ -131,7 +131,8 @@ async def test_a_sender_that_fails_or_is_cancelled_leaves_nothing(
         await asyncio.Event().wait()
 
     task = asyncio.create_task(store.receive("x", endless(), format=None))
-    await begun.wait()
+    async with asyncio.timeout(60):
+        await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

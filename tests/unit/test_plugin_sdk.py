@@ -215,8 +215,9 @@ async def test_what_is_cancelled_in_a_handler_is_handled_again(tmp_path: Path) -
         await asyncio.sleep(3600)
 
     task = asyncio.create_task(plugin._take(Labd(1), message(1)))
-    while not seen:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while not seen:
+            await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -42,12 +42,12 @@ def drain(way: socket.socket) -> bytes:
 
 def test_a_connection_is_handed_over(client: Client) -> None:
     with client.ways.to_node("web", "a", 80) as way:
-        way.setblocking(True)
+        way.settimeout(60)
         way.sendall(b"hello ")
         way.shutdown(socket.SHUT_WR)
         assert drain(way) == b"HELLO bye", "the other way stays open"
     with client.ways.to_host("web", "a", 80) as way:
-        way.setblocking(True)
+        way.settimeout(60)
         way.shutdown(socket.SHUT_WR)
         assert drain(way) == b"bye"
 
