@@ -105,6 +105,7 @@ log = logging.getLogger("labd")
 
 _READER = "reader"  # the broker's user for people
 _RESERVE_EVERY = 60.0  # seconds
+_CANCEL_AGAIN = 3.0  # seconds that a background task has for its farewell
 _FLUSH = 2.0  # seconds that the last events have to reach the broker
 
 
@@ -541,9 +542,12 @@ def _background(work: Coroutine[None, None, None], name: str, stack: AsyncExitSt
     task.add_done_callback(_told)
 
     async def end() -> None:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        # Python 3.11 loses a cancellation that comes just as a `wait_for` or a task group ends.
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCEL_AGAIN)
+        if not task.cancelled():
+            task.result()
 
     stack.push_async_callback(end)
 
