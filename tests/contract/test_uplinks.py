@@ -127,9 +127,10 @@ class RealHome:
             finally:
                 os.close(fd)
 
-        thread = threading.Thread(target=enter)
+        thread = threading.Thread(target=enter, daemon=True)
         thread.start()
-        thread.join()
+        thread.join(300)
+        assert not thread.is_alive(), "what runs on the host has not ended within 300 s"
         if problems:
             raise problems[0]
 

@@ -101,11 +101,18 @@ class Faulty:
         if not self.dead():
             self.daemon.stop()
         self.daemon.start()
-        until(self.idle, "no operation runs", 180, every=0.03)
+        until(self.idle, self.under_way, 300, every=0.03)
 
     def idle(self) -> bool:
         with self.client() as client:
             return all(item["state"] != "running" for item in client.operations())
+
+    def under_way(self) -> str:
+        """Return what keeps it from being idle."""
+        with self.client() as client:
+            running = [item for item in client.operations() if item["state"] == "running"]
+        log = self.daemon.log.read_text(errors="replace")[-3000:]
+        return f"no operation runs, but {running} in {self.outcomes()}\n--- labd:\n{log}"
 
     def clear(self) -> None:
         """Remove all that scenes make."""
@@ -113,7 +120,7 @@ class Faulty:
             for found in client.classes.all():
                 client.classes.destroy(found["name"])
             until(lambda: not client.classes.all(), "no class is left", 180)
-            until(self.idle, "no operation runs", 180)
+            until(self.idle, self.under_way, 300)
             for lab in client.labs():
                 settle(client, client.act("destroy", lab["name"], force=True))
             for pool in client.pools.all():
@@ -201,8 +208,8 @@ def test_a_death_anywhere_ends_done_or_undone(faulty: Faulty, name: str) -> None
             faulty.order(f"{again} = kill")
             die_again(faulty)
         faulty.order()
-        faulty.restart()
         try:
+            faulty.restart()
             faulty.check(scene)
         except AssertionError as error:
             raise AssertionError(f"{name}, killed at {place}: {error}") from error

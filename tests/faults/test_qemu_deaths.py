@@ -97,7 +97,7 @@ def test_a_qemu_that_dies_at_any_step(make_daemon: Callable[..., Daemon], name: 
 
 def check(faulty: Faulty, scene: Scene, victim: int, old: dict[str, int]) -> None:
     """Assert that those that were not killed are as they were, and what always must hold."""
-    until(faulty.idle, "no operation runs", 180)
+    until(faulty.idle, faulty.under_way, 300)
     until(lambda: not differences(faulty), lambda: str(differences(faulty)))
     faulty.check(scene)
     daemon = faulty.daemon

@@ -357,4 +357,4 @@ def test_requests_overlap(fresh: Server) -> None:
     began = time.monotonic()
     ask(fresh.socket, "GET", "/v1/labs")
     assert time.monotonic() - began < 2
-    waiter.join()
+    waiter.join(60)
