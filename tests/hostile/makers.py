@@ -117,17 +117,17 @@ def vhdx(flags: int = 0, size: int = MIB, at: int = 2 * MIB) -> bytes:
     return bytes(data)
 
 
-def iso(blocks: int) -> bytes:
-    """Return an ISO whose volume says that it has `blocks` blocks."""
-    data = bytearray(34816)
+def iso(blocks: int = 17) -> bytes:
+    """Return an ISO 9660 image of 17 blocks whose volume says that it has `blocks`."""
+    data = bytearray(17 * 2048)
     data[32768:32774] = b"\x01CD001"
     struct.pack_into("<I", data, 32768 + 80, blocks)
     struct.pack_into("<H", data, 32768 + 128, 2048)
     return bytes(data)
 
 
-def raw(start: bytes, at: int = 0) -> bytes:
-    """Return 1 MiB of zeros with something in it."""
-    data = bytearray(MIB)
+def raw(start: bytes, at: int = 0, size: int = MIB) -> bytes:
+    """Return `size` bytes of zeros with something in it."""
+    data = bytearray(size)
     data[at : at + len(start)] = start
     return bytes(data)

@@ -23,10 +23,10 @@ from labd.model.errors import ImageRefused, StorageFailed
 from labd.model.specs import ImageFormat
 from labd.model.units import MIB
 from tests.hostile.disks import DISKS
+from tests.hostile.imports import UID
 from tests.hostile.makers import descriptor, external_data, qcow2, vmdk
 
 ROOT = Path(__file__).resolve().parents[2]
-UID = 2_147_000_321
 SECRET = b"the canary's song " * 57
 
 

@@ -20,17 +20,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from labd.api import create_app
 from labd.cli.roster import parse_roster
-from labd.hypervisor import argv, devices
-from labd.hypervisor.argv import Descriptors
 from labd.model.errors import InputError, TemplateError
 from labd.model.machine import Disk, MachineSpec, Nic
-from labd.model.specs import ImageFormat, LabSpec, Machine
+from labd.model.specs import ImageFormat, LabSpec
 from labd.network.guards import guard_rules
 from labd.network.plan import plan
 from labd.template import load
 from labd.template.recheck import check_spec
 from tests.unit.api_server import TOKENS
 from tests.unit.fake_engine import FakeEngine, FakeTemplates
+from tests.unit.test_argv import FDS, PLAIN, build
 
 FULL = """\
 name: full
@@ -135,17 +134,8 @@ def test_no_name_in_a_template_takes_a_comma_or_a_line() -> None:
     assert refused > len(words)
 
 
-MACHINE = MachineSpec(
-    lab="web",
-    node="server",
-    key="k1",
-    uuid="6d0a3f9e-0000-4000-8000-000000000001",
-    uid=2_000_000_001,
-    folder=Path("/s/nodes/k1"),
-    run=Path("/r/n/k1"),
-    vcpus=1,
-    memory=256 << 20,
-    machine=Machine.Q35,
+MACHINE = replace(
+    PLAIN,
     disks=(Disk(id="disk0", path=Path("/s/d.qcow2"), format=ImageFormat.QCOW2, serial="root"),),
     nics=(Nic(id="n0", mac="02:00:00:00:00:01"),),
     kernel=Path("/s/kernel"),
@@ -155,11 +145,8 @@ ANY = st.text(min_size=1, max_size=40) | st.sampled_from(BAD)
 _JSON = ("-object", "-blockdev", "-netdev", "-device")
 
 
-def build(machine: MachineSpec) -> list[str]:
-    layers = {layer.node: 20 + layer.fdset for layer in devices.layers(machine)}
-    fds = Descriptors(qmp=10, people=11, serial=12, agent=13, kernel=14, layers=layers,
-                      taps={nic.id: 40 for nic in machine.nics})  # fmt: skip
-    return argv.build(machine, fds, "1a2b3c4d", 0)
+def with_kernel(machine: MachineSpec) -> list[str]:
+    return build(machine, replace(FDS, kernel=14))
 
 
 @settings(max_examples=300, deadline=None)
@@ -168,7 +155,7 @@ def test_argv_depends_on_the_schema_only(
     lab: str, node: str, cmdline: str, serial: str, mac: str, kind: str, path: str
 ) -> None:
     """Even past every check, a value stays in its JSON, or in a word of its own."""
-    base = build(MACHINE)
+    base = with_kernel(MACHINE)
     machine = replace(
         MACHINE,
         lab=lab,
@@ -178,9 +165,9 @@ def test_argv_depends_on_the_schema_only(
         nics=(replace(MACHINE.nics[0], mac=mac),),
     )
     try:
-        made = build(machine)
+        made = with_kernel(machine)
     except InputError:
-        made = build(replace(machine, lab="web", node="server", cmdline="quiet"))
+        made = with_kernel(replace(machine, lab="web", node="server", cmdline="quiet"))
     shown = dict(itertools.pairwise(made))
     assert shown["-name"].count(",") == 1
     if "-append" not in shown:  # an empty one is not said

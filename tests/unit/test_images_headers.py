@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from labd.model.errors import ImageRefused, InputError
 from labd.model.specs import ImageFormat
 from labd.model.units import GIB, MIB, TIB
 from tests.hostile import makers
+from tests.hostile.makers import iso, raw
 
 RAW, QCOW2, ISO, KERNEL = ImageFormat.RAW, ImageFormat.QCOW2, ImageFormat.ISO, ImageFormat.KERNEL
 CHECK = "check the file with qemu-img check"
@@ -28,26 +28,10 @@ def qcow2(size: int = GIB, **fields: int) -> bytes:
     return makers.qcow2(size=size, **fields)
 
 
-def iso(blocks: int = 17, size: int = 17 * 2048) -> bytes:
-    """Return an ISO 9660 image whose volume says that it has `blocks` blocks."""
-    data = bytearray(max(size, 34816))
-    data[32768:32774] = b"\x01CD001"
-    struct.pack_into("<I", data, 32768 + 80, blocks)
-    struct.pack_into("<H", data, 32768 + 128, 2048)
-    return bytes(data[:size])
-
-
 def kernel(size: int = 8192) -> bytes:
     """Return something that begins as a bzImage does."""
     data = bytearray(size)
     data[0x202:0x206] = b"HdrS"
-    return bytes(data)
-
-
-def disk(start: bytes, at: int = 0, size: int = MIB) -> bytes:
-    """Return a file of `size` zeros with something written into it."""
-    data = bytearray(size)
-    data[at : at + len(start)] = start
     return bytes(data)
 
 
@@ -105,7 +89,7 @@ REFUSED: list[tuple[str, bytes, ImageFormat | None, str]] = [
     ),
     (
         "no magic",
-        disk(b"no"),
+        raw(b"no"),
         QCOW2,
         (
             "the image is declared qcow2 but does not begin with its magic (QFI\\xfb); leave the "
@@ -262,7 +246,7 @@ REFUSED: list[tuple[str, bytes, ImageFormat | None, str]] = [
     ),
     (
         "raw cut",
-        disk(b"", size=1000),
+        raw(b"", size=1000),
         None,
         (
             "the raw image has 1000 bytes, which is no multiple of 512: it is truncated "
@@ -270,59 +254,59 @@ REFUSED: list[tuple[str, bytes, ImageFormat | None, str]] = [
             "check the file and send it again"
         ),
     ),
-    ("VMDK", disk(b"KDMV"), None, f"the image is a VMDK disk; {CONVERT}"),
-    ("old VMDK", disk(b"COWD"), RAW, f"the image is a VMDK disk; {CONVERT}"),
+    ("VMDK", raw(b"KDMV"), None, f"the image is a VMDK disk; {CONVERT}"),
+    ("old VMDK", raw(b"COWD"), RAW, f"the image is a VMDK disk; {CONVERT}"),
     (
         "VMDK descriptor",
-        disk(b'# Disk DescriptorFile\nRW 1 FLAT "/etc/shadow" 0'),
+        raw(b'# Disk DescriptorFile\nRW 1 FLAT "/etc/shadow" 0'),
         RAW,
         "the image is a VMDK descriptor; convert the disk that it names to qcow2 first",
     ),
-    ("VDI", disk(b"<<< Oracle VM"), None, f"the image is a VirtualBox disk (VDI); {CONVERT}"),
-    ("VHDX", disk(b"vhdxfile"), None, f"the image is a VHDX disk; {CONVERT}"),
-    ("VHD", disk(b"conectix"), None, f"the image is a VHD disk; {CONVERT}"),
-    ("fixed VHD", disk(b"conectix", MIB - 512), RAW, f"the image is a VHD disk; {CONVERT}"),
-    ("QED", disk(b"QED\0"), None, f"the image is a QED disk; {CONVERT}"),
+    ("VDI", raw(b"<<< Oracle VM"), None, f"the image is a VirtualBox disk (VDI); {CONVERT}"),
+    ("VHDX", raw(b"vhdxfile"), None, f"the image is a VHDX disk; {CONVERT}"),
+    ("VHD", raw(b"conectix"), None, f"the image is a VHD disk; {CONVERT}"),
+    ("fixed VHD", raw(b"conectix", MIB - 512), RAW, f"the image is a VHD disk; {CONVERT}"),
+    ("QED", raw(b"QED\0"), None, f"the image is a QED disk; {CONVERT}"),
     (
         "LUKS volume",
-        disk(b"LUKS\xba\xbe"),
+        raw(b"LUKS\xba\xbe"),
         None,
         "the image is an encrypted LUKS volume; decrypt it first",
     ),
     (
         "gzip",
-        disk(b"\x1f\x8b\x08"),
+        raw(b"\x1f\x8b\x08"),
         None,
         "the image is compressed with gzip; decompress it first (gunzip)",
     ),
     (
         "xz",
-        disk(b"\xfd7zXZ\0"),
+        raw(b"\xfd7zXZ\0"),
         None,
         "the image is compressed with xz; decompress it first (unxz)",
     ),
     (
         "zstd",
-        disk(b"\x28\xb5\x2f\xfd"),
+        raw(b"\x28\xb5\x2f\xfd"),
         None,
         "the image is compressed with zstd; decompress it first (unzstd)",
     ),
-    ("zip", disk(b"PK\x03\x04"), None, "the image is a ZIP archive; unpack it first (unzip)"),
+    ("zip", raw(b"PK\x03\x04"), None, "the image is a ZIP archive; unpack it first (unzip)"),
     (
         "OVA",
-        disk(b"ustar", 257),
+        raw(b"ustar", 257),
         None,
         "the image is a tar archive (an OVA?); unpack it first, and convert its disk to qcow2",
     ),
     (
         "error page",
-        disk(b"\n<!DOCTYPE html>"),
+        raw(b"\n<!DOCTYPE html>"),
         None,
         "the image is a web page or XML text; check the address that it came from",
     ),
     (
         "no ISO",
-        disk(b""),
+        raw(b""),
         ISO,
         (
             "the image is declared iso but has no ISO 9660 volume (CD001 at byte 32769); leave the "
@@ -337,15 +321,15 @@ REFUSED: list[tuple[str, bytes, ImageFormat | None, str]] = [
     ),
     (
         "ISO cut in its descriptor",
-        iso(size=32780),
+        iso()[:32780],
         ISO,
         "the ISO is truncated: its volume descriptor is incomplete; send it again",
     ),
-    ("no kernel", disk(b""), KERNEL, NO_KERNEL),
+    ("no kernel", raw(b""), KERNEL, NO_KERNEL),
     ("kernel cut", kernel()[:1024], KERNEL, NO_KERNEL),
     (
         "kernel compressed",
-        disk(b"\x1f\x8b"),
+        raw(b"\x1f\x8b"),
         KERNEL,
         "the kernel is compressed with gzip; decompress it first (gunzip)",
     ),
@@ -370,13 +354,13 @@ async def test_bad_image_is_refused_and_leaves_nothing(
     tmp_path: Path, data: bytes, declared: ImageFormat | None, message: str
 ) -> None:
     store = ImageStore(tmp_path / "state", tmp_path / "cache")
-    good = await store.receive("good", _stream(disk(b"boot")), format=None)
+    good = await store.receive("good", _stream(raw(b"boot")), format=None)
     before = _tree(tmp_path)
     with pytest.raises(ImageRefused) as caught:
         await store.receive("bad", _stream(data), format=declared)
     assert caught.value.message == message
     assert _tree(tmp_path) == before
-    assert store.files(good)["disk"].read_bytes() == disk(b"boot")
+    assert store.files(good)["disk"].read_bytes() == raw(b"boot")
 
 
 @pytest.mark.parametrize(
@@ -389,8 +373,8 @@ async def test_bad_image_is_refused_and_leaves_nothing(
         (iso(), None, ISO, 17 * 2048),
         (iso(), ISO, ISO, 17 * 2048),
         (iso(), RAW, RAW, 17 * 2048),  # a hybrid ISO may be used as a disk when that is said
-        (disk(b""), None, RAW, MIB),
-        (disk(b"\x55\xaa", 510, 512), RAW, RAW, 512),
+        (raw(b""), None, RAW, MIB),
+        (raw(b"\x55\xaa", 510, 512), RAW, RAW, 512),
         (kernel(), KERNEL, KERNEL, 0),
     ],
 )
@@ -413,7 +397,7 @@ def test_good_images(
 async def test_bad_words_are_refused(tmp_path: Path, name: str, sha256: str, message: str) -> None:
     store = ImageStore(tmp_path / "state", tmp_path / "cache")
     with pytest.raises(InputError) as caught:
-        await store.receive(name, _stream(disk(b"")), format=None, sha256=sha256)
+        await store.receive(name, _stream(raw(b"")), format=None, sha256=sha256)
     assert caught.value.message.startswith(message)
     assert _tree(tmp_path) == []
 
