@@ -28,6 +28,9 @@ from labd.model.errors import CommandFailed, ImageRefused, StorageFailed
 MEMORY: Final = 1 << 30
 """Bytes of address space that a conversion may have; qemu-img with its libraries takes a third."""
 
+# By default glibc sets 64 MiB of addresses aside for each arena, and has up to eight a CPU
+# (mallopt(3)): how many qemu-img's threads take, and so whether it keeps to its bound, is chance.
+_ENVIRONMENT: Final = {"MALLOC_ARENA_MAX": "1"}
 _OPEN_FILES = 64
 _SLOWEST = 16 << 20  # bytes a second of CPU time
 _PATIENCE = 300  # seconds, and what is above it by size
@@ -85,6 +88,7 @@ class Converter:
                 command(kind, given, made),
                 timeout=4.0 * seconds,
                 max_output=1 << 20,
+                env=_ENVIRONMENT,
                 pass_fds=[given, made],
                 jail=jail(self._uid, given, made, seconds, room),
             )
