@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import resource
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labd.hypervisor.agent import OUTPUT_LIMIT, GuestAgent
+from labd.hypervisor.agent import OUTPUT_LIMIT
 from labd.hypervisor.interfaces import read as read_interfaces
 from labd.model.errors import GuestFailed
 from labd.model.machine import ExecResult
+from tests.agents import talking
 
 MIB = 1 << 20
 Reply = Callable[[dict[str, Any]], Iterator[bytes]]
@@ -33,41 +30,13 @@ class Agent:
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
         self.sent = 0
-        self.tasks: list[asyncio.Task[object]] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.tasks.append(task)
-        try:
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                while line := await reader.readline():
-                    for data in self.reply(json.loads(line.rpartition(b"\xff")[2])):
-                        writer.write(data)
-                        self.sent += len(data)
-                        await writer.drain()
-        finally:
-            writer.transport.abort()
-
-
-@asynccontextmanager
-async def talking(reply: Reply) -> AsyncIterator[tuple[Agent, GuestAgent]]:
-    with tempfile.TemporaryDirectory(prefix="labd-ga-", dir="/tmp") as name:
-        played = Agent(reply)
-        path = Path(name) / "agent.sock"
-        server = await asyncio.start_unix_server(played.serve, path)
-        agent = GuestAgent(path, "web/server")
-        agent.open = True
-        try:
-            yield played, agent
-        finally:
-            agent.close()
-            server.close()
-            await server.wait_closed()
-            for task in played.tasks:
-                task.cancel()
-            await asyncio.gather(*played.tasks)
-            await asyncio.sleep(0)  # until the transports have seen their end
+        while line := await reader.readline():
+            for data in self.reply(json.loads(line.rpartition(b"\xff")[2])):
+                writer.write(data)
+                self.sent += len(data)
+                await writer.drain()
 
 
 def synced(request: dict[str, Any]) -> bytes | None:
@@ -116,7 +85,7 @@ async def test_whatever_an_agent_answers_is_a_result_or_one_line(
         elif left:
             yield from left.pop(0)
 
-    async with talking(reply) as (_, agent):
+    async with talking(Agent(reply).serve) as agent:
         asks: tuple[Callable[[], Awaitable[object]], ...] = (
             lambda: agent.execute(["true"], 0.05),
             lambda: agent.interfaces(0.05),
@@ -168,7 +137,8 @@ async def test_an_agent_that_never_ends_costs_little(name: str) -> None:
     """The call has ten minutes, and yet ends when it has seen enough."""
     flood, says = FLOODS[name]
     before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    async with talking(lambda _: flood()) as (played, agent):
+    played = Agent(lambda _: flood())
+    async with talking(played.serve) as agent:
         with pytest.raises(GuestFailed, match=says):
             await agent.execute(["true"], 600)
         assert played.sent < 64 * MIB
@@ -183,7 +153,7 @@ async def test_an_answer_that_would_swell_is_none() -> None:
         yield synced(request) or b'{"return": [' + b"[]," * MIB + b"[]]}\n"
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    async with talking(reply) as (_, agent):
+    async with talking(Agent(reply).serve) as agent:
         with pytest.raises(GuestFailed, match="answered a command with nonsense"):
             await agent.interfaces(20)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 48 << 10  # KiB
@@ -197,7 +167,7 @@ async def test_the_largest_honest_answer_passes() -> None:
         answer = {"pid": 7} if request["execute"] == "guest-exec" else end
         yield synced(request) or json.dumps({"return": answer}).encode() + b"\n"
 
-    async with talking(reply) as (_, agent):
+    async with talking(Agent(reply).serve) as agent:
         done = await agent.execute(["true"], 60)
     assert (len(done.stdout), len(done.stderr)) == (OUTPUT_LIMIT, OUTPUT_LIMIT)
 
@@ -213,7 +183,8 @@ async def test_one_who_floods_between_calls_is_not_read() -> None:
         yield b'{"return": {}}\n'
         yield from _lines(b"x" * 65536)
 
-    async with talking(reply) as (played, agent):
+    played = Agent(reply)
+    async with talking(played.serve) as agent:
         assert await agent.ping(20)
         before = -1
         async with asyncio.timeout(30):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 
 from labd.hypervisor.agent import OUTPUT_LIMIT, GuestAgent
 from labd.model.errors import GuestFailed
+from tests.agents import talking
 
 Answer = dict[str, Any] | bytes | None
 
@@ -41,24 +40,13 @@ class Guest:
                 writer.write(reply)
             elif reply is not None:
                 writer.write(json.dumps(reply).encode() + b"\n")
-        writer.close()
 
 
 @pytest.fixture
 async def guest() -> AsyncIterator[tuple[Guest, GuestAgent]]:
-    folder = Path(tempfile.mkdtemp(prefix="labd-ga-"))
     played = Guest()
-    server = await asyncio.start_unix_server(played.serve, folder / "agent.sock")
-    agent = GuestAgent(folder / "agent.sock", "web/server")
-    agent.open = True
-    try:
+    async with talking(played.serve) as agent:
         yield played, agent
-    finally:
-        agent.close()
-        server.close()
-        await server.wait_closed()
-        await asyncio.sleep(0.02)
-        shutil.rmtree(folder)
 
 
 async def test_ping(guest: tuple[Guest, GuestAgent]) -> None:
