@@ -32,7 +32,7 @@ bench: setup ## Run the benchmarks; BENCH_ARGS="--only NAME" narrows them
 	@$(PY) bench/run.py $(BENCH_ARGS)
 
 soak: setup ## The long runs: every failpoint at every visit, 30 minutes of nemesis, 500 cycles; takes hours
-	@SOAK=1 NEMESIS_MINUTES=$(NEMESIS_MINUTES) NEMESIS_SEED=$${NEMESIS_SEED:-$$(date +%Y%m%d)} $(PY) -m pytest -s tests/faults $(PYTEST_ARGS)
+	@SOAK=1 NEMESIS_MINUTES=$(NEMESIS_MINUTES) NEMESIS_SEED=$${NEMESIS_SEED:-$$(date +%Y%m%d)} $(PY) -m pytest -s --timeout 0 tests/faults $(PYTEST_ARGS)
 	@$(PY) bench/run.py --only soak_rss_growth_percent soak_descriptors_growth soak_threads_growth \
 	    soak_tasks_growth burst_events_per_second burst_rss_growth_mib adopt_seconds ls_with_hung_vm
 

@@ -13,8 +13,10 @@ from bench import nemesis
 from tests.asked import nemesis_asked
 
 pytestmark = pytest.mark.usefixtures("built_tiny")
+_FINALE = 900  # seconds for what comes after the last minute
 
 
+@pytest.mark.timeout(nemesis_asked()[1] * 60 + _FINALE)
 def test_nothing_is_lost_and_nothing_leaks_whatever_happens() -> None:
     seed, minutes = nemesis_asked()
     report = nemesis.run(seed, minutes)
