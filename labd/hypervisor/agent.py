@@ -73,9 +73,8 @@ class GuestAgent:
             return False
         try:
             async with self._lock, asyncio.timeout(timeout):
-                await self._sync()
                 # Success is never answered: the guest goes down.
-                self._send("guest-shutdown", {"mode": "powerdown"})
+                await self._send("guest-shutdown", {"mode": "powerdown"})
         except (TimeoutError, OSError, GuestFailed):
             self._drop()
             return False
@@ -181,8 +180,7 @@ class GuestAgent:
             raise self._absent()
         try:
             async with self._lock, asyncio.timeout(timeout):
-                await self._sync()
-                self._send(command, arguments)
+                await self._send(command, arguments)
                 answer = await self._line()
         except TimeoutError as error:
             self._drop()
@@ -203,16 +201,20 @@ class GuestAgent:
             raise GuestFailed(f"the guest agent of {self.name} refused {command}: {shown}")
         return answer.get("return")
 
-    async def _sync(self) -> None:
-        """Connect if need be, and discard what was meant for somebody before us."""
+    async def _send(self, command: str, arguments: Mapping[str, object]) -> None:
+        """Connect if need be, send a command, and discard what was meant for somebody before us.
+
+        The sync and the command go together: each message wakes the guest, and one of many guests
+        that are woken for the first time takes long to answer.
+        """
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_unix_connection(
                 str(self._path), limit=_LINE_LIMIT
             )
         token = secrets.randbits(31)
         # 0xff makes the agent drop a half-sent command, and marks the answer to this one.
-        self._writer.write(b"\xff")
-        self._send("guest-sync-delimited", {"id": token})
+        sync = _request("guest-sync-delimited", {"id": token})
+        self._writer.write(b"\xff" + sync + _request(command, arguments))
         stale = 0
         for _ in range(_STALE_LINES):
             raw = await self._raw()
@@ -227,11 +229,6 @@ class GuestAgent:
             f"the guest agent of {self.name} sends what nobody asked for: restart it in the guest"
         )
 
-    def _send(self, command: str, arguments: Mapping[str, object]) -> None:
-        assert self._writer is not None  # noqa: S101 - `_sync` came first
-        text = json.dumps({"execute": command, "arguments": arguments})
-        self._writer.write(text.encode() + b"\n")
-
     async def _line(self) -> Mapping[str, object]:
         answer = _read(await self._raw())
         if answer is None:
@@ -240,7 +237,7 @@ class GuestAgent:
         return answer
 
     async def _raw(self) -> bytes:
-        assert self._reader is not None  # noqa: S101 - `_sync` came first
+        assert self._reader is not None  # noqa: S101 - `_send` came first
         try:
             return await self._reader.readuntil(b"\n")
         except asyncio.LimitOverrunError as error:
@@ -295,6 +292,10 @@ class GuestAgent:
     def nonsense(self, command: str) -> GuestFailed:
         """Return the error for an answer of the wrong shape."""
         return GuestFailed(f"the guest agent of {self.name} answered {command} with nonsense")
+
+
+def _request(command: str, arguments: Mapping[str, object]) -> bytes:
+    return json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
 
 
 def _read(raw: bytes) -> Mapping[str, object] | None:

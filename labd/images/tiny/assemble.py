@@ -189,6 +189,7 @@ def initramfs(tree: Path, applets: Sequence[str], flavour: Flavour) -> bytes:
     entries = [
         *_skeleton(flavour),
         *(cpio.link(f"bin/{name}", "busybox") for name in applets if name != "busybox"),
+        cpio.link("sbin/hwclock", "/bin/busybox"),  # qemu-ga sets no clock without it
         *_programs(tree, flavour.programs),
         *_modules(Modules(tree), flavour.modules),
     ]
