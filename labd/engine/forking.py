@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from labd.engine import chains
 from labd.engine.converge import Converger
 from labd.engine.journal import Journal
+from labd.engine.loads import Loads
 from labd.engine.resolve import Sized
 from labd.engine.runner import NodeRunner
 from labd.engine.scenes import Scene, Scenes
@@ -89,6 +90,7 @@ class Forking:
         self._runner = runner
         self._wires = wires
         self._telling = asyncio.Semaphore(_AGENT_SHARE)
+        self._loads = Loads()
 
     async def work(
         self,
@@ -106,8 +108,24 @@ class Forking:
         Raises:
             LabdError: The first failure; nodes that this call started are stopped again.
         """
-        name = operation.lab
-        scene = await self._scenes.scene(name)
+        async with AsyncExitStack() as undo:
+            with self._loads.one():
+                scene, told = await self._let_go(operation, record, only, undo)
+            # What one guest is told costs more than another's start: those come first.
+            await self._loads.rest()
+            await every(self._tell(operation, scene, copy) for copy in told)
+            undo.pop_all()
+        await self._journal.settle(operation.lab, operation.id)
+
+    async def _let_go(
+        self,
+        operation: OperationRecord,
+        record: CheckpointRecord,
+        only: Collection[str] | None,
+        undo: AsyncExitStack,
+    ) -> tuple[Scene, list[Copy]]:
+        """Have all nodes run; return those that do not know yet what they are."""
+        scene = await self._scenes.scene(operation.lab)
         await self._converger.prepare_ground(scene, operation)
         await self._world.checkpoints.verify(record)
         due = [
@@ -123,18 +141,23 @@ class Forking:
             if (only is None or node.name in only) and _was_let_go(scene, node)
         ]
         copies = [*cold, *warm]
-        async with AsyncExitStack() as undo:
-            for copy in copies:
-                undo.push_async_callback(self._runner.abandon, copy.ref, copy.machine, operation.id)
-            taken = await asyncio.gather(*(self._take(operation, copy) for copy in warm))
-            cold += [copy for copy, fits in zip(warm, taken, strict=True) if not fits]
-            await self._restore(operation, record, scene, cold)
-            # All or none: a lab whose clocks began at different times has broken connections.
-            await every(self._world.hypervisor.resume(copy.machine.key) for copy in copies)
-            await every(self._woken(operation, copy) for copy in copies)
-            await every(self._tell(operation, scene, copy) for copy in (*copies, *untold))
-            undo.pop_all()
-        await self._journal.settle(name, operation.id)
+        for copy in copies:
+            undo.push_async_callback(self._runner.abandon, copy.ref, copy.machine, operation.id)
+        taken = await asyncio.gather(*(self._take(operation, copy) for copy in warm))
+        cold += [copy for copy, fits in zip(warm, taken, strict=True) if not fits]
+        await self._restore(operation, record, scene, cold)
+        # All or none: a lab whose clocks began at different times has broken connections.
+        await every(self._world.hypervisor.resume(copy.machine.key) for copy in copies)
+        await every(self._woken(operation, copy) for copy in copies)
+        told = [*copies, *untold]
+        await every(self._announce(copy) for copy in told)
+        return scene, told
+
+    async def _announce(self, copy: Copy) -> None:
+        try:
+            await self._world.snapshots.announce(copy.machine.key)
+        except LabdError as error:
+            log.warning("node %s: %s", copy.ref, error)
 
     async def preflight(self, record: CheckpointRecord, only: Collection[str]) -> None:
         """Return when all files of some nodes are there and whole; they are loaded then.
@@ -295,7 +318,7 @@ class Forking:
         await self._runner.started(copy.machine.key)
 
     async def _tell(self, operation: OperationRecord, scene: Scene, copy: Copy) -> None:
-        """Let the guest know that it is a copy: its clock, its NICs, and what the template says.
+        """Let the guest know that it is a copy: its clock, its keys, and what the template says.
 
         Raises:
             GuestFailed: A command of the template failed.
@@ -303,7 +326,6 @@ class Forking:
         key = copy.machine.key
         async with self._telling:
             try:
-                await self._world.snapshots.announce(key)
                 if copy.saved.agent:
                     await self._world.snapshots.set_clock(key)
                     keys = (scene.key.public, *self._world.authorized_keys)

@@ -36,6 +36,7 @@ class FakeSnapshots:
     Attributes:
         fail: Message with which the next save fails, behind the barrier.
         gate: A save begins when it is set.
+        slow: Lab -> what its machines wait for before they are loaded.
     """
 
     def __init__(self, host: FakeHost, hypervisor: FakeHypervisor) -> None:
@@ -44,6 +45,7 @@ class FakeSnapshots:
         self.fail = ""
         self.gate = asyncio.Event()
         self.gate.set()
+        self.slow: dict[str, asyncio.Event] = {}
         self.announced: list[str] = []
         self.clocks: list[str] = []
         self.authorized: dict[str, dict[str, tuple[str, ...]]] = {}
@@ -92,6 +94,9 @@ class FakeSnapshots:
         return process
 
     async def loaded(self, key: str) -> None:
+        machine = self._host.machines.get(key)
+        if machine is not None and machine.spec.lab in self.slow:
+            await self.slow[machine.spec.lab].wait()
         if key not in self._host.machines:
             raise LaunchFailed(f"{key} has ended")
 

@@ -149,6 +149,26 @@ async def test_on_fork_comes_before_ready(home: House) -> None:
     await home.check()
 
 
+async def test_guests_are_told_when_all_forks_run(home: House) -> None:
+    home.host.opens_agent = True
+    await home.up(spec(node("a")))
+    await save(home)
+    home.snapshots.slow["f-2"] = asyncio.Event()
+    seq = await home.seq()
+    begun = await home.engine.checkpoints.fork("c", "f", count=2, settings={})
+    async with asyncio.timeout(10):
+        while "node.running a" not in await home.story(seq):
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)
+    assert home.snapshots.announced == [await home.key("a", "f-1")]
+    assert home.snapshots.clocks == [], "the other one is being loaded"
+    home.snapshots.slow["f-2"].set()
+    for operation in begun:
+        await home.ok(home.engine.operation(operation.id))
+    assert set(home.snapshots.clocks) == {await home.key("a", lab) for lab in ("f-1", "f-2")}
+    await home.check()
+
+
 async def test_a_lab_goes_back_in_place(home: House) -> None:
     await home.up(LAB)
     await save(home)
