@@ -27,7 +27,6 @@ from labd.model.errors import (
 from labd.model.events import EventType, Happening
 from labd.model.impairment import NAMES, check, facts
 from labd.model.names import NodeRef, did_you_mean
-from labd.model.network import LabNetworkPlan
 from labd.model.records import LabRecord
 from labd.model.slots import numbered
 from labd.model.specs import LabSpec, NicSpec, NodeSpec
@@ -148,31 +147,31 @@ class WireService:
             # It may have gone since it was looked at.
             if await self._world.inventory.lab(lab.name) is None:
                 raise NotFound(f"there is no lab {lab.name}")
-            before = with_wires(lab.spec, await self._world.inventory.wires(lab.name))
+            before = await self._effective(lab)
             for row in rows.values():
                 if row.empty:
                     await tx.delete_wire(row)
                 else:
                     await tx.put_wire(row)
-            after = with_wires(lab.spec, await self._world.inventory.wires(lab.name))
+            after = await self._effective(lab)
             for (node, nic), was in _nics(before).items():
                 now = _nics(after)[node, nic]
                 if now != was:
                     await tx.emit(_told(lab.name, node, now))
 
-    async def _effective(self, lab: str) -> tuple[LabSpec, LabNetworkPlan]:
-        record = await self._journal.lab(lab)
-        spec = with_wires(record.spec, await self._world.inventory.wires(lab))
-        keys = {node.name: node.key for node in await self._world.inventory.nodes(lab)}
-        return spec, self._world.plan_network(spec, record.key, keys)
+    async def _effective(self, lab: LabRecord) -> LabSpec:
+        return with_wires(lab.spec, await self._world.inventory.wires(lab.name))
 
     async def _dress(self, lab: str, *, fresh: bool = False) -> None:
-        _, plan = await self._effective(lab)
+        record = await self._journal.lab(lab)
+        spec = await self._effective(record)
+        keys = {node.name: node.key for node in await self._world.inventory.nodes(lab)}
+        plan = self._world.plan_network(spec, record.key, keys)
         if plan.shapes or not fresh:
             await self._world.wires.apply(plan.namespace, plan.shapes)
 
     async def _carry(self, ref: NodeRef, key: str, *, whole: bool = False) -> None:
-        spec, _ = await self._effective(ref.lab)
+        spec = await self._effective(await self._journal.lab(ref.lab))
         node = next((item for item in spec.nodes if item.name == ref.node), None)
         if node is None:
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -190,20 +191,26 @@ def open_taps(plans: Sequence[PortPlan]) -> dict[tuple[str, str], int]:
         failpoints.reach_sync("network.taps-made")
         if plans:
             with requests("putting taps in bridges") as route:
-                indexes = {str(link.get("ifname")): link["index"] for link in route.get_links()}
+                bridges = {name: _index("bridge", name) for name in {plan.bridge for plan in plans}}
                 for plan in plans:
-                    if plan.bridge not in indexes:
-                        raise NetworkFailed(f"tap {plan.tap}: there is no bridge {plan.bridge}")
                     route.link(
                         "set",
-                        index=indexes[plan.tap],
-                        master=indexes[plan.bridge],
+                        index=_index("tap", plan.tap),
+                        master=bridges[plan.bridge],
                         mtu=plan.mtu,
                         group=_TAPS,
                         state="up",
                     )
         undo.pop_all()
     return found
+
+
+def _index(kind: str, name: str) -> int:
+    """Return an interface's index by ioctl: netlink's answers on many take long to read."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise NetworkFailed(f"there is no {kind} {name}", errno=error.errno) from error
 
 
 def _open_tap(name: str) -> int:

@@ -45,7 +45,7 @@ class FakeNetworks:
             raise NetworkFailed(f"cannot open namespace {plan.namespace}: No such file")
         for port in ports:
             if port.bridge not in self.spaces[plan.namespace]:
-                raise NetworkFailed(f"tap {port.tap}: there is no bridge {port.bridge}")
+                raise NetworkFailed(f"there is no bridge {port.bridge}")
         for port in ports:
             taps[port.key][port.nic] = os.eventfd(0)
         return taps
