@@ -201,7 +201,7 @@ class Watcher:
                 )
             case _K.RESPONSIVE:
                 # It asks QEMU, which may hang again; that must not hold up other machines.
-                self._spawn(self._responsive(ref, node, event))
+                self._spawn(lambda: self._responsive(ref, node, event))
             case _K.RESET:
                 await self._was_reset(ref, node, event)
             case _K.POWERED_OFF:
@@ -217,10 +217,10 @@ class Watcher:
             case _K.AGENT_OPENED:
                 log.debug("agent of %s opened its port", ref)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         async def run() -> None:
             try:
-                await work
+                await work()
             except LabdError as error:
                 log.warning("watching a machine: %s", error)
 
@@ -340,7 +340,7 @@ class Watcher:
         self.powered_off(node.key, when)
         if node.state not in _OWNED:
             # Ending it must not hold up the events of the other machines.
-            self._spawn(self._hypervisor.kill(node.key))
+            self._spawn(lambda: self._hypervisor.kill(node.key))
 
     async def _exited(self, event: GuestEvent) -> None:
         node = await self._inventory.node_by_key(event.key)

@@ -86,7 +86,7 @@ class Vm:
         self._beat: asyncio.TimerHandle | None = None
         self.monitor = Monitor(self.name, self._heard, self._responsive, self._monitor_lost)
         self.hub = ConsoleHub(
-            spec.run / process.CONSOLE_LOG, self.name, lambda: self._spawn(self._reattach())
+            spec.run / process.CONSOLE_LOG, self.name, lambda: self._spawn(self._reattach)
         )
         self.agent = GuestAgent(spec.run / process.AGENT_SOCKET, self.name)
         self.vnc = VncPort(spec.run / process.VNC_SOCKET, self.monitor)
@@ -130,7 +130,7 @@ class Vm:
             return await self.query()
         except NodeUnresponsive:
             if not self.monitor.connected:
-                self._spawn(self._reconnect())
+                self._spawn(self._reconnect)
             raise
 
     async def open_screen(self) -> None:
@@ -148,7 +148,7 @@ class Vm:
         early, self._early = self._early, []
         for event in early:
             self._tell(event)
-        self._spawn(self._watch())
+        self._spawn(self._watch)
         # Spread over the period by the key, so that fifty machines do not beat at once.
         share = (zlib.crc32(self.spec.key.encode()) % 1000) / 1000
         self._beat_in(self._times.heartbeat * (0.2 + 0.8 * share))
@@ -282,7 +282,7 @@ class Vm:
             self.hub.was_reset(event.time)
             idle, self._unstick_left = not self._unstick_left, _UNSTICK_TRIES
             if idle:
-                self._spawn(self._unstick())
+                self._spawn(self._unstick)
             self._reset.set()
             self._resets.note(event)
         else:
@@ -303,13 +303,13 @@ class Vm:
         if responsive or self._told:
             self._tell(GuestEvent(key=self.spec.key, kind=kind, time=time.time(), data={}))
         if responsive:
-            self._spawn(self._look_at_agent())  # its opening may have been missed meanwhile
+            self._spawn(self._look_at_agent)  # its opening may have been missed meanwhile
 
     # staying in touch
 
     def _beat_in(self, delay: float) -> None:
         loop = asyncio.get_running_loop()
-        self._beat = loop.call_later(delay, lambda: self._spawn(self._pulse()))
+        self._beat = loop.call_later(delay, lambda: self._spawn(self._pulse))
 
     async def _pulse(self) -> None:
         if self.monitor.connected and not self.monitor.hung:
@@ -321,7 +321,7 @@ class Vm:
 
     def _monitor_lost(self) -> None:
         if self._told and not self._closing and not self.gone.is_set():
-            self._spawn(self._reconnect())
+            self._spawn(self._reconnect)
 
     async def _first_word(self) -> socket.socket:
         """Return a connection to the monitor on which QEMU speaks: to wait for that costs nothing.
@@ -394,18 +394,17 @@ class Vm:
             if isinstance(entry, dict) and entry.get("label") == "agent":
                 self.agent.open = bool(entry.get("frontend-open"))
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+    def _spawn(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
         if self._closing:
-            work.close()
             return
         task: asyncio.Task[None] = asyncio.create_task(_quiet(work, self.name))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-async def _quiet(work: Coroutine[object, object, None], name: str) -> None:
+async def _quiet(work: Callable[[], Coroutine[object, object, None]], name: str) -> None:
     try:
-        await work
+        await work()  # made here: a task that is cancelled before it begins leaves no coroutine
     except LabdError as error:
         log.warning("%s: %s", name, error)
 

@@ -28,6 +28,7 @@ _FORWARD_DELAY = 0
 # All frames of 01-80-c2-00-00-0X but those that the kernel keeps to itself (BR_GROUPFWD_RESTRICTED,
 # net/bridge/br_private.h: spanning tree and pause, which no wire shows to both ends either way).
 _FORWARD_ALL = 0xFFF8
+_LOOPBACK = 1  # index of lo in every namespace (LOOPBACK_IFINDEX, include/net/flow.h)
 # Of the taps of a lab, which are alone in its namespace: they can be deleted in one go.
 _TAPS = 0x7A7
 
@@ -55,14 +56,13 @@ def prepare_namespace(mark: str) -> None:
         if path.exists():
             path.write_text("1")
     with requests("marking the namespace") as route:
-        loopback = route.link_lookup(ifname="lo")[0]
-        route.link("set", index=loopback, ifalias=mark, state="up")
+        route.link("set", index=_LOOPBACK, ifalias=mark, state="up")
 
 
 def mark_namespace(mark: str) -> None:
     """Mark a namespace anew."""
     with requests("marking the namespace") as route:
-        route.link("set", index=route.link_lookup(ifname="lo")[0], ifalias=mark)
+        route.link("set", index=_LOOPBACK, ifalias=mark)
 
 
 def mark_of_namespace() -> str:
