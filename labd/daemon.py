@@ -63,6 +63,7 @@ from labd.host.malloc import use_one_arena
 from labd.host.memory import ProcMemory
 from labd.host.notify import Notifier
 from labd.host.paths import prepare, shipped
+from labd.host.priority import go_first
 from labd.host.resolvers import host_resolvers
 from labd.host.secret import secret_of
 from labd.host.sshkeys import SshKeys
@@ -184,6 +185,7 @@ async def _judge(paths: Paths, config: Config, hypervisor: QemuHypervisor) -> li
 def serve(root: Path | None, config_file: Path | None, down: bool) -> None:  # noqa: FBT001
     """Run the daemon in the foreground."""
     use_one_arena()
+    go_first()
     try:
         settings = _settings(root, config_file, take_down=down)
         with RootLock.acquire(settings.paths.lock, root=settings.paths.root, version=__version__):
