@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Collection, Mapping
 
 from labd.engine.deps import blockers, hopeless
@@ -17,6 +16,7 @@ from labd.engine.readiness import ReadinessKeeper
 from labd.engine.runner import Launch, NodeRunner
 from labd.engine.scenes import Scene, Scenes
 from labd.engine.serving import Serving
+from labd.engine.taps import close_taps
 from labd.engine.teardown import Teardown
 from labd.engine.together import all_of, every
 from labd.engine.wires import WireService
@@ -98,9 +98,7 @@ class Converger:
                 task.add_done_callback(lambda _: self._journal.wake())
             await all_of([*starts.values(), *self._await_running(scene, operation, only)])
         finally:
-            for fds in taps.values():
-                for fd in fds.values():
-                    os.close(fd)
+            close_taps(taps)
         await self._journal.settle(name, operation.id)
 
     async def prepare_ground(self, scene: Scene, operation: OperationRecord) -> None:
@@ -166,7 +164,8 @@ class Converger:
         ref = NodeRef(node.lab, node.name)
         sized = scene.sized[node.name]
         await self._await_dependencies(scene.lab.name, sized.node, starts)
-        async with self._world.booting.take(scene.lab.name):
+        alike = (sized.image.digest, sized.node.accel, sized.ready)
+        async with self._world.booting.take(scene.lab.name, alike):
             choice = await self._world.choose_accel(sized.node.accel)
             machine = self._scenes.machine(scene, node, kvm=choice.kvm)
             launch = Launch(
@@ -243,7 +242,8 @@ class Converger:
             await self._stop_replaced(lab, lab.previous, operation)
         await self.bring_up(name, operation, only)
         await self._change_running(name, operation)
-        await self._wires.sync(name)
+        if lab.previous is not None:  # else they are as their nodes found them
+            await self._wires.sync(name)
         await self._teardown.remove_left_out(name, operation)
         await self._journal.forget_previous(name)
 

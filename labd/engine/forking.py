@@ -17,6 +17,7 @@ from labd.engine.loads import Loads
 from labd.engine.resolve import Sized
 from labd.engine.runner import NodeRunner
 from labd.engine.scenes import Scene, Scenes
+from labd.engine.taps import close_taps
 from labd.engine.together import every
 from labd.engine.wires import WireService
 from labd.engine.world import World
@@ -230,9 +231,7 @@ class Forking:
             await self._wires.dress(scene.lab.name, fresh=True)
             await every(self._load(operation, record, copy, taps) for copy in copies)
         finally:
-            for fds in taps.values():
-                for fd in fds.values():
-                    os.close(fd)
+            close_taps(taps)
 
     async def _load(
         self,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager, suppress
 
 # Seconds after which a node that is still not ready gives its slot back: a guest that never gets
 # ready must not hold up those who come after it. The kernel of a guest has long started by then.
 HOLD = 15.0
+_QUICK = 1.0  # seconds within which a guest is ready whose boot is next to no work
+_PARTS = 8  # of a slot; a quick boot takes one of them
 
 
 class BootSlots:
     """At most `size` slots are taken; a free one goes to the lab that has the fewest.
+
+    What boots quickly takes an eighth of a slot: the bound is there for what keeps a CPU busy.
 
     Args:
         size: How many nodes boot at one time.
@@ -21,69 +25,93 @@ class BootSlots:
     """
 
     def __init__(self, size: int, hold: float = HOLD) -> None:
-        self.size = size
+        self._room = size * _PARTS
         self._hold = hold
-        self._taken: Counter[str] = Counter()
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._quick: set[Hashable] = set()
+        self._taken: Counter[str] = Counter()  # parts, by lab
+        self._waiting: dict[str, deque[tuple[Hashable, asyncio.Future[int]]]] = {}
 
     @property
-    def taken(self) -> int:
+    def taken(self) -> float:
         """Return how many slots are taken."""
-        return self._taken.total()
+        return self._taken.total() / _PARTS
 
     @asynccontextmanager
-    async def take(self, lab: str) -> AsyncIterator[None]:
-        """Have a slot during the block, for `hold` seconds at most."""
-        await self._acquire(lab)
-        given_back = False
+    async def take(self, lab: str, kind: Hashable = None) -> AsyncIterator[None]:
+        """Have a slot during the block, for `hold` seconds at most.
+
+        Args:
+            lab: Whose node it is.
+            kind: What all guests have in common that boot alike; None for a guest like no other.
+        """
+        parts = await self._acquire(lab, kind)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
 
         def give_back() -> None:
-            nonlocal given_back
-            if not given_back:
-                given_back = True
-                self._release(lab)
+            nonlocal parts
+            if parts:
+                self._release(lab, parts)
+                parts = 0
 
-        timer = asyncio.get_running_loop().call_later(self._hold, give_back)
+        timer = loop.call_later(self._hold, give_back)
         try:
             yield
+            if kind is not None and loop.time() - began < _QUICK:
+                self._quick.add(kind)
         finally:
             timer.cancel()
             give_back()
 
-    async def _acquire(self, lab: str) -> None:
-        if self.taken < self.size and not self._waiting:
-            self._taken[lab] += 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(lab, deque()).append(turn)
+    def _parts(self, kind: Hashable) -> int:
+        return 1 if kind in self._quick else _PARTS
+
+    def _fits(self, kind: Hashable) -> bool:
+        return self._taken.total() + self._parts(kind) <= self._room
+
+    async def _acquire(self, lab: str, kind: Hashable) -> int:
+        if self._fits(kind) and not self._waiting:
+            self._taken[lab] += self._parts(kind)
+            return self._parts(kind)
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        waiter = (kind, turn)
+        self._waiting.setdefault(lab, deque()).append(waiter)
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._release(lab)  # it was given a slot at the very moment
+                self._release(lab, turn.result())  # it was given a slot at the very moment
             else:
-                self._leave(lab, turn)
+                self._leave(lab, waiter)
             raise
 
-    def _leave(self, lab: str, turn: asyncio.Future[None]) -> None:
+    def _leave(self, lab: str, waiter: tuple[Hashable, asyncio.Future[int]]) -> None:
         queue = self._waiting.get(lab)
         if queue is None:
             return
         with suppress(ValueError):
-            queue.remove(turn)
+            queue.remove(waiter)
         if not queue:
             del self._waiting[lab]
+        self._hand_out()  # those behind it may fit where it did not
 
-    def _release(self, lab: str) -> None:
-        self._taken[lab] -= 1
+    def _release(self, lab: str, parts: int) -> None:
+        self._taken[lab] -= parts
         if not self._taken[lab]:
             del self._taken[lab]
-        while self._waiting and self.taken < self.size:
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._waiting:
             # Of labs with as many, the one that has waited longest: dicts keep their order.
-            next_lab = min(self._waiting, key=lambda name: self._taken[name])
-            turn = self._waiting[next_lab].popleft()
-            if not self._waiting[next_lab]:
-                del self._waiting[next_lab]
+            lab = min(self._waiting, key=lambda name: self._taken[name])
+            queue = self._waiting[lab]
+            kind, turn = queue[0]
             if not turn.done():
-                self._taken[next_lab] += 1
-                turn.set_result(None)
+                if not self._fits(kind):
+                    return
+                self._taken[lab] += self._parts(kind)
+                turn.set_result(self._parts(kind))
+            queue.popleft()
+            if not queue:
+                del self._waiting[lab]

@@ -533,7 +533,10 @@ async def test_starting_or_restarting_a_node_starts_what_it_depends_on(home: Hou
         assert await home.states() == {"a": "ready", "b": "ready", "c": "stopped"}
 
 
-async def test_boot_slots_bound_how_many_boot_at_one_time(tmp_path: Path) -> None:
+async def test_boot_slots_bound_how_many_boot_at_one_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labd.engine.slots._QUICK", 0)  # fakes boot in no time
     async with house(tmp_path) as home:
         home.slots = 2
         await home.restart()

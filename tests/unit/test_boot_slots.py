@@ -19,12 +19,12 @@ class Boots:
         self.ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def ask(self, name: str) -> None:
+    async def ask(self, name: str, kind: str | None = None) -> None:
         """Ask for a slot as `LAB/NODE`."""
         self.ends[name] = asyncio.Event()
 
         async def boot() -> None:
-            async with self.slots.take(name.partition("/")[0]):
+            async with self.slots.take(name.partition("/")[0], kind):
                 self.got.append(name)
                 await self.ends[name].wait()
 
@@ -86,4 +86,55 @@ async def test_who_is_cancelled_takes_no_slot_along(granted: bool) -> None:
         boots.tasks["gone/a"].cancel()
     await boots.settle()
     assert boots.got == ["next/a"]
+    await boots.over()
+
+
+async def test_what_boots_quickly_takes_an_eighth() -> None:
+    boots = Boots(BootSlots(2))
+    await boots.ask("lab/a", "quick")
+    await boots.ask("lab/b", "slow")
+    for number in range(9):
+        await boots.ask(f"lab/{number}", "quick")
+    assert boots.got == ["lab/a", "lab/b"], "nobody knows yet"
+    await boots.end("lab/a")
+    assert boots.got[2:] == [f"lab/{number}" for number in range(8)]
+    assert boots.slots.taken == 2
+    await boots.ask("other/a", "slow")
+    await boots.end("lab/0")
+    assert boots.got[10:] == [], "a whole one is not free, and who waits is not overtaken"
+    for number in range(1, 8):
+        await boots.end(f"lab/{number}")
+    assert boots.got[10:] == ["other/a"]
+    await boots.end("lab/b")
+    assert boots.got[11:] == ["lab/8"]
+    await boots.over()
+
+
+async def test_a_boot_that_took_long_or_failed_is_not_quick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("labd.engine.slots._QUICK", 0.05)
+    boots = Boots(BootSlots(1))
+    with pytest.raises(RuntimeError):
+        async with boots.slots.take("lab", "kind"):
+            raise RuntimeError
+    async with boots.slots.take("lab", "kind"):
+        await asyncio.sleep(0.1)
+    await boots.ask("lab/a", "kind")
+    await boots.ask("lab/b", "kind")
+    assert boots.got == ["lab/a"]
+    await boots.over()
+
+
+async def test_who_leaves_lets_in_those_behind_it() -> None:
+    boots = Boots(BootSlots(1))
+    async with boots.slots.take("lab", "quick"):
+        pass
+    await boots.ask("lab/a", "quick")
+    await boots.ask("big/a", "slow")
+    await boots.ask("lab/b", "quick")
+    assert boots.got == ["lab/a"]
+    boots.tasks["big/a"].cancel()
+    await boots.settle()
+    assert boots.got == ["lab/a", "lab/b"]
     await boots.over()
