@@ -23,7 +23,7 @@ _NODE = """\
     accel: tcg
     nics: {eth0: {network: lan, model: e1000}}
     disks: {data: {size: 1 MiB, bus: ide}}
-    ready: {console: "labd: ready", timeout: 180s}
+    ready: {console: "labd: ready", timeout: 60s}
 """
 _SMALL = f"""\
 name: {LAB}

@@ -18,7 +18,7 @@ _NODE = """\
     memory: 16 MiB
     accel: tcg
     nics: {eth0: {network: lan, model: e1000}}
-    ready: {console: "labd: ready", timeout: 180s}
+    ready: {console: "labd: ready", timeout: 60s}
     cloud_init: {}
 """
 TEMPLATE = f"""\
