@@ -17,7 +17,8 @@ from labd.model import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
     from websockets.sync.client import ClientConnection
 
@@ -183,6 +184,33 @@ def node_ref(text: str) -> tuple[str, str]:
     if not node:
         raise errors.InputError(f"{text[:80]!r} is not LAB/NODE; write it like web/server")
     return lab, node
+
+
+def look_up(
+    what: str, names: tuple[str, ...], known: Callable[[], Iterable[dict[str, Any]]]
+) -> list[str]:
+    """Return names, each once, when there is one of each, before anything is done to the first.
+
+    A single one is left to labd: its request fails as a whole.
+
+    Args:
+        what: The noun for the message, such as `checkpoint`.
+        names: What was given.
+        known: Asks labd for all that there are; each has a `name`.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    wanted = list(dict.fromkeys(names))
+    if len(wanted) < 2:
+        return wanted
+    there = [item["name"] for item in known()]
+    for name in wanted:
+        if name not in there:
+            from labd.model.names import did_you_mean
+
+            raise errors.NotFound(f"there is no {what} {name[:64]}{did_you_mean(name, there)}")
+    return wanted
 
 
 def pairs(items: tuple[str, ...], option: str = "--set") -> dict[str, str]:

@@ -8,7 +8,7 @@ import sys
 import click
 
 from labd.cli.progress import run_operation
-from labd.cli.session import Family, Session, pairs, verb
+from labd.cli.session import Family, Session, look_up, pairs, verb
 from labd.cli.text import size, table
 from labd.client.client import Client
 from labd.model.errors import InputError
@@ -105,12 +105,13 @@ def show(session: Session, name: str) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="CHECKPOINT...")
 def rm(session: Session, names: tuple[str, ...]) -> None:
     """Remove checkpoints that no lab stands on."""
-    for name in names:
+    wanted = look_up("checkpoint", names, session.client.checkpoints.all)
+    for name in wanted:
         session.client.checkpoints.remove(name)
         if not session.json:
             session.say(f"checkpoint {name} is removed")
     if session.json:
-        session.emit({"removed": list(names)})
+        session.emit({"removed": wanted})
 
 
 @verb("export")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from labd.cli.session import Family, Session, seconds, verb
+from labd.cli.session import Family, Session, look_up, seconds, verb
 from labd.cli.text import table
 
 _ROLES = ("administrator", "instructor", "student")
@@ -58,12 +58,13 @@ def ls(session: Session) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def revoke(session: Session, names: tuple[str, ...]) -> None:
     """Make tokens void; what is open by them is closed within seconds."""
-    for name in names:
+    wanted = look_up("token", names, session.client.tokens.all)
+    for name in wanted:
         session.client.tokens.revoke(name)
         if not session.json:
             session.say(f"token {name} is void")
     if session.json:
-        session.emit({"revoked": list(names)})
+        session.emit({"revoked": wanted})
 
 
 @verb("whoami")
