@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 
 from labd.model.errors import InputError
 from labd.model.names import check_name
@@ -57,12 +59,15 @@ def write(name: str, folder: str) -> list[str]:
     texts = {"plugin.toml": _MANIFEST, "plugin.py": _CODE}
     written = []
     try:
-        os.mkdir(home)
-        for file, text in texts.items():
-            path = os.path.join(home, file)
-            with open(path, "x", encoding="utf-8") as out:
-                out.write(text.replace("{name}", name))
-            written.append(path)
+        with contextlib.ExitStack() as undo:
+            os.mkdir(home)
+            undo.callback(shutil.rmtree, home, ignore_errors=True)
+            for file, text in texts.items():
+                path = os.path.join(home, file)
+                with open(path, "x", encoding="utf-8") as out:
+                    out.write(text.replace("{name}", name))
+                written.append(path)
+            undo.pop_all()
     except FileExistsError as error:
         raise InputError(f"{home} is there already; choose another name or folder") from error
     except OSError as error:

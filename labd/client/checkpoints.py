@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 from urllib.parse import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any, BinaryIO
 
     from labd.client import types
@@ -38,14 +39,19 @@ class Checkpoints:
 
     def export(self, name: str, file: BinaryIO) -> int:
         """Write a checkpoint to a file, for another host; return its bytes."""
+        return sum(file.write(part) for part in self._archive(name))
+
+    def _archive(self, name: str) -> Iterator[bytes]:
+        from labd.client.errors import unreachable
+
         answer = self._transport.stream(f"{_path(name)}/archive")
-        written = 0
         try:
             while part := answer.read(_CHUNK):
-                written += file.write(part)
+                yield part
+        except (OSError, http.client.HTTPException) as error:
+            raise unreachable(self._transport.path, error) from error
         finally:
             answer.close()
-        return written
 
     def receive(self, name: str, file: BinaryIO, length: int | None = None) -> dict[str, Any]:
         """Send an exported checkpoint; `length` in bytes, when known."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from labd.engine.facade import LabView
 from labd.engine.facade_checkpoints import CheckpointView
 from labd.model.checkpoints import CheckpointRecord, SaveMode
-from labd.model.errors import Conflict, InputError, NotFound
+from labd.model.errors import Conflict, InputError, NotFound, StorageFailed
 from labd.model.lab_leases import LeaseAsk
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.specs import LabSpec
@@ -25,6 +25,7 @@ class FakeCheckpointsApi:
         self.records: dict[str, CheckpointRecord] = {}
         self.restored: list[tuple[str, str, tuple[str, ...]]] = []
         self.forked: list[tuple[str, Mapping[str, str]]] = []
+        self.torn: set[str] = set()  # whose export breaks off; for tests to fill
 
     async def save(self, lab: str, name: str, *, mode: SaveMode, message: str) -> OperationRecord:
         view = await self._lab(lab)
@@ -55,6 +56,8 @@ class FakeCheckpointsApi:
     async def export(self, name: str) -> AsyncIterator[bytes]:
         await self.get(name)
         yield b"exported " + name.encode()
+        if name in self.torn:
+            raise StorageFailed(f"{name} cannot be read to its end")
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> CheckpointView:
         data = b"".join([chunk async for chunk in chunks])

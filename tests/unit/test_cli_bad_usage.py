@@ -83,7 +83,7 @@ BAD: list[tuple[str, int, str]] = [
     ("inventory nope", 4, "there is no lab nope"),
     ("ssh-config --write -o x", 2, "--write and --output exclude each other; give one"),
     ("ssh-config -o /dev/null/x", 2,
-     "/dev/null/x cannot be written: Not a directory; use --output FILE"),
+     "cannot write /dev/null/x: Not a directory; choose another --output"),
     ("connect web/a", 2, "missing argument 'PORT'; see lab connect --help"),
     ("connect a.web 22", 2,
      "'a.web' is neither LAB/NODE nor NODE.LAB.lab; write it like server.web.lab"),

@@ -147,7 +147,7 @@ def test_a_file_goes_there_and_back(lab: Cli, tmp_path: Path) -> None:
     assert lab("cp", "web/a:/bin/tool", "/nowhere/x", expect=2) == (
         "lab: cannot write /nowhere/x: No such file or directory\n"
     )
-    assert [path.name for path in tmp_path.rglob(".labd-cp-*")] == []
+    assert [path.name for path in tmp_path.rglob(".labd-*")] == []
 
 
 def archive(*members: tuple[str, bytes | str | None]) -> io.BytesIO:

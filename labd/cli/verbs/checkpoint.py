@@ -10,6 +10,7 @@ import click
 from labd.cli.progress import run_operation
 from labd.cli.session import Family, Session, look_up, pairs, verb
 from labd.cli.text import size, table
+from labd.cli.writing import writing
 from labd.client.client import Client
 from labd.model.errors import InputError
 
@@ -123,11 +124,8 @@ def export(session: Session, name: str, file: str) -> None:
         session.client.checkpoints.export(name, sys.stdout.buffer)
         return
     session.client.checkpoints.get(name)
-    try:
-        with open(file, "wb") as target:
-            written = session.client.checkpoints.export(name, target)
-    except OSError as error:
-        raise InputError(f"cannot write {file}: {error.strerror}; choose another FILE") from error
+    with writing(file, "FILE") as target:
+        written = session.client.checkpoints.export(name, target)
     if session.json:
         session.emit({"checkpoint": name, "file": file, "bytes": written})
     else:

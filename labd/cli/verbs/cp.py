@@ -12,6 +12,7 @@ import tempfile
 import click
 
 from labd.cli.session import Session, verb
+from labd.cli.writing import refusals, writing
 from labd.model.errors import GuestFailed, InputError
 
 TYPE_CHECKING = False
@@ -116,15 +117,8 @@ def _fetch(_: Session, guest: _Guest, target: str) -> int:
     path = target
     if os.path.isdir(target):
         path = os.path.join(target, posixpath.basename(guest.path.rstrip("/")))
-    parts = guest.read(guest.path)
-    if os.path.exists(path) and not os.path.isfile(path):  # a device, a pipe
-        with _refusals(path), open(path, "wb") as file:
-            return sum(file.write(part) for part in parts)
-    with _refusals(path), _beside(path) as (file, name):
-        count = sum(file.write(part) for part in parts)
-        file.flush()
-        os.replace(name, path)
-    return count
+    with writing(path) as file:
+        return sum(file.write(part) for part in guest.read(guest.path))
 
 
 def _send_folder(guest: _Guest, source: str) -> int:
@@ -174,7 +168,7 @@ def _fetch_folder(session: Session, guest: _Guest, target: str) -> int:
             with contextlib.suppress(GuestFailed):
                 guest.run("rm", "-f", away)
         file.seek(0)
-        with _refusals(path):
+        with refusals(path):
             for left in unpack(file, name, path):
                 session.note(f"lab: left out {left}: it is neither file nor folder")
     return count
@@ -197,26 +191,3 @@ def _opened(source: str) -> Iterator[BinaryIO]:
         raise InputError(f"cannot read {source}: {error.strerror}") from error
     with file:
         yield file
-
-
-@contextlib.contextmanager
-def _beside(path: str) -> Iterator[tuple[BinaryIO, str]]:
-    """Yield a new file in the folder of `path`, which is gone after the block unless renamed."""
-    handle, name = tempfile.mkstemp(prefix=".labd-cp-", dir=os.path.dirname(path) or ".")
-    try:
-        with open(handle, "wb") as file:
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(handle, 0o666 & ~umask)
-            yield file, name
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-
-
-@contextlib.contextmanager
-def _refusals(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -9,7 +9,7 @@ import click
 
 from labd.cli.openssh import host_name, options
 from labd.cli.session import Session, verb
-from labd.model.errors import InputError
+from labd.cli.writing import writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,13 +32,8 @@ def inventory(session: Session, lab: str, ansible: bool, output: str | None) -> 
     if output is None:
         session.say(text.rstrip())
         return
-    try:
-        with open(output, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise InputError(
-            f"{output} cannot be written: {error.strerror}; use another --output"
-        ) from error
+    with writing(output, "--output") as file:
+        file.write(text.encode())
     if session.json:
         session.emit({"file": output})
     else:

@@ -11,6 +11,7 @@ import threading
 import click
 
 from labd.cli.session import Session, node_ref, verb
+from labd.cli.writing import writing
 from labd.model.errors import InputError
 
 TYPE_CHECKING = False
@@ -31,11 +32,8 @@ def screenshot(session: Session, ref: str, output: str | None) -> None:
     if path == "-":
         sys.stdout.buffer.write(picture)
         return
-    try:
-        with open(path, "wb") as file:
-            file.write(picture)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose another -o") from error
+    with writing(path, "-o") as file:
+        file.write(picture)
     width, height = (int.from_bytes(picture[at : at + 4], "big") for at in (16, 20))  # PNG's IHDR
     if session.json:
         session.emit({"file": path, "width": width, "height": height, "bytes": len(picture)})

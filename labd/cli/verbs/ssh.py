@@ -10,6 +10,7 @@ import click
 
 from labd.cli.openssh import DOMAIN, host_name, key_folder, options
 from labd.cli.session import Session, node_ref, report, verb
+from labd.cli.writing import refusals, writing
 from labd.model.errors import IllegalTransition, InputError, NetworkFailed, NotFound
 
 _SSH_FAILED = 255  # as ssh(1) has it
@@ -102,15 +103,11 @@ def _block(session: Session, lab: str | None) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    try:
+    with refusals(path, "--output"):
         if path.endswith("/.ssh/labd.conf"):
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror}; use --output FILE"
-        ) from error
+    with writing(path, "--output") as file:
+        file.write(text.encode())
 
 
 def _sweep(session: Session) -> None:
