@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from labd.client.types import NodeBrief
+
 _COLOURS = {
     "ready": 32,
     "running": 32,
@@ -62,6 +64,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
             cells.append(f"\x1b[{colour}m{padded}\x1b[0m" if colour else padded)
         shown.append("  ".join(cells).rstrip())
     return "\n".join(shown)
+
+
+def paused(nodes: Sequence[NodeBrief]) -> int:
+    """Return how many nodes are paused; their lab is `running` nonetheless."""
+    return sum(node["state"] == "paused" for node in nodes)
 
 
 def age(time: str) -> str:

@@ -42,6 +42,9 @@ def test_a_lab_from_up_to_destroy(lab: Cli) -> None:
         "/run/labd/broker.password; not connected: refused"
     )
     assert lab("pause", "web/a") == "web/a is paused\n"
+    assert lab("ls").splitlines()[1].split()[1:3] == ["running", "1/2"]
+    assert lab("ls").splitlines()[1].endswith("  1 paused")
+    assert lab("status", "web").splitlines()[0] == ("lab web is running, with 1 of 2 nodes paused")
     assert lab("resume", "web/a") == "web/a runs on\n"
     assert lab("reset", "web/a", "web/b") == "web/a, web/b is reset\n"
     assert lab("stop", "web/a", "--force") == "web/a is stopped\n"

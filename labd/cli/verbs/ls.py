@@ -6,7 +6,11 @@ import click
 
 from labd.cli.addresses import show_addresses
 from labd.cli.session import Session, verb
-from labd.cli.text import age, span, table
+from labd.cli.text import age, paused, span, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from labd.client.types import LabBrief
 
 _FINE = {"ready", "running"}
 
@@ -35,8 +39,13 @@ def ls(session: Session, addresses: bool) -> None:
             lab["template"],
             age(lab["created"]),
             span(idle.get(lab["name"])),
-            lab["reason"],
+            _remark(lab),
         )
         for lab in labs
     ]
     session.say(table(("LAB", "STATE", "NODES", "TEMPLATE", "AGE", "IDLE", ""), rows))
+
+
+def _remark(lab: LabBrief) -> str:
+    count = paused(lab["nodes"])
+    return "; ".join(filter(None, (f"{count} paused" if count else "", lab["reason"])))

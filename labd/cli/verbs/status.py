@@ -6,7 +6,7 @@ import click
 
 from labd.cli.addresses import show_addresses
 from labd.cli.session import Session, split_ref, verb
-from labd.cli.text import age, plain, size, span, table
+from labd.cli.text import age, paused, plain, size, span, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def _broker(broker: dict[str, Any]) -> str:
 
 def _show_lab(session: Session, lab: Lab, activity: Activity) -> None:
     reason = f": {plain(lab['reason'])}" if lab["reason"] else ""
-    session.say(f"lab {lab['name']} is {lab['state']}{reason}")
+    count = paused(lab["nodes"])
+    still = f", with {count} of {len(lab['nodes'])} nodes paused" if count else ""
+    session.say(f"lab {lab['name']} is {lab['state']}{still}{reason}")
     lease = lab["lease"]
     if lease is not None:
         from labd.cli.leasing import lease_text
