@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from labd.model.errors import InputError
 from labd.model.names import is_name
 from labd.model.serving import MOST_ADDRESSES, DhcpSpec
-from labd.model.specs import LabSpec, NetworkSpec, NicSpec, NodeSpec
+from labd.model.specs import MAX_VCPUS, LabSpec, NetworkSpec, NicSpec, NodeSpec
 from labd.template.addresses import MAC, read_address
 from labd.template.form import MAX_NICS, MAX_NODES
 from labd.template.patterns import trouble
@@ -91,7 +91,7 @@ def _check_node(node: NodeSpec, networks: set[str]) -> None:
     _require(f"{at}: profile", node.profile, _empty_or(is_name))
     for image in (node.image, node.cdrom or ""):
         _require(f"{at}: image", image, lambda text: _IMAGE.match(text) is not None)
-    _require(f"{at}: vcpus", node.vcpus or 1, range(1, 1025).__contains__)
+    _require(f"{at}: vcpus", node.vcpus or 1, range(1, MAX_VCPUS + 1).__contains__)
     for size in (node.memory, node.disk, *(disk.size for disk in node.disks)):
         _require(f"{at}: size", size or _SIZES[0], _SIZES.__contains__)
     for disk in node.disks:

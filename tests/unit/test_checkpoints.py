@@ -10,19 +10,24 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from labd.checkpoints import archive, checking, memory
 from labd.checkpoints.stream import PAGE, split
+from labd.cli.verbs.node import node as node_verbs
+from labd.cli.verbs.profile import profile as profile_verbs
 from labd.engine import chains
 from labd.engine.checkpoints import misfit
 from labd.hypervisor.argv import fingerprint
 from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedDisk, SavedNode
-from labd.model.errors import InputError, StorageFailed
+from labd.model.errors import InputError, StorageFailed, TemplateError
 from labd.model.machine import Disk, MachineSpec
-from labd.model.specs import ImageFormat, LabSpec, Machine, NodeSpec
+from labd.model.specs import MAX_VCPUS, ImageFormat, LabSpec, Machine, NodeSpec
+from labd.template import load
+from labd.template.recheck import check_spec
 
 # A migration stream as QEMU 7.2 writes it (migration/savevm.c, migration/ram.c)
 
@@ -306,6 +311,25 @@ def test_names_of_a_manifest_are_checked() -> None:
     ):
         with pytest.raises(InputError, match=text):
             checking.check_record(replace(fine, nodes=(bad,)))
+
+
+def test_vcpus_have_one_bound_for_templates_manifests_and_commands() -> None:
+    def lab(vcpus: int) -> LabSpec:
+        return LabSpec(template="t", nodes=(NodeSpec(name="n", vcpus=vcpus),))
+
+    load(f"name: t\nnodes: {{n: {{image: tiny, vcpus: {MAX_VCPUS}}}}}\n", "t.yaml")
+    check_spec(lab(MAX_VCPUS))
+    with pytest.raises(TemplateError, match="vcpus"):
+        load(f"name: t\nnodes: {{n: {{image: tiny, vcpus: {MAX_VCPUS + 1}}}}}\n", "t.yaml")
+    for vcpus in (-1, MAX_VCPUS + 1):
+        with pytest.raises(InputError, match=f"node 'n': vcpus: '{vcpus}'"):
+            check_spec(lab(vcpus))
+    commands = (node_verbs.commands["add"], profile_verbs.commands["add"])
+    types = [item.type for verb in commands for item in verb.params if item.name == "vcpus"]
+    assert [(item.min, item.max) for item in types if isinstance(item, click.IntRange)] == [
+        (1, MAX_VCPUS),
+        (1, MAX_VCPUS),
+    ]
 
 
 # where it fits
