@@ -95,14 +95,14 @@ class Gate:
         try:
             while not (await asyncio.wait({work}, timeout=_RECHECK))[0]:
                 if await self._access.holder(who.token) is None:
-                    work.cancel()
-                    await asyncio.gather(work, return_exceptions=True)
-                    await answer.cut()
-                    return
-            work.result()
+                    break
+            else:
+                work.result()
+                return
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
+        await answer.cut()
 
 
 class _Answer:
