@@ -67,12 +67,15 @@ async def _launch(
         return f"/proc/self/fd/{fds[-1]}"
 
     for word in argv:
+        if word == "-add-fd" or word.startswith("fd="):
+            continue  # of labd's own memory of the serial line
         if word.startswith("socket,id="):
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(str(folder / _SOCKETS[len(sockets)]))
             listener.listen(1)
             sockets.append(listener)
-            words.append(re.sub(r"fd=\d+", f"fd={listener.fileno()}", word))
+            plain = word.partition(",logfile=")[0]
+            words.append(re.sub(r"fd=\d+", f"fd={listener.fileno()}", plain))
         elif re.fullmatch(r"fd:\d+", word):
             fds.append(os.open(state, os.O_RDONLY))
             words.append(f"fd:{fds[-1]}")

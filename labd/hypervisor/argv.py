@@ -23,6 +23,7 @@ from labd.model.specs import Display, Firmware, Machine
 
 PROGRAM = "qemu-system-x86_64"
 MEMORY_ID = "ram"
+UNHEARD_SET = 1000  # of descriptors; those of files count from 1
 CONFIG_ITEM = "opt/io.labd/config"
 _NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9/._-]{0,200}\Z")
 _MARK = re.compile(r"\Aguest=.*@([a-z0-9-]{1,32})\.([a-z0-9-]{1,32}),debug-threads=on\Z")
@@ -50,6 +51,7 @@ class Descriptors:
         ram: Sealed memory that is mapped privately, for a machine that starts from a frozen
             state; None: memory of its own, empty.
         incoming: The frozen state of the devices, or None.
+        unheard: Memory that keeps what the serial line says (`unheard`), or None.
     """
 
     qmp: int
@@ -63,6 +65,7 @@ class Descriptors:
     config: int | None = None
     ram: int | None = None
     incoming: int | None = None
+    unheard: int | None = None
 
 
 def build(
@@ -202,7 +205,9 @@ def _monitors(fds: Descriptors) -> list[str]:
         ("serial", fds.serial),
         ("agent", fds.agent),
     ):
-        argv += ["-chardev", f"socket,id={name},fd={fd},server=on,wait=off"]
+        kept = fds.unheard is not None and name == "serial"
+        log = f",logfile=/dev/fdset/{UNHEARD_SET}" if kept else ""
+        argv += ["-chardev", f"socket,id={name},fd={fd},server=on,wait=off{log}"]
     for name in ("qmp", "people"):
         argv += ["-mon", f"chardev={name},mode=control"]
     # As -serial and not -device: microvm makes its serial port itself.
@@ -230,6 +235,8 @@ def _files(machine: MachineSpec, fds: Descriptors) -> list[str]:
     argv: list[str] = []
     for layer in devices.layers(machine):
         argv += ["-add-fd", f"fd={fds.layers[layer.node]},set={layer.fdset}"]
+    if fds.unheard is not None:
+        argv += ["-add-fd", f"fd={fds.unheard},set={UNHEARD_SET}"]
     return argv
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import socket
+import sys
+import termios
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from labd.host.timelog import TimeIndex, index_of
+from labd.hypervisor.unheard import Unheard
 from labd.model.errors import InputError, NodeGone
 
 LOG_LIMIT: Final = 512 << 10  # bytes of `console.log`, after which it becomes `console.log.1`
@@ -195,6 +199,8 @@ class ConsoleHub(asyncio.Protocol):
         self._quiet: asyncio.TimerHandle | None = None
         self._window, self._in_window = 0.0, 0
         self._ended = False
+        self._held = False  # nothing is read until it is known what came before
+        self._unheard: Unheard | None = None
         self._detached = asyncio.Event()
         self._detached.set()
 
@@ -203,7 +209,8 @@ class ConsoleHub(asyncio.Protocol):
 
         Args:
             sock: Connected to QEMU's serial socket; the hub owns it from now on.
-            fresh: The machine was just launched: earlier output is forgotten.
+            fresh: The machine was just launched: earlier output is forgotten. Of any other,
+                nothing is read before `catch_up`.
         """
         loop = asyncio.get_running_loop()
         self._log.close()
@@ -211,17 +218,20 @@ class ConsoleHub(asyncio.Protocol):
         if not fresh and not self._tail:
             kept = await asyncio.to_thread(self._log.read)
             self._tail[:0] = kept[-REPLAY:]
+        self._held = not fresh
         await loop.create_unix_connection(lambda: self, sock=sock)
 
     async def swap(self, sock: socket.socket) -> None:
         """Put a fresh connection in place of the present one.
 
-        `sock` waits in QEMU's backlog already, so that no time passes between the two.
+        `sock` waits in QEMU's backlog already, so that no time passes between the two. Nothing is
+        read before `catch_up`.
         """
         if self._transport is None or self._ended:
             sock.close()
             return
         self._swaps += 1
+        self._held = True
         self._transport.close()
         await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
 
@@ -235,6 +245,8 @@ class ConsoleHub(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a socket's always is
         transport.set_write_buffer_limits(high=_WRITE_LIMIT)
         self._transport = transport
+        if self._held:
+            transport.pause_reading()
         self._detached.clear()
         self._writable.set()
 
@@ -258,6 +270,12 @@ class ConsoleHub(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Record output, show it to the viewers and compare its lines with the patterns."""
+        if self._unheard is not None:
+            self._unheard.heard(len(data))
+        self._take(data)
+        self._throttle(len(data))
+
+    def _take(self, data: bytes) -> None:
         self._log.write(data)
         self._heard = asyncio.get_running_loop().time()
         self._recent.append((time.time(), len(data)))
@@ -266,7 +284,36 @@ class ConsoleHub(asyncio.Protocol):
         for viewer in self._viewers:
             viewer.feed(data)
         self._take_lines(data)
-        self._throttle(len(data))
+
+    # what nobody has read
+
+    def remember(self, unheard: Unheard | None) -> None:
+        """Have what is said kept for the next labd; the hub closes it."""
+        old, self._unheard = self._unheard, unheard
+        if old is not None and old is not unheard:
+            old.close()
+
+    def catch_up(self, unheard: Unheard | None = None) -> None:
+        """Take what was said while nobody was connected, and begin to read.
+
+        Args:
+            unheard: The machine's, for `remember`; None: the one that is remembered.
+        """
+        if unheard is not None:
+            self.remember(unheard)
+        if self._ended:
+            self.remember(None)
+        if self._unheard is not None and (missed := self._unheard.take(self._waiting)):
+            self._take(missed)
+        self._held = False
+        self._go_on()
+
+    def _waiting(self) -> int:
+        """Return how many bytes the socket holds."""
+        if self._transport is None:
+            return 0
+        sock = self._transport.get_extra_info("socket")
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
 
     # what others ask for
 
@@ -367,6 +414,7 @@ class ConsoleHub(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
         self._log.close()
+        self.remember(None)
 
     def _gone(self) -> NodeGone:
         return NodeGone(f"{self.name} has ended; start it again with `lab start {self.name}`")
@@ -413,5 +461,5 @@ class ConsoleHub(asyncio.Protocol):
 
     def _go_on(self) -> None:
         self._window, self._in_window = asyncio.get_running_loop().time(), 0
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and not self._transport.is_closing() and not self._held:
             self._transport.resume_reading()

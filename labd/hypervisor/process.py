@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from labd.host.spawn import Child, spawn
-from labd.hypervisor import devices
+from labd.hypervisor import devices, unheard
 from labd.hypervisor.accel import KvmAccess, jail_for
 from labd.hypervisor.argv import Descriptors
 from labd.model.checkpoints import Incoming
@@ -194,6 +194,7 @@ def open_inputs(
         config=open_config(machine, stack),
         ram=incoming.ram if incoming is not None else None,
         incoming=incoming.state if incoming is not None else None,
+        unheard=unheard.open_for(machine.key, stack),
     )
 
 

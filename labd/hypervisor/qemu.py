@@ -17,6 +17,7 @@ from labd.hypervisor import argv, process, tsc
 from labd.hypervisor.accel import Accelerator, KvmAccess
 from labd.hypervisor.console import Viewer
 from labd.hypervisor.process import QEMU_LOG
+from labd.hypervisor.unheard import Unheard
 from labd.hypervisor.vm import Vm, VmTimes, console_log
 from labd.model.checkpoints import Incoming
 from labd.model.errors import CommandFailed, LabdError, LaunchFailed, NodeGone, WorldError
@@ -260,13 +261,16 @@ class QemuHypervisor:
         undo.callback(qmp.close)
         serial = process.connect(machine.run / process.SERIAL_SOCKET)
         undo.callback(serial.close)
+        assert fds.unheard is not None  # noqa: S101 - `open_inputs` has opened it
+        unheard = Unheard(os.dup(fds.unheard))
+        undo.callback(unheard.close)
         again = tuple(fd for fd in (fds.kernel, fds.initrd) if fd is not None)
         child = await process.start(machine, command, _numbers(fds), access, again)
         undo.push_async_callback(child.stop, 0)
         passed.close()
         await failpoints.reach("qemu.spawned")
         try:
-            await vm.connect(child, qmp, serial, incoming=incoming is not None)
+            await vm.connect(child, qmp, serial, unheard, incoming=incoming is not None)
         except LabdError as error:
             await child.stop(0)
             said = _STAMP.sub("", process.log_tail(machine)) or error.message
@@ -323,7 +327,7 @@ def _numbers(fds: argv.Descriptors) -> list[int]:
         fds.initrd,
         fds.config,
     )
-    single += (fds.ram, fds.incoming)
+    single += (fds.ram, fds.incoming, fds.unheard)
     return [
         *(fd for fd in single if fd is not None),
         *fds.taps.values(),

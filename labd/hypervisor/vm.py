@@ -22,6 +22,7 @@ from labd.hypervisor.console import ConsoleHub
 from labd.hypervisor.display import VncPort
 from labd.hypervisor.monitor import DEADLINE, Monitor, QmpEvent
 from labd.hypervisor.resets import ResetMeter
+from labd.hypervisor.unheard import Unheard
 from labd.model.errors import Conflict, LabdError, NodeGone, NodeUnresponsive, QmpRefused
 from labd.model.machine import GuestEvent, GuestEventKind, MachineSpec, RunState
 from labd.model.process import ProcessId
@@ -94,7 +95,13 @@ class Vm:
     # coming to life
 
     async def connect(
-        self, child: Child, qmp: socket.socket, serial: socket.socket, *, incoming: bool = False
+        self,
+        child: Child,
+        qmp: socket.socket,
+        serial: socket.socket,
+        unheard: Unheard,
+        *,
+        incoming: bool = False,
     ) -> None:
         """Take a QEMU that was just spawned and wait until it answers (-S: nothing runs yet).
 
@@ -109,6 +116,8 @@ class Vm:
         state = await self.query()
         if state is not RunState.PRELAUNCH and not (incoming and state is RunState.PAUSED):
             raise NodeGone(f"QEMU of {self.name} came up {state}, not stopped")
+        unheard.begin()
+        self.hub.remember(unheard)
 
     async def adopt(self, known: ProcessId) -> RunState:
         """Take over a process that an earlier daemon started.
@@ -132,6 +141,9 @@ class Vm:
             if not self.monitor.connected:
                 self._spawn(self._reconnect)
             raise
+        finally:
+            # QEMU, which answers, has taken the line by now: what it says goes there.
+            self.hub.catch_up(Unheard.of(known.pid))
 
     async def open_screen(self) -> None:
         """Listen for viewers of the screen, if there is one.
@@ -365,7 +377,14 @@ class Vm:
             with contextlib.suppress(OSError):
                 sock = process.connect(self.spec.run / process.SERIAL_SOCKET)
                 await self.hub.attach(sock, fresh=False)
+                await self._catch_up()
                 return
+
+    async def _catch_up(self) -> None:
+        """Hear what was said between two connections to the serial line."""
+        with contextlib.suppress(LabdError):
+            await self.query()  # it has taken the new one when it answers
+        self.hub.catch_up()
 
     async def _unstick(self) -> None:
         """Make the serial line speak again after a reset.
@@ -381,6 +400,7 @@ class Vm:
             elif self.hub.quiet_for >= _UNSTICK_EVERY / 2:
                 with contextlib.suppress(OSError):
                     await self.hub.swap(process.connect(self.spec.run / process.SERIAL_SOCKET))
+                    await self._catch_up()
 
     async def _check_uuid(self) -> None:
         answer = await self.execute("query-uuid")

@@ -287,6 +287,24 @@ async def test_another_daemon_adopts(rig: Rig) -> None:
     await rig.event(_K.EXITED)
 
 
+async def test_what_a_guest_says_while_nobody_listens_is_heard_once(rig: Rig) -> None:
+    machine = rig.machine()
+    process = await rig.hv.launch(machine, {})
+    await rig.hv.resume("k1")
+    await rig.hv.close()  # before a real guest can have said anything
+    await asyncio.sleep(2)
+    for _ in range(2):
+        rig.new_daemon()
+        assert await rig.hv.adopt(machine, process) is RunState.RUNNING
+        await asyncio.wait_for(rig.hv.wait_console("k1", UP), 20)
+        async with rig.hv.console("k1") as console:
+            said = await console.read()
+        assert said.count(UP.strip("^$").encode()) == 1
+        await rig.hv.close()
+    rig.new_daemon()
+    await rig.hv.adopt(machine, process)
+
+
 async def test_only_that_very_process_is_adopted(rig: Rig) -> None:
     machine, process = await rig.up()
     await rig.hv.close()

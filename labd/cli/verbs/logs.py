@@ -33,8 +33,8 @@ _PAGE = 1000  # events
 def logs(session: Session, follow: bool, since: str | None, raw: bool, ref: str) -> None:
     """Print what nodes said on their serial lines, what QEMU said, and what labd did, by time.
 
-    Lines are kept from a node's last start on, up to 1 MiB; what a guest says while no labd runs is
-    lost. With --json, JSON Lines: time, node, source (console, qemu or labd) and text.
+    Lines are kept from a node's last start on, up to 1 MiB; of what a guest says while no labd
+    runs, up to 32 KiB. With --json, JSON Lines: time, node, source (console, qemu or labd), text.
     """
     lab, node = split_ref(ref)
     begin = _begin(since)
