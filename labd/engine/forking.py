@@ -110,25 +110,26 @@ class Forking:
             LabdError: The first failure; nodes that this call started are stopped again.
         """
         async with AsyncExitStack() as undo:
-            with self._loads.one():
-                scene, told = await self._let_go(operation, record, only, undo)
+            scene = await self._scenes.scene(operation.lab)
+            await self._converger.prepare_ground(scene, operation)
+            await self._world.checkpoints.verify(record)
+            with self._loads.loading():
+                untold = await self._have_run(operation, record, scene, only, undo)
             # What one guest is told costs more than another's start: those come first.
-            await self._loads.rest()
-            await every(self._tell(operation, scene, copy) for copy in told)
+            await self._loads.quiet()
+            await every(self._tell(operation, scene, copy) for copy in untold)
             undo.pop_all()
         await self._journal.settle(operation.lab, operation.id)
 
-    async def _let_go(
+    async def _have_run(
         self,
         operation: OperationRecord,
         record: CheckpointRecord,
+        scene: Scene,
         only: Collection[str] | None,
         undo: AsyncExitStack,
-    ) -> tuple[Scene, list[Copy]]:
-        """Have all nodes run; return those that do not know yet what they are."""
-        scene = await self._scenes.scene(operation.lab)
-        await self._converger.prepare_ground(scene, operation)
-        await self._world.checkpoints.verify(record)
+    ) -> list[Copy]:
+        """Have all nodes run; return those that may not know yet what they are."""
         due = [
             node
             for node in scene.nodes.values()
@@ -136,7 +137,7 @@ class Forking:
         ]
         cold = [self.copy_of(record, scene, node) for node in due]
         warm = [self.copy_of(record, scene, node) for node in _loaded(scene, only)]
-        untold = [
+        earlier = [
             self.copy_of(record, scene, node)
             for node in scene.nodes.values()
             if (only is None or node.name in only) and _was_let_go(scene, node)
@@ -150,9 +151,9 @@ class Forking:
         # All or none: a lab whose clocks began at different times has broken connections.
         await every(self._world.hypervisor.resume(copy.machine.key) for copy in copies)
         await every(self._woken(operation, copy) for copy in copies)
-        told = [*copies, *untold]
-        await every(self._announce(copy) for copy in told)
-        return scene, told
+        untold = [*copies, *earlier]
+        await every(self._announce(copy) for copy in untold)
+        return untold
 
     async def _announce(self, copy: Copy) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Labs that are being loaded, and the work that can wait until none is."""
+"""Labs that are being loaded, and the work that can wait until they are."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ PATIENCE = 15.0
 
 
 class Loads:
-    """Counts what is being loaded.
+    """Knows what is being loaded.
 
     Args:
-        patience: How many seconds `rest` waits at most.
+        patience: How many seconds `quiet` waits at most.
     """
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self._patience = patience
-        self._running = 0
-        self._none = asyncio.Event()
-        self._none.set()
+        self._running: set[asyncio.Event] = set()  # each is set when its load ends
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Count one more during the block."""
-        self._running += 1
-        self._none.clear()
+    def loading(self) -> Iterator[None]:
+        """Have it known during the block that something is being loaded."""
+        over = asyncio.Event()
+        self._running.add(over)
         try:
             yield
         finally:
-            self._running -= 1
-            if not self._running:
-                self._none.set()
+            self._running.discard(over)
+            over.set()
 
-    async def rest(self) -> None:
-        """Return when nothing is being loaded, or patience has ended."""
+    async def quiet(self) -> None:
+        """Return when all that is being loaded now is no more, or patience has ended.
+
+        What begins later is not waited for: labs that start one after another would have the first
+        wait for the last.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
-                await self._none.wait()
+                for over in tuple(self._running):
+                    await over.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 
@@ -11,20 +12,31 @@ from labd.engine.loads import Loads
 
 async def test_one_waits_for_all() -> None:
     loads = Loads(patience=30)
-    await loads.rest()
-    with loads.one():
-        with loads.one():
-            waiting = asyncio.create_task(loads.rest())
+    await loads.quiet()
+    with loads.loading():
+        with loads.loading():
+            waiting = asyncio.create_task(loads.quiet())
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.01)
         assert not waiting.done(), "another one is being loaded still"
     await waiting
-    with pytest.raises(RuntimeError), loads.one():
+    with pytest.raises(RuntimeError), loads.loading():
         raise RuntimeError
-    await asyncio.wait_for(loads.rest(), 5)  # one that failed is no longer being loaded
+    await asyncio.wait_for(loads.quiet(), 5)  # one that failed is no longer being loaded
+
+
+async def test_nobody_waits_for_what_began_later() -> None:
+    loads = Loads(patience=30)
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(loads.loading())
+        waiting = asyncio.create_task(loads.quiet())
+        await asyncio.sleep(0.01)
+        second.enter_context(loads.loading())
+        first.close()
+        await asyncio.wait_for(waiting, 5)
 
 
 async def test_patience_ends() -> None:
     loads = Loads(patience=0.01)
-    with loads.one():
-        await asyncio.wait_for(loads.rest(), 5)
+    with loads.loading():
+        await asyncio.wait_for(loads.quiet(), 5)
