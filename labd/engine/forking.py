@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _AGENT = 60.0  # seconds that a woken guest's agent has for one command
 _AGENT_SHARE = 4  # guests that are told at one time what they are
+_LET_GO = {NodeState.RUNNING, NodeState.READY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +138,12 @@ class Forking:
         ]
         cold = [self.copy_of(record, scene, node) for node in due]
         warm = [self.copy_of(record, scene, node) for node in _loaded(scene, only)]
+        # An earlier daemon let these go. The operation has not ended, so nobody knows what they
+        # were told: all of it can be told twice.
         earlier = [
             self.copy_of(record, scene, node)
             for node in scene.nodes.values()
-            if (only is None or node.name in only) and _was_let_go(scene, node)
+            if node.state in _LET_GO and (only is None or node.name in only)
         ]
         copies = [*cold, *warm]
         for copy in copies:
@@ -365,15 +368,6 @@ def _loaded(scene: Scene, only: Collection[str] | None) -> list[NodeRecord]:
         and node.process is not None
         and (only is None or node.name in only)
     ]
-
-
-def _was_let_go(scene: Scene, node: NodeRecord) -> bool:
-    """Tell whether an earlier daemon let a copy go that has commands to run.
-
-    The operation has not ended, so nobody knows how many have run: they are run anew.
-    """
-    alive = node.state in {NodeState.RUNNING, NodeState.READY}
-    return alive and bool(scene.sized[node.name].node.on_fork)
 
 
 def _environment(operation: OperationRecord, spec: LabSpec) -> dict[str, str]:

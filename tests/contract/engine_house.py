@@ -238,7 +238,8 @@ class Fate:
 
     def check(self, *, after: bool = False) -> None:
         last = self.calls[-1] if self.calls else ""
-        due = len(self.calls) == self.at or (bool(self.name) and last == self.name)
+        # Others may have asked meanwhile, where several things are done at one time.
+        due = 0 < self.at <= len(self.calls) or (bool(self.name) and last == self.name)
         if due and self.before is not after:
             self.dead.set()
         if self.dead.is_set():
@@ -295,7 +296,15 @@ _ASKED = {
     "carriers": {"set_carrier"},
     "images": {"make_overlay", "make_blank", "make_child", "discard", "sweep"},
     "keys": {"ensure", "remove"},
-    "snapshots": {"save", "put_back", "launch", "loaded"},
+    "snapshots": {
+        "save",
+        "put_back",
+        "launch",
+        "loaded",
+        "announce",
+        "set_clock",
+        "authorize",
+    },
     "checkpoints": {"stage", "absorb", "publish", "incoming", "discard", "sweep"},
 }
 

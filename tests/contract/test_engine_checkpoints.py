@@ -379,12 +379,16 @@ async def die_forking(tmp_path: Path, at: int, *, before: bool, lab: LabSpec) ->
             await home.ended_or_dead(asked.id)
         except LabdError:
             assert home.fate.dead.is_set()
-        died = home.fate.dead.is_set()
+        died, first = home.fate.dead.is_set(), home.snapshots
         await home.restart()
         await home.idle()
         if await home.inventory.lab("copy") is not None:
             await still_runs(home, "copy")
+            keys = {await home.key(name, "copy") for name in READY}
             assert bool(ran) is (lab is TOLD), "a copy is told what it is, whoever died"
+            assert {*first.authorized, *home.snapshots.authorized} == keys
+            assert {*first.clocks, *home.snapshots.clocks} == keys
+            assert {*first.announced, *home.snapshots.announced} == keys
         await still_runs(home)
         await home.check()
     return died
