@@ -28,6 +28,19 @@ _STALE_BYTES, _STALE_LINES = 2 * _LINE_LIMIT, 64
 _MOST_PARTS = 20_000  # of one answer; a text of brackets takes 25 times its size when it is read
 _STATUSES = range(-(1 << 31), 1 << 32)
 _FIRST_POLL, _LAST_POLL = 0.01, 0.5  # seconds between looks at a running command
+# What may go together with its sync. An agent that hangs does later what it was sent, when labd has
+# long said that it failed: these do no harm then, nor when they are done twice (a clock that is set
+# late is nearer the truth than that of a frozen guest). A command to run or a file to write would,
+# so all others are sent only to an agent that has just answered.
+_HARMLESS: Final = frozenset(
+    {
+        "guest-exec-status",
+        "guest-network-get-interfaces",
+        "guest-ping",
+        "guest-set-time",
+        "guest-ssh-add-authorized-keys",
+    }
+)
 
 
 class GuestAgent:
@@ -75,7 +88,7 @@ class GuestAgent:
             async with self._lock, asyncio.timeout(timeout):
                 # Success is never answered: the guest goes down.
                 await self._send("guest-shutdown", {"mode": "powerdown"})
-        except (TimeoutError, OSError, GuestFailed):
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, GuestFailed):
             self._drop()
             return False
         return True
@@ -204,17 +217,26 @@ class GuestAgent:
     async def _send(self, command: str, arguments: Mapping[str, object]) -> None:
         """Connect if need be, send a command, and discard what was meant for somebody before us.
 
-        The sync and the command go together: each message wakes the guest, and one of many guests
-        that are woken for the first time takes long to answer.
+        A sync and a harmless command go together: each message wakes the guest, and one of many
+        guests that are woken for the first time takes long to answer.
         """
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_unix_connection(
                 str(self._path), limit=_LINE_LIMIT
             )
+        writer = self._writer
         token = secrets.randbits(31)
         # 0xff makes the agent drop a half-sent command, and marks the answer to this one.
-        sync = _request("guest-sync-delimited", {"id": token})
-        self._writer.write(b"\xff" + sync + _request(command, arguments))
+        sync = b"\xff" + _request("guest-sync-delimited", {"id": token})
+        request = _request(command, arguments)
+        together = command in _HARMLESS
+        writer.write(sync + request if together else sync)
+        await self._synced(token)
+        if not together:
+            writer.write(request)
+
+    async def _synced(self, token: int) -> None:
+        """Return when the agent has answered a sync."""
         stale = 0
         for _ in range(_STALE_LINES):
             raw = await self._raw()
@@ -237,7 +259,8 @@ class GuestAgent:
         return answer
 
     async def _raw(self) -> bytes:
-        assert self._reader is not None  # noqa: S101 - `_send` came first
+        if self._reader is None:  # the port was closed when the last line had come
+            raise asyncio.IncompleteReadError(b"", None)
         try:
             return await self._reader.readuntil(b"\n")
         except asyncio.LimitOverrunError as error:

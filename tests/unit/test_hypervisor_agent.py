@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from labd.hypervisor.agent import OUTPUT_LIMIT, GuestAgent
-from labd.model.errors import GuestFailed
+from labd.model.errors import GuestAgentAbsent, GuestFailed
 from tests.agents import talking
 
 Answer = dict[str, Any] | bytes | None
@@ -25,9 +25,12 @@ class Guest:
         self.asked: list[dict[str, Any]] = []
         self.answer: Callable[[dict[str, Any]], Answer] = lambda _: {"return": {}}
         self.greeting = b""
+        self.awake = asyncio.Event()
+        self.awake.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(self.greeting)
+        await self.awake.wait()
         while line := await reader.readline():
             request = json.loads(line.rpartition(b"\xff")[2])
             if request["execute"] == "guest-sync-delimited":
@@ -73,6 +76,25 @@ async def test_a_silent_agent_has_a_deadline(guest: tuple[Guest, GuestAgent]) ->
         await agent.execute(["true"], 0.1)
     played.answer = lambda _: {"return": {}}
     assert await agent.ping()  # and the late answers confuse nothing
+
+
+async def test_an_agent_that_hung_does_nothing_that_was_given_up(
+    guest: tuple[Guest, GuestAgent],
+) -> None:
+    played, agent = guest
+    played.awake.clear()
+    with pytest.raises(GuestFailed, match="did not answer guest-exec within 0.1 s"):
+        await agent.execute(["rm", "x"], 0.1)
+    assert not await agent.shut_down(0.1)
+    with pytest.raises(GuestFailed, match="did not answer guest-file-open within 0.1 s"):
+        await agent.call("guest-file-open", {"path": "/x", "mode": "w"}, 0.1)
+    assert not await agent.ping(0.1)  # goes with its sync, so what was sent is read later
+    played.awake.set()
+    async with asyncio.timeout(5):
+        while not played.asked:
+            await asyncio.sleep(0.01)
+    assert await agent.ping()
+    assert [request["execute"] for request in played.asked] == ["guest-ping", "guest-ping"]
 
 
 async def test_a_command_runs_to_its_end(guest: tuple[Guest, GuestAgent]) -> None:
@@ -170,6 +192,31 @@ async def test_shut_down_is_not_answered(guest: tuple[Guest, GuestAgent]) -> Non
     assert await agent.shut_down()
     await asyncio.sleep(0.05)
     assert played.asked == [{"execute": "guest-shutdown", "arguments": {"mode": "powerdown"}}]
+
+
+async def test_a_shut_down_while_the_port_closes() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.transport.abort()
+
+    async with talking(serve) as agent:
+        assert not await agent.shut_down()
+
+
+async def test_a_port_that_closes_at_any_moment_is_no_agent() -> None:
+    for turns in range(8):
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            request = json.loads((await reader.readline()).rpartition(b"\xff")[2])
+            token = request["arguments"]["id"]
+            writer.write(b"\xff" + json.dumps({"return": token}).encode() + b"\n")
+            for _ in range(turns):  # noqa: B023 - it ends before the next begins
+                await asyncio.sleep(0)
+            agent.open = False
+
+        async with talking(serve) as agent:
+            with pytest.raises(GuestAgentAbsent):
+                await agent.execute(["true"], 5)
 
 
 async def test_no_agent(tmp_path: Path) -> None:
