@@ -117,7 +117,7 @@ class Converger:
 
     def _await_running(
         self, scene: Scene, operation: OperationRecord, only: Collection[str] | None
-    ) -> list[asyncio.Task[None]]:
+    ) -> list[asyncio.Task[NodeState | None]]:
         """Wait too for nodes that run already and are not ready yet."""
         tasks = []
         for node in scene.nodes.values():
@@ -164,8 +164,10 @@ class Converger:
         ref = NodeRef(node.lab, node.name)
         sized = scene.sized[node.name]
         await self._await_dependencies(scene.lab.name, sized.node, starts)
+        # Memory, vCPUs and media hardly change how long a boot keeps a CPU busy, and labs of one
+        # image that differ in them are many. Where they do, the next slow one makes all slow.
         alike = (sized.image.digest, sized.node.accel, sized.ready)
-        async with self._world.booting.take(scene.lab.name, alike):
+        async with self._world.booting.take(scene.lab.name, alike) as boot:
             choice = await self._world.choose_accel(sized.node.accel)
             machine = self._scenes.machine(scene, node, kvm=choice.kvm)
             launch = Launch(
@@ -178,10 +180,10 @@ class Converger:
                 seed=self._scenes.seed(scene, node),
             )
             await self._runner.start(launch, operation.id)
-            await self._ready(ref, node.key)
+            boot.ready = await self._ready(ref, node.key) is NodeState.READY
 
-    async def _ready(self, ref: NodeRef, key: str) -> None:
-        """Wait for a node to be ready, or to end.
+    async def _ready(self, ref: NodeRef, key: str) -> NodeState | None:
+        """Wait for a node to be ready, or to end; return its state, None when it is gone.
 
         The watch of its readiness may be begun anew meanwhile (it hung for a while, say), so this
         follows what is written, not one task.
@@ -192,8 +194,10 @@ class Converger:
         while True:
             changed = self._journal.changed()
             node = await self._world.inventory.node(ref.lab, ref.node)
-            if node is None or node.state in _READY:
-                return
+            if node is None:
+                return None
+            if node.state in _READY:
+                return node.state
             if node.state in _OVER:
                 why = f": {node.reason}" if node.reason else ""
                 raise GuestFailed(

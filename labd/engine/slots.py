@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 # Seconds after which a node that is still not ready gives its slot back: a guest that never gets
 # ready must not hold up those who come after it. The kernel of a guest has long started by then.
@@ -14,10 +15,25 @@ _QUICK = 1.0  # seconds within which a guest is ready whose boot is next to no w
 _PARTS = 8  # of a slot; a quick boot takes one of them
 
 
+@dataclass(slots=True)
+class Boot:
+    """One boot that has a slot.
+
+    Attributes:
+        ready: Whether the guest got ready; whoever has the slot says so.
+    """
+
+    ready: bool = False
+
+
 class BootSlots:
     """At most `size` slots are taken; a free one goes to the lab that has the fewest.
 
     What boots quickly takes an eighth of a slot: the bound is there for what keeps a CPU busy.
+
+    Whoever is next and needs a whole slot holds back everybody behind it, also those who would fit
+    in what is free. That is on purpose: quick boots that went past it would keep it waiting for as
+    long as more of them come.
 
     Args:
         size: How many nodes boot at one time.
@@ -37,14 +53,17 @@ class BootSlots:
         return self._taken.total() / _PARTS
 
     @asynccontextmanager
-    async def take(self, lab: str, kind: Hashable = None) -> AsyncIterator[None]:
+    async def take(self, lab: str, kind: Hashable = None) -> AsyncIterator[Boot]:
         """Have a slot during the block, for `hold` seconds at most.
+
+        A kind is quick from when one of it was ready within a second until one takes longer.
 
         Args:
             lab: Whose node it is.
             kind: What all guests have in common that boot alike; None for a guest like no other.
         """
         parts = await self._acquire(lab, kind)
+        boot = Boot()
         loop = asyncio.get_running_loop()
         began = loop.time()
 
@@ -56,12 +75,17 @@ class BootSlots:
 
         timer = loop.call_later(self._hold, give_back)
         try:
-            yield
-            if kind is not None and loop.time() - began < _QUICK:
-                self._quick.add(kind)
+            yield boot
         finally:
             timer.cancel()
+            self._learn(kind, boot, loop.time() - began)
             give_back()
+
+    def _learn(self, kind: Hashable, boot: Boot, took: float) -> None:
+        if took >= _QUICK:
+            self._quick.discard(kind)
+        elif boot.ready and kind is not None:
+            self._quick.add(kind)
 
     def _parts(self, kind: Hashable) -> int:
         return 1 if kind in self._quick else _PARTS
@@ -70,12 +94,10 @@ class BootSlots:
         return self._taken.total() + self._parts(kind) <= self._room
 
     async def _acquire(self, lab: str, kind: Hashable) -> int:
-        if self._fits(kind) and not self._waiting:
-            self._taken[lab] += self._parts(kind)
-            return self._parts(kind)
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         waiter = (kind, turn)
         self._waiting.setdefault(lab, deque()).append(waiter)
+        self._hand_out()  # it may be this one's turn, whoever waits already
         try:
             return await turn
         except asyncio.CancelledError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from labd.model.errors import LabdError
 
@@ -17,7 +18,7 @@ async def every(jobs: Iterable[Coroutine[None, None, None]]) -> None:
         raise next((e for e in errors if not isinstance(e, LabdError)), errors[0])
 
 
-async def all_of(jobs: Iterable[asyncio.Task[None]]) -> None:
+async def all_of(jobs: Iterable[asyncio.Task[Any]]) -> None:
     """Wait for all jobs; when one fails, cancel the others, wait for them, and raise its error."""
     jobs = list(jobs)
     if not jobs:

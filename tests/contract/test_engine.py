@@ -562,6 +562,24 @@ async def test_boot_slots_bound_how_many_boot_at_one_time(
         assert done.error is None
 
 
+async def test_more_boot_at_one_time_of_what_got_ready_quickly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labd.engine.slots._QUICK", LIMIT)
+    async with house(tmp_path) as home:
+        home.slots = 1
+        await home.restart()
+        await home.up(spec(node("a")), "first")
+        home.host.boot_output = b""
+        operation = await home.engine.up("web", spec(*(node(name) for name in "abc")))
+        async with asyncio.timeout(LIMIT):
+            while await home.states() != dict.fromkeys("abc", "running"):
+                await asyncio.sleep(0.01)
+        for name in "abc":
+            home.host.say(await home.key(name), b"guest: up\n")
+        await home.ok(home.engine.operation(operation.id))
+
+
 # refusals
 
 

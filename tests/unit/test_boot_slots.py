@@ -24,9 +24,10 @@ class Boots:
         self.ends[name] = asyncio.Event()
 
         async def boot() -> None:
-            async with self.slots.take(name.partition("/")[0], kind):
+            async with self.slots.take(name.partition("/")[0], kind) as boot:
                 self.got.append(name)
                 await self.ends[name].wait()
+                boot.ready = True
 
         self.tasks[name] = asyncio.create_task(boot())
         await self.settle()
@@ -110,26 +111,64 @@ async def test_what_boots_quickly_takes_an_eighth() -> None:
     await boots.over()
 
 
+async def made_quick(slots: BootSlots, *kinds: str) -> None:
+    for kind in kinds:
+        async with slots.take("lab", kind) as boot:
+            boot.ready = True
+
+
 async def test_a_boot_that_took_long_or_failed_is_not_quick(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("labd.engine.slots._QUICK", 0.05)
     boots = Boots(BootSlots(1))
     with pytest.raises(RuntimeError):
-        async with boots.slots.take("lab", "kind"):
+        async with boots.slots.take("lab", "failed"):
             raise RuntimeError
-    async with boots.slots.take("lab", "kind"):
+    async with boots.slots.take("lab", "gone"):
+        pass
+    monkeypatch.setattr("labd.engine.slots._QUICK", 0.05)
+    async with boots.slots.take("lab", "slow") as boot:
         await asyncio.sleep(0.1)
+        boot.ready = True
+    for kind in ("failed", "gone", "slow"):
+        await boots.ask(f"{kind}/a", kind)
+        await boots.ask(f"{kind}/b", kind)
+        assert boots.got == [f"{kind}/a"]
+        await boots.over()
+        boots = Boots(boots.slots)
+
+
+@pytest.mark.parametrize("ready", [True, False])
+async def test_a_kind_is_quick_until_one_takes_long(
+    monkeypatch: pytest.MonkeyPatch, ready: bool
+) -> None:
+    boots = Boots(BootSlots(1))
+    await made_quick(boots.slots, "kind")
+    monkeypatch.setattr("labd.engine.slots._QUICK", 0.05)
+    async with boots.slots.take("lab", "kind") as boot:
+        await asyncio.sleep(0.1)
+        boot.ready = ready
     await boots.ask("lab/a", "kind")
     await boots.ask("lab/b", "kind")
     assert boots.got == ["lab/a"]
     await boots.over()
 
 
+async def test_who_comes_takes_what_is_free_when_it_is_next() -> None:
+    boots = Boots(BootSlots(2))
+    await made_quick(boots.slots, "quick")
+    await boots.ask("big/a", "slow")
+    await boots.ask("small/a", "quick")
+    await boots.ask("big/b", "slow")
+    assert boots.got == ["big/a", "small/a"], "a whole slot is not free"
+    await boots.ask("other/a", "quick")
+    assert boots.got[2:] == ["other/a"], "its lab has the fewest, and it fits"
+    await boots.over()
+
+
 async def test_who_leaves_lets_in_those_behind_it() -> None:
     boots = Boots(BootSlots(1))
-    async with boots.slots.take("lab", "quick"):
-        pass
+    await made_quick(boots.slots, "quick")
     await boots.ask("lab/a", "quick")
     await boots.ask("big/a", "slow")
     await boots.ask("lab/b", "quick")
