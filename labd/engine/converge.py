@@ -246,7 +246,9 @@ class Converger:
             await self._stop_replaced(lab, lab.previous, operation)
         await self.bring_up(name, operation, only)
         await self._change_running(name, operation)
-        if lab.previous is not None:  # else they are as their nodes found them
+        # Without an edit the wires of a node are as its start made them and as `WireService.set`
+        # changed them since: to look at each again would cost every `up` of a big lab its time.
+        if lab.previous is not None or self._wires.owes(name):
             await self._wires.sync(name)
         await self._teardown.remove_left_out(name, operation)
         await self._journal.forget_previous(name)

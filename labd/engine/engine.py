@@ -104,7 +104,9 @@ class Engine:
         self._publications = Publications(world, self.ways)
         self._serving = Serving(world, self.journal)
         scenes = Scenes(world, self.journal)
-        teardown = Teardown(world, self.journal, nodes, self._publications, self._serving)
+        teardown = Teardown(
+            world, self.journal, nodes, self._publications, self._serving, self.wires
+        )
         converger = Converger(
             world,
             self.journal,

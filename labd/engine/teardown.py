@@ -10,6 +10,7 @@ from labd.engine.publications import Publications
 from labd.engine.runner import NodeRunner
 from labd.engine.serving import Serving
 from labd.engine.together import every
+from labd.engine.wires import WireService
 from labd.engine.world import World
 from labd.model.errors import NetworkFailed
 from labd.model.events import EventType, Happening
@@ -30,12 +31,14 @@ class Teardown:
         runner: NodeRunner,
         publications: Publications,
         serving: Serving,
+        wires: WireService,
     ) -> None:
         self._world = world
         self._journal = journal
         self._runner = runner
         self._publications = publications
         self._serving = serving
+        self._wires = wires
 
     async def take_down(
         self, name: str, operation: OperationRecord, *, force: bool, grace: float
@@ -90,6 +93,7 @@ class Teardown:
             await tx.emit(
                 Happening(type=EventType.LAB_DESTROYED, lab=name, operation=operation.id, data=data)
             )
+        self._wires.forget(name)
         self._journal.wake()
 
     async def remove_left_out(

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from labd.engine.facade_wires import WireChange, WireView
 from labd.engine.journal import Journal
+from labd.engine.together import every
 from labd.engine.world import World
 from labd.model.errors import (
     InputError,
@@ -23,6 +24,7 @@ from labd.model.errors import (
     NodeUnresponsive,
     NotFound,
     QmpRefused,
+    WorldError,
 )
 from labd.model.events import EventType, Happening
 from labd.model.impairment import NAMES, check, facts
@@ -48,6 +50,7 @@ class WireService:
         # Each is there for as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._later: set[asyncio.Task[None]] = set()
+        self._owed: set[str] = set()  # labs whose wires may not be as they shall
 
     # asking
 
@@ -103,12 +106,28 @@ class WireService:
             await self._carry(ref, key, whole=whole)
 
     async def sync(self, lab: str) -> None:
-        """Have everything as it shall be, whatever was there before."""
+        """Have everything as it shall be, whatever was there before.
+
+        Raises:
+            WorldError: Part of it failed, all else is done; `owes` says so until it is made up for.
+        """
         async with self._lock(lab):
-            await self._dress(lab)
-            for node in await self._world.inventory.nodes(lab):
-                if node.state in NODE_ALIVE:
-                    await self._carry(NodeRef(lab, node.name), node.key, whole=True)
+            alive = [n for n in await self._world.inventory.nodes(lab) if n.state in NODE_ALIVE]
+            carried = [self._carry(NodeRef(lab, n.name), n.key, whole=True) for n in alive]
+            try:
+                await every([self._dress(lab), *carried])
+            except WorldError:
+                self._owed.add(lab)
+                raise
+            self._owed.discard(lab)
+
+    def owes(self, lab: str) -> bool:
+        """Tell whether the wires of a lab may not be as they shall since something failed."""
+        return lab in self._owed
+
+    def forget(self, lab: str) -> None:
+        """Owe nothing to a lab that is gone."""
+        self._owed.discard(lab)
 
     async def close(self) -> None:
         """Leave what waits for machines that hang."""
@@ -135,6 +154,7 @@ class WireService:
                 for end, row in changed.items()
             }
             await self._write(lab, back)
+            self._owed.add(lab.name)  # the kernel may have taken part of it
             raise
         nodes = {node.name: node for node in await self._world.inventory.nodes(lab.name)}
         for name in dict.fromkeys(node for node, _ in new):

@@ -105,7 +105,39 @@ async def test_what_the_kernel_refuses_is_taken_back(home: House) -> None:
     with pytest.raises(NetworkFailed):
         await home.engine.wires.set("web", WireChange(target="lan", fields={"rate": 9000}))
     home.wires.fail = None
+    assert home.engine.wires.owes("web"), "part of it may have been done"
     assert not any(view.changed for view in await home.engine.wires.show("web"))
+
+
+async def fails_to_recover(home: House) -> None:
+    """Have a new daemon that cannot look after impairments as it begins."""
+    await home.kill_daemon()
+    home.wires.fail = NetworkFailed("netlink is busy")
+    await home.start()
+    home.wires.fail = None
+
+
+async def test_up_makes_up_for_a_recovery_that_failed(home: House) -> None:
+    await home.up(SPEC)
+    await home.engine.wires.set("web", WireChange(target="wan", fields={"rate": 5_000_000}))
+    await home.engine.wires.set("web", WireChange(target="lan", down=True))
+    home.wires.shapes.clear()
+    for machine in home.host.machines.values():
+        machine.dark.clear()
+    await fails_to_recover(home)
+    assert await dark(home) == {"a/n1", "c/n0"}, "carriers are no impairments"
+    assert shapes(home) == []
+    await home.up(SPEC)
+    assert shapes(home) == [SLOW, SLOW]
+    assert not home.engine.wires.owes("web")
+
+
+async def test_nothing_is_owed_to_a_lab_that_is_gone(home: House) -> None:
+    await home.up(SPEC)
+    await fails_to_recover(home)
+    assert home.engine.wires.owes("web")
+    await home.act(K.DESTROY)
+    assert not home.engine.wires.owes("web")
 
 
 async def test_a_machine_that_hangs_is_switched_when_it_answers(home: House) -> None:
