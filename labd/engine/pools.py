@@ -274,6 +274,8 @@ class Pools:
                 there = await self._is_needed()
                 if there:
                     await self.tick()
+                else:
+                    self._spoilt.clear()  # machines of labs that are gone
             except (LabdError, OSError) as error:
                 log.warning("pools cannot be looked at: %s", error)
             with suppress(TimeoutError):

@@ -14,7 +14,7 @@ from labd.engine.pools import PoolPlan, plan, require_room
 from labd.model.checkpoints import SaveMode
 from labd.model.classes import Student
 from labd.model.errors import InputError, InUse, LabdError, NoRoom, NotFound
-from labd.model.machine import ExecResult, RunState
+from labd.model.machine import ExecResult, GuestEventKind, RunState
 from labd.model.names import NodeRef
 from labd.model.pools import MemberState, PoolMember, PoolRecord
 from labd.model.records import OperationKind
@@ -123,6 +123,13 @@ async def test_a_start_takes_what_stands_ready(home: House) -> None:
     await home.ok(home.engine.act(OperationKind.START, "copy"))
     await home.ok(home.engine.act(OperationKind.DESTROY, "copy", force=True))
     await home.check()
+
+
+async def test_ends_of_strangers_are_not_kept_where_there_is_no_pool(home: House) -> None:
+    home.hypervisor._known.add("nobody")
+    home.host.tell("nobody", GuestEventKind.EXITED)
+    await home.engine._watcher.drain()
+    await until(lambda: not home.engine.pools._spoilt)
 
 
 async def test_a_taken_fork_is_told_what_it_is(tmp_path: Path) -> None:
