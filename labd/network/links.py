@@ -191,11 +191,13 @@ def open_taps(plans: Sequence[PortPlan]) -> dict[tuple[str, str], int]:
         failpoints.reach_sync("network.taps-made")
         if plans:
             with requests("putting taps in bridges") as route:
-                bridges = {name: _index("bridge", name) for name in {plan.bridge for plan in plans}}
+                bridges: dict[str, int] = {}
                 for plan in plans:
+                    if plan.bridge not in bridges:
+                        bridges[plan.bridge] = _index(plan, "bridge", plan.bridge)
                     route.link(
                         "set",
-                        index=_index("tap", plan.tap),
+                        index=_index(plan, "interface", plan.tap),
                         master=bridges[plan.bridge],
                         mtu=plan.mtu,
                         group=_TAPS,
@@ -205,12 +207,14 @@ def open_taps(plans: Sequence[PortPlan]) -> dict[tuple[str, str], int]:
     return found
 
 
-def _index(kind: str, name: str) -> int:
+def _index(plan: PortPlan, kind: str, name: str) -> int:
     """Return an interface's index by ioctl: netlink's answers on many take long to read."""
     try:
         return socket.if_nametoindex(name)
-    except OSError as error:
-        raise NetworkFailed(f"there is no {kind} {name}", errno=error.errno) from error
+    except OSError as error:  # without a number (socketmodule.c), and there is one reason only
+        raise NetworkFailed(
+            f"tap {plan.tap}: there is no {kind} {name}", errno=errno.ENODEV
+        ) from error
 
 
 def _open_tap(name: str) -> int:

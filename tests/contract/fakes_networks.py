@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -45,7 +46,9 @@ class FakeNetworks:
             raise NetworkFailed(f"cannot open namespace {plan.namespace}: No such file")
         for port in ports:
             if port.bridge not in self.spaces[plan.namespace]:
-                raise NetworkFailed(f"there is no bridge {port.bridge}")
+                raise NetworkFailed(
+                    f"tap {port.tap}: there is no bridge {port.bridge}", errno=errno.ENODEV
+                )
         for port in ports:
             taps[port.key][port.nic] = os.eventfd(0)
         return taps

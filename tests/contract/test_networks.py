@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -110,8 +111,10 @@ async def test_taps_without_their_ground(ground: Ground) -> None:
     with pytest.raises(NetworkFailed):
         await ground.networks.open_taps(wanted, ["aaaaaa"])
     await ground.networks.apply(replace(wanted, bridges=(), ports=()))
-    with pytest.raises(NetworkFailed, match="there is no bridge br-lan"):
+    tap = next(port.tap for port in wanted.ports if port.key == "aaaaaa")
+    with pytest.raises(NetworkFailed, match=f"tap {tap}: there is no bridge br-lan") as caught:
         await ground.networks.open_taps(wanted, ["aaaaaa"])
+    assert caught.value.details["errno"] == errno.ENODEV
     assert await ground.networks.open_taps(wanted, []) == {}
     await ground.networks.unplug(wanted.namespace)
     await ground.networks.remove(wanted.namespace)
