@@ -209,8 +209,11 @@ def _ask(space: Path, done: list[float]) -> None:
                 os.close(fd)
             break
         time.sleep(0.005)
+    _ask_often()
+    patience = 0.05  # short at first: what was sent before a guest ran is not answered
     for guest in GUESTS:
-        while time.monotonic() < end and not _accepts(guest):
+        while time.monotonic() < end and not _accepts(guest, patience):
+            patience = min(1.3 * patience, 0.5)
             time.sleep(0.005)
     done.append(time.monotonic())
 
@@ -221,9 +224,17 @@ def _enter(fd: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def _accepts(guest: str) -> bool:
+def _ask_often() -> None:
+    """Have ARP ask again every 10 ms: its own second would be measured instead of the guest."""
+    # /proc/sys/net is that of this thread's namespace.
+    for path in Path("/proc/sys/net/ipv4/neigh").glob("*/retrans_time_ms"):
+        with contextlib.suppress(OSError):  # the interface has gone
+            path.write_text("10")
+
+
+def _accepts(guest: str, patience: float) -> bool:
     try:
-        with socket.create_connection((guest, _SSH), timeout=0.25):
+        with socket.create_connection((guest, _SSH), timeout=patience):
             return True
     except OSError:
         return False
