@@ -56,7 +56,8 @@ class BootSlots:
     async def take(self, lab: str, kind: Hashable = None) -> AsyncIterator[Boot]:
         """Have a slot during the block, for `hold` seconds at most.
 
-        A kind is quick from when one of it was ready within a second until one takes longer.
+        A kind is quick from when one of it was ready within a second until one takes eight times
+        as long, for so many of it boot together then.
 
         Args:
             lab: Whose node it is.
@@ -82,9 +83,9 @@ class BootSlots:
             give_back()
 
     def _learn(self, kind: Hashable, boot: Boot, took: float) -> None:
-        if took >= _QUICK:
+        if took >= _PARTS * _QUICK:
             self._quick.discard(kind)
-        elif boot.ready and kind is not None:
+        elif took < _QUICK and boot.ready and kind is not None:
             self._quick.add(kind)
 
     def _parts(self, kind: Hashable) -> int:

@@ -144,9 +144,14 @@ async def test_a_kind_is_quick_until_one_takes_long(
 ) -> None:
     boots = Boots(BootSlots(1))
     await made_quick(boots.slots, "kind")
-    monkeypatch.setattr("labd.engine.slots._QUICK", 0.05)
+    monkeypatch.setattr("labd.engine.slots._QUICK", 0.1)
+    async with boots.slots.take("lab", "kind"):
+        await asyncio.sleep(0.15)  # many boot at one time
+    async with asyncio.timeout(5):
+        async with boots.slots.take("lab", "kind"), boots.slots.take("lab", "kind"):
+            pass  # it is quick still: both have room
     async with boots.slots.take("lab", "kind") as boot:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.9)
         boot.ready = ready
     await boots.ask("lab/a", "kind")
     await boots.ask("lab/b", "kind")
