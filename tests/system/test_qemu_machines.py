@@ -163,7 +163,8 @@ async def test_qemu_inherits_nothing_else(host: Host) -> None:
         names = {os.readlink(entry) for entry in Path(f"/proc/{started.pid}/fd").iterdir()}
         files = {name for name in names if name.startswith("/") and not name.startswith("/dev/")}
         machine = host.machine()
-        assert files == {str(machine.disks[0].path), str(machine.run / "qemu.log")}
+        serial = f"/memfd:labd-{machine.key}-serial (deleted)"
+        assert files == {str(machine.disks[0].path), str(machine.run / "qemu.log"), serial}
     finally:
         os.close(secret)
 
