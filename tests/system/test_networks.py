@@ -166,3 +166,14 @@ asyncio.run(main())
 def test_a_first_namespace_of_somebody_else_hides_none_of_labds() -> None:
     hidden = f"mount -t tmpfs none {FOLDER.parent} && exec {sys.executable} -c '{_FIRST_OF_A_HOST}'"
     subprocess.run(["unshare", "--mount", "sh", "-c", hidden], check=True)
+
+
+async def test_a_namespace_that_many_remove_at_one_time_is_gone(
+    networks: tuple[LabNetworks, str],
+) -> None:
+    made, root = networks
+    for _ in range(20):
+        plan = plan_of(root, "one")
+        await made.apply(plan)
+        await asyncio.gather(*(made.remove(plan.namespace) for _ in range(6)))
+        assert not (FOLDER / plan.namespace).exists()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -383,7 +384,8 @@ async def test_the_plugin_in_shell_of_the_documentation_runs(house: House) -> No
     )
     secret = (house.root / "state" / "again" / "mqtt-password").read_text().strip().encode()
     for process in leftovers._find(UID, house.root / "state" / "again"):
-        assert secret not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        with suppress(FileNotFoundError, ProcessLookupError):  # its children end at any time
+            assert secret not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
 
 
 async def test_unknown_and_wrong_plugins_are_refused(house: House) -> None:
