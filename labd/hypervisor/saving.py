@@ -27,6 +27,7 @@ _UNLIMITED: Final = 1 << 40  # bytes per second
 _ENDED = frozenset({"completed", "failed", "cancelled"})
 _BUSY = frozenset({"setup", "active", "pre-switchover", "device", "cancelling"})
 _SETTLE = 10.0  # seconds for a cancelled migration to end
+_LOOK_EVERY = 0.02  # seconds between looks at it
 _PASSES = 3  # by then a guest that writes all the time gains nothing more
 _CAPABILITIES = ("events", "pause-before-switchover")
 
@@ -161,8 +162,7 @@ class Saver:
         """Undo what was begun and let the guest run on; what cannot be undone is only logged."""
         try:
             if self._began and self._status not in _ENDED:
-                await self.vm.execute("migrate_cancel")
-                await self._settle()
+                self._status = await _cancel(self.vm)
             for name in reversed(self._blocks):
                 with contextlib.suppress(QmpRefused):
                     await self.vm.execute("blockdev-del", {"node-name": name})
@@ -206,17 +206,6 @@ class Saver:
                 raise self.vm.error_gone()
             await self.changed()
 
-    async def _settle(self) -> None:
-        async with asyncio.timeout(_SETTLE):
-            self._status = await self._query_status()
-            while self._status in _BUSY:
-                await asyncio.sleep(0.01)
-                self._status = await self._query_status()
-
-    async def _query_status(self) -> str:
-        answer = await self.vm.execute("query-migrate")
-        return str(answer.get("status", "")) if isinstance(answer, Mapping) else ""
-
     def _hear(self, event: QmpEvent) -> None:
         kind, data = event.get("event"), event.get("data")
         facts = data if isinstance(data, Mapping) else {}
@@ -233,6 +222,31 @@ class Saver:
         self._news.set()
 
 
+async def _migration(vm: Vm) -> str:
+    answer = await vm.execute("query-migrate")
+    return str(answer.get("status", "")) if isinstance(answer, Mapping) else ""
+
+
+async def _cancel(vm: Vm) -> str:
+    """Cancel a migration; return what became of it when it has ended.
+
+    QEMU 7.2 forgets to wake one that is cancelled just as it stops before its switch-over: it has
+    looked whether it is cancelled, and waits then (migration_maybe_pause, migration/migration.c).
+    `migrate-continue` wakes it; one too many does no harm.
+
+    Raises:
+        TimeoutError: It did not end.
+    """
+    await vm.execute("migrate_cancel")
+    async with asyncio.timeout(_SETTLE):
+        while (status := await _migration(vm)) in _BUSY:
+            await asyncio.sleep(_LOOK_EVERY)
+            if status == "cancelling":
+                with contextlib.suppress(QmpRefused):  # it has ended meanwhile
+                    await vm.execute("migrate-continue", {"state": "cancelling"})
+    return status
+
+
 async def _finalised(vm: Vm) -> None:
     async with asyncio.timeout(_SETTLE):
         while True:
@@ -246,21 +260,17 @@ async def put_back(vm: Vm, *, run: bool) -> None:
     """End what an earlier daemon began to save, and let the machine run on if it ran then.
 
     Raises:
-        LabdError: QEMU does not answer, or has ended.
+        LabdError: QEMU does not answer, or has ended, or does not end the saving.
     """
-    answer = await vm.execute("query-migrate")
-    status = str(answer.get("status", "")) if isinstance(answer, Mapping) else ""
-    if status in _BUSY:
-        await vm.execute("migrate_cancel")
-        end = asyncio.get_running_loop().time() + _SETTLE
-        while status in _BUSY and asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(0.01)
-            answer = await vm.execute("query-migrate")
-            status = str(answer.get("status", "")) if isinstance(answer, Mapping) else ""
-    wanted = [{"capability": name, "state": False} for name in _CAPABILITIES]
-    with contextlib.suppress(QmpRefused):
-        await vm.execute("migrate-set-capabilities", {"capabilities": wanted})
-    await _finalised(vm)
+    try:
+        if await _migration(vm) in _BUSY:
+            await _cancel(vm)
+        wanted = [{"capability": name, "state": False} for name in _CAPABILITIES]
+        with contextlib.suppress(QmpRefused):
+            await vm.execute("migrate-set-capabilities", {"capabilities": wanted})
+        await _finalised(vm)
+    except TimeoutError as error:
+        raise WorldError(f"QEMU of {vm.name} does not end its migration; restart it") from error
     if run and await vm.query() is RunState.PAUSED:
         await vm.resume()
 
