@@ -213,12 +213,10 @@ def _ask(space: Path, guest: str, done: list[float]) -> None:
                 os.close(fd)
             break
         time.sleep(0.005)
-    _ask_often()
-    patience = 0.05  # short at first: what was sent before a guest ran is not answered
-    while not _accepts(guest, patience):
+    # Not more often: guests that boot would be slowed down by the asking.
+    while not _accepts(guest):
         if time.monotonic() > end:
             return
-        patience = min(1.3 * patience, 0.5)
         time.sleep(0.005)
     done.append(time.monotonic())
 
@@ -229,17 +227,9 @@ def _enter(fd: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def _ask_often() -> None:
-    """Have ARP ask again every 10 ms: its own second would be measured instead of the guest."""
-    # /proc/sys/net is that of this thread's namespace.
-    for path in Path("/proc/sys/net/ipv4/neigh").glob("*/retrans_time_ms"):
-        with contextlib.suppress(OSError):  # the interface has gone
-            path.write_text("10")
-
-
-def _accepts(guest: str, patience: float) -> bool:
+def _accepts(guest: str) -> bool:
     try:
-        with socket.create_connection((guest, _SSH), timeout=patience):
+        with socket.create_connection((guest, _SSH), timeout=0.25):
             return True
     except OSError:
         return False
