@@ -409,7 +409,6 @@ class Daemon:
             run=self._paths.run,
             limits=Limits(
                 uid_base=uid_base,
-                max_booting=daemon.max_booting or 4 * cpus,
                 memory_reserve=daemon.memory_reserve_mib * MIB,
                 quotas=self._config.quotas.of_labs(),
                 pause_below=self._config.memory.pause_below_mib * MIB,
@@ -421,7 +420,7 @@ class Daemon:
             own_memory=own_memory,
             process_usage=process_usage,
             memory_total=read_meminfo()["MemTotal"],
-            booting=BootSlots(daemon.max_booting or 4 * cpus),
+            booting=BootSlots(daemon.max_booting or 2 * cpus),
             disk_available=lambda: _free(self._paths.state),
             folder_size=folder_size,
             accel=daemon.accel,

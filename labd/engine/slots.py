@@ -11,6 +11,10 @@ from dataclasses import dataclass
 # Seconds after which a node that is still not ready gives its slot back: a guest that never gets
 # ready must not hold up those who come after it. The kernel of a guest has long started by then.
 HOLD = 15.0
+# One of a kind that is known to get ready has as many times what the last one took, so that on a
+# busy host the bound stays one: ninety guests that boot together take longer than four at a time.
+_PATIENCE = 2
+_MOST = 120.0  # seconds
 _QUICK = 1.0  # seconds within which a guest is ready whose boot is next to no work
 _PARTS = 8  # of a slot; a quick boot takes one of them
 
@@ -37,13 +41,14 @@ class BootSlots:
 
     Args:
         size: How many nodes boot at one time.
-        hold: Seconds for which a node has its slot at most.
+        hold: Seconds for which a node has its slot at most of whose kind none was ready yet.
     """
 
     def __init__(self, size: int, hold: float = HOLD) -> None:
         self._room = size * _PARTS
         self._hold = hold
         self._quick: set[Hashable] = set()
+        self._took: dict[Hashable, float] = {}  # seconds until the last one was ready, by kind
         self._taken: Counter[str] = Counter()  # parts, by lab
         self._waiting: dict[str, deque[tuple[Hashable, asyncio.Future[int]]]] = {}
 
@@ -54,7 +59,7 @@ class BootSlots:
 
     @asynccontextmanager
     async def take(self, lab: str, kind: Hashable = None) -> AsyncIterator[Boot]:
-        """Have a slot during the block, for `hold` seconds at most.
+        """Have a slot during the block; after a while it is given back though the block goes on.
 
         A kind is quick from when one of it was ready within a second until one takes eight times
         as long, for so many of it boot together then.
@@ -74,7 +79,7 @@ class BootSlots:
                 self._release(lab, parts)
                 parts = 0
 
-        timer = loop.call_later(self._hold, give_back)
+        timer = loop.call_later(self._patience(kind), give_back)
         try:
             yield boot
         finally:
@@ -82,7 +87,13 @@ class BootSlots:
             self._learn(kind, boot, loop.time() - began)
             give_back()
 
+    def _patience(self, kind: Hashable) -> float:
+        took = self._took.get(kind, 0.0)
+        return max(self._hold, min(_PATIENCE * took, _MOST))
+
     def _learn(self, kind: Hashable, boot: Boot, took: float) -> None:
+        if boot.ready and kind is not None:
+            self._took[kind] = took
         if took >= _PARTS * _QUICK:
             self._quick.discard(kind)
         elif took < _QUICK and boot.ready and kind is not None:

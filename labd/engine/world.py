@@ -67,7 +67,6 @@ class Limits:
 
     Attributes:
         uid_base: First user id of this root.
-        max_booting: Nodes between launch and readiness at one time.
         memory_reserve: Bytes that labd leaves to the host.
         node_overhead: Bytes that a QEMU process needs besides the guest's memory.
         quotas: What each lab may have at most.
@@ -77,7 +76,6 @@ class Limits:
     """
 
     uid_base: int
-    max_booting: int
     memory_reserve: int
     node_overhead: int = 32 << 20
     quotas: Quotas = field(default_factory=Quotas)

@@ -400,7 +400,6 @@ class House:
             run=self.root / "run",
             limits=Limits(
                 uid_base=UID_BASE,
-                max_booting=self.slots,
                 memory_reserve=GIB,
                 quotas=self.quotas,
                 stall=40,

@@ -74,6 +74,25 @@ async def test_a_node_that_never_gets_ready_holds_nobody_up() -> None:
     await boots.over()
 
 
+async def test_of_a_kind_that_gets_ready_each_has_twice_the_time_of_the_last_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("labd.engine.slots._QUICK", 0.05)
+    boots = Boots(BootSlots(1, hold=0.01))
+    await boots.ask("lab/a", "slow")
+    await asyncio.sleep(0.2)
+    await boots.end("lab/a")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await boots.ask("lab/b", "slow")
+    await boots.ask("lab/c", "slow")
+    async with asyncio.timeout(30):
+        while "lab/c" not in boots.got:
+            await asyncio.sleep(0.01)
+    assert loop.time() - began >= 0.4
+    await boots.over()
+
+
 @pytest.mark.parametrize("granted", [False, True], ids=["waiting", "just-granted"])
 async def test_who_is_cancelled_takes_no_slot_along(granted: bool) -> None:
     slots = BootSlots(1)
