@@ -467,7 +467,7 @@ class Daemon:
         await stack.enter_async_context(serving_tcp(app, self._config.api))
         # The administrators of `api.sock`, by the same means: the mode of the file.
         ways = _listen(self._paths.ways_socket, 0o660, self._group, stack)
-        await stack.enter_async_context(WaySocket(self.engine.ways, ways))
+        await stack.enter_async_context(WaySocket(self.engine.ways, self.engine.access, ways))
 
     @functools.cached_property
     def _group(self) -> int | None:

@@ -12,8 +12,6 @@ import logging
 from collections import Counter
 from typing import Final
 
-from starlette.types import Scope
-
 from labd.api.limits import Meter
 from labd.engine.facade_access import AccessApi
 from labd.model.errors import LabdError
@@ -35,15 +33,21 @@ class Audit:
         self._meter = Meter()
         self._left_out: Counter[str] = Counter()
 
-    async def record(self, asked: Asked, scope: Scope, status: int) -> None:
-        """Tell a request that is about to be answered, unless its change has told it."""
+    async def record(self, asked: Asked, words: str, status: int) -> None:
+        """Tell a request that is about to be answered, unless its change has told it.
+
+        Args:
+            asked: Who asks for what.
+            words: The request itself, for one that is no action that labd knows.
+            status: Of the answer, as HTTP has it.
+        """
         outcome = _outcome(asked, status)
         if asked.reads and status != 401:
             return
         if asked.told and outcome is Outcome.ACCEPTED:
             return
         if not asked.action:
-            asked.action = f"{scope.get('method', 'GET')} {scope['path']}"[:_PATH]
+            asked.action = words[:_PATH]
         who = f"{asked.actor} {outcome}"
         if self._meter.take(who, *_TOLD[outcome]):
             self._left_out[who] += 1

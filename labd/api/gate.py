@@ -121,7 +121,8 @@ class _Answer:
         status = _status(message)
         if status and not self._begun:
             self._begun = True
-            await self._audit.record(self.asked, self._scope, status)
+            words = f"{self._scope.get('method', 'GET')} {self._scope['path']}"
+            await self._audit.record(self.asked, words, status)
         await self._send(message)
 
     async def cut(self) -> None:

@@ -8,6 +8,7 @@
 The bytes then flow between caller and kernel, and labd is out of the way: this is as quick as a
 connection made inside the lab. Who may connect to the socket is an administrator, as on `api.sock`;
 the descriptor gives no more than they have anyway. A WebSocket serves all others: `routes/ways.py`.
+Either is on record as the same action, before it is answered.
 """
 
 from __future__ import annotations
@@ -20,15 +21,22 @@ import socket
 from collections.abc import Coroutine, Mapping
 from typing import Self
 
+from labd.api import problems
+from labd.api.audit import Audit
+from labd.api.doors import Peer
+from labd.engine.facade_access import AccessApi
 from labd.engine.facade_ways import WaysApi
 from labd.model.errors import InputError, LabdError
 from labd.model.names import NodeRef
+from labd.model.people import Asked, Role
 
 log = logging.getLogger(__name__)
 
 _LIMIT = 4096  # bytes of a request
 _PATIENCE = 5.0  # seconds to write it
 _BACKLOG = 128
+_NAME = 64  # characters of a name on record
+_MADE = 101  # the status of a WebSocket that was opened
 _FORM = 'send one line like {"lab": "web", "node": "server", "port": 22}'
 
 
@@ -37,11 +45,13 @@ class WaySocket:
 
     Args:
         ways: Makes the connections.
+        access: Keeps the record.
         listener: A unix socket that is bound and has its mode; it is closed at the end.
     """
 
-    def __init__(self, ways: WaysApi, listener: socket.socket) -> None:
+    def __init__(self, ways: WaysApi, access: AccessApi, listener: socket.socket) -> None:
         self._ways = ways
+        self._audit = Audit(access)
         self._listener = listener
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -76,10 +86,14 @@ class WaySocket:
             self._start(self._serve(caller))
 
     async def _serve(self, caller: socket.socket) -> None:
+        peer = Peer.of(caller)
+        name = "administrator" if peer is None else f"user {peer.name}"
+        asked = Asked(actor=name, role=Role.ADMINISTRATOR, reads=False)
         with caller:
             try:
-                way = await self._make(await _read(caller))
+                way = await self._make(await _read(caller), asked)
             except LabdError as error:
+                await self._audit.record(asked, "ways.sock", int(problems.status_of(error)))
                 answer = {
                     "code": error.code,
                     "message": error.message,
@@ -89,9 +103,10 @@ class WaySocket:
                     _send(caller, answer)
                 return
             with way, contextlib.suppress(OSError):
+                await self._audit.record(asked, "ways.sock", _MADE)
                 _send(caller, {"ok": True}, way)
 
-    async def _make(self, request: dict[str, object]) -> socket.socket:
+    async def _make(self, request: dict[str, object], asked: Asked) -> socket.socket:
         lab, node, host = (request.get(key, "") for key in ("lab", "node", "host"))
         port = request.get("port")
         if (
@@ -101,8 +116,12 @@ class WaySocket:
             or not isinstance(host, str)
             or not isinstance(port, int)
             or bool(node) == bool(host)
+            or not (lab + node + host).isprintable()  # half a surrogate pair fits in no database
         ):
             raise InputError(f"that is no request for a way: {_FORM}")
+        asked.action = "attach_node_port" if node else "attach_host_port"
+        asked.about = f"lab {lab[:_NAME]}/{(node or host)[:_NAME]}"
+        asked.lab, asked.node = lab[:_NAME], node[:_NAME]
         if node:
             return await self._ways.to_node(NodeRef(lab, node), port)
         return await self._ways.to_host(lab, host, port)
@@ -119,7 +138,7 @@ async def _read(caller: socket.socket) -> dict[str, object]:
                     break
                 data += chunk
         found = json.loads(data)
-    except (TimeoutError, OSError, ValueError) as error:
+    except (TimeoutError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"that is no request for a way: {_FORM}") from error
     if not isinstance(found, dict):
         raise InputError(f"that is no request for a way: {_FORM}")

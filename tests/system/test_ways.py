@@ -323,6 +323,15 @@ def test_connect_is_a_pipe_and_says_why_not(daemon: Daemon, tmp_path: Path) -> N
     assert daemon.lab("connect", "web.copy.lab", "9", expect=1) == (
         "lab: cannot reach copy/web: 10.9.0.2:9: connection refused\n"
     )
+    record = [
+        (event["data"]["actor"], event["lab"], event["data"]["object"], event["data"]["status"])
+        for event in daemon.events()
+        if event["data"].get("action", "").startswith("attach_")
+    ]
+    assert record == [
+        ("user root", "copy", "lab copy/web", 101),
+        ("user root", "copy", "lab copy/web", 500),
+    ]
     way = Client(str(daemon.root / "run/api.sock")).ways.to_node("copy", "web", 7)
     with way:
         way.settimeout(60)

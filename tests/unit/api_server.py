@@ -75,7 +75,8 @@ def api_server(tcp: ApiConfig | None = None) -> Iterator[Server]:
                 tokens=TOKENS.get,
                 admin_socket=Path(server.socket),
             )
-            ways = WaySocket(server.engine.ways, _bind(str(root / "run" / "ways.sock")))
+            listener = _bind(str(root / "run" / "ways.sock"))
+            ways = WaySocket(server.engine.ways, server.engine.access, listener)
             paths = (server.socket, server.plugin_socket, server.people_socket)
             sockets = [_bind(path) for path in paths]
             async with ways, serving(app, sockets), serving_tcp(app, tcp or ApiConfig()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import socket
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ from websockets.sync.client import ClientConnection, unix_connect
 
 from labd.client import Client
 from labd.model.errors import DaemonUnreachable, InputError, LabdError, NetworkFailed, NotFound
+from labd.model.people import Role
 from tests.unit.api_server import Server, api_server
 
 WEB = "name: web\nnode: a\n"
@@ -80,6 +82,9 @@ def test_a_refusal_is_the_daemons_own_error(
         b'{"lab": "web", "node": "a", "port": 22, "more": 1}\n',
         b'{"lab": 1, "node": "a", "port": 22}\n',
         b'"' + b"x" * 5000 + b'"\n',
+        b"[" * 4000 + b"\n",
+        b'{"lab": "\\ud800", "node": "a", "port": 22}\n',
+        b'{"lab": "web", "host": "a\\nb", "port": 22}\n',
     ],
 )
 def test_what_is_no_request_is_told(server: Server, request_: bytes) -> None:
@@ -98,6 +103,41 @@ def test_what_is_no_request_is_told(server: Server, request_: bytes) -> None:
         "that is no request for a way: "
         'send one line like {"lab": "web", "node": "server", "port": 22}'
     )
+
+
+def test_who_was_handed_a_way_is_on_record_as_over_a_websocket(
+    server: Server, client: Client
+) -> None:
+    """Whatever is handed out is written down first, and so is what was refused."""
+    told = server.engine.access.told
+    told.clear()
+    client.ways.to_node("web", "a", 80).close()
+    with attach(server, "nodes/a/connect?port=80"):
+        pass
+    client.ways.to_host("web", "a", 80).close()
+    with attach(server, "connect?host=a&port=80"):
+        pass
+    with pytest.raises(NotFound):
+        client.ways.to_node("web", "b" * 99, 80)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
+        raw.settimeout(10)
+        raw.connect(str(server.root / "run" / "ways.sock"))
+        raw.sendall(b"hello\n")
+        assert json.loads(drain(raw))["code"] == "bad_input"
+    user = f"user {pwd.getpwuid(os.getuid()).pw_name}"
+    assert {asked.actor for asked, _, _ in told} == {user}
+    assert {asked.role for asked, _, _ in told} == {Role.ADMINISTRATOR}
+    assert [
+        (asked.action, asked.about, asked.lab, asked.node, outcome, more["status"])
+        for asked, outcome, more in told
+    ] == [
+        ("attach_node_port", "lab web/a", "web", "a", "accepted", 101),
+        ("attach_node_port", "lab web/a", "web", "a", "accepted", 101),
+        ("attach_host_port", "lab web/a", "web", "", "accepted", 101),
+        ("attach_host_port", "lab web/a", "web", "", "accepted", 101),
+        ("attach_node_port", f"lab web/{'b' * 64}", "web", "b" * 64, "failed", 404),
+        ("ways.sock", "", "", "", "failed", 400),
+    ]
 
 
 def test_a_daemon_without_the_socket_is_unreachable(server: Server) -> None:

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 from labd.api import models
 from labd.api.access import EngineDep, ServicesDep
 from labd.api.models_ways import SshKey
+from labd.api.sight import note
 from labd.api.waiting import until_closing
 from labd.model.names import NodeRef
 
@@ -51,6 +52,7 @@ async def attach_host_port(
     ws: WebSocket, lab: models.LabName, host: Host, port: Port, found: ServicesDep
 ) -> None:
     """Connect to a node's name, or to an address inside one of the lab's subnets."""
+    note(f"lab {lab}/{host[:64]}")
     way = await found.engine.ways.to_host(lab, host, port)
     await _carry(ws, way, found.closing)
 
