@@ -19,8 +19,9 @@ T = TypeVar("T")
 async def in_thread(work: Callable[[], T], linger: Callable[[], None] | None = None) -> T:
     """Run `work` in a thread of its own and return its result.
 
-    Cancelled, it waits for the end of `work` all the same: a thread cannot be stopped half way, and
-    whoever undoes its work must find it ended.
+    Cancelled, however often, it waits for the end of `work` all the same: a thread cannot be
+    stopped half way, and whoever undoes its work must find it ended. So `work` must have an end: it
+    talks to the kernel, and to nobody who may let it wait.
 
     Args:
         work: What to do.
@@ -53,5 +54,7 @@ async def in_thread(work: Callable[[], T], linger: Callable[[], None] | None = N
     try:
         return await asyncio.shield(done)
     except asyncio.CancelledError:
-        await asyncio.wait({done})
+        while not done.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({done})
         raise

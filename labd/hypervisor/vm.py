@@ -34,6 +34,7 @@ _DRAIN = 1.0  # seconds for what a dead QEMU has left in its sockets
 _QUIT_GRACE = 2.0  # seconds from QMP `quit` to SIGKILL
 _RESET_TIMEOUT = 2.0  # seconds until the RESET event after `system_reset`
 _UNSTICK_EVERY, _UNSTICK_TRIES = 2.0, 30  # seconds, and how often
+_WATCH_AGAIN = 1.0  # seconds
 
 log = logging.getLogger(__name__)
 _K = GuestEventKind
@@ -245,13 +246,15 @@ class Vm:
 
     async def _watch(self) -> None:
         status = await self._wait_end()
-        # What it said last is still in the sockets, and comes before its end.
-        await self.monitor.drain(_DRAIN)
-        await self.hub.drain(_DRAIN)
-        await self.vnc.close()
-        if self._beat is not None:
-            self._beat.cancel()
-        self.gone.set()
+        try:
+            # What it said last is still in the sockets, and comes before its end.
+            await self.monitor.drain(_DRAIN)
+            await self.hub.drain(_DRAIN)
+            await self.vnc.close()
+        finally:  # who waits for its end shall not wait for these
+            if self._beat is not None:
+                self._beat.cancel()
+            self.gone.set()
         self._on_end(self)
         self.hub.end()
         self.agent.close()
@@ -265,8 +268,14 @@ class Vm:
         if self._child is not None:
             return await self._child.wait()
         assert self.process is not None  # noqa: S101 - set by `connect` and `adopt`
-        await identity.watch_exit(self.process)
-        return None
+        while True:
+            try:
+                await identity.watch_exit(self.process)
+            except OSError as error:  # out of descriptors: it must not end unseen for that
+                log.warning("cannot watch the QEMU of %s, and try again: %s", self.name, error)
+                await asyncio.sleep(_WATCH_AGAIN)
+            else:
+                return None
 
     async def _process_ended(self) -> None:
         await self._wait_end()

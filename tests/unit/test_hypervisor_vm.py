@@ -1,0 +1,45 @@
+"""The watch over a machine's life, when the host refuses what it needs; a sleeper plays QEMU."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from labd.host.spawn import spawn
+from labd.hypervisor.vm import Vm, VmTimes
+from labd.model.machine import GuestEvent, GuestEventKind
+from tests.guests import machine_spec
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Refuse new descriptors to this process."""
+    free = os.open("/", os.O_RDONLY)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_an_end_is_seen_though_descriptors_had_run_out(tmp_path: Path) -> None:
+    told: list[GuestEvent] = []
+    qemu = await spawn(["sleep", "600"])
+    vm = Vm(machine_spec(tmp_path), told.append, lambda _: None, VmTimes())
+    vm.process = qemu.process  # as of one that an earlier daemon started
+    try:
+        with no_descriptor_left():
+            vm.begin()
+            await asyncio.sleep(0.1)  # the watch begins
+        async with asyncio.timeout(60):
+            await vm.kill()
+    finally:
+        await qemu.stop(grace=0)
+        await vm.close()
+    assert [event.kind for event in told] == [GuestEventKind.EXITED]
