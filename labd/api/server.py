@@ -16,13 +16,14 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from labd.api.access import Services
+from labd.api.crowd import Crowd, bound, origin
 from labd.api.doors import PEER, Peer
 from labd.host.config_people import ApiConfig
 from labd.host.listening import check_tls, listen_tcp
 
 log = logging.getLogger(__name__)
 
-_MOST_TCP = 1_024  # connections at one time
+_FIRST_WORD = 60.0  # seconds from a connection to the end of the head of its first request
 _GRACE = 1  # seconds for requests under way
 _WS_MESSAGE_LIMIT = 64 * 1024  # bytes a viewer may type at once
 
@@ -35,8 +36,16 @@ class Tls:
     key: Path
 
 
+class _Config(uvicorn.Config):
+    """The configuration of a server that bounds its connections; `crowd` has them."""
+
+    crowd: Crowd
+
+
 class _Protocol(H11Protocol):
     """HTTP that knows who is at the other end of a unix socket; WebSockets take it over."""
+
+    _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -44,6 +53,23 @@ class _Protocol(H11Protocol):
         peer = Peer.of(channel) if channel is not None else None
         if peer is not None:
             self.app_state = {**self.app_state, PEER: peer}
+        where, config = origin(transport, peer), self.config
+        if where is not None and isinstance(config, _Config):
+            if not config.crowd.admit(where, transport):
+                transport.abort()
+                return
+            self._patience = self.loop.call_later(_FIRST_WORD, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        """End a connection on which no request has come."""
+        begun = vars(self)["cycle"] is not None  # which uvicorn's types say is always so
+        if not begun and self.transport.get_protocol() is self:
+            self.transport.abort()
 
 
 class _Server(uvicorn.Server):
@@ -62,8 +88,8 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _server(app: FastAPI, tls: Tls | None, most: int | None) -> _Server:
-    config = uvicorn.Config(
+def _server(app: FastAPI, tls: Tls | None, crowd: Crowd) -> _Server:
+    config = _Config(
         app,
         http=_Protocol,
         ws="websockets-sansio",
@@ -76,10 +102,10 @@ def _server(app: FastAPI, tls: Tls | None, most: int | None) -> _Server:
         proxy_headers=False,
         timeout_keep_alive=60,
         timeout_graceful_shutdown=_GRACE,
-        limit_concurrency=most,
         ssl_certfile=None if tls is None else str(tls.certificate),
         ssl_keyfile=None if tls is None else str(tls.key),
     )
+    config.crowd = crowd
     return _Server(config, app.state.services)
 
 
@@ -89,7 +115,7 @@ async def serving(
     sockets: Sequence[socket.socket],
     *,
     tls: Tls | None = None,
-    most: int | None = None,
+    crowd: Crowd | None = None,
 ) -> AsyncIterator[None]:
     """Answer requests while the block runs; the sockets are closed at its end.
 
@@ -97,9 +123,9 @@ async def serving(
         app: Made by `create_app`.
         sockets: Bound (and with their modes set); uvicorn listens on them.
         tls: Without it, plain HTTP.
-        most: Connections at one time; one more is answered with 503.
+        crowd: Bounds the connections; by default those of each user of the host but root.
     """
-    server = _server(app, tls, most)
+    server = _server(app, tls, crowd or Crowd(bound()))
     task = asyncio.create_task(server.serve(list(sockets)), name="api")
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 -- uvicorn tells by no event
@@ -128,7 +154,9 @@ async def serving_tcp(app: FastAPI, api: ApiConfig) -> AsyncIterator[None]:
         tls = Tls(certificate=api.certificate, key=api.key)
     listener = await asyncio.to_thread(listen_tcp, api.listen)
     with contextlib.closing(listener):
-        async with serving(app, [listener], tls=tls, most=_MOST_TCP):
+        most = bound()
+        # A class behind one address has its half of all.
+        async with serving(app, [listener], tls=tls, crowd=Crowd(most // 2, most)):
             log.info("serving people at %s%s", api.listen, "" if tls else " without TLS")
             yield
 
