@@ -65,7 +65,6 @@ PROGRAMS: Final[Mapping[str, bool]] = {
     "setpriv": True,
     "prlimit": True,
     "mosquitto": True,
-    "ssh-keygen": True,
     "dnsmasq": False,
     "tc": False,
     "tcpdump": False,

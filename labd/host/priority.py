@@ -1,4 +1,4 @@
-"""The share of the CPUs that labd itself gets beside its machines."""
+"""The share of the CPUs that labd gets beside its machines, and one machine beside another."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from labd.host.identity import is_alive
+from labd.model.process import ProcessId
+
 AUTOGROUP: Final = Path("/proc/self/autogroup")
 _NICE = -10
+_NICE_BEFORE_OTHERS = -5  # before guests that run, and after labd
 
 
 def go_first(autogroup: Path = AUTOGROUP) -> bool:
@@ -25,5 +29,28 @@ def go_first(autogroup: Path = AUTOGROUP) -> bool:
         return False
     with suppress(OSError):  # the kernel has none, or labd may not
         autogroup.write_text(str(_NICE))
+        return True
+    return False
+
+
+def serve(process: ProcessId, *, before_others: bool) -> bool:
+    """Have the session that a process leads served before others, or like them.
+
+    Returns:
+        Whether it is so now; the kernel may have no autogroups, and the process may have ended.
+    """
+    with suppress(OSError):
+        folder = os.open(f"/proc/{process.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # Opened first, so what has that start time now is what was opened: no stranger.
+            if not is_alive(process):
+                return False
+            fd = os.open("autogroup", os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                os.write(fd, str(_NICE_BEFORE_OTHERS if before_others else 0).encode())
+            finally:
+                os.close(fd)
+        finally:
+            os.close(folder)
         return True
     return False

@@ -51,7 +51,6 @@ PACKAGES: Final[Mapping[str, str]] = {
     "dnsmasq": "dnsmasq-base",
     "nft": "nftables",
     "tcpdump": "tcpdump",
-    "ssh-keygen": "openssh-client",
     "ip": "iproute2",
     "bridge": "iproute2",
     "tc": "iproute2",

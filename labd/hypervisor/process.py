@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from labd.host.priority import serve
 from labd.host.spawn import Child, spawn
 from labd.hypervisor import devices, unheard
 from labd.hypervisor.accel import KvmAccess, jail_for
@@ -222,9 +223,12 @@ async def start(
         machine.run / QEMU_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
     )
     try:
-        return await spawn(command, stdout=log, stderr=log, pass_fds=pass_fds, jail=jail)
+        child = await spawn(command, stdout=log, stderr=log, pass_fds=pass_fds, jail=jail)
     finally:
         os.close(log)
+    # Until its CPUs run (`Vm.resume`): guests that run already would hold up those to come.
+    serve(child.process, before_others=True)
+    return child
 
 
 def _bind(path: Path, stack: ExitStack) -> int:

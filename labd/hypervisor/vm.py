@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from labd.host import identity
+from labd.host.priority import serve
 from labd.host.spawn import Child
 from labd.hypervisor import folding, process
 from labd.hypervisor.agent import GuestAgent
@@ -184,6 +185,8 @@ class Vm:
         Raises:
             Conflict: QEMU wants a reset first.
         """
+        if self.process is not None:
+            serve(self.process, before_others=False)
         try:
             await self.execute("cont")
         except QmpRefused as error:

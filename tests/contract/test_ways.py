@@ -7,6 +7,7 @@ import contextlib
 import secrets
 import socket
 import stat
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -54,6 +55,17 @@ async def test_a_key_file_is_for_root_alone_and_a_draft_is_made_anew(tmp_path: P
     folder = tmp_path / "abc123"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "id_ed25519").stat().st_mode) == 0o600
+
+
+async def test_openssh_takes_a_key_for_its_own(tmp_path: Path) -> None:
+    key = await SshKeys(tmp_path).ensure("abc123")
+    said = subprocess.run(
+        ["ssh-keygen", "-y", "-P", "", "-f", tmp_path / "abc123" / "id_ed25519"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split()[:2] == key.public.split()[:2]
 
 
 # connections
