@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Collection, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 
 from labd.engine import chains
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _AGENT = 60.0  # seconds that a woken guest's agent has for one command
 _AGENT_SHARE = 4  # guests that are told at one time what they are
 _LET_GO = {NodeState.RUNNING, NodeState.READY}
+_UNTOLD = _LET_GO | {NodeState.PAUSED, NodeState.UNRESPONSIVE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +144,10 @@ class Forking:
         earlier = [
             self.copy_of(record, scene, node)
             for node in scene.nodes.values()
-            if node.state in _LET_GO and (only is None or node.name in only)
+            if node.state in _UNTOLD and (only is None or node.name in only)
         ]
         copies = [*cold, *warm]
-        for copy in copies:
+        for copy in [*earlier, *copies]:
             undo.push_async_callback(self._runner.abandon, copy.ref, copy.machine, operation.id)
         taken = await asyncio.gather(*(self._take(operation, copy) for copy in warm))
         cold += [copy for copy, fits in zip(warm, taken, strict=True) if not fits]
@@ -154,9 +155,27 @@ class Forking:
         # All or none: a lab whose clocks began at different times has broken connections.
         await every(self._world.hypervisor.resume(copy.machine.key) for copy in copies)
         await every(self._woken(operation, copy) for copy in copies)
+        await every(self._awake(copy) for copy in earlier)
         untold = [*copies, *earlier]
         await every(self._announce(copy) for copy in untold)
         return untold
+
+    async def _awake(self, copy: Copy) -> None:
+        """Return when a guest that an earlier daemon let go can hear what it is.
+
+        Raises:
+            GuestFailed: It stands still. It would take itself for the source when it is resumed.
+        """
+        hung = NodeState.UNRESPONSIVE
+        state = hung
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_AGENT):
+                node = await self._journal.wait_node(copy.ref, set(NodeState) - {hung})
+                state = node.state if node is not None else NodeState.STOPPED
+        if state not in _LET_GO:
+            raise GuestFailed(
+                f"node {copy.ref} is {state} and cannot be told that it is a copy; ask for it again"
+            )
 
     async def _announce(self, copy: Copy) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from labd.model.machine import AccelChoice, ExecResult, RunState
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.specs import LabSpec
-from labd.model.states import LabState
+from labd.model.states import LabState, NodeState
 from tests.contract.engine_house import House, house, node, spec
 
 K = OperationKind
@@ -401,6 +401,46 @@ async def test_a_death_at_any_call_of_a_fork(tmp_path: Path, before: bool, lab: 
     while await die_forking(tmp_path / str(at), at, before=before, lab=lab):
         at += 1
     assert at > 3
+
+
+async def resumed_fork(home: House, still: Callable[[str], None]) -> tuple[str, str]:
+    """Let a daemon die before its fork is told what it is; return key and operation."""
+    home.host.opens_agent = True
+    await home.up(LAB)
+    await save(home)
+    home.fate.name = "set_clock"
+    (asked,) = await home.engine.checkpoints.fork("c", "copy", count=0, settings={})
+    await home.ended_or_dead(asked.id)
+    key = await home.key("a", "copy")
+    still(key)
+    await home.restart()
+    return key, asked.id
+
+
+async def test_a_copy_that_hangs_is_told_when_it_answers(home: House) -> None:
+    key, operation = await resumed_fork(home, home.host.hang)
+    await home.until("a", NodeState.UNRESPONSIVE, lab="copy")
+    assert key not in home.snapshots.clocks
+    home.host.recover(key)
+    await home.ok(home.engine.operation(operation))
+    assert key in home.snapshots.clocks
+    assert key in home.snapshots.authorized
+    await still_runs(home, "copy")
+    await home.check()
+
+
+async def test_a_copy_that_stands_still_untold_is_taken_back(home: House) -> None:
+    def pause(key: str) -> None:
+        home.host.machines[key].state = RunState.PAUSED
+
+    _, operation = await resumed_fork(home, pause)
+    error = await home.fails(home.engine.operation(operation))
+    assert error["message"] == (
+        "node copy/a is paused and cannot be told that it is a copy; ask for it again"
+    )
+    assert await home.inventory.lab("copy") is None
+    await still_runs(home)
+    await home.check()
 
 
 async def test_a_copy_has_a_balloon_if_the_source_had_one(home: House) -> None:
