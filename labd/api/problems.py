@@ -169,7 +169,9 @@ def _line(problem: Mapping[str, object]) -> str:
     limits = problem.get("ctx")
     limits = limits if isinstance(limits, Mapping) else {}
     if kind == "string_pattern_mismatch" and limits.get("pattern") in _NAME_PATTERNS:
-        what = f"{place[-1]} name" if place and place[0] == "path" else f"{where}:"
+        what = f"{where}:"
+        if place and place[0] == "path":
+            what = "the name" if place[-1] == "name" else f"{place[-1]} name"
         return (
             f"{what} {str(value)[:64]!r} is not valid: use 1 to 31 of a-z, 0-9 and '-', "
             "beginning with a letter"

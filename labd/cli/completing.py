@@ -45,10 +45,27 @@ def _ask(ctx: click.Context, ask: Callable[[Client], list[str]]) -> list[str]:
         return []
 
 
+# Things whose names are parts of URLs.
+_PLAIN = {"CHECKPOINT", "CLASS", "PROFILE", "PLUGIN"}
+
+
 class Reference(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4 on
-    """A `LAB` or `LAB/NODE`."""
+    """A `LAB` or `LAB/NODE`.
+
+    Args:
+        plain: A lab alone.
+    """
 
     name = "reference"
+
+    def __init__(self, plain: bool = False) -> None:
+        self._plain = plain
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what is no lab: nothing, or one of its nodes."""
+        if self._plain and (not value or "/" in value):
+            self.fail(f"{value[:80]!r} is not the name of a lab", param, ctx)
+        return value
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -74,6 +91,12 @@ class Known(click.ParamType):  # type: ignore[type-arg] # generic from click 8.4
         self.name = kind.lower()
         self._kind = kind
 
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what is no name."""
+        if self._kind in _PLAIN and (not value or "/" in value):
+            self.fail(f"{value[:80]!r} is not the name of a {self.name}", param, ctx)
+        return value
+
     def shell_complete(
         self,
         ctx: click.Context,
@@ -98,7 +121,7 @@ def know(param: click.Parameter) -> None:
     if isinstance(param, click.Argument):
         word = word or (param.name or "").upper()
         if "LAB" in word:
-            param.type = Reference()
+            param.type = Reference(plain=word in {"LAB", "[LAB]"})
             return
     elif word == "LAB":
         param.type = Reference()

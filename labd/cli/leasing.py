@@ -31,7 +31,13 @@ def lease_of(
     if "T" in time or ":" in time:
         lease["until"] = time
     else:
-        lease["seconds"] = seconds(time)
+        try:
+            lease["seconds"] = seconds(time)
+        except InputError as error:
+            raise InputError(
+                f"{time[:40]!r} is neither a duration such as 3h nor a time with its zone such as "
+                "2026-01-31T18:00:00Z"
+            ) from error
     if keep is not None:
         lease["keep"] = seconds(keep)
     if warn is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -26,6 +27,9 @@ from labd.model.errors import LabdError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# What the kernel says where stdout is a file that cannot grow (write(2)).
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 # Verb -> module below labd.cli.verbs, and the line that `lab --help` shows without importing it.
 VERBS: Mapping[str, tuple[str, str]] = {
@@ -166,6 +170,11 @@ def run(argv: list[str]) -> int:
             raise
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- for the rest of life
         return 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        report("failed", f"the output cannot be written: {error.strerror}", {}, as_json=as_json)
+        return FAILED
     finally:
         session.close()
 

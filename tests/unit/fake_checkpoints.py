@@ -25,6 +25,7 @@ class FakeCheckpointsApi:
         self.records: dict[str, CheckpointRecord] = {}
         self.restored: list[tuple[str, str, tuple[str, ...]]] = []
         self.forked: list[tuple[str, Mapping[str, str]]] = []
+        self.used: dict[str, tuple[str, ...]] = {}  # labs of a checkpoint; for tests to fill
         self.torn: set[str] = set()  # whose export breaks off; for tests to fill
 
     async def save(self, lab: str, name: str, *, mode: SaveMode, message: str) -> OperationRecord:
@@ -51,7 +52,7 @@ class FakeCheckpointsApi:
     async def get(self, name: str) -> CheckpointView:
         if name not in self.records:
             raise NotFound(f"there is no checkpoint {name}")
-        return CheckpointView(record=self.records[name], labs=(), loaded=0)
+        return CheckpointView(record=self.records[name], labs=self.used.get(name, ()), loaded=0)
 
     async def export(self, name: str) -> AsyncIterator[bytes]:
         await self.get(name)

@@ -13,6 +13,7 @@ from labd.client.errors import unreachable
 from tests.unit.api_server import Server, api_server
 
 NAME = "is not valid: use 1 to 31 of a-z, 0-9 and '-', beginning with a letter"
+LAB, ARGUMENT = "is not the name of a lab", "invalid value for"
 BAD: list[tuple[str, int, str]] = [
     ("strat", 2, "there is no verb 'strat'; did you mean 'start'?"),
     ("xyzzy", 2, "there is no verb 'xyzzy'; see lab --help"),
@@ -151,6 +152,40 @@ BAD: list[tuple[str, int, str]] = [
     ("plugin enable watchdog --set x", 2, "--set 'x' is not KEY=VALUE"),
     ("plugin new Bad", 2, f"plugin name 'Bad' {NAME}"),
     ("plugin new ok --dir nodir", 2, "cannot write nodir/ok: No such file or directory"),
+    ("checkpoint save nope c", 4, "there is no lab nope"),
+    ("checkpoint save web/a c", 2,
+     f"{ARGUMENT} 'LAB': 'web/a' {LAB}; see lab checkpoint save --help"),
+    ("checkpoint show a/b", 2, ("invalid value for 'CHECKPOINT': 'a/b' is not the name of a "
+     "checkpoint; see lab checkpoint show --help")),
+    ("checkpoint show nope", 4, "there is no checkpoint nope"),
+    ("checkpoint rm nope", 4, "there is no checkpoint nope"),
+    ("checkpoint export nope x", 4, "there is no checkpoint nope"),
+    ("checkpoint import nofile", 2, "cannot read nofile: No such file or directory"),
+    ("checkpoint import -", 2, f"checkpoint name '-' {NAME}; --name NAME chooses one"),
+    ("checkpoint import .x", 2, f"checkpoint name '' {NAME}; --name NAME chooses one"),
+    ("checkpoint import WEB --name a_b", 2,
+     f"checkpoint name 'a_b' {NAME}; --name NAME chooses one"),
+    ("checkpoint import WEB --name c", 2, "this is no exported checkpoint"),
+    ("fork nope x", 4, "there is no checkpoint nope"),
+    ("fork nope x --count 0", 2,
+     "invalid value for '--count': 0 is not in the range 1<=x<=500; see lab fork --help"),
+    ("fork nope x --set a", 2, "--set 'a' is not KEY=VALUE"),
+    ("fork nope A", 2, f"field 'name': 'A' {NAME}"),
+    ("chapter next web/a", 2, f"{ARGUMENT} 'LAB': 'web/a' {LAB}; see lab chapter next --help"),
+    ("chapter back web", 2, "lab chapter has no command 'back'; see lab chapter --help"),
+    ("lease set web/a 3h", 2, f"{ARGUMENT} 'LAB': 'web/a' {LAB}; see lab lease set --help"),
+    ("lease set web tomorrow", 2, ("'tomorrow' is neither a duration such as 3h nor a time with "
+     "its zone such as 2026-01-31T18:00:00Z")),
+    ("lease set web 3h --keep-for x", 2,
+     "duration 'x' is not valid: write it like 90s, 5m or 2h30m"),
+    ("pool warm a/b 2", 2, ("invalid value for 'CHECKPOINT': 'a/b' is not the name of a "
+     "checkpoint; see lab pool warm --help")),
+    ("pool warm nope 501", 2,
+     "invalid value for 'N': 501 is not in the range 1<=x<=500; see lab pool warm --help"),
+    ("class status a/b", 2, ("invalid value for 'CLASS': 'a/b' is not the name of a class; "
+     "see lab class status --help")),
+    ("class status A", 2, f"the name 'A' {NAME}"),
+    ("top web/a", 2, f"{ARGUMENT} '[LAB]': 'web/a' {LAB}; see lab top --help"),
     ("completion tcsh", 2, ("invalid value for '{bash|zsh|fish}': 'tcsh' is not one of 'bash', "
      "'zsh', 'fish'; see lab completion --help")),
 ]  # fmt: skip

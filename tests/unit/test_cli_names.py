@@ -27,7 +27,7 @@ def kept(lab: Cli) -> tuple[set[str], set[str]]:
 
 @pytest.mark.parametrize("verb", [REMOVE, REVOKE])
 @pytest.mark.parametrize(
-    ("names", "wrong"), [("one nope", "nope"), ("one two nope three", "nope"), ("one A/..", "A/..")]
+    ("names", "wrong"), [("one nope", "nope"), ("one two nope three", "nope"), ("one A..", "A..")]
 )
 def test_nothing_is_removed_when_one_is_not_there(
     lab: Cli, verb: tuple[str, str], names: str, wrong: str
@@ -46,3 +46,17 @@ def test_what_is_there_is_removed_once(lab: Cli) -> None:
     assert lab(*REVOKE, "three") == "token three is void\n"
     assert kept(lab) == ({"three"}, set())
     assert "there is no checkpoint one" in lab(*REMOVE, "one", expect=4)
+
+
+def test_nothing_is_removed_when_one_is_in_use(lab: Cli) -> None:
+    lab.server.engine.checkpoints.used["two"] = ("web",)
+    lab("pool", "warm", "three", "1")
+    before = kept(lab)
+    assert lab(*REMOVE, "one", "two", expect=1) == (
+        "lab: checkpoint two is in use by web; destroy it first. Nothing was removed\n"
+    )
+    assert lab(*REMOVE, "one", "three", expect=1) == (
+        "lab: checkpoint three is in use: forks of it are kept ready; `lab pool cool three` ends "
+        "its pool. Nothing was removed\n"
+    )
+    assert kept(lab) == before

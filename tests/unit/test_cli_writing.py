@@ -47,6 +47,22 @@ def test_what_cannot_be_written_to_its_end_leaves_what_was_there(lab: Cli, tmp_p
     assert [item.name for item in folder.iterdir()] == ["file"]
 
 
+def test_an_output_that_is_full_is_told(lab: Cli) -> None:
+    lab("up", lab.web)
+    lab("checkpoint", "save", "web", "c")
+    for verb in ("ls", "checkpoint export c -"):
+        done = shell(lab, f"$lab {verb} > /dev/full")
+        said = "lab: the output cannot be written: No space left on device\n"
+        assert (done.returncode, done.stderr) == (1, said), verb
+
+
+def test_a_checkpoint_passes_through_a_pipe(lab: Cli) -> None:
+    lab("up", lab.web)
+    lab("checkpoint", "save", "web", "c")
+    done = shell(lab, "$lab checkpoint export c - | $lab checkpoint import - --name d")
+    assert (done.returncode, done.stdout) == (0, "checkpoint d is there (1 MiB)\n"), done.stderr
+
+
 def test_an_export_that_breaks_off_leaves_what_was_there(lab: Cli, tmp_path: Path) -> None:
     folder, path = tmp_path / "out", tmp_path / "out" / "c.tar"
     folder.mkdir()

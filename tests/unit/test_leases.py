@@ -231,7 +231,7 @@ def test_bad_words(lab: Cli) -> None:
         "lab: the lease would have ended at 2020-01-01T00:00:00Z, which is in the past\n"
     )
     assert "would end in the past" in lab("lease", "set", "web", "0s", expect=2)
-    assert "write it like 90s" in lab("lease", "set", "web", "soon", expect=2)
+    assert "neither a duration such as 3h nor" in lab("lease", "set", "web", "soon", expect=2)
     assert lab("up", lab.web, "--keep-for", "1d", expect=2) == (
         "lab: --keep-for needs a --lease after which the lab is kept\n"
     )

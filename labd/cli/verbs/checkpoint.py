@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 import click
@@ -12,7 +13,7 @@ from labd.cli.session import Family, Session, look_up, pairs, verb
 from labd.cli.text import size, table
 from labd.cli.writing import writing
 from labd.client.client import Client
-from labd.model.errors import InputError
+from labd.model.errors import InputError, InUse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,12 +108,37 @@ def show(session: Session, name: str) -> None:
 def rm(session: Session, names: tuple[str, ...]) -> None:
     """Remove checkpoints that no lab stands on."""
     wanted = look_up("checkpoint", names, session.client.checkpoints.all)
+    if len(wanted) > 1:
+        _require_unused(session.client, wanted)
     for name in wanted:
         session.client.checkpoints.remove(name)
         if not session.json:
             session.say(f"checkpoint {name} is removed")
     if session.json:
         session.emit({"removed": wanted})
+
+
+def _require_unused(client: Client, names: list[str]) -> None:
+    """Return when all can go, before the first does; labd looks again at each.
+
+    Raises:
+        InUse: One cannot.
+    """
+    labs = {item["name"]: item["labs"] for item in client.checkpoints.all()}
+    pools = {item["checkpoint"] for item in client.pools.all()}
+    for name in names:
+        if used := labs.get(name) or []:
+            raise InUse(
+                f"checkpoint {name} is in use by {', '.join(used[:10])}{' …' * (len(used) > 10)}; "
+                f"destroy {'it' if len(used) == 1 else 'them'} first. Nothing was removed",
+                labs=used,
+            )
+        if name in pools:
+            raise InUse(
+                f"checkpoint {name} is in use: forks of it are kept ready; `lab pool cool {name}` "
+                "ends its pool. Nothing was removed",
+                labs=[],
+            )
 
 
 @verb("export")
@@ -136,12 +162,24 @@ def export(session: Session, name: str, file: str) -> None:
 @click.argument("file")
 @click.option("--name", metavar="NAME", help="Else FILE's own, up to the first dot.")
 def import_(session: Session, file: str, name: str | None) -> None:
-    """Take an exported checkpoint from FILE."""
-    wanted = name or os.path.basename(file).partition(".")[0]
+    """Take an exported checkpoint from FILE (`-`: stdin, with --name)."""
+    from labd.model.names import is_name
+
+    wanted = os.path.basename(file).partition(".")[0] if name is None else name
+    if not is_name(wanted):
+        raise InputError(
+            f"checkpoint name {wanted[:64]!r} is not valid: use 1 to 31 of a-z, 0-9 and '-', "
+            "beginning with a letter; --name NAME chooses one"
+        )
+    receive = session.client.checkpoints.receive
     try:
-        with open(file, "rb") as source:
-            length = os.fstat(source.fileno()).st_size
-            found = session.client.checkpoints.receive(wanted, source, length)
+        if file == "-":
+            found = receive(wanted, sys.stdin.buffer)
+        else:
+            with open(file, "rb") as source:
+                facts = os.fstat(source.fileno())
+                length = facts.st_size if stat.S_ISREG(facts.st_mode) else None
+                found = receive(wanted, source, length)
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
     if session.json:
