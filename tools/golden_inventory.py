@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from labd.inventory import SqliteInventory
-from labd.inventory.sqlite import SqliteTransaction
+from labd.inventory.transaction import SqliteTransaction
 from labd.model.checkpoints import CheckpointRecord, SavedDisk, SavedNode
 from labd.model.classes import ClassRecord, Student
 from labd.model.events import EventType, Happening
