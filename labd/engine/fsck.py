@@ -143,7 +143,8 @@ def _processes(found: Evidence, rows: Rows) -> Iterator[Difference]:
 
 def _networks(found: Evidence, rows: Rows) -> Iterator[Difference]:
     wanted = {plan.namespace for plan in rows.plans.values()}
-    for namespace in sorted(found.bridges.keys() - wanted):
+    foreign = {trace.name for trace in found.traces if trace.sort is Sort.FOREIGN}
+    for namespace in sorted(found.bridges.keys() - wanted - foreign):
         yield Difference(
             kind=_M.ORPHAN_NAMESPACE,
             name=namespace,

@@ -11,8 +11,9 @@ from labd.model.states import NODE_ALIVE, NodeState
 
 _M = Mismatch
 _KINDS: Mapping[Sort, Mismatch] = {
+    **{sort: _M(f"orphan-{sort}") for sort in Sort if sort not in {Sort.NAMESPACE, Sort.FOREIGN}},
     Sort.NAMESPACE: _M.PINNED_NAMESPACE,
-    **{sort: _M(f"orphan-{sort}") for sort in Sort if sort is not Sort.NAMESPACE},
+    Sort.FOREIGN: _M.FOREIGN,
 }
 _AS_PLANNED = "make the networks of the lab as they should be"
 MONITOR = "qmp.sock"

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Sort(StrEnum):
-    """Sorts of traces; `Mismatch` has `orphan-SORT` for each, but for pinned namespaces."""
+    """Sorts of traces; `Mismatch` has `orphan-SORT` for each but the last two."""
 
     UPLINK = "uplink"
     SERVER = "server"
@@ -15,11 +15,12 @@ class Sort(StrEnum):
     SOCKET = "socket"
     MOUNT = "mount"
     NAMESPACE = "namespace"  # one without a name
+    FOREIGN = "foreign"  # made by somebody else, by a name of labd's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """One thing on the host that a labd of this root has made.
+    """One thing on the host that a labd of this root has made, or that has the name of one.
 
     Attributes:
         name: As the host knows it: a pid, an interface, a table, a path.
@@ -47,6 +48,7 @@ class Mismatch(StrEnum):
     ORPHAN_NETWORK = "orphan-network"  # a bridge that the lab does not have
     LOST_TAP = "lost-tap"  # a QEMU has fewer taps than its node has NICs
     PINNED_NAMESPACE = "pinned-namespace"  # it has no name any more, and somebody keeps it
+    FOREIGN = "foreign"  # an interface or namespace of somebody else by a name of labd's
     ORPHAN_UPLINK = "orphan-uplink"  # an interface or nftables table on the host of no lab
     LOST_UPLINK = "lost-uplink"  # a lab runs, and its interface or table is not there
     ORPHAN_SERVER = "orphan-server"  # a dnsmasq of no lab

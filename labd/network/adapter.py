@@ -65,18 +65,14 @@ class LabNetworks:
         Raises:
             NetworkFailed: It is not labd's.
         """
+        if await netns.inside(namespace, lambda: links.is_foreign(self._mark)):
+            raise NetworkFailed(
+                f"namespace {namespace} was not made by labd; rename or delete it: "
+                f"ip netns del {namespace}"
+            )
         mark = await netns.inside(namespace, links.mark_of_namespace)
         if mark == "":
-            # Made by a daemon that died before it could mark it, or by somebody else: only an
-            # empty one can be ours.
-            if await netns.inside(namespace, links.bridge_names):
-                raise NetworkFailed(
-                    f"namespace {namespace} was not made by labd; rename or delete it: "
-                    f"ip netns del {namespace}"
-                )
             await netns.inside(namespace, lambda: links.prepare_namespace(self._mark))
-        elif mark.removesuffix(_GUARDED) != self._mark:
-            raise NetworkFailed(f"namespace {namespace} is marked {mark!r}, not {self._mark!r}")
         return mark.endswith(_GUARDED)
 
     async def open_taps(
@@ -102,7 +98,9 @@ class LabNetworks:
     async def unplug(self, namespace: str) -> None:
         """Delete all taps of a lab in one go; see the port."""
         if await asyncio.to_thread(netns.exists, namespace):
-            await netns.inside(namespace, links.delete_taps)
+            await netns.inside(
+                namespace, lambda: None if links.is_foreign(self._mark) else links.delete_taps()
+            )
 
     async def remove(self, namespace: str) -> None:
         """Delete a namespace of this root; see the port."""
@@ -110,21 +108,39 @@ class LabNetworks:
             raise NetworkFailed(f"namespace {namespace} is not of this root")
         if await asyncio.to_thread(netns.exists, namespace):
             try:
-                await netns.inside(namespace, sockets.end_connections)
-            except NetworkFailed as error:
-                # A kernel without it: their keep-alive ends them later (dialer).
-                log.info("namespace %s: %s", namespace, error)
+                own = await netns.inside(namespace, self._end_connections)
+            except NetworkFailed:
+                # Somebody else who ends the same lab may have been quicker.
+                if await asyncio.to_thread(netns.exists, namespace):
+                    raise
+            else:
+                if not own:
+                    log.warning("namespace %s stays: it was not made by labd", namespace)
+                    return
         await netns.remove(namespace)
+
+    def _end_connections(self) -> bool:
+        """End those of this namespace; tell whether it is labd's."""
+        if links.is_foreign(self._mark):
+            return False
+        try:
+            sockets.end_connections()
+        except NetworkFailed as error:
+            # A kernel without it: their keep-alive ends them later (dialer).
+            log.info("connections into a lab are not ended: %s", error)
+        return True
 
     async def namespaces(self) -> Sequence[str]:
         """Return the names of the namespaces of this root."""
         return await asyncio.to_thread(netns.names, self._prefix)
 
     async def bridges(self, namespace: str) -> Sequence[str]:
-        """Return the bridges inside a namespace; empty when it is not there."""
+        """Return the bridges inside a namespace; empty when it is not there, or another's."""
         if not await asyncio.to_thread(netns.exists, namespace):
             return []
-        return await netns.inside(namespace, links.bridge_names)
+        return await netns.inside(
+            namespace, lambda: [] if links.is_foreign(self._mark) else links.bridge_names()
+        )
 
     async def probe_tcp(self, namespace: str, address: str, port: int, timeout: float) -> bool:
         """Tell whether a TCP connection from inside the namespace is accepted."""

@@ -29,6 +29,12 @@ _FORWARD_DELAY = 0
 # net/bridge/br_private.h: spanning tree and pause, which no wire shows to both ends either way).
 _FORWARD_ALL = 0xFFF8
 _LOOPBACK = 1  # index of lo in every namespace (LOOPBACK_IFINDEX, include/net/flow.h)
+# What the kernel puts in each namespace that is made while these modules are loaded
+# (Documentation/admin-guide/sysctl/net.rst, fb_tunnels_only_for_init_net).
+_KERNELS_OWN = frozenset(
+    {"lo", "tunl0", "sit0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6tnl0"}
+    | {"ip6gre0", "ip6gretap0"}
+)
 # Of the taps of a lab, which are alone in its namespace: they can be deleted in one go.
 _TAPS = 0x7A7
 
@@ -71,6 +77,20 @@ def mark_of_namespace() -> str:
         for link in route.link("get", ifname="lo"):
             return str(link.get("ifalias") or "")
     return ""
+
+
+def is_foreign(mark: str) -> bool:
+    """Tell whether this namespace is another's than the one's who marks with `mark`.
+
+    One without a mark was made by a daemon that died before it could mark it, or by somebody else:
+    only an untouched one can be ours.
+    """
+    with requests("reading the namespace's mark") as route:
+        for link in route.link("get", ifname="lo"):
+            alias = str(link.get("ifalias") or "")
+            if alias or link["state"] == "up":
+                return alias.partition(" ")[0] != mark
+        return any(str(link.get("ifname")) not in _KERNELS_OWN for link in route.get_links())
 
 
 def bridge_indexes() -> dict[str, int]:

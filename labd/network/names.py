@@ -52,5 +52,15 @@ def lab_mark(namespace: str) -> str:
     return namespace.replace("-", ":", 2)
 
 
+def link_group(root_id: str) -> int:
+    """Return the group that a root's interfaces on the host are made in.
+
+    The kernel takes a group with the very message that makes an interface, an alias only later: so
+    one whose maker died in between is told from a stranger's of the same name. It is never 0, which
+    is the group of everybody's.
+    """
+    return int(hashlib.sha256(f"labd:{root_id}".encode()).hexdigest()[:8], 16) | 1
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[: _IFNAMSIZ - 1]

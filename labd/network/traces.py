@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from labd.host.identity import read_argv
 from labd.model.differences import Sort, Trace
 from labd.model.errors import NetworkFailed
 from labd.network import dnsmasq, links, netns, nft, ways
-from labd.network.names import table_name
+from labd.network.names import link_group, table_name
 from labd.network.rules import no_rules
 
 _PROC = Path("/proc")
@@ -47,6 +47,7 @@ class NetworkTraces:
         self._mark = f"labd:{root_id}"
         self._prefix = f"labd-{root_id}-"
         self._veth = f"v{root_id}"
+        self._group = link_group(root_id)
         self._servers = servers
         self._uid = uid
 
@@ -54,7 +55,8 @@ class NetworkTraces:
         """Return interfaces and tables of the host, dnsmasqs, and namespaces without a name."""
         host = await asyncio.to_thread(ways.look)
         tables = await nft.chains(f"{table_name(self._prefix)}")
-        found = [*self._of_links(host.links), *map(self._of_table, sorted(tables))]
+        found = [*self._of_links(host), *map(self._of_table, sorted(tables))]
+        found += [foreign async for foreign in self._foreign()]
         for server in await asyncio.to_thread(dnsmasq.scan, self._servers, self._uid):
             pid = server.process.pid
             found.append(
@@ -79,14 +81,24 @@ class NetworkTraces:
             )
         return found
 
-    def _of_links(self, there: Mapping[str, str]) -> list[Trace]:
+    async def _foreign(self) -> AsyncIterator[Trace]:
+        for name in await asyncio.to_thread(netns.names, self._prefix):
+            with suppress(NetworkFailed):  # it has gone meanwhile
+                if await netns.inside(name, lambda: links.is_foreign(self._mark)):
+                    yield _of_stranger(name, f"namespace {name}", f"ip netns del {name}")
+
+    def _of_links(self, host: ways.Host) -> list[Trace]:
         found = []
-        for name, alias in sorted(there.items()):
+        for name, alias in sorted(host.links.items()):
             if alias.startswith(f"{self._mark}:"):
                 owner = alias.partition(" ")[0].rpartition(":")[2]
-            elif name.startswith(self._veth) and not alias:
+            elif not name.startswith(self._veth):
+                continue
+            elif not alias and host.groups[name] == self._group:
                 owner = name.removeprefix(self._veth)  # its maker died before it was marked
             else:
+                text = f"interface {name} of the host"
+                found.append(_of_stranger(name, text, f"ip link del {name}"))
                 continue
             found.append(
                 Trace(
@@ -113,7 +125,8 @@ class NetworkTraces:
         for inode, place in (await asyncio.to_thread(_nameless)).items():
             with suppress(NetworkFailed):  # it has gone meanwhile
                 # An absolute path takes the place of the folder of names.
-                if await netns.inside(str(place), links.mark_of_namespace) == self._mark:
+                mark = await netns.inside(str(place), links.mark_of_namespace)
+                if mark.partition(" ")[0] == self._mark:
                     found.append(Pinned(inode=inode, pid=int(place.parts[2])))
         return found
 
@@ -127,6 +140,16 @@ class NetworkTraces:
             await nft.load(no_rules(trace.name))
         elif trace.sort is Sort.UPLINK:
             await asyncio.to_thread(ways.delete, [trace.name])
+
+
+def _of_stranger(name: str, what: str, remedy: str) -> Trace:
+    return Trace(
+        sort=Sort.FOREIGN,
+        name=name,
+        owner="",
+        text=f"{what} has a name of labd's and was not made by it; labd leaves it alone: rename "
+        f"or delete it, for example with {remedy}",
+    )
 
 
 def _nameless() -> dict[int, Path]:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from labd.host.facts import KERNEL_OPTIONS, try_feature
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.network import LabNetworkPlan, MappedPlan, UplinkPlan
-from labd.network import netns, nft, ways
-from labd.network.names import lab_mark, link_name, table_name
+from labd.network import links, netns, nft, ways
+from labd.network.names import lab_mark, link_group, link_name, table_name
 from labd.network.rules import (
     FORWARDING,
     LAB_TABLE,
@@ -63,6 +63,7 @@ class LabUplinks:
 
     def __init__(self, root_id: str, settings: UplinkSettings) -> None:
         self._root_id = root_id
+        self._group = link_group(root_id)
         self._settings = settings
         self._lock = asyncio.Lock()
         self._tried: set[str] = set()
@@ -148,6 +149,7 @@ class LabUplinks:
                 undo.push_async_callback(self._clear, namespace)
             self._known.add(namespace)
             host = await asyncio.to_thread(ways.look)
+            await self._require_own(namespace, wanted, host)
             await self._drop_old(namespace, wanted, host)
             transit = await self._open_nat(namespace, wanted, host) if wanted.nat else None
             if wanted.routes:
@@ -161,10 +163,41 @@ class LabUplinks:
                 await self._map(namespace, mapped)
             undo.pop_all()
 
+    async def _require_own(self, namespace: str, wanted: UplinkPlan, host: ways.Host) -> None:
+        """Return unless somebody else has something by a name that the uplinks of a lab have.
+
+        Raises:
+            NetworkFailed: It is untouched.
+        """
+        names = {mapped.outer for mapped in wanted.mapped} | (
+            {wanted.link} if wanted.nat else set()
+        )
+        if foreign := sorted((names & host.links.keys()) - self._links_of(host, namespace)):
+            raise NetworkFailed(
+                f"interface {foreign[0]} of the host was not made by labd, and is in the way of "
+                f"an uplink; rename or delete it: ip link del {foreign[0]}"
+            )
+        if await netns.inside(namespace, self._is_foreign):
+            raise NetworkFailed(
+                f"namespace {namespace} was not made by labd; rename or delete it: "
+                f"ip netns del {namespace}"
+            )
+
+    def _is_foreign(self) -> bool:
+        return links.is_foreign(f"labd:{self._root_id}")
+
+    def _links_of(self, host: ways.Host, namespace: str) -> set[str]:
+        """Return a lab's interfaces on the host; one may have died before it got its alias."""
+        mark, link = lab_mark(namespace), link_name(namespace)
+        found = {name for name, alias in host.links.items() if _mark(alias) == mark}
+        if host.links.get(link) == "" and host.groups[link] == self._group:
+            found.add(link)
+        return found
+
     async def _drop_old(self, namespace: str, wanted: UplinkPlan, host: ways.Host) -> None:
         """Remove what an earlier plan had and this one has not."""
         keep = {mapped.outer for mapped in wanted.mapped} | ({wanted.link} if wanted.nat else set())
-        there = _links_of(host, namespace)
+        there = self._links_of(host, namespace)
         if wanted.link in there and not wanted.nat:
             await self._close_host(namespace, host)
         await asyncio.to_thread(ways.delete, sorted(there - keep))
@@ -186,14 +219,14 @@ class LabUplinks:
             await asyncio.to_thread(ways.set_forwards, name, wanted=True)
         await asyncio.to_thread(_release, own - forwarding - others)
         if wanted.link not in host.links:
-            await asyncio.to_thread(ways.open_way, namespace, wanted.link)
+            await asyncio.to_thread(ways.open_way, namespace, wanted.link, self._group)
         alias = " ".join([lab_mark(namespace), *sorted(forwarding)])
         await asyncio.to_thread(ways.set_alias, wanted.link, alias)
         return transit
 
     async def _map(self, namespace: str, mapped: MappedPlan) -> None:
         mark = lab_mark(namespace)
-        await asyncio.to_thread(ways.map_network, namespace, mapped, mark)
+        await asyncio.to_thread(ways.map_network, namespace, mapped, mark, self._group)
         await netns.inside(namespace, lambda: ways.join_network(mapped))
 
     async def remove(self, namespace: str) -> None:
@@ -230,7 +263,7 @@ class LabUplinks:
     async def _clear_host(self, namespace: str) -> None:
         host = await asyncio.to_thread(ways.look)
         await self._close_host(namespace, host)
-        await asyncio.to_thread(ways.delete, sorted(_links_of(host, namespace)))
+        await asyncio.to_thread(ways.delete, sorted(self._links_of(host, namespace)))
 
     async def _close_host(self, namespace: str, host: ways.Host) -> None:
         """Take back forwarding that nobody else needs, and only then the table that tells of it.
@@ -241,13 +274,15 @@ class LabUplinks:
         own, others = _claims(tables, host, namespace)
         await asyncio.to_thread(_release, own - others)
         link = link_name(namespace)
-        if link in host.links:
+        if link in self._links_of(host, namespace):
             await asyncio.to_thread(ways.delete, [link])
         if table_name(namespace) in tables:
             await nft.load(no_rules(table_name(namespace)))
 
     async def _clear_inside(self, namespace: str) -> None:
         if not await asyncio.to_thread(netns.exists, namespace):
+            return
+        if await netns.inside(namespace, self._is_foreign):
             return
         await nft.load(no_rules(LAB_TABLE), namespace=namespace)
         await netns.inside(namespace, lambda: ways.set_routing(wanted=False))
@@ -267,14 +302,6 @@ class LabUplinks:
                 yield
             finally:
                 os.close(fd)
-
-
-def _links_of(host: ways.Host, namespace: str) -> set[str]:
-    """Return a lab's interfaces on the host; one may have died before it got its alias."""
-    mark = lab_mark(namespace)
-    return {name for name, alias in host.links.items() if _mark(alias) == mark} | (
-        {link_name(namespace)} & host.links.keys()
-    )
 
 
 def _mark(alias: str) -> str:

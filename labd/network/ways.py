@@ -37,6 +37,7 @@ class Host:
 
     Attributes:
         links: Interface name -> its alias, empty for none.
+        groups: Interface name -> the group that it is in.
         bridges: Names of the bridges.
         taken: Subnets that it has an address in or a route to, less default routes.
         default: Interfaces of the default routes of IPv4, in order.
@@ -44,6 +45,7 @@ class Host:
     """
 
     links: dict[str, str]
+    groups: dict[str, int]
     bridges: frozenset[str]
     taken: tuple[ipaddress.IPv4Network, ...]
     default: tuple[str, ...]
@@ -72,6 +74,7 @@ def look() -> Host:
         found.setdefault(names.get(entry["index"], ""), ipaddress.IPv4Address(address))
     return Host(
         links={str(link.get("ifname")): str(link.get("ifalias") or "") for link in links},
+        groups={str(link.get("ifname")): int(link.get("group") or 0) for link in links},
         bridges=frozenset(str(link.get("ifname")) for link in bridges),
         taken=tuple(taken),
         default=tuple(sorted(names[index] for index in default if index in names)),
@@ -93,10 +96,11 @@ def transit_of(host: Host, link: str) -> Transit | None:
     return None if address is None else of_host(address)
 
 
-def open_way(namespace: str, link: str) -> None:
+def open_way(namespace: str, link: str, group: int) -> None:
     """Make the pair of a lab's way out, both ends down; on the host it says no IPv6."""
     with requests(f"making the way out of {namespace}") as route, _space(namespace) as space:
-        route.link("add", ifname=link, kind="veth", peer={"ifname": WAY_OUT, "net_ns_fd": space})
+        peer = {"ifname": WAY_OUT, "net_ns_fd": space}
+        route.link("add", ifname=link, kind="veth", group=group, peer=peer)
     write(Path(f"/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1")
     write(_IPV4 / "conf" / link / "forwarding", "1")
 
@@ -134,13 +138,14 @@ def _set_up(route: IPRoute, link: str, address: str) -> int:
     return index
 
 
-def map_network(namespace: str, plan: MappedPlan, mark: str) -> None:
+def map_network(namespace: str, plan: MappedPlan, mark: str, group: int) -> None:
     """Make the pair of a mapped network, its outer end in the host's bridge."""
     with requests(f"mapping network {plan.network}") as route, _space(namespace) as space:
         found = route.link_lookup(ifname=plan.outer)
         if not found:
             peer = {"ifname": plan.inner, "net_ns_fd": space, "mtu": plan.mtu}
-            route.link("add", ifname=plan.outer, kind="veth", mtu=plan.mtu, peer=peer)
+            made = {"ifname": plan.outer, "mtu": plan.mtu, "group": group}
+            route.link("add", kind="veth", peer=peer, **made)
             found = route.link_lookup(ifname=plan.outer)
             route.link("set", index=found[0], ifalias=mark)
         # Its MAC address and the host's own voice are no part of the physical network.

@@ -312,6 +312,71 @@ def test_what_was_lost_is_made_anew(real: RealHome, lost: str) -> None:
     real.run(work)
 
 
+@pytest.mark.parametrize("networks", [(LAN,), (OFFICE,)], ids=["nat", "bridge"])
+@pytest.mark.parametrize("alias", ["", "theirs"])
+def test_an_interface_of_somebody_else_is_neither_used_nor_removed(
+    real: RealHome, networks: tuple[NetworkSpec, ...], alias: str
+) -> None:
+    made = lab_plan(real.root, "first1", *networks)
+    assert made.uplinks is not None
+    name = made.uplinks.link if made.uplinks.nat else made.uplinks.mapped[0].outer
+
+    async def work() -> None:
+        await real.make(made)
+        real.sh("ip", "link", "add", name, "type", "bridge")
+        real.sh("ip", "link", "set", name, "alias", alias)
+        before = real.sh("ip", "addr", "show", name)
+        with pytest.raises(NetworkFailed) as caught:
+            await real.uplinks.apply(made)
+        assert caught.value.message == (
+            f"interface {name} of the host was not made by labd, and is in the way of an uplink; "
+            f"rename or delete it: ip link del {name}"
+        )
+        await real.uplinks.remove(made.namespace)
+        await real.adapter(real.root).sweep([])
+        assert real.sh("ip", "addr", "show", name) == before
+        assert real.sh("nft", "list", "tables") == ""
+        assert not real.forwarding()
+        real.sh("ip", "link", "del", name)
+        await real.uplinks.apply(made)
+        await real.uplinks.remove(made.namespace)
+
+    real.run(work)
+
+
+def test_one_whose_maker_died_before_it_was_marked_is_taken_over(real: RealHome) -> None:
+    made = lab_plan(real.root, "first1", LAN)
+    link = link_name(made.namespace)
+
+    async def work() -> None:
+        await real.make(made)
+        await real.uplinks.apply(made)
+        real.sh("ip", "link", "set", link, "alias", "")
+        heir = real.adapter(real.root)
+        await heir.apply(made)
+        assert f"alias labd:{real.root}:first1" in real.sh("ip", "-o", "link", "show", link)
+        real.sh("ip", "link", "set", link, "alias", "")
+        await heir.remove(made.namespace)
+        assert real.open() == set()
+
+    real.run(work)
+
+
+def test_no_uplink_leads_into_a_namespace_of_somebody_else(real: RealHome) -> None:
+    made = lab_plan(real.root, "first1", LAN)
+    theirs = made.namespace
+    subprocess.run(["ip", "netns", "add", theirs], check=True)
+    subprocess.run(["ip", "-n", theirs, "link", "set", "lo", "up"], check=True)
+
+    async def work() -> None:
+        with pytest.raises(NetworkFailed, match=f"namespace {theirs} was not made by labd"):
+            await real.uplinks.apply(made)
+        assert real.open() == set()
+        assert not real.forwarding()
+
+    real.run(work)
+
+
 def test_what_fails_leaves_nothing(real: RealHome) -> None:
     made = lab_plan(real.root, "first1", LAN, OFFICE)
 

@@ -111,9 +111,18 @@ async def test_a_namespace_of_somebody_else_is_refused_and_untouched(
         subprocess.run(
             ["ip", "-n", plan.namespace, "link", "add", "br0", "type", "bridge"], check=True
         )
+        tap = ["ip", "tuntap", "add", "tap0", "mode", "tap", "group", "0"]
+        subprocess.run(["ip", "netns", "exec", plan.namespace, *tap], check=True)
+        # labd deletes the taps of a namespace by their group; see links.py.
+        group = ["ip", "-n", plan.namespace, "link", "set", "tap0", "group", str(0x7A7)]
+        subprocess.run(group, check=True)
+        before = links(plan.namespace)
         with pytest.raises(NetworkFailed, match="was not made by labd"):
             await made.apply(plan)
-        assert set(links(plan.namespace)) == {"lo", "br0"}
+        assert await made.bridges(plan.namespace) == []
+        await made.unplug(plan.namespace)
+        await made.remove(plan.namespace)
+        assert links(plan.namespace) == before
     finally:
         subprocess.run(["ip", "netns", "del", plan.namespace], check=True)
 
