@@ -87,8 +87,17 @@ class Unheard:
             log.warning("what process %d said meanwhile is lost: %s", pid, why()[1])
             return None
         os.set_inheritable(fd, False)
-        found = cls(fd)
-        found._read = _COUNT.unpack(os.pread(found._memory, _COUNT.size, 0))[0]
+        try:
+            found = cls(fd)
+        except OSError as error:
+            os.close(fd)
+            log.warning("what process %d said meanwhile is lost: %s", pid, error)
+            return None
+        count = os.pread(found._memory, _COUNT.size, 0)
+        if len(count) < _COUNT.size:  # it is another one, which somebody inside of QEMU has made
+            found.close()
+            return None
+        found._read = _COUNT.unpack(count)[0]
         return found
 
     def heard(self, size: int) -> None:
@@ -107,7 +116,8 @@ class Unheard:
             before, in_socket = in_socket, waiting()
             if before == in_socket:  # nothing was said between two looks
                 break
-            end = os.lseek(self._written, 0, os.SEEK_CUR) - in_socket
+            # The place is QEMU's, too, which may be a guest's by now.
+            end = min(SIZE, os.lseek(self._written, 0, os.SEEK_CUR) - in_socket)
         start = max(_TEXT, _TEXT + self._read)
         text = os.pread(self._memory, end - start, start) if end > start else b""
         self._read = end - _TEXT

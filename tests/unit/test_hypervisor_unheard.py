@@ -36,6 +36,10 @@ class Line:
         except OSError as error:
             assert error.errno == errno.EPERM
 
+    def goes_to(self, place: int) -> None:
+        """Write at another place from now on, as a QEMU may that obeys its guest."""
+        os.lseek(self._writer, place, os.SEEK_SET)
+
     def hear(self) -> None:
         """Read the socket."""
         self.ours.heard(self.waiting)
@@ -110,6 +114,29 @@ def test_a_guest_that_never_stops_fills_no_memory(line: Line) -> None:
     line.say(b"later\n")
     line.die()
     assert line.missed() == b"later\n", "there is room again"
+
+
+def test_a_place_that_is_none_costs_no_memory(line: Line) -> None:
+    line.say(b"honest\n")
+    line.goes_to(1 << 62)
+    assert len(line.missed()) <= SIZE
+    line.say(b"later\n")
+    line.die()
+    assert line.missed() == b"later\n"
+
+
+def test_a_count_that_is_none_costs_no_memory(line: Line) -> None:
+    for count in (-(1 << 63), (1 << 63) - 1):
+        line.goes_to(0)
+        line.say(count.to_bytes(8, "big", signed=True) + bytes(8) + b"text\n")
+        line.die()
+        assert len(line.missed()) <= SIZE
+
+
+def test_a_memory_of_somebody_elses_making_is_none() -> None:
+    with ExitStack() as stack:
+        open_for("aaaaaa", stack)  # nobody has begun it
+        assert Unheard.of(os.getpid()) is None
 
 
 def test_a_process_without_one_has_none() -> None:
