@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
-from typing import Final, cast
+from typing import Final
 
 from labd.hypervisor.devices import AGENT_ID
 from labd.model.machine import GuestEvent, GuestEventKind, RunState
@@ -39,7 +41,11 @@ _KINDS: Final[Mapping[str, GuestEventKind]] = {
 }
 # QEMU itself is about to end, which EXITED will tell: the guest did not power off.
 _OURS = frozenset({"host-qmp-quit", "host-signal", "host-error", "host-ui"})
-_TEXT_LIMIT = 500
+_TEXT_LIMIT = 500  # characters
+_PART_LIMIT = 2000  # characters of JSON, of what is no text
+_PARTS = 32  # of one event; QEMU's own have a handful
+_INFINITE = re.compile(r"NaN|Infinity")  # no numbers of JSON (RFC 8259), though Python reads them
+_LATEST = 1 << 40  # seconds since the epoch
 
 
 def run_state(status: object) -> RunState:
@@ -53,8 +59,12 @@ def event_time(event: Mapping[str, object]) -> float:
     stamp = event.get("timestamp")
     if not isinstance(stamp, Mapping):
         return 0.0
-    values = cast("Mapping[str, int]", stamp)
-    return values.get("seconds", 0) + values.get("microseconds", 0) / 1e6
+    seconds, micros = (_count(stamp.get(name)) for name in ("seconds", "microseconds"))
+    return seconds + micros / 1e6
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < _LATEST else 0
 
 
 def fold(key: str, event: Mapping[str, object]) -> GuestEvent | None:
@@ -69,7 +79,7 @@ def fold(key: str, event: Mapping[str, object]) -> GuestEvent | None:
         data = {}
     elif name in _KINDS:
         kind = _KINDS[name]
-        if kind is GuestEventKind.POWERED_OFF and data.get("reason") in _OURS:
+        if kind is GuestEventKind.POWERED_OFF and str(data.get("reason")) in _OURS:
             return None
         if name == "GUEST_CRASHLOADED":
             data["crash_kernel"] = True
@@ -88,6 +98,13 @@ def agent_change(event: Mapping[str, object]) -> bool | None:
 
 def _bounded(data: Mapping[str, object]) -> dict[str, object]:
     # A panic record carries text of the guest's.
-    return {
-        key: value[:_TEXT_LIMIT] if isinstance(value, str) else value for key, value in data.items()
-    }
+    return {key[:_TEXT_LIMIT]: _part(value) for key, value in list(data.items())[:_PARTS]}
+
+
+def _part(value: object) -> object:
+    if isinstance(value, str):
+        return value[:_TEXT_LIMIT]
+    if value is None or isinstance(value, bool):
+        return value
+    text = json.dumps(value)
+    return value if len(text) <= _PART_LIMIT and _INFINITE.search(text) is None else "(not kept)"

@@ -31,6 +31,8 @@ _library_log = logging.getLogger("labd.hypervisor.qmp")
 _library_log.setLevel(logging.CRITICAL)
 
 QmpEvent = Mapping[str, object]
+# What the library raises at messages that are none, as a QEMU may send that obeys its guest.
+_NONSENSE = (ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError)
 
 
 class _Listener(EventListener):
@@ -57,6 +59,18 @@ class _Client(QMPClient):
 
     def _cb_inbound(self, msg: Message) -> Message:
         return msg
+
+    async def _do_recv(self) -> Message:
+        try:
+            return await super()._do_recv()
+        except _NONSENSE as error:
+            raise QMPError("not a message of QMP") from error
+
+    async def _on_message(self, msg: Message) -> None:
+        try:
+            await super()._on_message(msg)
+        except _NONSENSE as error:
+            raise QMPError("not a message of QMP") from error
 
 
 class Monitor:
@@ -159,6 +173,12 @@ class Monitor:
             ) from error
         except (ExecInterruptedError, StateError, QMPError, OSError, EOFError) as error:
             raise NodeGone(f"QEMU of {self.name} ended while asked to {command}") from error
+        except _NONSENSE as error:
+            raise QmpRefused(
+                f"QEMU of {self.name} answered {command} with nonsense: "
+                f"`lab restart --force {self.name}`",
+                command=command,
+            ) from error
 
     async def hand_over(self, name: str, fd: int) -> None:
         """Give QEMU a descriptor under `name` (QMP `getfd` with SCM_RIGHTS)."""

@@ -36,6 +36,7 @@ _QUIT_GRACE = 2.0  # seconds from QMP `quit` to SIGKILL
 _RESET_TIMEOUT = 2.0  # seconds until the RESET event after `system_reset`
 _UNSTICK_EVERY, _UNSTICK_TRIES = 2.0, 30  # seconds, and how often
 _WATCH_AGAIN = 1.0  # seconds
+_RECONNECT = 0.2  # seconds from the end of a connection to the next
 
 log = logging.getLogger(__name__)
 _K = GuestEventKind
@@ -371,12 +372,13 @@ class Vm:
         )
         try:
             while not self.gone.is_set():
+                # The process is ending, somebody cut the line, or QEMU speaks nonsense each time.
+                await asyncio.sleep(_RECONNECT)
                 try:
                     await self.monitor.connect(self.spec.run / process.QMP_SOCKET, None)
                     await self._look_at_agent()
                 except LabdError as error:
                     log.debug("monitor of %s: %s", self.name, error)
-                    await asyncio.sleep(0.2)  # the process is ending, or somebody cut the line
                 else:
                     return
         finally:

@@ -1,0 +1,117 @@
+"""What a QEMU says at its monitor that obeys its guest: labd hears nonsense, and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labd.hypervisor.folding import fold
+from labd.hypervisor.monitor import Monitor, QmpEvent
+from labd.model.errors import LabdError
+
+GREETING = b'{"QMP": {"version": {"qemu": {"micro": 0}}, "capabilities": []}}\n'
+Answer = Callable[[dict[str, Any]], bytes]
+BRACKETS = b"[" * 200_000
+# Ends the connection: the library cannot go on behind it.
+BREAKING = {
+    "no utf-8": b"\xff\xfe\n",
+    "no json": b"{\n",
+    "no object": b"7\n",
+    "brackets": BRACKETS + b"\n",
+    "brackets in an event": b'{"event": "STOP", "data": ' + BRACKETS + b"\n",
+    "too long": b'{"event": "' + b"x" * (5 << 20) + b'"}\n',
+    "an id that is none": b'{"return": {}, "id": [1]}\n',
+    "an error of nobody": b'{"error": {}}\n',
+}
+# In place of `return`: the caller is told, and the connection goes on.
+ANSWERS: list[dict[str, object]] = [
+    {},
+    {"error": 7},
+    {"error": {"class": [], "desc": {}}},
+    {"error": {"desc": "no class"}},
+]
+
+
+@asynccontextmanager
+async def monitor(answer: Answer, lost: Callable[[], None]) -> AsyncIterator[Monitor]:
+    """Give a monitor whose QEMU answers as it likes."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=theirs)
+
+    async def serve() -> None:
+        writer.write(GREETING)
+        while line := await reader.read(1 << 16):  # one at a time, without an end of line
+            asked = json.loads(line)
+            done = json.dumps({"return": {}, "id": asked.get("id")}).encode() + b"\n"
+            writer.write(done if asked["execute"] == "qmp_capabilities" else answer(asked))
+
+    serving = asyncio.create_task(serve())
+    heard: list[QmpEvent] = []
+    made = Monitor("web/a", heard.append, lambda _: None, lost)
+    try:
+        await made.connect(ours)
+        yield made
+    finally:
+        await made.close()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        writer.close()
+
+
+@pytest.mark.parametrize("name", BREAKING)
+async def test_nonsense_ends_the_connection_and_is_told(name: str) -> None:
+    lost = asyncio.Event()
+    async with monitor(lambda _: BREAKING[name], lost.set) as made, asyncio.timeout(60):
+        with pytest.raises(LabdError):
+            await made.execute("query-status", deadline=50)
+        await lost.wait()
+        with pytest.raises(LabdError):
+            await made.execute("query-status")
+
+
+@pytest.mark.parametrize("said", ANSWERS)
+async def test_an_answer_that_is_none_is_told(said: dict[str, object]) -> None:
+    def answer(asked: dict[str, Any]) -> bytes:
+        good = asked["execute"] == "query-status"
+        return json.dumps(({"return": {}} if good else said) | {"id": asked["id"]}).encode() + b"\n"
+
+    lost = asyncio.Event()
+    async with monitor(answer, lost.set) as made, asyncio.timeout(60):
+        with pytest.raises(LabdError, match="stop"):
+            await made.execute("stop", deadline=50)
+        assert await made.execute("query-status") == {}
+    assert not lost.is_set()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=700),
+    lambda inner: st.lists(inner, max_size=30) | st.dictionaries(st.text(), inner, max_size=40),
+    max_leaves=60,
+)
+NAMES = ["STOP", "RESUME", "RESET", "SHUTDOWN", "GUEST_PANICKED", "VSERPORT_CHANGE", "WATCHDOG"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {"event": st.sampled_from(NAMES) | JSON},
+        optional={
+            "data": st.dictionaries(st.sampled_from(["reason", "id", "open", "info"]), JSON) | JSON,
+            "timestamp": st.dictionaries(st.sampled_from(["seconds", "microseconds"]), JSON) | JSON,
+        },
+    )
+)
+def test_whatever_an_event_says_is_small_or_nothing(event: dict[str, object]) -> None:
+    told = fold("k1", event)
+    if told is not None:
+        assert len(json.dumps(dict(told.data), allow_nan=False)) < 100_000
+        assert 0 <= told.time < 1e13
