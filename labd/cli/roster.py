@@ -10,6 +10,8 @@ from labd.model.names import is_name
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 _LARGEST = 1 << 20  # bytes
+_MOST = 500  # students; what labd takes
+_OWN = ("student", "lab")  # labd itself says them to a guest: LABD_STUDENT, LABD_LAB
 
 
 def read_roster(path: str) -> list[dict[str, object]]:
@@ -52,6 +54,11 @@ def parse_roster(text: str, path: str) -> list[dict[str, object]]:
             students.append(student)
     except csv.Error as error:
         raise InputError(f"{path}:{rows.line_num}: this is no CSV: {error}") from error
+    if len(students) > _MOST:
+        raise InputError(
+            f"{path}: a class has at most {_MOST} students, and these are {len(students)}; "
+            "make two classes of them"
+        )
     if not students:
         raise InputError(f"{path}:1: no students; write a line `name`, and a line for each")
     return students
@@ -59,14 +66,23 @@ def parse_roster(text: str, path: str) -> list[dict[str, object]]:
 
 def _header(cells: list[str], where: str) -> list[str]:
     if "name" not in cells:
-        raise InputError(f"{where}: the first line must name the columns, and one of them `name`")
+        other = next((mark for mark in ";\t|" if mark in cells[0]), "")
+        hint = f", with commas between, not {other!r}" if other else ""
+        raise InputError(
+            f"{where}: the first line must name the columns, and one of them `name`{hint}"
+        )
     for key in cells:
         if not _KEY.match(key):
             raise InputError(
                 f"{where}: column {key[:40]!r} cannot be a parameter: use letters, digits and '_'"
             )
-        if cells.count(key) > 1:
-            raise InputError(f"{where}: column {key} is there twice")
+        if [cell.lower() for cell in cells].count(key.lower()) > 1:
+            raise InputError(f"{where}: column {key} is there twice (as LABD_{key.upper()})")
+        if key.lower() in _OWN:
+            raise InputError(
+                f"{where}: column {key} would be LABD_{key.upper()}, which labd itself gives; "
+                "choose another name for the column"
+            )
     return cells
 
 

@@ -39,7 +39,8 @@ class ClassPlan:
     Attributes:
         first: What is due for the first copy.
         steps: Student and act, in the order of the roster.
-        ready: Every student was served, well or not, and no lab is starting.
+        ready: Every student was served, well or not, and no lab is starting; of a class that shall
+            be stopped: all its labs were.
         gone: The class is to be destroyed, and none of its labs is left.
     """
 
@@ -132,7 +133,11 @@ def plan(
             continue
         elif record.wanted is Wanted.DESTROYED:
             steps.append((student, ClassAct.DESTROY))
-        elif lab.state is not LabState.STOPPED and lab.wanted is not Wanted.DESTROYED:
+        elif (
+            not record.told  # once: who is started afterwards runs
+            and lab.state is not LabState.STOPPED
+            and lab.wanted is not Wanted.DESTROYED
+        ):
             steps.append((student, ClassAct.DOWN))
     starting = any(
         lab is not None and (lab.state is LabState.STARTING or lab.name in busy)
@@ -140,7 +145,7 @@ def plan(
     )
     return ClassPlan(
         steps=tuple(steps),
-        ready=record.wanted is Wanted.RUNNING and not steps and not starting,
+        ready=record.wanted is not Wanted.DESTROYED and not steps and not starting,
         gone=record.wanted is Wanted.DESTROYED and not steps and first is None,
         first=first,
     )

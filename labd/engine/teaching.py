@@ -195,7 +195,7 @@ class Teaching:
             if record.wanted is Wanted.DESTROYED and wanted is not Wanted.DESTROYED:
                 raise Conflict(f"class {name} is being destroyed")
             if record.wanted is not wanted:
-                record = replace(record, wanted=wanted)
+                record = replace(record, wanted=wanted, told=False)
                 await tx.put_class(record)
                 await tx.emit(Happening(type=event, subject=name))
         return await self._view(record)
@@ -253,6 +253,8 @@ class Teaching:
                 await tx.emit(Happening(type=EventType.CLASS_DESTROYED, subject=name))
             elif plan.ready and not record.told:
                 await tx.put_class(replace(record, told=True))
+                if record.wanted is Wanted.STOPPED:
+                    return
                 up = len(record.students) - len(record.failed)
                 data = {"labs": up, "failed": sorted(record.failed)}
                 await tx.emit(Happening(type=EventType.CLASS_READY, subject=name, data=data))

@@ -42,7 +42,7 @@ class ClassRecord:
         wanted: Intent for all labs of the class.
         made: Student -> key of the lab that was forked, written in the transaction that made it.
         failed: Student -> why the lab could not be forked.
-        told: `class.ready` was told since students were added.
+        told: `class.ready` was told since students were added, or all labs were stopped.
         created: RFC 3339 UTC.
         owner: The instructor whose it is, and whose its labs are; empty: the administrators'.
     """

@@ -87,8 +87,17 @@ async def test_a_stopped_class(home: House) -> None:
         await home.engine.classes.extend("x", 60)
     await home.engine.classes.stop("x")
     async with asyncio.timeout(10):
-        while set((await home.engine.classes.get("x")).states.values()) != {"stopped"}:
+        while not (await home.engine.classes.get("x")).record.told:
             await asyncio.sleep(0.05)
+    found = await home.engine.classes.get("x")
+    assert set(found.states.values()) == {"stopped"}
+    # What a person starts again is left alone, as the refusal says.
+    with pytest.raises(Conflict, match="class x is stopped; `lab start` starts its labs"):
+        await home.engine.classes.add("x", [Student(name="eve")])
+    await home.ok(home.engine.act(K.START, "x-ann"))
+    await home.engine.classes.tick()
+    await home.idle()
+    assert (await home.engine.classes.get("x")).states == {"ann": "running", "bob": "stopped"}
     await gone(home)
 
 

@@ -27,7 +27,22 @@ def test_a_roster() -> None:
         ("", "r.csv:1: no students; write a line `name`, and a line for each"),
         ("name\n", "r.csv:1: no students; write a line `name`, and a line for each"),
         ("who\nann\n", "r.csv:1: the first line must name the columns, and one of them `name`"),
-        ("name,name\n", "r.csv:1: column name is there twice"),
+        (
+            "name;seat\nann;1\n",
+            "r.csv:1: the first line must name the columns, and one of them `name`, with commas "
+            "between, not ';'",
+        ),
+        ("name,name\n", "r.csv:1: column name is there twice (as LABD_NAME)"),
+        ("name,seat,Seat\n", "r.csv:1: column seat is there twice (as LABD_SEAT)"),
+        (
+            "name,student\n",
+            "r.csv:1: column student would be LABD_STUDENT, which labd itself gives; choose "
+            "another name for the column",
+        ),
+        (
+            "name\n" + "".join(f"s{n}\n" for n in range(501)),
+            "r.csv: a class has at most 500 students, and these are 501; make two classes of them",
+        ),
         (
             "name,a b\n",
             "r.csv:1: column 'a b' cannot be a parameter: use letters, digits and '_'",
