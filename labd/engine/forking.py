@@ -34,6 +34,7 @@ from labd.model.states import NODE_ALIVE, NodeState
 log = logging.getLogger(__name__)
 
 _AGENT = 60.0  # seconds that a woken guest's agent has for one command
+_POLL = 0.5  # seconds between two questions whether it is there
 _AGENT_SHARE = 4  # guests that are told at one time what they are
 _LET_GO = {NodeState.RUNNING, NodeState.READY}
 _UNTOLD = _LET_GO | {NodeState.PAUSED, NodeState.UNRESPONSIVE}
@@ -338,6 +339,15 @@ class Forking:
             },
         )
         await self._runner.started(copy.machine.key)
+        if not copy.saved.ready and not copy.sized.node.on_fork:
+            self._runner.boots_on(copy.ref)
+
+    async def _booted(self, copy: Copy) -> None:
+        """Return when the agent of a copy answers whose source was saved while it booted."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(copy.sized.ready.timeout):
+                while not await self._world.hypervisor.agent_ping(copy.machine.key):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(_POLL)
 
     async def _tell(self, operation: OperationRecord, scene: Scene, copy: Copy) -> None:
         """Let the guest know that it is a copy: its clock, its keys, and what the template says.
@@ -346,9 +356,12 @@ class Forking:
             GuestFailed: A command of the template failed.
         """
         key = copy.machine.key
+        boots = not copy.saved.ready and bool(copy.sized.node.on_fork)
+        if boots:
+            await self._booted(copy)
         async with self._telling:
             try:
-                if copy.saved.agent:
+                if copy.saved.agent or boots:
                     await self._world.snapshots.set_clock(key)
                     keys = (scene.key.public, *self._world.authorized_keys)
                     await self._world.snapshots.authorize(key, logins(copy.sized.node, keys))
@@ -356,7 +369,9 @@ class Forking:
                 log.warning("node %s: %s", copy.ref, error)
             for argv in copy.sized.node.on_fork:
                 await self._command(copy, argv, _environment(operation, scene.lab.spec))
-        if copy.sized.node.on_fork and copy.saved.ready:
+        if boots:
+            self._runner.boots_on(copy.ref)
+        elif copy.sized.node.on_fork:
             others = set(NodeState) - {NodeState.RUNNING}
             await self._journal.move(
                 copy.ref, NodeState.READY, operation=operation.id, unless=others

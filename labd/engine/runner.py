@@ -115,6 +115,10 @@ class NodeRunner:
         """Handle what such a machine did until its start was written."""
         await self._watcher.started(key)
 
+    def boots_on(self, ref: NodeRef) -> None:
+        """Have a machine that runs, and was not ready, watched until it is."""
+        self._watcher.boots_again(ref)
+
     async def abandon(self, ref: NodeRef, machine: MachineSpec, operation: str) -> None:
         """Take back a start: end the process, and write that the node is stopped."""
         await self._world.hypervisor.kill(machine.key)

@@ -403,6 +403,28 @@ async def test_a_death_at_any_call_of_a_fork(tmp_path: Path, before: bool, lab: 
     assert at > 3
 
 
+async def test_a_copy_of_a_lab_that_boots_gets_ready_like_any_other(home: House) -> None:
+    lab = spec(node("a"), node("b", on_fork=(("hostname", "x"),)))
+    await home.up(lab)
+    home.host.boot_output = b""
+    for machine in home.host.machines.values():
+        machine.output.clear()
+    await home.ok(home.engine.act(K.RESET, "web"))
+    assert await home.states() == {"a": "running", "b": "running"}
+    await save(home)
+    (asked,) = await home.engine.checkpoints.fork("c", "copy", count=0, settings={})
+    await home.until("b", NodeState.RUNNING, lab="copy")
+    told = await home.key("b", "copy")
+    assert await home.states("copy") == {"a": "running", "b": "running"}
+    home.host.machines[told].agent = True  # begun by the guest, later than the save
+    await home.ok(home.engine.operation(asked.id))
+    assert set(home.snapshots.authorized) == {told}
+    for name in ("a", "b"):
+        home.host.say(await home.key(name, "copy"), b"guest: up\n")
+        await home.until(name, NodeState.READY, lab="copy")
+    await home.check()
+
+
 async def resumed_fork(home: House, still: Callable[[str], None]) -> tuple[str, str]:
     """Let a daemon die before its fork is told what it is; return key and operation."""
     home.host.opens_agent = True

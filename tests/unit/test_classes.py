@@ -29,15 +29,19 @@ def test_a_roster() -> None:
         ("who\nann\n", "r.csv:1: the first line must name the columns, and one of them `name`"),
         (
             "name;seat\nann;1\n",
-            "r.csv:1: the first line must name the columns, and one of them `name`, with commas "
-            "between, not ';'",
+            (
+                "r.csv:1: the first line must name the columns, and one of them `name`"
+                ", with commas between, not ';'"
+            ),
         ),
         ("name,name\n", "r.csv:1: column name is there twice (as LABD_NAME)"),
         ("name,seat,Seat\n", "r.csv:1: column seat is there twice (as LABD_SEAT)"),
         (
             "name,student\n",
-            "r.csv:1: column student would be LABD_STUDENT, which labd itself gives; choose "
-            "another name for the column",
+            (
+                "r.csv:1: column student would be LABD_STUDENT, which labd itself gives; choose "
+                "another name for the column"
+            ),
         ),
         (
             "name\n" + "".join(f"s{n}\n" for n in range(501)),
