@@ -84,6 +84,23 @@ def checkpoint(
     return more + tar(head, *body)
 
 
+def linked(target: str) -> list[bytes]:
+    """Return archives that lead to a file of the host by links and by names."""
+    found = []
+    for kind in (tarfile.LNKTYPE, tarfile.SYMTYPE):
+        for place in ("manifest.json", "n.ram"):
+            info = tarfile.TarInfo(place)
+            info.type, info.linkname = kind, target
+            link = info.tobuf(tarfile.USTAR_FORMAT)
+            rest = tar((place, b"0", runs(size=4096)), ("n.state", b"0", STATE))
+            first = b"" if place == "manifest.json" else tar(("manifest.json", b"0", manifest()))
+            found.append(first[:-1024] + link + rest)
+    return found + [
+        tar(("manifest.json", b"0", manifest()), (name, b"0", runs(size=4096)))
+        for name in (target, f"../../..{target}")
+    ]
+
+
 def extended(count: int, text: bytes = b"12 path=abc\n") -> bytes:
     """Return a chain of extended headers (POSIX.1-2001)."""
     one = tar(("x", b"x", text))[:-1024]
