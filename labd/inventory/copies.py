@@ -36,6 +36,10 @@ _LONG: Final = 32 << 20  # bytes of a log after which the database is copied aga
 _TAIL: Final = 1 << 20  # bytes of a log's end in which its last event is looked for
 EVENT_INTO: Final = "INSERT INTO events "  # begins each statement whose first value is a seq
 _COPY = re.compile(r"^copy-(\d+)\.db\Z")
+# Primary result codes for what is no change of this inventory, as bytes that turned leave it.
+_NO_CHANGE: Final = frozenset(
+    {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
+)
 _Change = tuple[str, Sequence[object]]
 
 
@@ -165,8 +169,7 @@ def newest_event(database: Path) -> int:
     number = max(_generations(folder), default=0)
     found = 0
     with suppress(sqlite3.Error, OSError):
-        path = f"file:{_copy_of(folder, number)}?mode=ro&immutable=1"  # no file beside it
-        with closing(sqlite3.connect(path, uri=True)) as copy:
+        with closing(_open_whole(_copy_of(folder, number))) as copy:
             found = int(copy.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
         for transaction in _last_transactions(_log_of(folder, number)):
             if seqs := [int(str(vs[0])) for sql, vs in transaction if sql.startswith(EVENT_INTO)]:
@@ -188,9 +191,7 @@ def rebuild(database: Path) -> Rebuilt:
         target.unlink(missing_ok=True)
         try:
             with (
-                closing(
-                    sqlite3.connect(f"file:{_copy_of(folder, number)}?mode=ro", uri=True)
-                ) as copy,
+                closing(_open_whole(_copy_of(folder, number))) as copy,
                 closing(_open_copy(target)) as made,
             ):
                 copy.backup(made)
@@ -224,12 +225,23 @@ def put_in_place(rebuilt: Rebuilt, database: Path, kept: Path) -> None:
 
 
 def _do_again(connection: sqlite3.Connection, changes: Path) -> int:
-    """Do the changes of a log again, up to the first line that is not whole; return how many."""
+    """Do the changes of a log again, up to the first line that is not whole; return how many.
+
+    Raises:
+        sqlite3.Error: The new inventory failed, such as for want of room.
+    """
     done = 0
     for transaction in _transactions(changes):
-        with connection:
-            for sql, values in transaction:
-                connection.execute(sql, values)
+        try:
+            with connection:
+                for sql, values in transaction:
+                    connection.execute(sql, values)
+        except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if code & 0xFF not in _NO_CHANGE:
+                raise
+            log.warning("change %d of %s is none (%s): it ends there", done + 1, changes, error)
+            break
         done += 1
     return done
 
@@ -257,6 +269,11 @@ def _last_transactions(path: Path) -> Iterator[Sequence[_Change]]:
 
 def _changes(line: bytes) -> list[_Change]:
     return [(str(sql), list(values)) for sql, values in json.loads(line)]
+
+
+def _open_whole(path: Path) -> sqlite3.Connection:
+    """Open a copy that nobody writes any more; no file is made beside it."""
+    return sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
 
 
 def _open_copy(path: Path) -> sqlite3.Connection:

@@ -147,6 +147,26 @@ async def test_a_log_that_was_cut_off_counts_up_to_there(tmp_path: Path) -> None
     await inventory.close()
 
 
+async def test_a_log_whose_bytes_have_turned_counts_up_to_there(tmp_path: Path) -> None:
+    path = tmp_path / "labd.db"
+    await filled(path)
+    path.write_bytes(bytes(8192))
+    (log,) = tmp_path.glob("labd.db.copies/since-*.jsonl")
+    first, *others = log.read_text().splitlines(keepends=True)
+    for turned in (
+        '"INSERT INTO n/des", []',
+        '"INSERT INTO nodes VALUES (?)", ["web", 1]',
+        '"DELETE FROM nodes; DELETE FROM labs", []',
+        '"DELETE FROM nodes WHERE name=?", [99999999999999999999]',
+        '"DELETE FROM nodes WHERE name=?", [{}]',
+    ):
+        log.write_text(f"{first}[[{turned}]]\n{''.join(others)}")
+        said = await rebuilt(path)
+        assert "1 labs and 0 nodes" in said
+        assert not list(tmp_path.glob("labd.db.copies/*-wal")), "no file beside the copy"
+        path.write_bytes(bytes(8192))
+
+
 async def test_a_copy_that_is_damaged_too_leaves_everything_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "labd.db"
     await filled(path)
