@@ -37,6 +37,8 @@ _COLLECTIONS: Mapping[str, Thing | None] = {
 _CREATES = frozenset({"up_lab", "plan_lab", "import_checkpoint"})
 # Requests that are no GET and change nothing.
 _READS = frozenset({"plan_lab", "validate_template", "list_template_parameters"})
+# GETs by which somebody gets into a guest, or takes home what is in it: on record like a command.
+_TAKES = frozenset({"get_ssh_key", "read_file", "export_checkpoint"})
 # What students are not told, though it is about their lab.
 _NOT_FOR_STUDENTS = ("audit.", "token.")
 
@@ -169,4 +171,4 @@ def _note(connection: HTTPConnection, asked: Asked | None) -> None:
     asked.node = str(params.get("node", ""))[:64]
     words = [str(value)[:64] for value in params.values()]
     asked.about = " ".join([str(about[0]) if about else "", "/".join(words)]).strip()
-    asked.reads = asked.reads or route.name in _READS
+    asked.reads = route.name not in _TAKES and (asked.reads or route.name in _READS)

@@ -305,6 +305,35 @@ async def test_a_change_and_who_made_it_are_one_commit(place: Place) -> None:
     ]
 
 
+async def test_what_is_taken_out_of_a_guest_is_on_record(place: Place) -> None:
+    await place.house.up(spec(node("a")))
+    save = {"name": "saved", "mode": "live"}
+    await place.ask(ROOT, "POST", "/v1/labs/web/checkpoints", save)
+    await place.house.idle()
+    pupil = await place.token("pupil", Role.STUDENT, "web")
+    admin = await place.token("admin", Role.ADMINISTRATOR)
+    before = len(await place.audits())
+    for door, path in (
+        (pupil, "/v1/labs/web/ssh-key"),
+        (pupil, "/v1/labs/web/nodes/a"),
+        (admin, "/v1/checkpoints/saved/archive"),
+        (pupil, "/v1/checkpoints/saved/archive"),
+    ):
+        await place.ask(door, "GET", path)
+    await place.ask(pupil, "GET", "/v1/labs/web/nodes/a/file", query="path=/etc/passwd")
+    told = [
+        (audit["actor"], audit["action"], audit["object"], audit["status"])
+        for audit in (await place.audits())[before:]
+    ]
+    assert [item[:3] for item in told] == [
+        ("token pupil", "get_ssh_key", "lab web"),
+        ("token admin", "export_checkpoint", "checkpoint saved"),
+        ("token pupil", "export_checkpoint", "checkpoint saved"),
+        ("token pupil", "read_file", "lab web/a"),
+    ]
+    assert [item[3] for item in told[:3]] == [200, 200, 403]
+
+
 async def test_a_flood_of_refused_requests_is_counted_and_not_kept(place: Place) -> None:
     anna = await place.token("anna", Role.INSTRUCTOR)
     for _ in range(120):

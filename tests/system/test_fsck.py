@@ -91,7 +91,9 @@ def test_what_the_kernel_has_of_no_lab_is_named_and_removed(daemon: Daemon) -> N
         # A namespace without a name, which lives by an open descriptor alone.
         space = f"labd-{daemon.host_id}-zzzzzy"
         subprocess.run(["ip", "netns", "add", space], check=True)
-        subprocess.run(["ip", "-n", space, "link", "set", "lo", "alias", mark], check=True)
+        subprocess.run(
+            ["ip", "-n", space, "link", "set", "lo", "alias", f"{mark} guarded"], check=True
+        )
         pin = os.open(f"/run/netns/{space}", os.O_RDONLY)
         undo.callback(os.close, pin)
         subprocess.run(["ip", "netns", "del", space], check=True)
