@@ -382,7 +382,11 @@ def _joined(old: ClassRecord | None, fresh: ClassRecord) -> ClassRecord:
         raise Conflict(f"class {name} is stopped; `lab start` starts its labs one by one")
     same_template = old.spec is not None and old.spec == fresh.spec
     if old.checkpoint != fresh.checkpoint and not same_template:
-        source = "another template" if old.spec is not None else f"checkpoint {old.source}"
+        source = (
+            "another template, or with other parameters"
+            if old.spec is not None
+            else f"checkpoint {old.source}"
+        )
         raise Conflict(
             f"class {name} was started from {source}; destroy it first, or choose another name"
         )

@@ -109,10 +109,27 @@ def test_the_verb(lab: Cli, tmp_path: Path) -> None:
     )
 
 
+def test_labs_that_are_not_up_are_not_told_as_up(lab: Cli) -> None:
+    lab("up", lab.web)
+    lab("checkpoint", "save", "web", "c")
+    lab.server.engine.classes.states = {"s2": "degraded", "s3": "gone"}
+    assert lab("class", "start", "c", "--name", "x", "--count", "3") == (
+        "class x: 1 of 3 labs are up; x-s2 is degraded\n"
+    )
+    # A lab of this name may be somebody else's.
+    assert lab("class", "reset", "x", "s3", expect=4) == (
+        "lab: student s3 of class x has no lab (gone); the command that started the class, given "
+        "again, makes one\n"
+    )
+    assert lab.server.engine.checkpoints.restored == []
+
+
 def test_a_template_as_the_source(lab: Cli) -> None:
     out, err = lab.both("class", "start", lab.web, "--count", "2", "--queue", "--set", "seat=3")
     assert out == "class web: 2 of 2 labs are up\n"
     assert err == "the first copy is booted and saved, then the others are forked from it\n"
+    again = lab.both("class", "start", lab.web, "--count", "2", "--queue", "--set", "seat=3")
+    assert again == (out, ""), "no first copy is booted"
     record = lab.server.engine.classes.kept["web"]
     assert record.spec is not None
     assert (record.spec.template, record.queue, record.settings) == ("web", True, {"seat": "3"})

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _POLL = 0.5  # seconds
 _LIMIT = 3600.0  # seconds
+_NO_LAB = {"waiting", "failed", "gone"}  # states of students; else it is that of the lab
 
 
 @click.group("class", cls=Family)
@@ -89,7 +90,8 @@ def start(
     if template is not None:
         text, file, own = template["text"], template["file"], template["settings"]
         name = name or session.client.validate(text, file, own)["name"]
-        if not no_wait:
+        known = {item["name"] for item in session.client.classes.all()}
+        if not no_wait and name not in known:
             session.note("the first copy is booted and saved, then the others are forked from it")
     name = name or checkpoint
     found = session.client.classes.start(
@@ -138,8 +140,11 @@ def _finish(session: Session, name: str, found: dict[str, Any], *, no_wait: bool
     elif no_wait:
         session.say(f"class {name} is being started")
     else:
-        up = len(found["students"]) - len(failed)
-        session.say(f"class {name}: {up} of {len(found['students'])} labs are up")
+        there = [item for item in found["students"] if item["state"] not in _NO_LAB]
+        down = [f"{item['lab']} is {item['state']}" for item in there if item["state"] != "running"]
+        up = len(there) - len(down)
+        more = f"; {', '.join(down[:5])}{' …' * (len(down) > 5)}" if down else ""
+        session.say(f"class {name}: {up} of {len(found['students'])} labs are up{more}")
     if failed and not no_wait:
         first = failed[0]
         raise WorldError(
@@ -220,6 +225,11 @@ def reset(session: Session, name: str, student: str) -> None:
     found = {item["name"]: item for item in session.client.classes.get(name)["students"]}
     if student not in found:
         raise NotFound(f"there is no student {student} in class {name}")
+    if found[student]["state"] in _NO_LAB:
+        raise NotFound(
+            f"student {student} of class {name} has no lab ({found[student]['state']}); the "
+            "command that started the class, given again, makes one"
+        )
     lab = found[student]["lab"]
     operation = run_operation(
         session, lab, lambda: session.client.checkpoints.restore(lab), wait=True
