@@ -72,11 +72,20 @@ def is_sparse(name: str) -> bool:
 
 
 def pack(record: CheckpointRecord, folder: Path, layers: Path) -> Iterator[bytes]:
-    """Yield the stream of a checkpoint. Blocks: use a thread."""
+    """Yield the stream of a checkpoint. Blocks: use a thread.
+
+    Raises:
+        OSError: A file is missing; told before the first byte.
+    """
     data = manifest(record)
+    paths = {
+        name: layers / name.removeprefix("layer-") if name.startswith("layer-") else folder / name
+        for name in members(record)
+    }
+    for path in paths.values():
+        path.stat()
     yield _header(MANIFEST, len(data)) + _padded(data)
-    for name in members(record):
-        path = layers / name.removeprefix("layer-") if name.startswith("layer-") else folder / name
+    for name, path in paths.items():
         with path.open("rb") as file:
             fd = file.fileno()
             size = os.fstat(fd).st_size

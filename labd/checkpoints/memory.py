@@ -143,7 +143,9 @@ def load(path: Path, name: str, expected: str) -> int:
                 os.close(fd)
                 raise
     except OSError as error:
-        raise StorageFailed(f"cannot read {path.name}: {error.strerror}") from error
+        raise StorageFailed(
+            f"cannot read {path.name}: {error.strerror}; remove the checkpoint and save it again"
+        ) from error
     return fd
 
 

@@ -223,9 +223,7 @@ class CheckpointStore:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
-            raise StorageFailed(
-                f"checkpoint {record.name} is damaged: {path.name}: {error.strerror}"
-            ) from error
+            raise StorageFailed(_damaged(record.name, path, error)) from error
         digest = hashlib.sha256(os.pread(fd, os.fstat(fd).st_size, 0)).hexdigest()
         if f"sha256:{digest}" != node.state:
             os.close(fd)
@@ -282,7 +280,7 @@ class CheckpointStore:
             while part := await asyncio.to_thread(_joined, stream):
                 yield part
         except OSError as error:
-            raise StorageFailed(f"cannot read checkpoint {record.name}: {error}") from error
+            raise StorageFailed(_damaged(record.name, Path(error.filename or ""), error)) from error
 
     async def receive(self, key: str, name: str, chunks: AsyncIterator[bytes]) -> CheckpointRecord:
         """Take a stream into the staged folder; see the port."""
@@ -384,6 +382,13 @@ class CheckpointStore:
             key: sum(os.fstat(fd).st_blocks * 512 for fd in loaded.fds.values())
             for key, loaded in self._loaded.items()
         }
+
+
+def _damaged(name: str, path: Path, error: OSError) -> str:
+    return (
+        f"checkpoint {name} is damaged: {path.name}: {error.strerror}; remove the checkpoint and "
+        "save it again"
+    )
 
 
 def _joined(parts: Iterator[bytes]) -> bytes:

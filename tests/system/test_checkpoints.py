@@ -392,6 +392,10 @@ def test_a_damaged_checkpoint_is_refused(saved: Daemon) -> None:
     saved.lab("status", "x", expect=4)
     ram.unlink()
     assert "cannot read server.ram" in saved.lab("fork", "c", "x", expect=1)
+    assert saved.lab("checkpoint", "export", "c", "/dev/null", expect=1) == (
+        "lab: checkpoint c is damaged: server.ram: No such file or directory; remove the "
+        "checkpoint and save it again\n"
+    )
     assert set(saved.states("two-tier").values()) == {"ready"}
 
 

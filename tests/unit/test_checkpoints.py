@@ -268,7 +268,6 @@ def test_an_archive_is_read_back_and_a_wrong_one_refused(tmp_path: Path) -> None
         file.truncate(16 * PAGE)
         file.seek(5 * PAGE)
         file.write(b"m" * PAGE)
-    (folder / "n.state").write_bytes(b"state")
     content = b"QFI\xfb" + bytes(2 * PAGE)
     (layers / ("a" * 64)).write_bytes(content)
     disk = SavedDisk(id="root", name="root-1.qcow2", layers=("sha256:" + "a" * 64,))
@@ -277,6 +276,9 @@ def test_an_archive_is_read_back_and_a_wrong_one_refused(tmp_path: Path) -> None
     lab = LabSpec(template="t", nodes=(NodeSpec(name="n"),))
     saved = replace(record(), nodes=(node,), spec=lab)
     path = tmp_path / "c.tar"
+    with pytest.raises(FileNotFoundError, match="n.state"):
+        next(archive.pack(saved, folder, layers))
+    (folder / "n.state").write_bytes(b"state")
     path.write_bytes(b"".join(archive.pack(saved, folder, layers)))
     assert path.stat().st_size < 12 * PAGE, "holes stay at home"
     assert archive.unpack(path, out) == saved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated
@@ -172,8 +172,15 @@ async def get_checkpoint(name: CheckpointName, engine: EngineDep, sight: SightDe
 )
 async def export_checkpoint(name: CheckpointName, engine: EngineDep) -> StreamingResponse:
     """Return a checkpoint as one file, for another host; images do not go with it."""
-    await engine.checkpoints.get(name)  # what is not there is told before the answer begins
-    return StreamingResponse(engine.checkpoints.export(name), media_type="application/x-tar")
+    parts = engine.checkpoints.export(name)
+    first = await anext(parts)  # what is missing is told before the answer begins
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield first
+        async for part in parts:
+            yield part
+
+    return StreamingResponse(whole(), media_type="application/x-tar")
 
 
 @router.put(
