@@ -466,7 +466,13 @@ class CheckpointService:
             )
         if not again and at + 1 == len(chapters):
             raise Conflict(f"lab {lab} is in its last chapter, {present}")
-        return await self.restore(lab, chapters[at if again else at + 1])
+        wanted = chapters[at if again else at + 1]
+        if wanted not in names.values():
+            raise NotFound(
+                f"there is no checkpoint {wanted}, which is chapter {chapters.index(wanted) + 1} "
+                f"of lab {lab}; save it from a lab of template {row.spec.template}"
+            )
+        return await self.restore(lab, wanted)
 
 
 def _unpinned(spec: LabSpec) -> LabSpec:

@@ -381,7 +381,11 @@ class Forking:
         self, copy: Copy, argv: tuple[str, ...], environment: Mapping[str, str]
     ) -> None:
         words = ["env", *(f"{name}={value}" for name, value in environment.items()), *argv]
-        result = await self._world.hypervisor.agent_exec(copy.machine.key, words, _AGENT)
+        try:
+            result = await self._world.hypervisor.agent_exec(copy.machine.key, words, _AGENT)
+        except GuestFailed:
+            await self._world.hypervisor.query(copy.machine.key)  # its end is the better reason
+            raise
         if result.status != 0:
             said = result.stderr.decode(errors="replace").strip().splitlines()
             raise GuestFailed(

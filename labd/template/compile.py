@@ -75,6 +75,7 @@ class _Compiler:
         self.served.check_names(networks, nodes)
         check_port_security(networks, nodes, self.complaints)
         self._check_cycles()
+        self._check_chapters()
         return LabSpec(
             template=form.name,
             description=form.description,
@@ -84,6 +85,16 @@ class _Compiler:
             networks=networks,
             chapters=tuple(form.chapters),
         )
+
+    def _check_chapters(self) -> None:
+        """Complain of a chapter that comes twice: a lab would never come out of it."""
+        chapters = self.form.chapters
+        for index, name in enumerate(chapters):
+            if name in chapters[:index]:
+                self._wrong(
+                    f"chapters, entry {index + 1}: {name} is there twice; keep one",
+                    ("chapters", index),
+                )
 
     # networks and links
 

@@ -14,6 +14,7 @@ import pytest
 from labd.model.checkpoints import HostFacts, SaveMode
 from labd.model.errors import (
     Conflict,
+    GuestAgentAbsent,
     IllegalTransition,
     InputError,
     InUse,
@@ -149,6 +150,23 @@ async def test_on_fork_comes_before_ready(home: House) -> None:
     await home.check()
 
 
+async def test_a_guest_that_ends_while_it_is_told_is_told_as_such(home: House) -> None:
+    home.host.opens_agent = True
+    await home.up(spec(node("a", on_fork=(("hostname", "x"),))))
+    await save(home)
+
+    def end(_: object) -> ExecResult:
+        home.host.die(next(m.spec.key for m in home.host.machines.values() if m.spec.lab == "x"))
+        raise GuestAgentAbsent("the guest agent of x/a is not there")
+
+    home.host.exec_result = end
+    (asked,) = await home.engine.checkpoints.fork("c", "x", count=0, settings={})
+    error = await home.fails(home.engine.operation(asked.id))
+    assert error["code"] == "node_gone"
+    assert await home.inventory.lab("x") is None
+    await home.check()
+
+
 async def test_guests_are_told_when_all_forks_run(home: House) -> None:
     home.host.opens_agent = True
     await home.up(spec(node("a")))
@@ -198,7 +216,7 @@ async def test_chapters(home: House) -> None:
     await home.up(book)
     with pytest.raises(Conflict, match="is in no chapter yet"):
         await home.engine.checkpoints.chapter("web", again=True)
-    with pytest.raises(NotFound, match="there is no checkpoint one"):
+    with pytest.raises(NotFound, match="no checkpoint one, which is chapter 1 of lab web; save it"):
         await home.engine.checkpoints.chapter("web", again=False)
     await save(home, "one")
     await save(home, "two")

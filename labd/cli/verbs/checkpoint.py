@@ -260,7 +260,9 @@ def _turn(session: Session, lab: str, *, again: bool, wait: bool) -> None:
     if session.json:
         session.emit(operation)
     elif wait:
-        session.say(f"{lab} is at the begin of {'the' if again else 'its next'} chapter")
+        found = [c["name"] for c in session.client.checkpoints.all() if lab in c["labs"]]
+        name = f" {found[0]}" if found else ""
+        session.say(f"{lab} is at the begin of chapter{name}")
     else:
         session.say(f"{lab}: it has begun ({operation['id']})")
 
