@@ -8,6 +8,7 @@ import subprocess
 from labd.client.client import Client
 from labd.client.types import Operation
 from labd.images.bootsector import boot_sector
+from labd.network.names import link_group
 from tests.faults import checkpoint_scenes
 from tests.faults.scene import LAB, Outcome, Scene, settle
 
@@ -110,13 +111,15 @@ def upload(client: Client) -> None:
     client.upload_image("sent", [io.BytesIO(boot_sector() + bytes(512))], format="raw")
 
 
-def leave_strangers(client: Client) -> None:
+def leave_orphans(client: Client) -> None:
     """Leave on the host what belongs to no lab."""
     host_id = client.info()["host_id"]
     table, veth = f"labd_{host_id}_zzzzzz", f"v{host_id}zzzzzz"
+    group = str(link_group(host_id))
     for argv in (
         ["nft", "add", "table", "inet", table],
-        ["ip", "link", "add", veth, "type", "veth", "peer", "name", f"p{host_id}"],
+        # In the group by which labd knows its own: to all others `--repair` does nothing.
+        ["ip", "link", "add", veth, "group", group, "type", "veth", "peer", "name", f"p{host_id}"],
     ):
         # What the last death has left is there already.
         subprocess.run(argv, check=False, capture_output=True)
@@ -124,7 +127,7 @@ def leave_strangers(client: Client) -> None:
 
 SCENES: dict[str, Scene] = {
     "repair": Scene(
-        prepare=leave_strangers,
+        prepare=leave_orphans,
         ask=lambda c: c.differences(repair=True),
         ends={LAB: [NONE]},
         lasting=True,
