@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-# Descriptors by what they lead to, besides files of the root.
+# Descriptors by what they lead to, besides its own files and those that all read (`_may_have`).
 _ALLOWED = re.compile(
     r"socket:\[\d+\]|pipe:\[\d+\]|anon_inode:\[?(?:eventfd|eventpoll|signalfd|io_uring|kvm-[a-z-:0-9]+)"
     r"\]?|/dev/null|/dev/urandom|/dev/net/tun|/dev/kvm|/memfd:.* \(deleted\)"
     r"|/usr/share/(?:OVMF|qemu|seabios)/.*"
 )
+
+_KEY = re.compile(rb"-name\0guest=[^\0]*@[0-9a-f]+\.([a-z0-9]+)[,\0]")
+_FLAGS = re.compile(r"^flags:\s+([0-7]+)$", re.MULTILINE)
 
 
 def troubles(pids: Iterable[int], root: Path) -> list[str]:
@@ -62,11 +65,23 @@ def _of(pid: int, root: Path, owners: dict[str, int]) -> list[str]:
         wrong.append(f"interfaces {interfaces}")
     if os.readlink(proc / "ns" / "net") == os.readlink("/proc/self/ns/net"):
         wrong.append("is in the host's network namespace")
+    named = _KEY.search((proc / "cmdline").read_bytes())
+    key = named[1].decode() if named else ""
     for entry in (proc / "fd").iterdir():
         try:
             target = os.readlink(entry)
+            info = (proc / "fdinfo" / entry.name).read_text()
         except FileNotFoundError:  # closed meanwhile
             continue
-        if not _ALLOWED.fullmatch(target) and not target.startswith(f"{root}/"):
+        if not _ALLOWED.fullmatch(target) and not _may_have(target, root, key, info):
             wrong.append(f"descriptor {entry.name} leads to {target}")
     return wrong
+
+
+def _may_have(target: str, root: Path, key: str, info: str) -> bool:
+    """Tell whether a QEMU may have a descriptor of a file of labd's, in the mode that it has."""
+    mode = int(_FLAGS.findall(info)[0], 8) & os.O_ACCMODE
+    if target.startswith((f"{root}/lib/images/", f"{root}/lib/checkpoints/")):
+        return mode == os.O_RDONLY
+    own = (f"{root}/lib/nodes/{key}/", f"{root}/run/n/{key}/qemu.log")
+    return bool(key) and target.startswith(own)
