@@ -170,6 +170,13 @@ def test_events_are_followed_until_the_daemon_ends(lab: Cli) -> None:
         assert child.wait(30) == 3
 
 
+def test_a_new_node_is_named_in_either_way(lab: Cli) -> None:
+    lab("up", lab.web)
+    for words, name in ((["web/x"], "x"), (["web", "y"], "y")):
+        assert name in lab("node", "add", *words, "--image", "tiny")
+    assert "'web/x/y'" in lab("node", "add", "web/x/y", "--image", "tiny", expect=2)
+
+
 def test_images_profiles_and_plugins(lab: Cli) -> None:
     kernel, initrd = lab.home / "Kernel_6.1.img", lab.home / "initrd"
     kernel.write_bytes(b"k" * 1000)

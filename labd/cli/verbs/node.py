@@ -28,7 +28,7 @@ def _networks(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 @verb("add")
-@click.argument("lab")
+@click.argument("lab", metavar="LAB[/NAME]")
 @click.argument("name", required=False)
 @click.option("--image", metavar="IMAGE", help="What it runs; may be left out with --profile.")
 @click.option("--profile", metavar="PROFILE", help="Says image, vcpus and memory.")
