@@ -28,6 +28,7 @@ from labd.model.errors import (
     InputError,
     InUse,
     LaunchFailed,
+    NoRoom,
     NotFound,
 )
 from labd.model.events import EventType, Happening
@@ -37,6 +38,7 @@ from labd.model.people import owner_now
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
 from labd.model.specs import Accel, LabSpec
 from labd.model.states import LabState
+from labd.model.units import format_size
 from labd.template.recheck import check_spec
 
 MAX_COUNT = 500
@@ -260,7 +262,10 @@ class CheckpointService:
             if await self._world.inventory.lab(each) is not None:
                 raise Conflict(f"there is a lab {each} already; choose another name")
         memory = await self._memory(record, len(names))
-        await self._labs.with_room(lambda: self._labs.admit(name, memory))
+        try:
+            await self._labs.with_room(lambda: self._labs.admit(name, memory))
+        except NoRoom as error:
+            raise _less(checkpoint, len(names), error) from error
         wanted = spec or self.wanted(record)
         return [
             await self._begin_fork(record, each, wanted, settings, lease, more) for each in names
@@ -536,6 +541,23 @@ def _check_chain(node: NodeRecord) -> None:
                 f"disk {disk.id} of {node.lab}/{node.name} has {len(disk.backing)} layers, and "
                 f"each checkpoint adds one: fork the newest checkpoint and destroy this lab"
             )
+
+
+def _less(checkpoint: str, count: int, error: NoRoom) -> NoRoom:
+    """Return the error of forks that do not fit; of several it says how many would."""
+    sizes = [error.details.get(key) for key in ("needed", "available", "reserve", "promised")]
+    numbers = [size for size in sizes if isinstance(size, int)]
+    if count < 2 or len(numbers) < len(sizes):
+        return error
+    needed, available, reserve, promised = numbers
+    room = max(available - reserve - promised, 0)
+    each = needed // count
+    return NoRoom(
+        f"{count} forks of {checkpoint} do not fit: each may need {format_size(each)}, and the "
+        f"host has {format_size(room)} free, enough for {room // each}; ask for fewer, or stop "
+        "other labs",
+        **error.details,
+    )
 
 
 def _names(name: str, count: int) -> list[str]:

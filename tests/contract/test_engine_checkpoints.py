@@ -260,7 +260,8 @@ async def test_what_is_refused_changes_nothing(home: House) -> None:
     )
     await refused(Conflict, "not started from a checkpoint", api.restore("web"))
     home.memory = 0
-    await refused(NoRoom, "lab x does not fit", ask(count=3))
+    await refused(NoRoom, "3 forks of c do not fit: each .*, enough for 0; ask", ask(count=3))
+    await refused(NoRoom, "lab x does not fit", ask())
     home.memory = 1 << 40
     home.snapshots.host_facts = HostFacts(qemu="9.0.0", machines=frozenset({"pc-q35-7.2"}))
     await refused(InputError, "software emulation", ask())
