@@ -66,6 +66,7 @@ def test_a_fork_goes_on_where_the_lab_stood(saved: Daemon) -> None:
     assert found["message"] == "all set"
     assert [node["name"] for node in found["nodes"]] == ["router", "server", "client"]
     assert found["nodes"][0]["machine"].startswith("pc-q35-")
+    assert 0 < found["spread_ms"] <= found["pause_ms"], "one barrier, and measured"
     assert set(saved.states("two-tier").values()) == {"ready"}, "the source goes on"
 
     saved.lab("fork", "c", "copy")
@@ -134,6 +135,29 @@ def test_a_fork_is_restored_in_place(saved: Daemon) -> None:
     said = saved.console("two-tier/client", "ls /tmp/late; echo e''nd", "end")
     assert "No such file" in said
     assert counter(saved, "two-tier/client") > 0
+
+
+def test_thirty_forks_at_once_answer_with_their_own_parameter(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    daemon.image()
+    template = tmp_path / "two-tier.yaml"
+    command = (
+        '    on_fork: [[sh, -c, "echo $LABD_SEAT > /tmp/seat"]]\n'  # of the last node, the client
+    )
+    template.write_text(Path(TWO_TIER).read_text() + command)
+    daemon.lab("up", str(template))
+    daemon.lab("checkpoint", "save", "two-tier", "c", "--stop")
+    labs = {f"f-{seat}": str(seat) for seat in range(1, 31)}
+    with daemon.client() as client:
+        fork = client.checkpoints.fork
+        begun = [fork("c", lab, settings={"seat": seat})[0]["id"] for lab, seat in labs.items()]
+        for operation in begun:
+            client.check_operation(client.wait_operation(operation))
+        states = {lab["name"]: lab["state"] for lab in client.labs() if lab["name"] in labs}
+    assert states == dict.fromkeys(labs, "running")
+    said = {lab: daemon.lab("exec", "-n", f"{lab}/client", "cat", "/tmp/seat") for lab in labs}
+    assert said == {lab: f"{seat}\n" for lab, seat in labs.items()}
 
 
 DISKS = """name: disks
