@@ -12,6 +12,7 @@ from labd.model.checkpoints import SaveMode
 from labd.model.classes import Student
 from labd.model.errors import Conflict, InputError, NoRoom, NotFound
 from labd.model.lab_leases import LeaseAsk
+from labd.model.machine import ExecResult
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.units import GIB
 from tests.contract.engine_house import House, house, node, spec
@@ -235,6 +236,36 @@ async def test_names_that_the_first_copy_needs_are_free(home: House) -> None:
     with pytest.raises(InputError, match="student ann is on the roster twice"):
         await home.engine.classes.add("x", [*students, *students])
     assert not (await home.engine.classes.get("x")).record.spec
+    await gone(home)
+
+
+async def test_a_few_are_forked_at_a_time_and_one_that_fails_harms_no_other(home: House) -> None:
+    def told(argv: Sequence[str]) -> ExecResult:
+        return ExecResult(status=int("LABD_STUDENT=s2" in argv), stdout=b"", stderr=b"no luck")
+
+    home.host.opens_agent, home.host.exec_result = True, told
+    await home.up(spec(node("a", on_fork=(("hostname", "x"),))), "told")
+    await home.ok(home.engine.checkpoints.save("told", "d", mode=SaveMode.LIVE, message=""))
+    names = [f"s{number}" for number in range(1, 7)]
+    home.snapshots.slow = {f"x-{name}": asyncio.Event() for name in names}
+    seq = await home.seq()
+    await home.engine.classes.start("x", "d", [Student(name=name) for name in names], settings={})
+    async with asyncio.timeout(10):
+        while len(await labs(home)) < 2 + 4:
+            await asyncio.sleep(0.01)
+    await home.engine.classes.tick()
+    await home.engine.classes.tick()
+    assert await labs(home) == ["told", "web", "x-s1", "x-s2", "x-s3", "x-s4"]
+    for gate in home.snapshots.slow.values():
+        gate.set()
+    states = await ready(home)
+    assert states == {**dict.fromkeys(names, "running"), "s2": "failed"}
+    assert "ended with 1: no luck" in (await home.engine.classes.get("x")).record.failed["s2"]
+    assert "x-s2" not in await labs(home)
+    assert "class.student-failed x" in await home.story(seq)
+    home.host.exec_result = lambda _: ExecResult(status=0, stdout=b"", stderr=b"")
+    await home.engine.classes.start("x", "d", [Student(name="s2")], settings={})
+    assert await ready(home) == dict.fromkeys(names, "running"), "the same command tries again"
     await gone(home)
 
 
