@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import bareforks
 from bench.daemon import Stream, scratch_daemon
@@ -29,6 +29,17 @@ _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _LIMIT = 600.0  # seconds
 
 
+class _Taken(NamedTuple):
+    """What nodes take: PSS and files of their own, in MiB; images and checkpoints are shared."""
+
+    nodes: int
+    memory: float
+    disk: float
+
+
+_NOTHING = _Taken(nodes=1, memory=0.0, disk=0.0)
+
+
 def run(sizes: list[int], repeat: int) -> Iterator[Result]:
     """Give what `bench/run.py` names."""
     with scratch_daemon() as daemon:
@@ -41,10 +52,11 @@ def run(sizes: list[int], repeat: int) -> Iterator[Result]:
         if 1 in sizes:
             yield _pool(daemon, repeat)
         for count in sizes:
-            times, memory = [], 0.0
+            times, taken = [], _NOTHING
             for _ in range(repeat if count == 1 else 1):
-                seconds, memory = _forks(daemon, count)
+                seconds, taken = _forks(daemon, count)
                 times.append(seconds)
+            before = cold[count][1]
             if count == 1:
                 yield Result(name="fork_answer", n=1, unit="s", labd=median(times), max_value=0.5)
             yield Result(
@@ -59,10 +71,15 @@ def run(sizes: list[int], repeat: int) -> Iterator[Result]:
                 name="fork_private_memory",
                 n=count,
                 unit="MiB",
-                labd=memory,
-                baseline=cold[count][1],
+                labd=taken.memory / taken.nodes,
+                baseline=before.memory / before.nodes,
                 max_ratio=0.35 if count == 30 else None,
             )
+            for name, ours, theirs in (
+                ("fork_total_memory", taken.memory, before.memory),
+                ("fork_disk_used", taken.disk, before.disk),
+            ):
+                yield Result(name=name, n=count, unit="MiB", labd=ours, baseline=theirs)
         daemon.lab("checkpoint", "rm", "start")
         if 10 in sizes:
             yield _running(daemon, 10, repeat)
@@ -144,8 +161,8 @@ def _pause(daemon: Daemon, repeat: int) -> Result:
     return Result(name="checkpoint_pause", n=1, unit="ms", labd=median(found), max_value=150)
 
 
-def _forks(daemon: Daemon, count: int) -> tuple[float, float]:
-    """Fork labs; return seconds until all guests answer, and MiB of memory per node."""
+def _forks(daemon: Daemon, count: int) -> tuple[float, _Taken]:
+    """Fork labs; return seconds until all guests answer, and what they take."""
     names = [f"f-{index}" for index in range(1, count + 1)]
     with Stream(daemon) as stream:
         began = time.monotonic()
@@ -154,12 +171,12 @@ def _forks(daemon: Daemon, count: int) -> tuple[float, float]:
     with Stream(daemon) as stream:  # the first one may have been closed: nothing was asked for long
         for operation in asked["operations"]:
             stream.finish(operation)
-        memory = _memory(daemon)
+        taken = _look(daemon)
         _destroy(stream, names)
-    return seconds, memory
+    return seconds, taken
 
 
-def _cold(daemon: Daemon, count: int) -> tuple[float, float]:
+def _cold(daemon: Daemon, count: int) -> tuple[float, _Taken]:
     """The same with labs that boot."""
     names = [f"c-{index}" for index in range(1, count + 1)]
     body = {"text": TEMPLATE.read_text(), "file": TEMPLATE.name}
@@ -170,9 +187,9 @@ def _cold(daemon: Daemon, count: int) -> tuple[float, float]:
     with Stream(daemon) as stream:  # the first one may have been closed: nothing was asked for long
         for operation in asked:
             stream.finish(operation)
-        memory = _memory(daemon)
+        taken = _look(daemon)
         _destroy(stream, names)
-    return seconds, memory
+    return seconds, taken
 
 
 def _destroy(stream: Stream, names: Sequence[str]) -> None:
@@ -235,12 +252,14 @@ def _accepts(guest: str) -> bool:
         return False
 
 
-def _memory(daemon: Daemon) -> float:
-    """Return MiB per QEMU: what each has of its own, and its share of what is shared."""
+def _look(daemon: Daemon) -> _Taken:
+    """Return what all nodes take; of shared memory each QEMU has its share (PSS)."""
     total = 0
     pids = daemon.qemus()
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 total += int(line.split()[1])
-    return total / 1024 / max(1, len(pids))
+    files = [path for path in (daemon.root / "lib/nodes").rglob("*") if path.is_file()]
+    blocks = sum(path.stat().st_blocks for path in files)
+    return _Taken(nodes=max(1, len(pids)), memory=total / 1024, disk=blocks / 2048)
