@@ -563,16 +563,24 @@ def _listen(path: Path, mode: int, group: int | None, stack: AsyncExitStack) -> 
     """Bind a unix socket that has its mode before anybody can connect.
 
     uvicorn's own `uds=` would leave it at 0666.
+
+    Raises:
+        ConfigError: The path cannot be had.
     """
     check_socket_path(path)
-    path.unlink(missing_ok=True)  # of a daemon that was killed: the root's lock is ours
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    stack.callback(path.unlink, missing_ok=True)
     before = os.umask(0o777)
     try:
+        path.unlink(missing_ok=True)  # of a daemon that was killed: the root's lock is ours
         listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen at {path}: {error.strerror}; move away what is there"
+        ) from error
     finally:
         os.umask(before)
+    stack.callback(path.unlink, missing_ok=True)
     if group is not None:
         os.chown(path, 0, group)
     os.chmod(path, mode)

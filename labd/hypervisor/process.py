@@ -278,6 +278,8 @@ def open_file(path: Path, *, writable: bool) -> int:
         fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         advice = "import the image again" if not writable else "is it there and a plain file?"
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            advice = "raise LimitNOFILE= of labd"
         raise LaunchFailed(f"cannot open {path}: {error.strerror}; {advice}") from error
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or (writable and status.st_nlink != 1):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
-from labd.daemon import _background
+import pytest
+
+from labd.daemon import _background, _listen
+from labd.model.errors import ConfigError
 
 
 async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
@@ -23,3 +28,13 @@ async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
             _background(work(), "stubborn", stack)
             await asyncio.sleep(0)
     assert lost == 1
+
+
+async def test_a_socket_whose_place_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    path.mkdir()
+    wanted = f"cannot listen at {path}: Is a directory; move away what is there"
+    async with AsyncExitStack() as stack:
+        with pytest.raises(ConfigError, match=f"^{re.escape(wanted)}$"):
+            _listen(path, 0o600, None, stack)
+    assert path.is_dir()

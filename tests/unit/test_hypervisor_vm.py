@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from labd.host.spawn import spawn
+from labd.hypervisor.process import open_file
 from labd.hypervisor.vm import Vm, VmTimes
+from labd.model.errors import LaunchFailed
 from labd.model.machine import GuestEvent, GuestEventKind
 from tests.guests import machine_spec
 
@@ -26,6 +30,15 @@ def no_descriptor_left() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_file_is_not_blamed_when_descriptors_have_run_out(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.touch()
+    with no_descriptor_left(), pytest.raises(LaunchFailed, match="raise LimitNOFILE= of labd"):
+        open_file(path, writable=False)
+    with pytest.raises(LaunchFailed, match="import the image again"):
+        open_file(tmp_path / "none", writable=False)
 
 
 async def test_an_end_is_seen_though_descriptors_had_run_out(tmp_path: Path) -> None:
