@@ -126,8 +126,9 @@ class Vm:
         """Take over a process that an earlier daemon started.
 
         Raises:
-            NodeGone: It is not that process, or not that machine.
-            NodeUnresponsive: It lives but does not answer; it is watched from now on.
+            NodeGone: It has ended.
+            NodeUnresponsive: It lives but does not answer, or as another machine would; it is
+                watched from now on, and can be killed.
         """
         self.process = known
         self.agent.open = False
@@ -140,9 +141,15 @@ class Vm:
             await self._check_uuid()
             await self._look_at_agent()
             return await self.query()
-        except NodeUnresponsive:
+        except (NodeGone, NodeUnresponsive) as error:
+            # To count one that lives as gone would be to leave it behind.
+            if isinstance(error, NodeGone) and not identity.is_alive(known):
+                raise
             if not self.monitor.connected:
                 self._spawn(self._reconnect)
+            if isinstance(error, NodeGone):
+                log.warning("%s", error)
+                raise self.monitor.silent(0) from error
             raise
         finally:
             # QEMU, which answers, has taken the line by now: what it says goes there.

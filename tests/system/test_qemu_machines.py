@@ -333,6 +333,27 @@ async def test_a_hung_qemu_that_many_daemons_have_asked_is_adopted(host: Host) -
     assert await host.hv.query("k1") is RunState.RUNNING
 
 
+async def test_one_whose_monitor_is_not_to_be_found_is_kept_and_can_be_ended(host: Host) -> None:
+    machine = host.machine()
+    process_id = await host.up(machine)
+    monitor = machine.run / process.QMP_SOCKET
+    monitor.rename(monitor.with_name("away"))
+    await host.hv.close()
+    host.renew()
+    with pytest.raises(NodeUnresponsive):
+        await host.hv.adopt(machine, process_id)
+    monitor.with_name("away").rename(monitor)
+    await host.event(_K.RESPONSIVE)
+    assert await host.hv.query("k1") is RunState.RUNNING
+    monitor.unlink()
+    await host.hv.close()
+    host.renew()
+    with pytest.raises(NodeUnresponsive):
+        await host.hv.adopt(machine, process_id)
+    await host.hv.kill("k1")
+    assert not await host.hv.scan()
+
+
 async def test_a_cut_monitor_is_connected_again(host: Host) -> None:
     await host.up(host.machine())
     vm = host.hv._vms["k1"]
