@@ -86,7 +86,8 @@ def run_operation(
         with _view(session, lab) as view:
             _watch(session.client, view, lab, operation["id"], after)
     except KeyboardInterrupt:
-        session.note(f"\nthe {operation['kind']} of {lab} goes on; `lab wait {lab}` waits for it")
+        kind = operation["kind"]
+        session.note(f"\nthe {kind} of {lab} goes on; `lab wait {lab} --for idle` waits for it")
         raise
     return Client.check_operation(session.client.wait_operation(operation["id"]))
 

@@ -75,7 +75,7 @@ class Operations:
         if holder is not None:
             raise Busy(
                 f"lab {lab} is busy: {holder.kind} ({holder.id}) runs; "
-                f"wait for it with `lab wait {lab}`",
+                f"wait for it with `lab wait {lab} --for idle`",
                 operation=holder.id,
                 kind=str(holder.kind),
             )

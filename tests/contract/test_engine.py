@@ -586,7 +586,8 @@ async def test_more_boot_at_one_time_of_what_got_ready_quickly(
 async def test_busy_names_the_operation(home: House) -> None:
     home.host.boot_output = b""
     operation = await home.engine.up("web", spec(node("a")))
-    with pytest.raises(Busy, match=f"lab web is busy: up \\({operation.id}\\) runs") as caught:
+    why = rf"web is busy: up \({operation.id}\) runs; wait for it with `lab wait web --for idle`"
+    with pytest.raises(Busy, match=why) as caught:
         await home.engine.act(K.STOP, "web")
     assert caught.value.details == {"operation": operation.id, "kind": "up"}
     with pytest.raises(Busy):
