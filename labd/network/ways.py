@@ -6,6 +6,7 @@ inside a lab's (`labd.network.netns`). `/proc/sys/net` follows the calling threa
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from socket import AF_INET
 from typing import Any
 
-from pyroute2 import IPRoute
+from pyroute2 import IPRoute, NetlinkError
 
 from labd.model.errors import NetworkFailed
 from labd.model.network import MappedPlan
@@ -177,7 +178,12 @@ def delete(names: Sequence[str]) -> None:
     with requests("deleting interfaces") as route:
         for name in names:
             for index in route.link_lookup(ifname=name):
-                route.link("del", index=index)
+                try:
+                    route.link("del", index=index)
+                except NetlinkError as error:
+                    # The kernel takes a pair away in its own time after the lab's namespace.
+                    if error.code != errno.ENODEV:
+                        raise
 
 
 def set_routing(*, wanted: bool) -> None:
