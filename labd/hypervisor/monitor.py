@@ -25,6 +25,10 @@ from labd.model.errors import NodeGone, NodeUnresponsive, QmpRefused
 DEADLINE: Final = 5.0  # seconds for one call
 _READ_LIMIT = 4 << 20  # bytes of one message
 
+# A second, and at once: of messages, and of events but resets.
+_MESSAGES: Final = (2000.0, 4000)
+_TOLD: Final = (20.0, 500)
+
 log = logging.getLogger(__name__)
 # The library tells at error level what labd expects and reports itself, such as the end of QEMU.
 _library_log = logging.getLogger("labd.hypervisor.qmp")
@@ -46,11 +50,31 @@ class _Listener(EventListener):
         self._heard(cast("QmpEvent", event))
 
 
+class _Pace:
+    """Lets so many pass a second on average, and makes others wait (a token bucket)."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, burst
+        self._level, self._at = float(burst), 0.0
+
+    async def keep(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._level = min(self._burst, self._level + (now - self._at) * self._rate) - 1
+        self._at = now
+        if self._level < 0:
+            await asyncio.sleep(-self._level / self._rate)
+
+
 class _Client(QMPClient):
-    """QMPClient without its history of events and its formatting of messages for a silent log."""
+    """QMPClient without its history of events and its formatting of messages for a silent log.
+
+    It reads no faster than an honest QEMU speaks, so that one that floods fills its own socket:
+    each message takes CPU time of labd's, and each event that is told takes memory and a row.
+    """
 
     def __init__(self, heard: Callable[[QmpEvent], None]) -> None:
         super().__init__(None, _READ_LIMIT)
+        self._messages, self._told = _Pace(*_MESSAGES), _Pace(*_TOLD)
         self.logger = _library_log
         self._listeners = [_Listener(heard)]
 
@@ -67,6 +91,10 @@ class _Client(QMPClient):
             raise QMPError("not a message of QMP") from error
 
     async def _on_message(self, msg: Message) -> None:
+        await self._messages.keep()
+        # A guest may reset itself as often as it likes; `resets` tells those together.
+        if msg.get("event") not in {None, "RESET"}:
+            await self._told.keep()
         try:
             await super()._on_message(msg)
         except _NONSENSE as error:

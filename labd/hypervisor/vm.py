@@ -226,7 +226,7 @@ class Vm:
         if self.process is None:
             return
         if not self.gone.is_set() and self.monitor.connected and not self.monitor.hung:
-            with contextlib.suppress(LabdError):
+            with contextlib.suppress(LabdError, TimeoutError):
                 await self.monitor.execute("quit", deadline=1.0)
                 await asyncio.wait_for(self._process_ended(), _QUIT_GRACE)
         await identity.end(self.process, grace=0)

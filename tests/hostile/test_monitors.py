@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labd.host.identity import is_alive
+from labd.host.spawn import spawn
 from labd.hypervisor.folding import fold
 from labd.hypervisor.monitor import Monitor, QmpEvent
+from labd.hypervisor.vm import Vm, VmTimes
 from labd.model.errors import LabdError
+from tests.guests import machine_spec
 
 GREETING = b'{"QMP": {"version": {"qemu": {"micro": 0}}, "capabilities": []}}\n'
 Answer = Callable[[dict[str, Any]], bytes]
@@ -44,7 +50,19 @@ ANSWERS: list[dict[str, object]] = [
 async def monitor(answer: Answer, lost: Callable[[], None]) -> AsyncIterator[Monitor]:
     """Give a monitor whose QEMU answers as it likes."""
     ours, theirs = socket.socketpair()
-    ours.setblocking(False)
+    heard: list[QmpEvent] = []
+    made = Monitor("web/a", heard.append, lambda _: None, lost)
+    async with answering(theirs, answer):
+        try:
+            await made.connect(ours)
+            yield made
+        finally:
+            await made.close()
+
+
+@asynccontextmanager
+async def answering(theirs: socket.socket, answer: Answer) -> AsyncIterator[None]:
+    """Play a QEMU that answers as it likes, once it has greeted."""
     reader, writer = await asyncio.open_connection(sock=theirs)
 
     async def serve() -> None:
@@ -55,16 +73,12 @@ async def monitor(answer: Answer, lost: Callable[[], None]) -> AsyncIterator[Mon
             writer.write(done if asked["execute"] == "qmp_capabilities" else answer(asked))
 
     serving = asyncio.create_task(serve())
-    heard: list[QmpEvent] = []
-    made = Monitor("web/a", heard.append, lambda _: None, lost)
     try:
-        await made.connect(ours)
-        yield made
+        yield
     finally:
-        await made.close()
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
-        writer.close()
+        writer.transport.abort()
 
 
 @pytest.mark.parametrize("name", BREAKING)
@@ -90,6 +104,36 @@ async def test_an_answer_that_is_none_is_told(said: dict[str, object]) -> None:
             await made.execute("stop", deadline=50)
         assert await made.execute("query-status") == {}
     assert not lost.is_set()
+
+
+async def test_one_that_says_it_quits_and_does_not_is_ended(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    qemu = await spawn(["sleep", "600"])
+    vm = Vm(machine_spec(tmp_path), lambda _: None, lambda _: None, VmTimes())
+    vm.process = qemu.process
+    try:
+        async with answering(theirs, lambda a: b'{"return": {}, "id": "%s"}\n' % a["id"].encode()):
+            await vm.monitor.connect(ours)
+            await vm.kill()
+        assert not is_alive(qemu.process)
+    finally:
+        await qemu.stop(grace=0)
+        await vm.close()
+
+
+async def test_a_flood_of_events_waits_in_the_socket() -> None:
+    flood = b'{"event": "STOP"}\n{"event": "RESUME"}\n' * 1000
+    ours, theirs = socket.socketpair()
+    heard: list[QmpEvent] = []
+    made = Monitor("web/a", heard.append, lambda _: None, lambda: None)
+    async with answering(theirs, lambda _: flood * 100):
+        await made.connect(ours)
+        began = time.monotonic()
+        with pytest.raises(LabdError):
+            await made.execute("stop", deadline=2)
+        took = time.monotonic() - began
+        await made.close()
+    assert 400 <= len(heard) <= 520 + 40 * took
 
 
 JSON = st.recursive(
