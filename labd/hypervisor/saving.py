@@ -163,6 +163,7 @@ class Saver:
         try:
             if self._began and self._status not in _ENDED:
                 self._status = await _cancel(self.vm)
+            await _drop_stream(self.vm)
             for name in reversed(self._blocks):
                 with contextlib.suppress(QmpRefused):
                     await self.vm.execute("blockdev-del", {"node-name": name})
@@ -247,6 +248,12 @@ async def _cancel(vm: Vm) -> str:
     return status
 
 
+async def _drop_stream(vm: Vm) -> None:
+    """Have QEMU close the file of a saving that never began; else a deleted one would stay open."""
+    with contextlib.suppress(QmpRefused):
+        await vm.execute("closefd", {"fdname": _STREAM_NAME})
+
+
 async def _finalised(vm: Vm) -> None:
     async with asyncio.timeout(_SETTLE):
         while True:
@@ -265,6 +272,7 @@ async def put_back(vm: Vm, *, run: bool) -> None:
     try:
         if await _migration(vm) in _BUSY:
             await _cancel(vm)
+        await _drop_stream(vm)
         wanted = [{"capability": name, "state": False} for name in _CAPABILITIES]
         with contextlib.suppress(QmpRefused):
             await vm.execute("migrate-set-capabilities", {"capabilities": wanted})
