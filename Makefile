@@ -20,7 +20,8 @@ demo: setup ## Watch labd take a real lab up and down; KEEP=1 leaves the lab run
 	@$(PY) -m tools.demo $(if $(KEEP),--keep)
 
 test: setup ## Run the whole suite (needs root for tests/system); PYTEST_ARGS="-k name" narrows it
-	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	@$(PY) -m pytest -m alone tests/system $(PYTEST_ARGS) || [ $$? = 5 ] # 5: PYTEST_ARGS left none of them
+	@$(PY) -m pytest -m "not alone" -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 check: setup ## Lint, formatting, types and the import contract
 	@tools/check.sh

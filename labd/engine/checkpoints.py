@@ -97,6 +97,7 @@ class CheckpointService:
         self._keeper = keeper
         self._leasing = leasing
         self._members = members
+        self._admitting = asyncio.Lock()  # from the look at the room to the promise of it
 
     # reading
 
@@ -261,15 +262,18 @@ class CheckpointService:
             self._operations.require_free(each)
             if await self._world.inventory.lab(each) is not None:
                 raise Conflict(f"there is a lab {each} already; choose another name")
-        memory = await self._memory(record, len(names))
-        try:
-            await self._labs.with_room(lambda: self._labs.admit(name, memory))
-        except NoRoom as error:
-            raise _less(checkpoint, len(names), error) from error
+        memory = await self._memory(record)
+        whole = {f"{lab}/{node}": size for lab in names for node, size in memory.items()}
         wanted = spec or self.wanted(record)
-        return [
-            await self._begin_fork(record, each, wanted, settings, lease, more) for each in names
-        ]
+        async with self._admitting:
+            try:
+                await self._labs.with_room(lambda: self._labs.admit(name, whole))
+            except NoRoom as error:
+                raise _less(checkpoint, len(names), error) from error
+            return [
+                await self._begin_fork(record, each, wanted, settings, lease, more, memory)
+                for each in names
+            ]
 
     def wanted(self, record: CheckpointRecord) -> LabSpec:
         """Return what a fork of a checkpoint is, when nothing else is said. Pure."""
@@ -293,11 +297,11 @@ class CheckpointService:
         overhead = self._world.limits.node_overhead
         return sum(node.ram_bytes // 2 + overhead for node in record.nodes)
 
-    async def _memory(self, record: CheckpointRecord, count: int) -> dict[str, int]:
-        """Return what the nodes of forks may need, besides what each node needs anyway."""
+    async def _memory(self, record: CheckpointRecord) -> dict[str, int]:
+        """Return what the nodes of a fork may need, besides what each node needs anyway."""
         each = await self.need(record) // max(len(record.nodes), 1)
         each = max(each - self._world.limits.node_overhead, 0)
-        return {f"{index}/{node.name}": each for index in range(count) for node in record.nodes}
+        return {node.name: each for node in record.nodes}
 
     async def usable(self, name: str) -> CheckpointRecord:
         """Return a checkpoint that can work here.
@@ -347,6 +351,7 @@ class CheckpointService:
         settings: Mapping[str, str],
         lease: LeaseAsk | None,
         more: More | None,
+        memory: Mapping[str, int],
     ) -> OperationRecord:
         async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
             if await self._world.inventory.lab(name) is not None:
@@ -372,7 +377,8 @@ class CheckpointService:
                 await self._leasing.write(tx, name, lease)
             if more is not None:
                 await more(tx)
-            return {"new": True, "memory": {}}
+            # Promised until it is used; one of a pool uses it already.
+            return {"new": True, "memory": {} if taken else dict(memory)}
 
         request = {"checkpoint": record.key, "settings": dict(settings)}
         kind = OperationKind.FORK

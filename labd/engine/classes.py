@@ -19,6 +19,7 @@ class ClassAct(StrEnum):
     """What is done for one student."""
 
     FORK = "fork"
+    START = "start"
     DOWN = "down"
     DESTROY = "destroy"
 
@@ -129,6 +130,8 @@ def plan(
         if record.wanted is Wanted.RUNNING:
             if student not in record.made and student not in record.failed:
                 steps.append((student, ClassAct.FORK))
+            elif student in record.again and lab is not None and lab.state is LabState.STOPPED:
+                steps.append((student, ClassAct.START))
         elif lab is None:
             continue
         elif record.wanted is Wanted.DESTROYED:
@@ -148,6 +151,13 @@ def plan(
         ready=record.wanted is not Wanted.DESTROYED and not steps and not starting,
         gone=record.wanted is Wanted.DESTROYED and not steps and first is None,
         first=first,
+    )
+
+
+def due(record: ClassRecord) -> int:
+    """Return for how many students a lab is still to be forked."""
+    return sum(
+        item.name not in record.made and item.name not in record.failed for item in record.students
     )
 
 

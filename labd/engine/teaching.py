@@ -25,9 +25,9 @@ from labd.model.events import EventType, Happening
 from labd.model.lab_leases import LeaseAsk
 from labd.model.names import check_name
 from labd.model.people import asking, on_behalf, owner_now
-from labd.model.records import OperationKind, Wanted
+from labd.model.records import OperationKind, OperationRecord, Wanted
 from labd.model.specs import LabSpec
-from labd.model.states import OperationState
+from labd.model.states import LabState, OperationState
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,8 @@ class Teaching:
         self, tx: Transaction, old: ClassRecord | None, fresh: ClassRecord
     ) -> ClassView:
         record = await self._without_gone(_joined(old, fresh))
+        if old is not None and old.wanted is Wanted.STOPPED:
+            record = replace(record, again=tuple(record.made))
         if old is None:
             record = replace(record, created=self._world.clock(), owner=owner_now())
             if record.spec is not None:
@@ -151,16 +153,46 @@ class Teaching:
                     f"there is a lab {lab} already, which is not of class {record.name}; choose "
                     "another name for the class, or destroy the lab"
                 )
-        if not record.queue:
-            room = self._world.memory_available() - self._world.limits.memory_reserve
-            classes.require_room(record.name, len(due), await self._each(record), room)
+        if record.queue:
+            return
+        each = await self._each(record)
+        room = await self._labs.room() - await self._expected(record.name)
+        classes.require_room(record.name, len(due), each, room)
+        stopped = await self._stopped(record)
+        classes.require_room(
+            record.name, len(stopped), max(stopped, default=0), room - len(due) * each
+        )
+
+    async def _expected(self, name: str) -> int:
+        """Return the bytes of memory that the labs of other classes need which are still to come.
+
+        As a sum of what is due: a class was told that it fits before its first lab was forked.
+        """
+        others = [
+            record
+            for record in await self._world.inventory.classes()
+            if record.name != name and record.wanted is Wanted.RUNNING and not record.queue
+        ]
+        return sum([classes.due(record) * await self._each(record) for record in others])
+
+    async def _stopped(self, record: ClassRecord) -> list[int]:
+        """Return the bytes of memory of each lab that is to be started again."""
+        overhead = self._world.limits.node_overhead
+        found = []
+        for student in record.again:
+            lab = await self._world.inventory.lab(record.lab_of(student))
+            if lab is not None and lab.state is LabState.STOPPED:
+                sized = await self._labs.size(lab.spec)
+                found.append(sum(node.memory + overhead for node in sized.values()))
+        return found
 
     async def _each(self, record: ClassRecord) -> int:
         """Return the bytes of memory that one more lab of a class may need."""
         for saved in await self._world.inventory.checkpoints():
             if saved.key == record.checkpoint:
                 return await self._checkpoints.need(saved)
-        assert record.spec is not None  # noqa: S101 - no other class is without a checkpoint
+        if record.spec is None:
+            return 0  # somebody has removed it: nothing more is forked
         sized = await self._labs.size(record.spec)
         overhead = self._world.limits.node_overhead
         return sum(node.memory // 2 + overhead for node in sized.values())
@@ -195,7 +227,7 @@ class Teaching:
             if record.wanted is Wanted.DESTROYED and wanted is not Wanted.DESTROYED:
                 raise Conflict(f"class {name} is being destroyed")
             if record.wanted is not wanted:
-                record = replace(record, wanted=wanted, told=False)
+                record = replace(record, wanted=wanted, told=False, again=())
                 await tx.put_class(record)
                 await tx.emit(Happening(type=event, subject=name))
         return await self._view(record)
@@ -252,7 +284,7 @@ class Teaching:
                 await tx.delete_class(name)
                 await tx.emit(Happening(type=EventType.CLASS_DESTROYED, subject=name))
             elif plan.ready and not record.told:
-                await tx.put_class(replace(record, told=True))
+                await tx.put_class(replace(record, told=True, again=()))
                 if record.wanted is Wanted.STOPPED:
                     return
                 up = len(record.students) - len(record.failed)
@@ -280,13 +312,15 @@ class Teaching:
                 return
             kind = OperationKind(str(act))
             operation = await self._labs.act(kind, lab, (), force=False, grace=_GRACE)
-            await self._operations.wait(operation.id, 300.0)
+            done = await self._operations.wait(operation.id, 300.0)
+            if act is ClassAct.START:
+                await self._write_started(record.name, student, done)
         except LabdError as error:
             if isinstance(error, NoRoom) and record.queue:
                 await asyncio.sleep(_AGAIN)
                 return
             log.warning("lab %s of class %s: %s failed: %s", lab, record.name, act, error)
-            if act is ClassAct.FORK:
+            if act in {ClassAct.FORK, ClassAct.START}:
                 await self._write_failed(record.name, student, error.message)
             else:
                 await asyncio.sleep(_AGAIN)
@@ -319,8 +353,16 @@ class Teaching:
         )
         done = await self._operations.wait(operation.id, 600.0)
         if done.state is OperationState.FAILED:
-            message = str((done.error or {}).get("message", "it failed"))
-            await self._write_failed(record.name, student, message)
+            await self._write_failed(record.name, student, _why(done))
+
+    async def _write_started(self, name: str, student: str, done: OperationRecord) -> None:
+        """Write that a lab was started again: once, for who stops it afterwards means it."""
+        if done.state is OperationState.FAILED:
+            await self._write_failed(name, student, _why(done))
+            return
+        async with self._world.inventory.transaction() as tx:
+            record = await self._record(name)
+            await tx.put_class(replace(record, again=_without(record.again, student)))
 
     async def _write_failed(self, name: str, student: str, message: str) -> None:
         async with self._world.inventory.transaction() as tx:
@@ -328,7 +370,9 @@ class Teaching:
             record = found.get(name)
             if record is None or record.wanted is not Wanted.RUNNING:
                 return
-            await tx.put_class(replace(record, failed={**record.failed, student: message}))
+            again = _without(record.again, student)
+            failed = {**record.failed, student: message}
+            await tx.put_class(replace(record, failed=failed, again=again))
             data = {"student": student, "reason": message}
             await tx.emit(
                 Happening(
@@ -367,6 +411,14 @@ def _check(name: str, students: Sequence[Student], settings: Mapping[str, str]) 
         seen.add(item.name)
 
 
+def _why(done: OperationRecord) -> str:
+    return str((done.error or {}).get("message", "it failed"))
+
+
+def _without(students: Sequence[str], student: str) -> tuple[str, ...]:
+    return tuple(item for item in students if item != student)
+
+
 def _joined(old: ClassRecord | None, fresh: ClassRecord) -> ClassRecord:
     """Return a new class, or an old one with those students too whom it did not have.
 
@@ -378,8 +430,11 @@ def _joined(old: ClassRecord | None, fresh: ClassRecord) -> ClassRecord:
     name = fresh.name
     if old.wanted is Wanted.DESTROYED:
         raise Conflict(f"class {name} is being destroyed; wait until it is gone")
-    if old.wanted is Wanted.STOPPED:
-        raise Conflict(f"class {name} is stopped; `lab start` starts its labs one by one")
+    if old.wanted is Wanted.STOPPED and fresh.wanted is not Wanted.RUNNING:
+        raise Conflict(
+            f"class {name} is stopped; start it again with `lab class start`, and with the new "
+            "students on its roster"
+        )
     same_template = old.spec is not None and old.spec == fresh.spec
     if old.checkpoint != fresh.checkpoint and not same_template:
         source = (
@@ -396,6 +451,7 @@ def _joined(old: ClassRecord | None, fresh: ClassRecord) -> ClassRecord:
     return replace(
         old,
         students=tuple(known.values()),
+        wanted=Wanted.RUNNING,
         settings=fresh.settings,
         lease=fresh.lease,
         queue=fresh.queue,

@@ -41,7 +41,8 @@ class ClassRecord:
         lease: Of each of the labs, None for none.
         wanted: Intent for all labs of the class.
         made: Student -> key of the lab that was forked, written in the transaction that made it.
-        failed: Student -> why the lab could not be forked.
+        again: Students whose labs were stopped with the class and are to be started once more.
+        failed: Student -> why the lab could not be forked or started again.
         told: `class.ready` was told since students were added, or all labs were stopped.
         created: RFC 3339 UTC.
         owner: The instructor whose it is, and whose its labs are; empty: the administrators'.
@@ -58,6 +59,7 @@ class ClassRecord:
     lease: LeaseAsk | None = None
     wanted: Wanted = Wanted.RUNNING
     made: Mapping[str, str] = field(default_factory=dict)
+    again: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     told: bool = False
     created: str = ""

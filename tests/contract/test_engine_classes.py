@@ -92,13 +92,83 @@ async def test_a_stopped_class(home: House) -> None:
             await asyncio.sleep(0.05)
     found = await home.engine.classes.get("x")
     assert set(found.states.values()) == {"stopped"}
-    # What a person starts again is left alone, as the refusal says.
-    with pytest.raises(Conflict, match="class x is stopped; `lab start` starts its labs"):
+    with pytest.raises(Conflict, match="class x is stopped; start it again with `lab class start`"):
         await home.engine.classes.add("x", [Student(name="eve")])
+    # What a person starts again is left alone.
     await home.ok(home.engine.act(K.START, "x-ann"))
     await home.engine.classes.tick()
     await home.idle()
     assert (await home.engine.classes.get("x")).states == {"ann": "running", "bob": "stopped"}
+    await gone(home)
+
+
+async def test_a_stopped_class_is_started_again(home: House) -> None:
+    await start(home, "ann", "bob", "eve")
+    await ready(home)
+    keys = {name: (await home.lab(f"x-{name}")).key for name in ("ann", "bob", "eve")}
+    await home.engine.classes.stop("x")
+    await ready(home)
+    await home.ok(home.engine.act(K.DESTROY, "x-eve"))
+    home.memory = 2 * GIB  # of which 1 is kept
+    too_many = [f"s{number}" for number in range(40)]
+    with pytest.raises(NoRoom, match="class x does not fit"):
+        await start(home, *too_many)
+    home.memory = GIB + (300 << 20)
+    with pytest.raises(NoRoom, match="each of its 2 labs may need .* enough for 1;"):
+        await start(home, "ann", "bob")
+    found = await home.engine.classes.get("x")
+    assert found.states == {"ann": "stopped", "bob": "stopped", "eve": "gone"}
+    home.memory = 64 * GIB
+    await start(home, "ann", "bob", "eve", "dan")
+    await home.restart()
+    assert await ready(home) == dict.fromkeys(("ann", "bob", "eve", "dan"), "running")
+    assert {name: (await home.lab(f"x-{name}")).key for name in ("ann", "bob")} == {
+        name: keys[name] for name in ("ann", "bob")
+    }
+    # Once: a student who stops it means it.
+    await home.ok(home.engine.act(K.DOWN, "x-ann"))
+    await home.engine.classes.tick()
+    await home.idle()
+    assert (await home.engine.classes.get("x")).states["ann"] == "stopped"
+    await gone(home)
+
+
+async def test_a_lab_that_cannot_be_started_again_is_told_and_harms_no_other(home: House) -> None:
+    await start(home, "ann", "bob")
+    await ready(home)
+    await home.engine.classes.stop("x")
+    await ready(home)
+    first = await home.inventory.node("x-ann", "a")
+    assert first is not None
+    home.host.fail_launch[first.key] = "no luck"
+    seq = await home.seq()
+    await start(home, "ann", "bob")
+    states = await ready(home)
+    assert states["bob"] == "running"
+    assert states["ann"] != "running"
+    assert "no luck" in (await home.engine.classes.get("x")).record.failed["ann"]
+    assert "class.student-failed x" in await home.story(seq)
+    await gone(home)
+
+
+async def test_no_memory_is_given_twice(home: House) -> None:
+    home.memory = GIB + (320 << 20)  # of which 1 is kept; ten labs of 32 MiB fit
+    names = [f"s{number}" for number in range(6)]
+    home.snapshots.slow = {f"x-{name}": asyncio.Event() for name in names}
+    await start(home, *names)
+    others = [Student(name=f"s{number}") for number in range(5)]
+    with pytest.raises(NoRoom, match="class y does not fit.* enough for 3;"):
+        await home.engine.classes.start("y", "c", others, settings={})
+    async with asyncio.timeout(10):
+        while len(await labs(home)) < 1 + 4:
+            await asyncio.sleep(0.01)
+    with pytest.raises(NoRoom, match="class y does not fit.* enough for 3;"):
+        await home.engine.classes.start("y", "c", others, settings={})
+    with pytest.raises(NoRoom, match="enough for 5"):  # four of x are being loaded
+        await home.engine.checkpoints.fork("c", "z", count=7, settings={})
+    for gate in home.snapshots.slow.values():
+        gate.set()
+    await ready(home)
     await gone(home)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,7 @@ def test_a_fork_is_restored_in_place(saved: Daemon) -> None:
     assert counter(saved, "two-tier/client") > 0
 
 
+@pytest.mark.alone
 def test_thirty_forks_at_once_answer_with_their_own_parameter(
     daemon: Daemon, tmp_path: Path
 ) -> None:
@@ -156,8 +158,14 @@ def test_thirty_forks_at_once_answer_with_their_own_parameter(
             client.check_operation(client.wait_operation(operation))
         states = {lab["name"]: lab["state"] for lab in client.labs() if lab["name"] in labs}
     assert states == dict.fromkeys(labs, "running")
-    said = {lab: daemon.lab("exec", "-n", f"{lab}/client", "cat", "/tmp/seat") for lab in labs}
+
+    def ask(lab: str) -> str:
+        return daemon.lab("exec", "-n", f"{lab}/client", "cat", "/tmp/seat")
+
+    with ThreadPoolExecutor(4) as pool:
+        said = dict(zip(labs, pool.map(ask, labs), strict=True))
     assert said == {lab: f"{seat}\n" for lab, seat in labs.items()}
+    daemon.lab("destroy", "--force", *labs)
 
 
 DISKS = """name: disks

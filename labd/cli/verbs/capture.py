@@ -26,7 +26,7 @@ _STOPPED_WELL = ("asked", "count")
 
 
 @verb("capture")
-@click.argument("lab", metavar="LAB")
+@click.argument("lab", metavar="LAB[/NODE/NIC]")
 @click.argument("target", metavar="[LINK|NETWORK|NODE/NIC]", default="")
 @click.option("-w", "--write", "path", metavar="FILE", help="`-` is stdout, as it is for a pipe.")
 @click.option("--filter", "expression", default="", metavar="BPF", help="As in pcap-filter(7).")
