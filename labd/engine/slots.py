@@ -16,7 +16,7 @@ HOLD = 15.0
 _PATIENCE = 2
 _MOST = 120.0  # seconds
 _QUICK = 1.0  # seconds within which a guest is ready whose boot is next to no work
-_PARTS = 8  # of a slot; a quick boot takes one of them
+_PARTS = 16  # of a slot; a quick boot takes one of them
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Boot:
 class BootSlots:
     """At most `size` slots are taken; a free one goes to the lab that has the fewest.
 
-    What boots quickly takes an eighth of a slot: the bound is there for what keeps a CPU busy.
+    What boots quickly takes a sixteenth of a slot: the bound is there for what keeps a CPU busy.
 
     Whoever is next and needs a whole slot holds back everybody behind it, also those who would fit
     in what is free. That is on purpose: quick boots that went past it would keep it waiting for as
@@ -61,8 +61,8 @@ class BootSlots:
     async def take(self, lab: str, kind: Hashable = None) -> AsyncIterator[Boot]:
         """Have a slot during the block; after a while it is given back though the block goes on.
 
-        A kind is quick from when one of it was ready within a second until one takes eight times
-        as long, for so many of it boot together then.
+        A kind is quick from when one of it was ready within a second until one takes sixteen
+        times as long, for so many of it boot together then.
 
         Args:
             lab: Whose node it is.

@@ -109,24 +109,24 @@ async def test_who_is_cancelled_takes_no_slot_along(granted: bool) -> None:
     await boots.over()
 
 
-async def test_what_boots_quickly_takes_an_eighth() -> None:
+async def test_what_boots_quickly_takes_a_sixteenth() -> None:
     boots = Boots(BootSlots(2))
     await boots.ask("lab/a", "quick")
     await boots.ask("lab/b", "slow")
-    for number in range(9):
+    for number in range(17):
         await boots.ask(f"lab/{number}", "quick")
     assert boots.got == ["lab/a", "lab/b"], "nobody knows yet"
     await boots.end("lab/a")
-    assert boots.got[2:] == [f"lab/{number}" for number in range(8)]
+    assert boots.got[2:] == [f"lab/{number}" for number in range(16)]
     assert boots.slots.taken == 2
     await boots.ask("other/a", "slow")
     await boots.end("lab/0")
-    assert boots.got[10:] == [], "a whole one is not free, and who waits is not overtaken"
-    for number in range(1, 8):
+    assert boots.got[18:] == [], "a whole one is not free, and who waits is not overtaken"
+    for number in range(1, 16):
         await boots.end(f"lab/{number}")
-    assert boots.got[10:] == ["other/a"]
+    assert boots.got[18:] == ["other/a"]
     await boots.end("lab/b")
-    assert boots.got[11:] == ["lab/8"]
+    assert boots.got[19:] == ["lab/16"]
     await boots.over()
 
 
@@ -163,7 +163,7 @@ async def test_a_kind_is_quick_until_one_takes_long(
 ) -> None:
     boots = Boots(BootSlots(1))
     await made_quick(boots.slots, "kind")
-    monkeypatch.setattr("labd.engine.slots._QUICK", 0.1)
+    monkeypatch.setattr("labd.engine.slots._QUICK", 0.05)
     async with boots.slots.take("lab", "kind"):
         await asyncio.sleep(0.15)  # many boot at one time
     async with asyncio.timeout(5):
