@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import re
 
+from labd.model.checkpoints import MAX_COUNT
 from labd.model.errors import InputError
 from labd.model.names import is_name
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 _LARGEST = 1 << 20  # bytes
-_MOST = 500  # students; what labd takes
 _OWN = ("student", "lab")  # labd itself says them to a guest: LABD_STUDENT, LABD_LAB
 
 
@@ -54,9 +54,9 @@ def parse_roster(text: str, path: str) -> list[dict[str, object]]:
             students.append(student)
     except csv.Error as error:
         raise InputError(f"{path}:{rows.line_num}: this is no CSV: {error}") from error
-    if len(students) > _MOST:
+    if len(students) > MAX_COUNT:
         raise InputError(
-            f"{path}: a class has at most {_MOST} students, and these are {len(students)}; "
+            f"{path}: a class has at most {MAX_COUNT} students, and these are {len(students)}; "
             "make two classes of them"
         )
     if not students:

@@ -21,7 +21,7 @@ from labd.engine.resolve import Sized
 from labd.engine.saving import SAVEABLE, Saving
 from labd.engine.works import Works
 from labd.engine.world import World, new_key
-from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedNode, SaveMode
+from labd.model.checkpoints import MAX_COUNT, CheckpointRecord, HostFacts, SavedNode, SaveMode
 from labd.model.errors import (
     Conflict,
     IllegalTransition,
@@ -41,7 +41,6 @@ from labd.model.states import LabState
 from labd.model.units import format_size
 from labd.template.recheck import check_spec
 
-MAX_COUNT = 500
 _MEASURED = 4  # labs whose memory is looked at
 _MESSAGE = 500  # characters
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")

@@ -125,10 +125,11 @@ def plan(
     if not saved and record.spec is not None and record.wanted is Wanted.RUNNING:
         return ClassPlan(steps=(), ready=first is None, gone=False, first=first)
     steps: list[tuple[str, ClassAct]] = []
+    to_fork = set(due(record))
     own = {item.name: own_lab(record, item.name, labs) for item in record.students}
     for student, lab in own.items():
         if record.wanted is Wanted.RUNNING:
-            if student not in record.made and student not in record.failed:
+            if student in to_fork:
                 steps.append((student, ClassAct.FORK))
             elif student in record.again and lab is not None and lab.state is LabState.STOPPED:
                 steps.append((student, ClassAct.START))
@@ -154,11 +155,10 @@ def plan(
     )
 
 
-def due(record: ClassRecord) -> int:
-    """Return for how many students a lab is still to be forked."""
-    return sum(
-        item.name not in record.made and item.name not in record.failed for item in record.students
-    )
+def due(record: ClassRecord) -> list[str]:
+    """Return the students for whom a lab is still to be forked."""
+    names = (item.name for item in record.students)
+    return [name for name in names if name not in record.made and name not in record.failed]
 
 
 def require_room(name: str, due: int, each: int, room: int) -> None:

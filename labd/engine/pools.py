@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from labd.engine.admission import admit_forks
-from labd.engine.checkpoints import MAX_COUNT, CheckpointService
+from labd.engine.checkpoints import CheckpointService
 from labd.engine.facade_pools import PoolView
 from labd.engine.labs import Labs
 from labd.engine.members import Members
@@ -17,7 +17,7 @@ from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
 from labd.engine.watch import Watcher
 from labd.engine.world import NODE_UIDS, World
-from labd.model.checkpoints import CheckpointRecord
+from labd.model.checkpoints import MAX_COUNT, CheckpointRecord
 from labd.model.errors import InputError, LabdError, NoRoom, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.machine import GuestEvent, GuestEventKind

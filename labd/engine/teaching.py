@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from labd.engine import classes
 from labd.engine.access import put_token
-from labd.engine.checkpoints import MAX_COUNT, CheckpointService, check_settings
+from labd.engine.checkpoints import CheckpointService, check_settings
 from labd.engine.classes import ClassAct
 from labd.engine.facade_classes import ClassView
 from labd.engine.first_copy import FirstCopy
@@ -19,6 +19,7 @@ from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
 from labd.engine.tokens import class_token
 from labd.engine.world import World, new_key
+from labd.model.checkpoints import MAX_COUNT
 from labd.model.classes import ClassRecord, Student
 from labd.model.errors import Conflict, InputError, LabdError, NoRoom
 from labd.model.events import EventType, Happening
@@ -144,7 +145,7 @@ class Teaching:
         return replace(record, made=made, failed={}, told=False)
 
     async def _require_free(self, record: ClassRecord) -> None:
-        due = [item.name for item in record.students if item.name not in record.made]
+        due = classes.due(record)
         for student in due:
             lab = record.lab_of(student)
             self._operations.require_free(lab)
@@ -173,7 +174,7 @@ class Teaching:
             for record in await self._world.inventory.classes()
             if record.name != name and record.wanted is Wanted.RUNNING and not record.queue
         ]
-        return sum([classes.due(record) * await self._each(record) for record in others])
+        return sum([len(classes.due(record)) * await self._each(record) for record in others])
 
     async def _stopped(self, record: ClassRecord) -> list[int]:
         """Return the bytes of memory of each lab that is to be started again."""

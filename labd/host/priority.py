@@ -40,17 +40,10 @@ def serve(process: ProcessId, *, before_others: bool) -> bool:
         Whether it is so now; the kernel may have no autogroups, and the process may have ended.
     """
     with suppress(OSError):
-        folder = os.open(f"/proc/{process.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            # Opened first, so what has that start time now is what was opened: no stranger.
+        # Opened first, so what has that start time now is what was opened: no stranger.
+        with open(f"/proc/{process.pid}/autogroup", "w", encoding="ascii") as file:
             if not is_alive(process):
                 return False
-            fd = os.open("autogroup", os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
-            try:
-                os.write(fd, str(_NICE_BEFORE_OTHERS if before_others else 0).encode())
-            finally:
-                os.close(fd)
-        finally:
-            os.close(folder)
+            file.write(str(_NICE_BEFORE_OTHERS if before_others else 0))
         return True
     return False

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from labd.model.specs import LabSpec
 
+MAX_COUNT = 500  # labs that are forked, in a class or kept ready of one checkpoint
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:

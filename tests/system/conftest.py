@@ -18,6 +18,7 @@ from tests.event_contract import unpromised
 from tests.system import privileges
 from tests.system.harness import CACHE, Daemon, until
 from tests.system.leftovers import STARTED, leftovers
+from tests.system.outside import Outside
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -143,3 +144,14 @@ def finish(daemon: Daemon) -> list[str]:
 def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
     """Return a started daemon."""
     return make_daemon()
+
+
+@pytest.fixture
+def outside() -> Iterator[Outside]:
+    """Yield a host with an outside; a daemon on it must be asked for after it."""
+    made = Outside()
+    try:
+        made.make()
+        yield made
+    finally:
+        made.close()

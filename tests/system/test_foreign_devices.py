@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-
-import pytest
 
 from tests.system.harness import Daemon, Json
 from tests.system.outside import Outside, run
@@ -18,17 +16,6 @@ networks: {lan: {subnet: 10.0.0.0/24, uplink: nat}}
 nodes:
   a: {image: bootsector, machine: pc, disk_bus: ide, memory: 16 MiB, nics: {e: {network: lan}}}
 """
-
-
-@pytest.fixture
-def outside() -> Iterator[Outside]:
-    """Yield a host with an outside; a daemon on it must be asked for after it."""
-    made = Outside()
-    try:
-        made.make()
-        yield made
-    finally:
-        made.close()
 
 
 def links(space: str) -> dict[str, tuple[int, str]]:

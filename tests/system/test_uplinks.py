@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,17 +48,6 @@ nodes:
     memory: 128 MiB
     nics: {{eth0: {{network: side, address: 10.0.1.2/24}}}}
 """
-
-
-@pytest.fixture
-def outside() -> Iterator[Outside]:
-    """Yield a host with an outside; a daemon on it must be asked for after it."""
-    made = Outside()
-    try:
-        made.make()
-        yield made
-    finally:
-        made.close()
 
 
 def transit(daemon: Daemon) -> list[str]:

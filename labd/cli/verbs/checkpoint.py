@@ -163,14 +163,13 @@ def export(session: Session, name: str, file: str) -> None:
 @click.option("--name", metavar="NAME", help="Else FILE's own, up to the first dot.")
 def import_(session: Session, file: str, name: str | None) -> None:
     """Take an exported checkpoint from FILE (`-`: stdin, with --name)."""
-    from labd.model.names import is_name
+    from labd.model.names import check_name
 
     wanted = os.path.basename(file).partition(".")[0] if name is None else name
-    if not is_name(wanted):
-        raise InputError(
-            f"checkpoint name {wanted[:64]!r} is not valid: use 1 to 31 of a-z, 0-9 and '-', "
-            "beginning with a letter; --name NAME chooses one"
-        )
+    try:
+        check_name(wanted, "checkpoint")
+    except InputError as error:
+        raise InputError(f"{error.message}; --name NAME chooses one") from error
     receive = session.client.checkpoints.receive
     try:
         if file == "-":
