@@ -40,7 +40,7 @@ class Confiner:
     async def run(self) -> None:
         """Look for ever, where there is something to hold."""
         while self._world.cgroups.works():
-            changed = self._journal.changed()
+            changed = self._journal.anything_changed()
             try:
                 await self.look()
             except LabdError as error:

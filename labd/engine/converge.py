@@ -95,7 +95,7 @@ class Converger:
                 task = asyncio.create_task(self._start(scene, node, taps, starts, operation))
                 starts[node.name] = task
                 # Who depends on the node looks again.
-                task.add_done_callback(lambda _: self._journal.wake())
+                task.add_done_callback(lambda _: self._journal.wake(name))
             await all_of([*starts.values(), *self._await_running(scene, operation, only)])
         finally:
             close_taps(taps)
@@ -192,7 +192,7 @@ class Converger:
             GuestFailed: It ended, or was not ready in time.
         """
         while True:
-            changed = self._journal.changed()
+            changed = self._journal.changed(ref.lab)
             node = await self._world.inventory.node(ref.lab, ref.node)
             if node is None:
                 return None
@@ -213,7 +213,7 @@ class Converger:
         self, lab: str, spec: NodeSpec, starts: Mapping[str, asyncio.Task[None]]
     ) -> None:
         while spec.depends_on:
-            changed = self._journal.changed()
+            changed = self._journal.changed(lab)
             nodes = await self._world.inventory.nodes(lab)
             states = {node.name: node.state for node in nodes}
             if not blockers(spec, states):

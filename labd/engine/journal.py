@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TypedDict, Unpack
+from weakref import WeakValueDictionary
 
 from labd.engine.ports import Inventory, Transaction
 from labd.model.errors import NotFound
@@ -75,12 +76,17 @@ class NodeUpdate(NodeChanges, total=False):
 
 
 class Journal:
-    """Writes states and events, and wakes who waits for them."""
+    """Writes states and events, and wakes who waits for them.
+
+    A change wakes those who wait for its lab, and those who wait for any; nobody of another lab.
+    """
 
     def __init__(self, inventory: Inventory, clock: Callable[[], str]) -> None:
         self._inventory = inventory
         self._clock = clock
-        self._changed = asyncio.Event()
+        # By lab; an event goes with the last who waits for it.
+        self._changed: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._any = asyncio.Event()
 
     async def node(self, ref: NodeRef) -> NodeRecord:
         """Return a node.
@@ -140,7 +146,7 @@ class Journal:
             IllegalTransition: The table forbids it.
         """
         moved: list[NodeState] = []
-        async with self._waking() as tx:
+        async with self._waking(ref.lab) as tx:
             node = await self._inventory.node(ref.lab, ref.node)
             if node is None:
                 return None
@@ -238,7 +244,7 @@ class Journal:
 
     async def settle(self, name: str, operation: str = "") -> None:
         """Derive the state of a lab afresh, at the end of what was done to it."""
-        async with self._waking() as tx:
+        async with self._waking(name) as tx:
             await self.derive(tx, name, operation, over=True)
 
     async def update(
@@ -259,7 +265,7 @@ class Journal:
         self, ref: NodeRef, machine: MachineSpec, happening: Happening
     ) -> NodeRecord | None:
         """Write what devices a machine has now, with the event that tells of it."""
-        async with self._waking() as tx:
+        async with self._waking(ref.lab) as tx:
             node = await self._inventory.node(ref.lab, ref.node)
             if node is None:
                 return None
@@ -270,12 +276,12 @@ class Journal:
 
     async def tell(self, happening: Happening) -> None:
         """Emit an event that changes no row."""
-        async with self._waking() as tx:
+        async with self._waking(happening.lab) as tx:
             await tx.emit(happening)
 
     @asynccontextmanager
-    async def _waking(self) -> AsyncIterator[Transaction]:
-        """Begin a transaction after which everybody who waits looks again.
+    async def _waking(self, lab: str) -> AsyncIterator[Transaction]:
+        """Begin a transaction after which everybody who waits for a lab looks again.
 
         Also when the task is cancelled as it commits: the change stands.
         """
@@ -283,22 +289,33 @@ class Journal:
             async with self._inventory.transaction() as tx:
                 yield tx
         finally:
-            self.wake()
+            self.wake(lab)
 
-    def wake(self) -> None:
-        """Let everybody who waits look again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def wake(self, lab: str) -> None:
+        """Let everybody look again who waits for a lab, or for any.
 
-    def changed(self) -> asyncio.Event:
-        """Return the event that is set by the next change of any state."""
-        return self._changed
+        Args:
+            lab: Its name; empty for a change that concerns no lab.
+        """
+        changed = self._changed.pop(lab, None)
+        if changed is not None:
+            changed.set()
+        self._any.set()
+        self._any = asyncio.Event()
+
+    def changed(self, lab: str) -> asyncio.Event:
+        """Return the event that is set by the next change of a lab or of one of its nodes."""
+        return self._changed.setdefault(lab, asyncio.Event())
+
+    def anything_changed(self) -> asyncio.Event:
+        """Return the event that is set by the next change of any lab."""
+        return self._any
 
     async def wait_node(self, ref: NodeRef, states: Iterable[NodeState]) -> NodeRecord | None:
         """Return the node as soon as it is in one of `states`, None when it is no more."""
         states = set(states)
         while True:
-            changed = self._changed
+            changed = self.changed(ref.lab)
             node = await self._inventory.node(ref.lab, ref.node)
             if node is None or node.state in states:
                 return node

@@ -121,7 +121,7 @@ class MemoryGuard:
         """Have the kernel kill the newest lab's QEMUs first, and labd last."""
         if self._unchanged is not None and not self._unchanged.is_set():
             return  # rows are read only when there is something new in them
-        self._unchanged = self._journal.changed()
+        self._unchanged = self._journal.anything_changed()
         processes: dict[str, list[ProcessId]] = {}
         for node in await self._world.inventory.nodes():
             if node.process is not None and node.state in NODE_ALIVE:

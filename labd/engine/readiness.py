@@ -88,7 +88,7 @@ class ReadinessKeeper:
             log.error("the watch of node %s failed by a fault of labd", ref, exc_info=error)
             error = GuestFailed(f"the readiness of node {ref} cannot be told: {error}")
         self._failures[key] = error
-        self._journal.wake()
+        self._journal.wake(ref.lab)
 
     async def _watch(
         self, ref: NodeRef, key: str, namespace: str, spec: NodeSpec, ready: Readiness, op: str

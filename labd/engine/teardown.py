@@ -94,7 +94,7 @@ class Teardown:
                 Happening(type=EventType.LAB_DESTROYED, lab=name, operation=operation.id, data=data)
             )
         self._wires.forget(name)
-        self._journal.wake()
+        self._journal.wake(name)
 
     async def remove_left_out(
         self, name: str, operation: OperationRecord, *, networks: bool = True
@@ -112,7 +112,7 @@ class Teardown:
                     await tx.delete_node(name, node.name)
                     await tx.emit(_node_event(EventType.NODE_DESTROYED, node, operation))
                 await self._journal.derive(tx, name, operation.id, over=True)
-            self._journal.wake()
+            self._journal.wake(name)
         if not networks:
             return
         nodes = {node.name: node for node in await self._world.inventory.nodes(name)}
