@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 NEMESIS_MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench soak lock clean
+.PHONY: help setup demo test check format docs bench soak lock clean
 
 help: ## Print these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ check: setup ## Lint, formatting, types and the import contract
 format: setup ## Format the code and mend what can be mended
 	@.venv/bin/ruff check --quiet --fix-only . ; .venv/bin/ruff format --quiet .
 
+docs: setup ## Build the documentation as a site in build/site; SERVE=1 serves it on 127.0.0.1:8000
+	@tools/docs.sh $(if $(SERVE),--serve)
+	@echo "docs: build/site/index.html"
+
 bench: setup ## Run the benchmarks; BENCH_ARGS="--only NAME" narrows them
 	@$(PY) bench/run.py $(BENCH_ARGS)
 
@@ -37,10 +41,10 @@ soak: setup ## The long runs: every failpoint at every visit, 30 minutes of neme
 	@$(PY) bench/run.py --only soak_rss_growth_percent soak_descriptors_growth soak_threads_growth \
 	    soak_tasks_growth burst_events_per_second burst_rss_growth_mib adopt_seconds ls_with_hung_vm
 
-lock: ## Write requirements.lock afresh from pyproject.toml
+lock: ## Write the locked requirements afresh from pyproject.toml
 	@tools/setup.sh --lock
 
 clean: ## Remove everything that was built or cached here (not what labs made: `lab destroy` does that)
-	@rm -rf .venv build dist bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	@rm -rf .venv .venv-docs build dist bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 	    .import_linter_cache .schemathesis .scratch *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,4 +20,5 @@ step format "$bin/ruff" format --check --output-format concise .
 # shellcheck disable=SC2086 # a list of folders
 step types "$bin/mypy" --no-error-summary $typed
 step imports "$bin/lint-imports" --no-logo
+step site tools/docs.sh
 [ -z "$failed" ] || { printf 'check: failed:%s\n' "$failed"; exit 1; }

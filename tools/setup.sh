@@ -3,7 +3,7 @@
 # locked requirements. Safe to run again: a stamp makes the second run take no time.
 #
 #   tools/setup.sh            packages and .venv
-#   tools/setup.sh --lock     write requirements.lock afresh from pyproject.toml
+#   tools/setup.sh --lock     write requirements.lock and requirements-docs.lock afresh from pyproject.toml
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
@@ -81,7 +81,15 @@ lock() {
     "$scratch/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-annotate --extra dev --custom-compile-command "make lock" \
         -o requirements.lock pyproject.toml
-    say "wrote requirements.lock"
+    # What builds the site has nothing to do with labd and is in no environment of labd's.
+    "$(find_python)" - <<'END' >"$scratch/docs.in"
+import tomllib
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"]["docs"], sep="\n")
+END
+    "$scratch/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-annotate --custom-compile-command "make lock" -o requirements-docs.lock "$scratch/docs.in"
+    say "wrote requirements.lock and requirements-docs.lock"
 }
 
 case ${1:-} in
