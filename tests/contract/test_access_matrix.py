@@ -26,7 +26,8 @@ from labd.model.errors import Conflict
 from labd.model.people import Role, asking, on_behalf
 from labd.model.records import Wanted
 from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, Answer, Door, ask
-from tests.contract.engine_house import House, house, node, spec
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.labs import node, spec
 from tests.unit.fake_engine import FakeTemplates
 
 # Route -> who may use it, besides administrators: i(nstructors), s(tudents).
@@ -180,7 +181,7 @@ class Town:
     """Two instructors with what is theirs, and who comes to the doors."""
 
     app: Any
-    house: House
+    house: FakeDaemon
     callers: dict[str, Door]
     operations: dict[str, str]
 
@@ -214,7 +215,7 @@ def plugin(token: str) -> Caller | None:
     )
 
 
-async def things(it: House, owner: str) -> str:
+async def things(it: FakeDaemon, owner: str) -> str:
     """Give an owner a lab, a class and a checkpoint; return the operation that made the lab."""
     with asking(on_behalf(owner)):
         made = await it.up(spec(node("a")), owner)
@@ -237,7 +238,7 @@ async def things(it: House, owner: str) -> str:
 
 @pytest.fixture
 async def town(tmp_path: Path) -> AsyncIterator[Town]:
-    async with house(tmp_path) as it:
+    async with engine_over_fakes(tmp_path) as it:
         operations = {"own": await things(it, "anna"), "foreign": await things(it, "bob")}
         create = it.engine.access.create
         anna = await create("anna", Role.INSTRUCTOR, (), None)

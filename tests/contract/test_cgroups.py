@@ -21,7 +21,7 @@ from labd.host.identity import identify
 from labd.host.spawn import Child, run, spawn
 from labd.model.cgroups import Member
 from labd.model.units import MIB
-from tests.contract.fakes_usage import FakeCgroups
+from tests.fakes.usage import FakeCgroups
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from labd.model.errors import GuestFailed, LaunchFailed, NodeGone, QmpRefused
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.specs import DiskBus, ImageFormat
 from labd.network.links import _open_tap
-from tests.contract.fakes_devices import FakeDevices
-from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
+from tests.fakes.devices import FakeDevices
+from tests.fakes.hypervisor import FakeHost, FakeHypervisor
 from tests.guests import UP, machine_spec
 
 NIC = Nic(id="n0", mac="02:00:00:00:00:10", slot=0)

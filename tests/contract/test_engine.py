@@ -17,16 +17,17 @@ from labd.model.records import OperationKind, Wanted
 from labd.model.specs import DiskSpec, NetworkSpec, NicSpec, Readiness
 from labd.model.states import LabState, NodeState
 from labd.model.units import GIB, MIB
-from tests.contract.engine_house import LIMIT, House, house, node, spec
-from tests.contract.fakes_hypervisor import FakeMachine
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.hypervisor import FakeMachine
+from tests.fakes.labs import LIMIT, node, spec
 
 K = OperationKind
 N = NodeState
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         yield it
 
 
@@ -35,7 +36,7 @@ NOW = Readiness()  # ready as soon as the CPUs run
 # order
 
 
-async def test_up_tells_everything_in_order(home: House) -> None:
+async def test_up_tells_everything_in_order(home: FakeDaemon) -> None:
     seq = await home.seq()
     operation = await home.up(spec(node("a")))
     assert await home.story(seq) == [
@@ -54,7 +55,7 @@ async def test_up_tells_everything_in_order(home: House) -> None:
     assert {event.happening.lab for event in events} == {"web"}
 
 
-async def test_down_asks_the_guest_and_keeps_the_disks(home: House) -> None:
+async def test_down_asks_the_guest_and_keeps_the_disks(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     seq, key = await home.seq(), await home.key("a")
     await home.act(K.DOWN)
@@ -73,7 +74,7 @@ async def test_down_asks_the_guest_and_keeps_the_disks(home: House) -> None:
     assert home.networks.spaces == {}
 
 
-async def test_destroy_leaves_nothing(home: House) -> None:
+async def test_destroy_leaves_nothing(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     seq = await home.seq()
     await home.act(K.DESTROY)
@@ -89,7 +90,7 @@ async def test_destroy_leaves_nothing(home: House) -> None:
     await home.check_nothing()
 
 
-async def test_stop_and_start_of_one_node(home: House) -> None:
+async def test_stop_and_start_of_one_node(home: FakeDaemon) -> None:
     await home.up(spec(node("a"), node("b")))
     seq = await home.seq()
     await home.act(K.STOP, "a")
@@ -110,7 +111,7 @@ async def test_stop_and_start_of_one_node(home: House) -> None:
     assert (await home.engine.node(NodeRef("web", "a"))).starts == 2
 
 
-async def test_restart_stops_and_starts_under_the_same_identity(home: House) -> None:
+async def test_restart_stops_and_starts_under_the_same_identity(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     before = await home.engine.node(NodeRef("web", "a"))
     seq = await home.seq()
@@ -127,7 +128,7 @@ async def test_restart_stops_and_starts_under_the_same_identity(home: House) -> 
     assert after.process != before.process
 
 
-async def test_pause_and_resume(home: House) -> None:
+async def test_pause_and_resume(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     seq = await home.seq()
     pause = await home.act(K.PAUSE, "a")
@@ -145,7 +146,7 @@ async def test_pause_and_resume(home: House) -> None:
     assert await home.states() == {"a": "ready"}
 
 
-async def test_reset_goes_back_to_running_and_then_ready(home: House) -> None:
+async def test_reset_goes_back_to_running_and_then_ready(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     seq = await home.seq()
     operation = await home.act(K.RESET, "a")
@@ -164,7 +165,7 @@ async def test_reset_goes_back_to_running_and_then_ready(home: House) -> None:
     assert reset.happening.operation == running.happening.operation == operation.id
 
 
-async def test_a_cause_is_not_told_of_what_comes_later(home: House) -> None:
+async def test_a_cause_is_not_told_of_what_comes_later(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     await home.act(K.PAUSE)
     await home.act(K.RESUME)
@@ -178,7 +179,7 @@ async def test_a_cause_is_not_told_of_what_comes_later(home: House) -> None:
 # doing it twice
 
 
-async def test_up_twice_changes_nothing(home: House) -> None:
+async def test_up_twice_changes_nothing(home: FakeDaemon) -> None:
     await home.up(spec(node("a"), node("b", "a")))
     before, seq = await home.inventory.nodes(), await home.seq()
     calls = len(home.hypervisor.calls)
@@ -190,7 +191,7 @@ async def test_up_twice_changes_nothing(home: House) -> None:
 
 
 @pytest.mark.parametrize("kind", [K.DOWN, K.STOP])
-async def test_stopping_twice_changes_nothing(home: House, kind: OperationKind) -> None:
+async def test_stopping_twice_changes_nothing(home: FakeDaemon, kind: OperationKind) -> None:
     await home.up(spec(node("a")))
     await home.act(kind)
     before, seq = await home.inventory.nodes(), await home.seq()
@@ -199,7 +200,7 @@ async def test_stopping_twice_changes_nothing(home: House, kind: OperationKind) 
     assert await home.inventory.nodes() == before
 
 
-async def test_a_restart_of_the_daemon_changes_nothing_twice(home: House) -> None:
+async def test_a_restart_of_the_daemon_changes_nothing_twice(home: FakeDaemon) -> None:
     await home.up(spec(node("a"), node("b")))
     await home.restart()
     await home.settled()
@@ -213,24 +214,24 @@ async def test_a_restart_of_the_daemon_changes_nothing_twice(home: House) -> Non
 # failures
 
 
-def fail_disk(home: House) -> None:
+def fail_disk(home: FakeDaemon) -> None:
     home.root.joinpath("state").mkdir(exist_ok=True)
     home.root.joinpath("state", "nodes").write_text("in the way")
 
 
-def fail_launch(home: House) -> None:
+def fail_launch(home: FakeDaemon) -> None:
     home.host.fail_launch["*"] = "no such machine type"
 
 
-def fail_networks(home: House) -> None:
+def fail_networks(home: FakeDaemon) -> None:
     home.networks.fail["apply"] = NetworkFailed("no more bridges")
 
 
-def fail_taps(home: House) -> None:
+def fail_taps(home: FakeDaemon) -> None:
     home.networks.fail["open_taps"] = NetworkFailed("no more taps")
 
 
-def fail_resume(home: House) -> None:
+def fail_resume(home: FakeDaemon) -> None:
     inner = home.host.start
 
     def start(spec: MachineSpec) -> FakeMachine:
@@ -241,23 +242,23 @@ def fail_resume(home: House) -> None:
     home.host.start = start  # type: ignore[method-assign]
 
 
-def fail_silent(home: House) -> None:
+def fail_silent(home: FakeDaemon) -> None:
     home.host.boot_output = b"guest: dead\n"
 
 
-def fail_crash(home: House) -> None:
+def fail_crash(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     home.host.opens_agent = True
     home.host.open_agent = home.host.die  # type: ignore[method-assign]
 
 
-def fail_panic(home: House) -> None:
+def fail_panic(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     home.host.opens_agent = True
     home.host.open_agent = home.host.panic  # type: ignore[method-assign]
 
 
-def fail_power_off(home: House) -> None:
+def fail_power_off(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     home.host.opens_agent = True
     home.host.open_agent = home.host.power_off  # type: ignore[method-assign]
@@ -278,7 +279,9 @@ QUICK = Readiness(console="guest: up", timeout=0.05)
 
 
 @pytest.mark.parametrize(("failure", "code", "text"), FAILURES)
-async def test_a_failed_up_leaves_nothing(home: House, failure: Any, code: str, text: str) -> None:
+async def test_a_failed_up_leaves_nothing(
+    home: FakeDaemon, failure: Any, code: str, text: str
+) -> None:
     failure(home)
     error = await home.fails(home.engine.up("web", spec(node("a", ready=QUICK), node("b", "a"))))
     assert error["code"] == code
@@ -291,7 +294,7 @@ async def test_a_failed_up_leaves_nothing(home: House, failure: Any, code: str, 
 
 @pytest.mark.parametrize(("failure", "code", "text"), FAILURES[1:])
 async def test_a_failed_up_of_a_stopped_lab_leaves_it_stopped(
-    home: House, failure: Any, code: str, text: str
+    home: FakeDaemon, failure: Any, code: str, text: str
 ) -> None:
     lab = spec(node("a", ready=QUICK), node("b", "a"))
     await home.up(lab)
@@ -308,7 +311,7 @@ async def test_a_failed_up_of_a_stopped_lab_leaves_it_stopped(
 
 @pytest.mark.parametrize(("failure", "code", "text"), FAILURES[1:])
 async def test_a_failed_start_leaves_the_others_alone(
-    home: House, failure: Any, code: str, text: str
+    home: FakeDaemon, failure: Any, code: str, text: str
 ) -> None:
     await home.up(spec(node("a", ready=QUICK), node("b")))
     await home.act(K.STOP, "a")
@@ -322,7 +325,7 @@ async def test_a_failed_start_leaves_the_others_alone(
     assert (await home.lab()).state is LabState.RUNNING
 
 
-async def test_a_failed_start_tells_the_last_words(home: House) -> None:
+async def test_a_failed_start_tells_the_last_words(home: FakeDaemon) -> None:
     home.host.boot_output = b"\x1b[32mbooting\x1b[0m\r\nguest: dead\r\n\r\n"
     why = "node web/a is not ready after 0.05 s: no console pattern 'guest: up'"
     said = "web/a said last: 'guest: dead'"
@@ -339,7 +342,7 @@ async def test_a_failed_start_tells_the_last_words(home: House) -> None:
     assert error["message"] == f"{why}; {said}; `lab logs web/a` shows more", "it is stopped only"
 
 
-async def test_keep_keeps_what_failed(home: House) -> None:
+async def test_keep_keeps_what_failed(home: FakeDaemon) -> None:
     fail_silent(home)
     await home.fails(home.engine.up("web", spec(node("a", ready=QUICK)), keep=True))
     lab = await home.lab()
@@ -353,7 +356,7 @@ async def test_keep_keeps_what_failed(home: House) -> None:
     assert (await home.lab()).state is LabState.RUNNING
 
 
-async def test_a_timeout_of_up(home: House) -> None:
+async def test_a_timeout_of_up(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     error = await home.fails(home.engine.up("web", spec(node("a")), timeout=0.05))
     assert error["code"] == "guest_failed"
@@ -364,7 +367,7 @@ async def test_a_timeout_of_up(home: House) -> None:
     await home.check_nothing()
 
 
-async def test_a_failure_beside_does_not_stop_the_watch_of_another_node(home: House) -> None:
+async def test_a_failure_beside_does_not_stop_the_watch_of_another_node(home: FakeDaemon) -> None:
     await home.up(spec(node("a", ready=QUICK), node("b")))
     home.host.boot_output = b""
     home.host.reset(await home.key("b"), guest=True)
@@ -375,7 +378,7 @@ async def test_a_failure_beside_does_not_stop_the_watch_of_another_node(home: Ho
     await home.until("b", N.READY)
 
 
-async def test_a_request_that_cannot_work_is_refused_and_writes_nothing(home: House) -> None:
+async def test_a_request_that_cannot_work_is_refused_and_writes_nothing(home: FakeDaemon) -> None:
     seq = await home.seq()
     with pytest.raises(InputError, match="there is no image"):
         await home.engine.up("web", spec(replace(node("a"), image="nope")))
@@ -390,7 +393,7 @@ async def test_a_request_that_cannot_work_is_refused_and_writes_nothing(home: Ho
 # a changed spec
 
 
-async def test_an_edit_replaces_adds_and_removes(home: House) -> None:
+async def test_an_edit_replaces_adds_and_removes(home: FakeDaemon) -> None:
     await home.up(spec(node("a"), node("b"), node("c"), networks=("lan", "old")))
     pids = {n.name: n.process for n in await home.inventory.nodes()}
     seq = await home.seq()
@@ -416,14 +419,14 @@ async def test_an_edit_replaces_adds_and_removes(home: House) -> None:
     assert (await home.lab()).state is LabState.RUNNING
 
 
-async def test_a_soft_edit_restarts_nothing(home: House) -> None:
+async def test_a_soft_edit_restarts_nothing(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     before = await home.inventory.nodes()
     await home.up(spec(replace(node("a"), ready=Readiness(console="guest: up", timeout=77))))
     assert await home.inventory.nodes() == before
 
 
-async def test_a_network_that_changes_replaces_its_nodes(home: House) -> None:
+async def test_a_network_that_changes_replaces_its_nodes(home: FakeDaemon) -> None:
     lan = NicSpec(name="eth0", network="lan", mac="02:00:00:00:00:01")
     dmz = replace(lan, network="dmz")
     old = spec(node("a", nics=(lan,)), node("b", nics=(dmz,)), networks=("lan", "dmz"))
@@ -436,7 +439,7 @@ async def test_a_network_that_changes_replaces_its_nodes(home: House) -> None:
     assert now["b"] != pids["b"]
 
 
-async def test_a_failed_edit_is_taken_back(home: House) -> None:
+async def test_a_failed_edit_is_taken_back(home: FakeDaemon) -> None:
     old = spec(node("a"), node("b"), node("c"))
     await home.up(old)
     kept = await home.engine.node(NodeRef("web", "a"))
@@ -452,7 +455,7 @@ async def test_a_failed_edit_is_taken_back(home: House) -> None:
     assert home.host.machines[await home.key("b")].spec.memory == 128 * MIB
 
 
-async def test_a_failed_edit_of_a_stopped_lab_is_taken_back(home: House) -> None:
+async def test_a_failed_edit_of_a_stopped_lab_is_taken_back(home: FakeDaemon) -> None:
     old = spec(node("a"), node("b"))
     await home.up(old)
     await home.act(K.DOWN)
@@ -465,7 +468,7 @@ async def test_a_failed_edit_of_a_stopped_lab_is_taken_back(home: House) -> None
 
 
 async def test_an_edit_that_can_not_be_taken_back_either_leaves_no_strange_nodes(
-    home: House,
+    home: FakeDaemon,
 ) -> None:
     old = spec(node("a"), node("b"))
     await home.up(old)
@@ -480,7 +483,7 @@ async def test_an_edit_that_can_not_be_taken_back_either_leaves_no_strange_nodes
 # order of start
 
 
-async def test_nodes_start_in_the_order_of_their_dependencies(home: House) -> None:
+async def test_nodes_start_in_the_order_of_their_dependencies(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     operation = await home.engine.up("web", spec(node("c", "b"), node("b", "a:running"), node("a")))
     await home.until("b", N.RUNNING)
@@ -493,7 +496,7 @@ async def test_nodes_start_in_the_order_of_their_dependencies(home: House) -> No
     assert (await home.lab()).state is LabState.RUNNING
 
 
-async def test_a_dependency_that_had_crashed_before_is_started_again(home: House) -> None:
+async def test_a_dependency_that_had_crashed_before_is_started_again(home: FakeDaemon) -> None:
     lab = spec(node("a"), node("b", "a"))
     await home.up(lab)
     for name in ("b", "a"):
@@ -504,7 +507,7 @@ async def test_a_dependency_that_had_crashed_before_is_started_again(home: House
 
 
 @pytest.mark.parametrize("fate", ["die", "panic", "power_off"])
-async def test_a_dependency_that_fails_ends_the_wait_for_it(home: House, fate: str) -> None:
+async def test_a_dependency_that_fails_ends_the_wait_for_it(home: FakeDaemon, fate: str) -> None:
     home.host.boot_output = b""
     operation = await home.engine.up("web", spec(node("a"), node("b", "a"), node("c", "b")))
     await home.until("a", N.RUNNING)
@@ -514,7 +517,7 @@ async def test_a_dependency_that_fails_ends_the_wait_for_it(home: House, fate: s
     await home.check_nothing()
 
 
-async def test_a_dependency_that_went_away_after_it_was_ready_is_hopeless(home: House) -> None:
+async def test_a_dependency_that_went_away_after_it_was_ready_is_hopeless(home: FakeDaemon) -> None:
     # `a` is ready at once and powers off while `b` waits for `c`.
     home.host.boot_output = b""
     lab = spec(node("a", ready=NOW), node("c"), node("b", "c"), node("d", "b", "a"))
@@ -525,7 +528,7 @@ async def test_a_dependency_that_went_away_after_it_was_ready_is_hopeless(home: 
     assert error["message"] == "node web/d waits for a, which is stopped"
 
 
-async def test_starting_or_restarting_a_node_starts_what_it_depends_on(home: House) -> None:
+async def test_starting_or_restarting_a_node_starts_what_it_depends_on(home: FakeDaemon) -> None:
     await home.up(spec(node("a"), node("b", "a"), node("c")))
     for kind in (K.START, K.RESTART):
         await home.act(K.STOP)
@@ -537,7 +540,7 @@ async def test_boot_slots_bound_how_many_boot_at_one_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("labd.engine.slots._QUICK", 0)  # fakes boot in no time
-    async with house(tmp_path) as home:
+    async with engine_over_fakes(tmp_path) as home:
         home.slots = 2
         await home.restart()
         home.host.boot_output = b""
@@ -566,7 +569,7 @@ async def test_more_boot_at_one_time_of_what_got_ready_quickly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("labd.engine.slots._QUICK", LIMIT)
-    async with house(tmp_path) as home:
+    async with engine_over_fakes(tmp_path) as home:
         home.slots = 1
         await home.restart()
         await home.up(spec(node("a")), "first")
@@ -583,7 +586,7 @@ async def test_more_boot_at_one_time_of_what_got_ready_quickly(
 # refusals
 
 
-async def test_busy_names_the_operation(home: House) -> None:
+async def test_busy_names_the_operation(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     operation = await home.engine.up("web", spec(node("a")))
     why = rf"web is busy: up \({operation.id}\) runs; wait for it with `lab wait web --for idle`"
@@ -601,7 +604,9 @@ async def test_busy_names_the_operation(home: House) -> None:
 
 
 @pytest.mark.parametrize("kind", [K.DOWN, K.DESTROY])
-async def test_a_start_that_hangs_does_not_hold_up_who_wants_it_gone(home: House, kind: K) -> None:
+async def test_a_start_that_hangs_does_not_hold_up_who_wants_it_gone(
+    home: FakeDaemon, kind: K
+) -> None:
     home.host.boot_output = b""
     start = await home.engine.up("web", spec(node("a"), node("b")))
     await home.until("a", N.RUNNING)
@@ -623,7 +628,7 @@ async def test_a_start_that_hangs_does_not_hold_up_who_wants_it_gone(home: House
     await home.up(spec(node("a"), node("b")))
 
 
-async def test_two_at_one_moment(home: House) -> None:
+async def test_two_at_one_moment(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     results = await asyncio.gather(
         *(home.engine.act(kind, "web") for kind in (K.DOWN, K.RESTART, K.DESTROY)),
@@ -633,7 +638,7 @@ async def test_two_at_one_moment(home: House) -> None:
     assert len(refused) == 2
 
 
-async def test_the_lab_is_free_when_its_outcome_is_told(home: House) -> None:
+async def test_the_lab_is_free_when_its_outcome_is_told(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     for _ in range(5):
         for kind in (K.PAUSE, K.RESUME):
@@ -654,7 +659,9 @@ async def test_the_lab_is_free_when_its_outcome_is_told(home: House) -> None:
         ),
     ],
 )
-async def test_what_a_node_cannot_do_now(home: House, kind: OperationKind, message: str) -> None:
+async def test_what_a_node_cannot_do_now(
+    home: FakeDaemon, kind: OperationKind, message: str
+) -> None:
     await home.up(spec(node("a"), node("b")))
     await home.act(K.STOP, "b")
     seq = await home.seq()
@@ -670,14 +677,14 @@ async def test_what_a_node_cannot_do_now(home: House, kind: OperationKind, messa
     assert await home.seq() == seq
 
 
-async def test_a_whole_lab_takes_those_nodes_that_can(home: House) -> None:
+async def test_a_whole_lab_takes_those_nodes_that_can(home: FakeDaemon) -> None:
     await home.up(spec(node("a"), node("b")))
     await home.act(K.STOP, "b")
     await home.act(K.PAUSE)
     assert await home.states() == {"a": "paused", "b": "stopped"}
 
 
-async def test_no_room_starts_nothing(home: House) -> None:
+async def test_no_room_starts_nothing(home: FakeDaemon) -> None:
     home.memory = GIB + 200 * MIB
     seq = await home.seq()
     with pytest.raises(NoRoom, match="its 2 nodes need 320 MiB, and the host has 200 MiB free"):
@@ -692,7 +699,7 @@ async def test_no_room_starts_nothing(home: House) -> None:
             await home.engine.act(kind, "web")
 
 
-async def test_two_labs_are_not_promised_the_same_memory(home: House) -> None:
+async def test_two_labs_are_not_promised_the_same_memory(home: FakeDaemon) -> None:
     home.memory = GIB + 200 * MIB
     asked = [home.engine.up(name, spec(node("a"))) for name in ("web", "other")]
     results = await asyncio.gather(*asked, return_exceptions=True)
@@ -703,7 +710,7 @@ async def test_two_labs_are_not_promised_the_same_memory(home: House) -> None:
 # identity, disks
 
 
-async def test_uids_are_unique_and_used_again(home: House) -> None:
+async def test_uids_are_unique_and_used_again(home: FakeDaemon) -> None:
     for name in ("web", "one", "two"):
         await home.up(spec(node("a"), node("b")), name=name)
     uids = [n.uid for n in await home.inventory.nodes()]
@@ -714,7 +721,7 @@ async def test_uids_are_unique_and_used_again(home: House) -> None:
     assert {n.uid for n in await home.inventory.nodes("three")} == mine
 
 
-async def test_disks_are_made_once_and_stay(home: House) -> None:
+async def test_disks_are_made_once_and_stay(home: FakeDaemon) -> None:
     lab = spec(node("a", disks=(DiskSpec(name="data", size=MIB),)))
     await home.up(lab)
     folder = home.root / "state" / "nodes" / await home.key("a")
@@ -728,7 +735,7 @@ async def test_disks_are_made_once_and_stay(home: House) -> None:
 # races
 
 
-async def test_a_node_may_crash_while_it_is_asked_to_stop(home: House) -> None:
+async def test_a_node_may_crash_while_it_is_asked_to_stop(home: FakeDaemon) -> None:
     home.host.obeys_power_down = False
     await home.up(spec(node("a"), node("b")))
     operation = await home.engine.act(K.DOWN, "web")
@@ -742,7 +749,7 @@ async def test_a_node_may_crash_while_it_is_asked_to_stop(home: House) -> None:
 @pytest.mark.parametrize("kind", [K.DOWN, K.STOP, K.RESTART, K.DESTROY])
 @pytest.mark.parametrize("fate", ["die", "power_off", "panic"])
 async def test_an_end_at_the_moment_of_the_request(
-    home: House, kind: OperationKind, fate: str
+    home: FakeDaemon, kind: OperationKind, fate: str
 ) -> None:
     await home.up(spec(node("a"), node("b")))
     key = await home.key("a")
@@ -758,7 +765,7 @@ async def test_an_end_at_the_moment_of_the_request(
     assert set((await home.states()).values()) == {"ready" if kind is K.RESTART else "stopped"}
 
 
-async def test_the_intent_does_not_take_back_what_the_watcher_wrote(home: House) -> None:
+async def test_the_intent_does_not_take_back_what_the_watcher_wrote(home: FakeDaemon) -> None:
     # The crash is written while the request waits for its transaction.
     await home.up(spec(node("a"), node("b")))
     home.host.die(await home.key("a"))
@@ -770,7 +777,7 @@ async def test_the_intent_does_not_take_back_what_the_watcher_wrote(home: House)
     await home.check()
 
 
-async def test_a_late_end_of_the_old_process_is_not_taken_for_the_new_one(home: House) -> None:
+async def test_a_late_end_of_the_old_process_is_not_taken_for_the_new_one(home: FakeDaemon) -> None:
     await home.up(spec(node("a"), node("b")))
     key = await home.key("a")
     queue = home.engine._watcher._queue
@@ -791,7 +798,7 @@ async def test_a_late_end_of_the_old_process_is_not_taken_for_the_new_one(home: 
     assert key in home.host.machines
 
 
-async def test_a_cancelled_request_is_either_done_or_not(home: House) -> None:
+async def test_a_cancelled_request_is_either_done_or_not(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     for turns in range(12):
         asked = asyncio.create_task(home.engine.act(K.PAUSE, "web"))
@@ -805,7 +812,9 @@ async def test_a_cancelled_request_is_either_done_or_not(home: House) -> None:
             await home.act(K.RESUME)
 
 
-async def test_one_node_that_fails_does_not_leave_the_others_to_themselves(home: House) -> None:
+async def test_one_node_that_fails_does_not_leave_the_others_to_themselves(
+    home: FakeDaemon,
+) -> None:
     await home.up(spec(node("a"), node("b")))
     home.host.hang(await home.key("a"))
     error = await home.fails(home.engine.act(K.PAUSE, "web"))

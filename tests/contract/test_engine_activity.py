@@ -14,8 +14,9 @@ from labd.model.errors import NotFound
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind
 from labd.model.specs import Display
-from tests.contract.engine_house import Clock, House, house, node, spec
 from tests.contract.test_engine_ways import lab as networked
+from tests.fakes.daemon import Clock, FakeDaemon, engine_over_fakes
+from tests.fakes.labs import node, spec
 
 K = OperationKind
 A = NodeRef("web", "a")
@@ -27,17 +28,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def home(tmp_path: Path, clock: Clock) -> AsyncIterator[House]:
-    async with house(tmp_path, moment=clock) as it:
+async def home(tmp_path: Path, clock: Clock) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path, moment=clock) as it:
         yield it
 
 
-async def used(home: House) -> tuple[float | None, Source | None]:
+async def used(home: FakeDaemon) -> tuple[float | None, Source | None]:
     view = await home.engine.activity.get("web")
     return view.idle, view.source
 
 
-async def test_each_use_is_seen_and_the_last_one_counts(home: House, clock: Clock) -> None:
+async def test_each_use_is_seen_and_the_last_one_counts(home: FakeDaemon, clock: Clock) -> None:
     await home.up(networked())
     home.dialer.listening.add(("10.0.0.2", 22))
     clock.go(100)
@@ -66,7 +67,7 @@ async def test_each_use_is_seen_and_the_last_one_counts(home: House, clock: Cloc
     assert (view.since, view.last) == ("2026-01-31T12:00:00Z", "2026-01-31T12:02:15Z")
 
 
-async def test_what_is_going_on_is_use_until_it_ends(home: House, clock: Clock) -> None:
+async def test_what_is_going_on_is_use_until_it_ends(home: FakeDaemon, clock: Clock) -> None:
     await home.up(spec(node("a")))
     with home.engine.activity.during("web", Source.EXEC):
         clock.go(3600)
@@ -76,7 +77,7 @@ async def test_what_is_going_on_is_use_until_it_ends(home: House, clock: Clock) 
     assert await used(home) == (5, Source.EXEC)
 
 
-async def test_a_refused_request_is_no_use(home: House, clock: Clock) -> None:
+async def test_a_refused_request_is_no_use(home: FakeDaemon, clock: Clock) -> None:
     await home.up(networked())
     clock.go(50)
     with pytest.raises(Exception, match="refused"):
@@ -84,7 +85,9 @@ async def test_a_refused_request_is_no_use(home: House, clock: Clock) -> None:
     assert await used(home) == (50, Source.OPERATION)
 
 
-async def test_bytes_on_a_connection_that_was_handed_out_are_use(home: House, clock: Clock) -> None:
+async def test_bytes_on_a_connection_that_was_handed_out_are_use(
+    home: FakeDaemon, clock: Clock
+) -> None:
     await home.up(spec(node("a")))
     clock.go(600)
     home.counters.seen = Glance(quiet=4.0)
@@ -94,7 +97,7 @@ async def test_bytes_on_a_connection_that_was_handed_out_are_use(home: House, cl
     assert await used(home) == (64, Source.CONNECTION)
 
 
-async def test_chatter_is_no_use_and_traffic_is(home: House, clock: Clock) -> None:
+async def test_chatter_is_no_use_and_traffic_is(home: FakeDaemon, clock: Clock) -> None:
     await home.up(spec(node("a")))
 
     async def passes(packets: int) -> None:
@@ -120,7 +123,7 @@ async def test_chatter_is_no_use_and_traffic_is(home: House, clock: Clock) -> No
     assert (await used(home))[0] == idle + 60
 
 
-async def test_a_daemon_that_starts_takes_labs_for_used(home: House, clock: Clock) -> None:
+async def test_a_daemon_that_starts_takes_labs_for_used(home: FakeDaemon, clock: Clock) -> None:
     await home.up(spec(node("a")))
     clock.go(3600)
     home.counters.seen = Glance(quiet=1800.0)  # of before it watched: known no better
@@ -130,7 +133,7 @@ async def test_a_daemon_that_starts_takes_labs_for_used(home: House, clock: Cloc
     assert await used(home) == (60, Source.START)
 
 
-async def test_labs_that_are_down_or_paused_are_not_idle(home: House, clock: Clock) -> None:
+async def test_labs_that_are_down_or_paused_are_not_idle(home: FakeDaemon, clock: Clock) -> None:
     await home.up(spec(node("a")))
     assert [view.lab for view in await home.engine.activity.all()] == ["web"]
     clock.go(100)
@@ -146,7 +149,7 @@ async def test_labs_that_are_down_or_paused_are_not_idle(home: House, clock: Clo
         await home.engine.activity.get("other")
 
 
-async def test_a_warning_is_an_event(home: House) -> None:
+async def test_a_warning_is_an_event(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     seq = await home.seq()
     await home.engine.activity.warn("web", by="plugin idle", reason="idle", text="soon", left=9.5)
@@ -158,7 +161,9 @@ async def test_a_warning_is_an_event(home: House) -> None:
         await home.engine.activity.warn("other", by="", reason="", text="x", left=None)
 
 
-async def test_typing_at_a_screen_is_use_and_looking_on_is_not(home: House, clock: Clock) -> None:
+async def test_typing_at_a_screen_is_use_and_looking_on_is_not(
+    home: FakeDaemon, clock: Clock
+) -> None:
     await home.up(spec(node("a", display=Display.VNC)))
     clock.go(100)
     async with home.engine.screens.viewer(A) as stream:

@@ -28,7 +28,8 @@ from labd.model.names import NodeRef
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.specs import LabSpec
 from labd.model.states import LabState, NodeState
-from tests.contract.engine_house import House, house, node, spec
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.labs import node, spec
 
 K = OperationKind
 LAB = spec(node("a"), node("b", "a"))
@@ -36,27 +37,29 @@ READY = {"a": "ready", "b": "ready"}
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         yield it
 
 
-async def save(home: House, name: str = "c", mode: SaveMode = SaveMode.LIVE) -> OperationRecord:
+async def save(
+    home: FakeDaemon, name: str = "c", mode: SaveMode = SaveMode.LIVE
+) -> OperationRecord:
     return await home.ok(home.engine.checkpoints.save("web", name, mode=mode, message=""))
 
 
-async def fork(home: House, lab: str = "copy", checkpoint: str = "c", **how: str) -> None:
+async def fork(home: FakeDaemon, lab: str = "copy", checkpoint: str = "c", **how: str) -> None:
     for operation in await home.engine.checkpoints.fork(checkpoint, lab, count=0, settings=how):
         await home.ok(home.engine.operation(operation.id))
 
 
-async def still_runs(home: House, lab: str = "web") -> None:
+async def still_runs(home: FakeDaemon, lab: str = "web") -> None:
     assert await home.states(lab) == READY
     for name in READY:
         assert home.host.machines[await home.key(name, lab)].state is RunState.RUNNING
 
 
-async def test_a_live_save_is_no_pause(home: House) -> None:
+async def test_a_live_save_is_no_pause(home: FakeDaemon) -> None:
     await home.up(LAB)
     seq = await home.seq()
     await save(home)
@@ -80,7 +83,7 @@ async def test_a_live_save_is_no_pause(home: House) -> None:
     await home.check()
 
 
-async def test_a_save_that_stops_the_lab(home: House) -> None:
+async def test_a_save_that_stops_the_lab(home: FakeDaemon) -> None:
     await home.up(LAB)
     await save(home, mode=SaveMode.STOP)
     assert await home.states() == {"a": "stopped", "b": "stopped"}
@@ -91,7 +94,7 @@ async def test_a_save_that_stops_the_lab(home: House) -> None:
     await home.check()
 
 
-async def test_a_fork_has_what_was_said_before(home: House) -> None:
+async def test_a_fork_has_what_was_said_before(home: FakeDaemon) -> None:
     await home.up(LAB)
     home.host.say(await home.key("a"), b"a secret\n")
     await save(home)
@@ -112,7 +115,7 @@ async def test_a_fork_has_what_was_said_before(home: House) -> None:
     await home.check()
 
 
-async def test_a_fork_is_a_lab_like_any_other(home: House) -> None:
+async def test_a_fork_is_a_lab_like_any_other(home: FakeDaemon) -> None:
     await home.up(LAB)
     await save(home)
     await fork(home)
@@ -125,7 +128,7 @@ async def test_a_fork_is_a_lab_like_any_other(home: House) -> None:
     await home.check()
 
 
-async def test_on_fork_comes_before_ready(home: House) -> None:
+async def test_on_fork_comes_before_ready(home: FakeDaemon) -> None:
     command = ("hostname", "x")
     home.host.opens_agent = True
     ran: list[tuple[str, ...]] = []
@@ -150,7 +153,7 @@ async def test_on_fork_comes_before_ready(home: House) -> None:
     await home.check()
 
 
-async def test_a_guest_that_ends_while_it_is_told_is_told_as_such(home: House) -> None:
+async def test_a_guest_that_ends_while_it_is_told_is_told_as_such(home: FakeDaemon) -> None:
     home.host.opens_agent = True
     await home.up(spec(node("a", on_fork=(("hostname", "x"),))))
     await save(home)
@@ -167,7 +170,7 @@ async def test_a_guest_that_ends_while_it_is_told_is_told_as_such(home: House) -
     await home.check()
 
 
-async def test_guests_are_told_when_all_forks_run(home: House) -> None:
+async def test_guests_are_told_when_all_forks_run(home: FakeDaemon) -> None:
     home.host.opens_agent = True
     await home.up(spec(node("a")))
     await save(home)
@@ -187,7 +190,7 @@ async def test_guests_are_told_when_all_forks_run(home: House) -> None:
     await home.check()
 
 
-async def test_a_lab_goes_back_in_place(home: House) -> None:
+async def test_a_lab_goes_back_in_place(home: FakeDaemon) -> None:
     await home.up(LAB)
     await save(home)
     home.host.say(await home.key("a"), b"a late word\n")
@@ -211,7 +214,7 @@ async def test_a_lab_goes_back_in_place(home: House) -> None:
     await home.check()
 
 
-async def test_chapters(home: House) -> None:
+async def test_chapters(home: FakeDaemon) -> None:
     book = replace(LAB, chapters=("one", "two"))
     await home.up(book)
     with pytest.raises(Conflict, match="is in no chapter yet"):
@@ -230,7 +233,7 @@ async def test_chapters(home: House) -> None:
         await home.engine.checkpoints.chapter("plain", again=False)
 
 
-async def test_what_is_refused_changes_nothing(home: House) -> None:
+async def test_what_is_refused_changes_nothing(home: FakeDaemon) -> None:
     await home.up(LAB)
     await save(home)
     api = home.engine.checkpoints
@@ -275,7 +278,7 @@ async def test_what_is_refused_changes_nothing(home: House) -> None:
     )
 
 
-async def test_what_ran_by_kvm_is_not_forked_without(home: House) -> None:
+async def test_what_ran_by_kvm_is_not_forked_without(home: FakeDaemon) -> None:
     home.host.kvm = AccelChoice(kvm=True)
     await home.up(LAB)
     await save(home)
@@ -289,7 +292,7 @@ async def test_what_ran_by_kvm_is_not_forked_without(home: House) -> None:
     assert await home.seq() == seq
 
 
-async def test_a_checkpoint_in_use_stays(home: House) -> None:
+async def test_a_checkpoint_in_use_stays(home: FakeDaemon) -> None:
     await home.up(LAB)
     await save(home)
     await fork(home)
@@ -312,7 +315,7 @@ async def test_a_checkpoint_in_use_stays(home: House) -> None:
 
 
 @pytest.mark.parametrize("verb", ["stage", "absorb", "add_layer", "publish"])
-async def test_a_save_that_fails_leaves_the_lab_running(home: House, verb: str) -> None:
+async def test_a_save_that_fails_leaves_the_lab_running(home: FakeDaemon, verb: str) -> None:
     await home.up(LAB)
     for mode in SaveMode:
         home.checkpoints.fail = {verb: StorageFailed("the disk is full")}
@@ -325,7 +328,7 @@ async def test_a_save_that_fails_leaves_the_lab_running(home: House, verb: str) 
     await fork(home)
 
 
-async def test_a_fork_that_fails_leaves_nothing(home: House) -> None:
+async def test_a_fork_that_fails_leaves_nothing(home: FakeDaemon) -> None:
     await home.up(LAB)
     await save(home)
     home.checkpoints.fail = {"incoming": StorageFailed("b.ram is not what was saved")}
@@ -341,16 +344,16 @@ async def test_a_fork_that_fails_leaves_nothing(home: House) -> None:
 
 async def die_saving(tmp_path: Path, at: int, mode: SaveMode, *, before: bool) -> bool:
     """Let a daemon die at its call number `at` of a save; tell whether it did."""
-    async with house(tmp_path) as home:
+    async with engine_over_fakes(tmp_path) as home:
         await home.up(LAB)
-        home.fate.calls.clear()
-        home.fate.at, home.fate.before = at, before
+        home.crash.calls.clear()
+        home.crash.at, home.crash.before = at, before
         try:
             asked = await home.engine.checkpoints.save("web", "c", mode=mode, message="")
             await home.ended_or_dead(asked.id)
         except LabdError:
-            assert home.fate.dead.is_set()
-        died, calls = home.fate.dead.is_set(), home.fate.calls[-2:]
+            assert home.crash.dead.is_set()
+        died, calls = home.crash.dead.is_set(), home.crash.calls[-2:]
         await home.restart()
         await home.idle()
         await home.settled()
@@ -381,7 +384,7 @@ TOLD = spec(node("a", on_fork=(("hostname", "x"),)), node("b"))
 
 async def die_forking(tmp_path: Path, at: int, *, before: bool, lab: LabSpec) -> bool:
     """Let a daemon die at its call number `at` of a fork; tell whether it did."""
-    async with house(tmp_path) as home:
+    async with engine_over_fakes(tmp_path) as home:
         ran: list[tuple[str, ...]] = []
 
         def result(argv: Sequence[str]) -> ExecResult:
@@ -391,14 +394,14 @@ async def die_forking(tmp_path: Path, at: int, *, before: bool, lab: LabSpec) ->
         home.host.opens_agent, home.host.exec_result = True, result
         await home.up(lab)
         await save(home)
-        home.fate.calls.clear()
-        home.fate.at, home.fate.before = at, before
+        home.crash.calls.clear()
+        home.crash.at, home.crash.before = at, before
         try:
             (asked,) = await home.engine.checkpoints.fork("c", "copy", count=0, settings={})
             await home.ended_or_dead(asked.id)
         except LabdError:
-            assert home.fate.dead.is_set()
-        died, first = home.fate.dead.is_set(), home.snapshots
+            assert home.crash.dead.is_set()
+        died, first = home.crash.dead.is_set(), home.snapshots
         await home.restart()
         await home.idle()
         if await home.inventory.lab("copy") is not None:
@@ -422,7 +425,7 @@ async def test_a_death_at_any_call_of_a_fork(tmp_path: Path, before: bool, lab: 
     assert at > 3
 
 
-async def test_a_copy_of_a_lab_that_boots_gets_ready_like_any_other(home: House) -> None:
+async def test_a_copy_of_a_lab_that_boots_gets_ready_like_any_other(home: FakeDaemon) -> None:
     lab = spec(node("a"), node("b", on_fork=(("hostname", "x"),)))
     await home.up(lab)
     home.host.boot_output = b""
@@ -444,12 +447,12 @@ async def test_a_copy_of_a_lab_that_boots_gets_ready_like_any_other(home: House)
     await home.check()
 
 
-async def resumed_fork(home: House, still: Callable[[str], None]) -> tuple[str, str]:
+async def resumed_fork(home: FakeDaemon, still: Callable[[str], None]) -> tuple[str, str]:
     """Let a daemon die before its fork is told what it is; return key and operation."""
     home.host.opens_agent = True
     await home.up(LAB)
     await save(home)
-    home.fate.name = "set_clock"
+    home.crash.name = "set_clock"
     (asked,) = await home.engine.checkpoints.fork("c", "copy", count=0, settings={})
     await home.ended_or_dead(asked.id)
     key = await home.key("a", "copy")
@@ -458,7 +461,7 @@ async def resumed_fork(home: House, still: Callable[[str], None]) -> tuple[str, 
     return key, asked.id
 
 
-async def test_a_copy_that_hangs_is_told_when_it_answers(home: House) -> None:
+async def test_a_copy_that_hangs_is_told_when_it_answers(home: FakeDaemon) -> None:
     key, operation = await resumed_fork(home, home.host.hang)
     await home.until("a", NodeState.UNRESPONSIVE, lab="copy")
     assert key not in home.snapshots.clocks
@@ -470,7 +473,7 @@ async def test_a_copy_that_hangs_is_told_when_it_answers(home: House) -> None:
     await home.check()
 
 
-async def test_a_copy_that_stands_still_untold_is_taken_back(home: House) -> None:
+async def test_a_copy_that_stands_still_untold_is_taken_back(home: FakeDaemon) -> None:
     def pause(key: str) -> None:
         home.host.machines[key].state = RunState.PAUSED
 
@@ -484,7 +487,7 @@ async def test_a_copy_that_stands_still_untold_is_taken_back(home: House) -> Non
     await home.check()
 
 
-async def test_a_copy_has_a_balloon_if_the_source_had_one(home: House) -> None:
+async def test_a_copy_has_a_balloon_if_the_source_had_one(home: FakeDaemon) -> None:
     await home.up(LAB)
     await save(home)
     (record,) = await home.inventory.checkpoints()
@@ -506,7 +509,7 @@ def kept() -> Counter[str]:
     return Counter(type(item).__name__ for item in gc.get_objects() if isinstance(item, kinds))
 
 
-async def test_nothing_is_kept_of_labs_that_are_gone(home: House) -> None:
+async def test_nothing_is_kept_of_labs_that_are_gone(home: FakeDaemon) -> None:
     await home.up(LAB)
     await save(home)
 

@@ -15,25 +15,26 @@ from labd.model.lab_leases import LeaseAsk
 from labd.model.machine import ExecResult
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.units import GIB
-from tests.contract.engine_house import House, house, node, spec
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.labs import node, spec
 
 K = OperationKind
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         await it.up(spec(node("a")))
         await it.ok(it.engine.checkpoints.save("web", "c", mode=SaveMode.LIVE, message=""))
         yield it
 
 
-async def start(home: House, *names: str, lease: LeaseAsk | None = None) -> None:
+async def start(home: FakeDaemon, *names: str, lease: LeaseAsk | None = None) -> None:
     students = [Student(name=name) for name in names]
     await home.engine.classes.start("x", "c", students, settings={}, lease=lease)
 
 
-async def ready(home: House) -> Mapping[str, str]:
+async def ready(home: FakeDaemon) -> Mapping[str, str]:
     """Return the states of the labs when every student was served."""
     async with asyncio.timeout(10):
         while not (await home.engine.classes.get("x")).record.told:
@@ -41,18 +42,18 @@ async def ready(home: House) -> Mapping[str, str]:
     return (await home.engine.classes.get("x")).states
 
 
-async def gone(home: House) -> None:
+async def gone(home: FakeDaemon) -> None:
     await home.engine.classes.destroy("x")
     async with asyncio.timeout(10):
         while await home.inventory.classes():
             await asyncio.sleep(0.05)
 
 
-async def labs(home: House) -> list[str]:
+async def labs(home: FakeDaemon) -> list[str]:
     return [lab.name for lab in await home.inventory.labs()]
 
 
-async def test_a_class_from_start_to_end(home: House) -> None:
+async def test_a_class_from_start_to_end(home: FakeDaemon) -> None:
     seq = await home.seq()
     await start(home, "ann", "bob", lease=LeaseAsk(seconds=60))
     assert await ready(home) == {"ann": "running", "bob": "running"}
@@ -68,7 +69,7 @@ async def test_a_class_from_start_to_end(home: House) -> None:
     assert told == ["class.started x", "class.ready x", "class.destroying x", "class.destroyed x"]
 
 
-async def test_asked_again_it_serves_who_has_none(home: House) -> None:
+async def test_asked_again_it_serves_who_has_none(home: FakeDaemon) -> None:
     await start(home, "ann")
     await ready(home)
     key = (await home.lab("x-ann")).key
@@ -81,7 +82,7 @@ async def test_asked_again_it_serves_who_has_none(home: House) -> None:
     assert await ready(home) == {"ann": "running", "bob": "running"}
 
 
-async def test_a_stopped_class(home: House) -> None:
+async def test_a_stopped_class(home: FakeDaemon) -> None:
     await start(home, "ann", "bob")
     await ready(home)
     with pytest.raises(Conflict, match="no lab of class x has a lease"):
@@ -102,7 +103,7 @@ async def test_a_stopped_class(home: House) -> None:
     await gone(home)
 
 
-async def test_a_stopped_class_is_started_again(home: House) -> None:
+async def test_a_stopped_class_is_started_again(home: FakeDaemon) -> None:
     await start(home, "ann", "bob", "eve")
     await ready(home)
     keys = {name: (await home.lab(f"x-{name}")).key for name in ("ann", "bob", "eve")}
@@ -133,7 +134,9 @@ async def test_a_stopped_class_is_started_again(home: House) -> None:
     await gone(home)
 
 
-async def test_a_lab_that_cannot_be_started_again_is_told_and_harms_no_other(home: House) -> None:
+async def test_a_lab_that_cannot_be_started_again_is_told_and_harms_no_other(
+    home: FakeDaemon,
+) -> None:
     await start(home, "ann", "bob")
     await ready(home)
     await home.engine.classes.stop("x")
@@ -151,7 +154,7 @@ async def test_a_lab_that_cannot_be_started_again_is_told_and_harms_no_other(hom
     await gone(home)
 
 
-async def test_no_memory_is_given_twice(home: House) -> None:
+async def test_no_memory_is_given_twice(home: FakeDaemon) -> None:
     home.memory = GIB + (320 << 20)  # of which 1 is kept; ten labs of 32 MiB fit
     names = [f"s{number}" for number in range(6)]
     home.snapshots.slow = {f"x-{name}": asyncio.Event() for name in names}
@@ -172,7 +175,7 @@ async def test_no_memory_is_given_twice(home: House) -> None:
     await gone(home)
 
 
-async def test_a_restarted_daemon_goes_on(home: House) -> None:
+async def test_a_restarted_daemon_goes_on(home: FakeDaemon) -> None:
     await start(home, "ann", "bob", "eve")
     await asyncio.sleep(0)
     await home.restart()
@@ -182,14 +185,14 @@ async def test_a_restarted_daemon_goes_on(home: House) -> None:
     await gone_without_asking(home)
 
 
-async def gone_without_asking(home: House) -> None:
+async def gone_without_asking(home: FakeDaemon) -> None:
     async with asyncio.timeout(10):
         while await home.inventory.classes():
             await asyncio.sleep(0.05)
     assert await labs(home) == ["web"]
 
 
-async def test_what_is_refused_changes_nothing(home: House) -> None:
+async def test_what_is_refused_changes_nothing(home: FakeDaemon) -> None:
     with pytest.raises(InputError, match="student ann is on the roster twice"):
         await start(home, "ann", "ann")
     with pytest.raises(InputError, match="student name"):
@@ -209,12 +212,12 @@ async def test_what_is_refused_changes_nothing(home: House) -> None:
     assert await labs(home) == ["web", "x-bob"]
 
 
-async def from_template(home: House, *names: str, queue: bool = False) -> None:
+async def from_template(home: FakeDaemon, *names: str, queue: bool = False) -> None:
     students = [Student(name=name) for name in names]
     await home.engine.classes.start("x", spec(node("a")), students, settings={}, queue=queue)
 
 
-async def test_a_class_from_a_template_has_a_first_copy(home: House) -> None:
+async def test_a_class_from_a_template_has_a_first_copy(home: FakeDaemon) -> None:
     await from_template(home, "ann", "bob")
     assert await ready(home) == {"ann": "running", "bob": "running"}
     record = (await home.engine.classes.get("x")).record
@@ -235,13 +238,15 @@ async def test_a_class_from_a_template_has_a_first_copy(home: House) -> None:
     assert await labs(home) == ["web"]
 
 
-async def until_labs(home: House, names: list[str]) -> None:
+async def until_labs(home: FakeDaemon, names: list[str]) -> None:
     async with asyncio.timeout(10):
         while await labs(home) != names:
             await asyncio.sleep(0.05)
 
 
-async def test_the_checkpoint_of_a_class_stays_for_others_that_stand_on_it(home: House) -> None:
+async def test_the_checkpoint_of_a_class_stays_for_others_that_stand_on_it(
+    home: FakeDaemon,
+) -> None:
     await from_template(home, "ann")
     await ready(home)
     await home.ok(first(await home.engine.checkpoints.fork("x", "mine", count=0, settings={})))
@@ -254,7 +259,7 @@ async def first(operations: Sequence[OperationRecord]) -> OperationRecord:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.2, 0.5, 0.6, 0.8, 1.0, 1.2])
-async def test_a_daemon_that_dies_makes_one_first_copy(home: House, seconds: float) -> None:
+async def test_a_daemon_that_dies_makes_one_first_copy(home: FakeDaemon, seconds: float) -> None:
     await from_template(home, "ann", "bob")
     await asyncio.sleep(seconds)
     await home.restart()
@@ -268,7 +273,7 @@ async def test_a_daemon_that_dies_makes_one_first_copy(home: House, seconds: flo
     assert [view.record.name for view in await home.engine.checkpoints.all()] == ["c"]
 
 
-async def test_a_first_copy_that_fails_is_told_and_tried_again(home: House) -> None:
+async def test_a_first_copy_that_fails_is_told_and_tried_again(home: FakeDaemon) -> None:
     home.host.fail_launch["*"] = "no luck"
     await from_template(home, "ann", "bob")
     assert set((await ready(home)).values()) == {"failed"}
@@ -282,7 +287,7 @@ async def test_a_first_copy_that_fails_is_told_and_tried_again(home: House) -> N
     await gone(home)
 
 
-async def test_a_class_is_destroyed_while_its_first_copy_boots(home: House) -> None:
+async def test_a_class_is_destroyed_while_its_first_copy_boots(home: FakeDaemon) -> None:
     await from_template(home, "ann")
     await asyncio.sleep(0.1)
     await gone(home)
@@ -290,7 +295,7 @@ async def test_a_class_is_destroyed_while_its_first_copy_boots(home: House) -> N
     assert [view.record.name for view in await home.engine.checkpoints.all()] == ["c"]
 
 
-async def test_names_that_the_first_copy_needs_are_free(home: House) -> None:
+async def test_names_that_the_first_copy_needs_are_free(home: FakeDaemon) -> None:
     students = [Student(name="ann")]
     for name, message in (
         ("web", "there is a lab web already, and the first copy of the class has this name"),
@@ -309,7 +314,9 @@ async def test_names_that_the_first_copy_needs_are_free(home: House) -> None:
     await gone(home)
 
 
-async def test_a_few_are_forked_at_a_time_and_one_that_fails_harms_no_other(home: House) -> None:
+async def test_a_few_are_forked_at_a_time_and_one_that_fails_harms_no_other(
+    home: FakeDaemon,
+) -> None:
     def told(argv: Sequence[str]) -> ExecResult:
         return ExecResult(status=int("LABD_STUDENT=s2" in argv), stdout=b"", stderr=b"no luck")
 
@@ -339,7 +346,7 @@ async def test_a_few_are_forked_at_a_time_and_one_that_fails_harms_no_other(home
     await gone(home)
 
 
-async def test_room_is_what_running_copies_measure(home: House) -> None:
+async def test_room_is_what_running_copies_measure(home: FakeDaemon) -> None:
     await start(home, "ann")
     await ready(home)
     home.own_memory = 2 * GIB
@@ -351,7 +358,7 @@ async def test_room_is_what_running_copies_measure(home: House) -> None:
     await gone(home)
 
 
-async def test_who_has_no_room_waits_in_the_queue(home: House) -> None:
+async def test_who_has_no_room_waits_in_the_queue(home: FakeDaemon) -> None:
     home.memory = 0
     students = [Student(name="ann"), Student(name="bob")]
     await home.engine.classes.start("x", "c", students, settings={}, queue=True)

@@ -12,18 +12,19 @@ from labd.model.differences import Mismatch
 from labd.model.errors import Busy, Conflict, NotFound
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.states import NodeState
-from tests.contract.engine_house import LIMIT, House, house, node, spec
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.labs import LIMIT, node, spec
 
 K = OperationKind
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         yield it
 
 
-async def test_a_guest_that_resets_itself_over_and_over_holds_nobody_up(home: House) -> None:
+async def test_a_guest_that_resets_itself_over_and_over_holds_nobody_up(home: FakeDaemon) -> None:
     await home.up(spec(node("a"), node("b")))
     key, seq = await home.key("a"), await home.seq()
     tasks = len(asyncio.all_tasks())
@@ -42,7 +43,7 @@ async def test_a_guest_that_resets_itself_over_and_over_holds_nobody_up(home: Ho
     assert home.host.machines == {}
 
 
-async def test_two_ups_of_one_lab_at_one_moment_make_one_lab(home: House) -> None:
+async def test_two_ups_of_one_lab_at_one_moment_make_one_lab(home: FakeDaemon) -> None:
     one = spec(node("a"), node("b"))
     results = await asyncio.gather(
         *(home.engine.up("web", one) for _ in range(3)), return_exceptions=True
@@ -57,7 +58,9 @@ async def test_two_ups_of_one_lab_at_one_moment_make_one_lab(home: House) -> Non
 
 
 @pytest.mark.parametrize("turns", range(0, 60, 6))
-async def test_up_against_destroy_ends_with_the_lab_or_without(home: House, turns: int) -> None:
+async def test_up_against_destroy_ends_with_the_lab_or_without(
+    home: FakeDaemon, turns: int
+) -> None:
     up = asyncio.ensure_future(home.engine.up("web", spec(node("a"), node("b"))))
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -72,7 +75,7 @@ async def test_up_against_destroy_ends_with_the_lab_or_without(home: House, turn
     assert [item for item in found if item.kind is not Mismatch.LOST_IMAGE] == []  # it is a fake
 
 
-async def test_three_that_hang_hold_up_no_adoption(home: House) -> None:
+async def test_three_that_hang_hold_up_no_adoption(home: FakeDaemon) -> None:
     names = [f"n{number}" for number in range(12)]
     await home.up(spec(*(node(name) for name in names)))
     await home.kill_daemon()

@@ -13,7 +13,8 @@ from labd.model.names import NodeRef
 from labd.model.records import OperationKind
 from labd.model.specs import GuestFile, Readiness
 from labd.model.states import LabState, NodeState
-from tests.contract.engine_house import LIMIT, House, house, node, spec
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.labs import LIMIT, node, spec
 
 K = OperationKind
 N = NodeState
@@ -22,13 +23,13 @@ LAB = spec(node("a"), node("b"))
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         await it.up(LAB)
         yield it
 
 
-async def test_pause_and_resume_from_outside(home: House) -> None:
+async def test_pause_and_resume_from_outside(home: FakeDaemon) -> None:
     key, seq = await home.key("a"), await home.seq()
     await home.hypervisor.pause(key)
     await home.until("a", N.PAUSED)
@@ -38,7 +39,7 @@ async def test_pause_and_resume_from_outside(home: House) -> None:
     assert (await home.lab()).state is LabState.RUNNING
 
 
-async def test_a_panic(home: House) -> None:
+async def test_a_panic(home: FakeDaemon) -> None:
     seq = await home.seq()
     home.host.panic(await home.key("a"))
     found = await home.until("a", N.PANICKED)
@@ -47,7 +48,7 @@ async def test_a_panic(home: House) -> None:
     assert await home.story(seq) == ["node.panicked a", "lab.state running>degraded"]
 
 
-async def test_a_panicked_node_is_ready_again_after_a_reset(home: House) -> None:
+async def test_a_panicked_node_is_ready_again_after_a_reset(home: FakeDaemon) -> None:
     home.host.panic(await home.key("a"))
     await home.until("a", N.PANICKED)
     seq = await home.seq()
@@ -63,7 +64,7 @@ async def test_a_panicked_node_is_ready_again_after_a_reset(home: House) -> None
     ]
 
 
-async def test_a_power_off_is_no_crash(home: House) -> None:
+async def test_a_power_off_is_no_crash(home: FakeDaemon) -> None:
     seq = await home.seq()
     home.host.power_off(await home.key("a"))
     found = await home.until("a", N.STOPPED)
@@ -74,7 +75,7 @@ async def test_a_power_off_is_no_crash(home: House) -> None:
     assert stopped.happening.data["cause"] == "guest-poweroff"
 
 
-async def test_a_node_is_said_to_be_stopped_when_it_can_be_started(home: House) -> None:
+async def test_a_node_is_said_to_be_stopped_when_it_can_be_started(home: FakeDaemon) -> None:
     for _ in range(5):
         seq = await home.seq()
         home.host.power_off(await home.key("a"))
@@ -84,7 +85,7 @@ async def test_a_node_is_said_to_be_stopped_when_it_can_be_started(home: House) 
     assert (await home.states())["a"] == "ready"
 
 
-async def test_a_reset_by_the_guest(home: House) -> None:
+async def test_a_reset_by_the_guest(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     key, seq = await home.key("a"), await home.seq()
     home.host.machines[key].output.clear()
@@ -101,14 +102,14 @@ async def test_a_reset_by_the_guest(home: House) -> None:
     ]
 
 
-async def test_a_node_that_is_ready_at_once_is_so_after_a_reset_too(home: House) -> None:
+async def test_a_node_that_is_ready_at_once_is_so_after_a_reset_too(home: FakeDaemon) -> None:
     await home.up(spec(node("c", ready=NOW)), name="now")
     home.host.reset(await home.key("c", "now"), guest=True)
     await home.until("c", N.RUNNING, lab="now")
     await home.until("c", N.READY, lab="now")
 
 
-async def test_a_reset_while_it_is_paused_is_a_new_boot(home: House) -> None:
+async def test_a_reset_while_it_is_paused_is_a_new_boot(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     key = await home.key("a")
     await home.act(K.PAUSE, "a")
@@ -119,7 +120,7 @@ async def test_a_reset_while_it_is_paused_is_a_new_boot(home: House) -> None:
     await home.until("a", N.READY)
 
 
-async def test_unresponsive_and_responsive(home: House) -> None:
+async def test_unresponsive_and_responsive(home: FakeDaemon) -> None:
     key, seq = await home.key("a"), await home.seq()
     home.host.hang(key)
     await asyncio.gather(home.hypervisor.query(key), return_exceptions=True)
@@ -137,7 +138,7 @@ async def test_unresponsive_and_responsive(home: House) -> None:
 @pytest.mark.parametrize(
     ("fate", "state"), [("power_off", N.STOPPED), ("panic", N.PANICKED), ("die", N.CRASHED)]
 )
-async def test_what_happens_to_a_node_that_hangs(home: House, fate: str, state: N) -> None:
+async def test_what_happens_to_a_node_that_hangs(home: FakeDaemon, fate: str, state: N) -> None:
     key = await home.key("a")
     home.host.hang(key)
     await asyncio.gather(home.hypervisor.query(key), return_exceptions=True)
@@ -150,7 +151,7 @@ async def test_what_happens_to_a_node_that_hangs(home: House, fate: str, state: 
     assert (await home.states())["a"] == str(state)
 
 
-async def test_a_paused_node_that_hung_is_paused_again(home: House) -> None:
+async def test_a_paused_node_that_hung_is_paused_again(home: FakeDaemon) -> None:
     key = await home.key("a")
     await home.act(K.PAUSE, "a")
     home.host.hang(key)
@@ -162,7 +163,7 @@ async def test_a_paused_node_that_hung_is_paused_again(home: House) -> None:
     assert (await home.states())["a"] == "ready"
 
 
-async def test_the_end_of_qemu_is_a_crash_with_its_last_words(home: House) -> None:
+async def test_the_end_of_qemu_is_a_crash_with_its_last_words(home: FakeDaemon) -> None:
     seq = await home.seq()
     home.host.die(await home.key("a"), status=1, stderr="qemu: out of memory")
     found = await home.until("a", N.CRASHED)
@@ -174,7 +175,7 @@ async def test_the_end_of_qemu_is_a_crash_with_its_last_words(home: House) -> No
     assert (await home.lab()).state is LabState.RUNNING
 
 
-async def test_watchdogs_and_io_errors_are_told(home: House) -> None:
+async def test_watchdogs_and_io_errors_are_told(home: FakeDaemon) -> None:
     key, seq = await home.key("a"), await home.seq()
     home.host.tell(key, GuestEventKind.WATCHDOG, action="none")
     home.host.tell(key, GuestEventKind.IO_ERROR, device="root", nospace=True)
@@ -185,7 +186,7 @@ async def test_watchdogs_and_io_errors_are_told(home: House) -> None:
     assert io_error.happening.data["device"] == "root"
 
 
-async def test_events_of_machines_that_are_no_more_are_nothing(home: House) -> None:
+async def test_events_of_machines_that_are_no_more_are_nothing(home: FakeDaemon) -> None:
     seq = await home.seq()
     home.hypervisor._known.add("nobody")
     home.host.tell("nobody", GuestEventKind.EXITED)
@@ -194,7 +195,7 @@ async def test_events_of_machines_that_are_no_more_are_nothing(home: House) -> N
     assert await home.seq() == seq
 
 
-async def test_one_machine_that_hangs_again_holds_up_no_other(home: House) -> None:
+async def test_one_machine_that_hangs_again_holds_up_no_other(home: FakeDaemon) -> None:
     key = await home.key("a")
     home.host.hang(key)
     await asyncio.gather(home.hypervisor.query(key), return_exceptions=True)
@@ -218,7 +219,7 @@ async def test_one_machine_that_hangs_again_holds_up_no_other(home: House) -> No
 # while a node starts
 
 
-def fall_at_once(home: House, fate: str) -> None:
+def fall_at_once(home: FakeDaemon, fate: str) -> None:
     """Have guests end before the engine has written that they run."""
     resume = home.hypervisor.resume
 
@@ -235,7 +236,7 @@ ENDS = [("power_off", N.STOPPED), ("panic", N.PANICKED), ("die", N.CRASHED)]
 
 @pytest.mark.parametrize(("fate", "end"), ENDS)
 async def test_what_a_guest_does_before_its_start_is_written_is_not_lost(
-    home: House, fate: str, end: N
+    home: FakeDaemon, fate: str, end: N
 ) -> None:
     fall_at_once(home, fate)
     error = await home.fails(home.engine.up("new", spec(node("c")), keep=True))
@@ -246,13 +247,15 @@ async def test_what_a_guest_does_before_its_start_is_written_is_not_lost(
 
 
 @pytest.mark.parametrize(("fate", "end"), ENDS)
-async def test_nor_of_a_node_that_is_ready_at_once(home: House, fate: str, end: N) -> None:
+async def test_nor_of_a_node_that_is_ready_at_once(home: FakeDaemon, fate: str, end: N) -> None:
     fall_at_once(home, fate)
     await home.done(home.engine.up("new", spec(node("c", ready=NOW)), keep=True))
     await home.until("c", end, lab="new")
 
 
-async def test_a_guest_that_hangs_for_a_while_as_it_boots_does_become_ready(home: House) -> None:
+async def test_a_guest_that_hangs_for_a_while_as_it_boots_does_become_ready(
+    home: FakeDaemon,
+) -> None:
     home.host.boot_output = b""
     operation = await home.engine.up("new", spec(node("c")))
     await home.until("c", N.RUNNING, lab="new")
@@ -269,7 +272,7 @@ async def test_a_guest_that_hangs_for_a_while_as_it_boots_does_become_ready(home
     assert done.error is None
 
 
-async def test_a_guest_that_hangs_and_never_says_so_ends_the_wait(home: House) -> None:
+async def test_a_guest_that_hangs_and_never_says_so_ends_the_wait(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     quick = node("c", ready=Readiness(console="guest: up", timeout=0.1))
     operation = await home.engine.up("new", spec(quick), keep=True)
@@ -283,7 +286,7 @@ async def test_a_guest_that_hangs_and_never_says_so_ends_the_wait(home: House) -
     assert "not ready after 0.1 s" in str(error["message"])
 
 
-async def test_a_pause_while_it_boots_ends_the_wait(home: House) -> None:
+async def test_a_pause_while_it_boots_ends_the_wait(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     operation = await home.engine.up("new", spec(node("c")))
     await home.until("c", N.RUNNING, lab="new")
@@ -299,7 +302,7 @@ async def test_a_pause_while_it_boots_ends_the_wait(home: House) -> None:
 
 
 async def test_a_readiness_that_comes_too_late_does_not_overwrite_why_a_node_ended(
-    home: House,
+    home: FakeDaemon,
 ) -> None:
     home.host.boot_output = b""
     quick = node("c", ready=Readiness(console="guest: up", timeout=0.1))
@@ -314,7 +317,7 @@ async def test_a_readiness_that_comes_too_late_does_not_overwrite_why_a_node_end
 
 
 @pytest.mark.parametrize("how", ["agent", "command", "tcp"])
-async def test_the_other_ways_to_be_ready(home: House, how: str) -> None:
+async def test_the_other_ways_to_be_ready(home: FakeDaemon, how: str) -> None:
     from labd.model.specs import NicSpec
 
     nic = NicSpec(name="eth0", network="lan", mac="02:00:00:00:00:01", addresses=("10.0.0.1/24",))
@@ -332,7 +335,7 @@ async def test_the_other_ways_to_be_ready(home: House, how: str) -> None:
     assert await home.states("new") == {"c": "ready"}
 
 
-async def test_files_and_startup_commands_come_before_ready(home: House) -> None:
+async def test_files_and_startup_commands_come_before_ready(home: FakeDaemon) -> None:
     files = (GuestFile(path="/tmp/x", content="hello\n", mode="0755"),)
     ran: list[tuple[str, ...]] = []
 
@@ -354,7 +357,7 @@ async def test_files_and_startup_commands_come_before_ready(home: House) -> None
     assert len(ran) == 6
 
 
-async def test_a_startup_command_that_fails_fails_the_start(home: House) -> None:
+async def test_a_startup_command_that_fails_fails_the_start(home: FakeDaemon) -> None:
     home.host.opens_agent = True
     home.host.exec_result = lambda _: ExecResult(status=3, stdout=b"", stderr=b"no such\nthing")
     error = await home.fails(home.engine.up("new", spec(node("a", startup=(("one",),)))))
@@ -362,7 +365,7 @@ async def test_a_startup_command_that_fails_fails_the_start(home: House) -> None
     assert await home.inventory.lab("new") is None
 
 
-async def test_startup_without_an_agent_is_told_in_time(home: House) -> None:
+async def test_startup_without_an_agent_is_told_in_time(home: FakeDaemon) -> None:
     lab = spec(node("a", startup=(("one",),), ready=Readiness(timeout=0.5)))
     error = await home.fails(home.engine.up("new", lab))
     assert (

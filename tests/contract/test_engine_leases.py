@@ -11,7 +11,8 @@ from labd.model.errors import InputError, NotFound
 from labd.model.lab_leases import LeaseAsk, LeaseStage
 from labd.model.records import OperationKind
 from labd.model.states import LabState
-from tests.contract.engine_house import Clock, House, house, node, spec
+from tests.fakes.daemon import Clock, FakeDaemon, engine_over_fakes
+from tests.fakes.labs import node, spec
 
 K = OperationKind
 LAB = spec(node("a"))
@@ -24,16 +25,16 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def home(tmp_path: Path, clock: Clock) -> AsyncIterator[House]:
-    async with house(tmp_path, moment=clock) as it:
+async def home(tmp_path: Path, clock: Clock) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path, moment=clock) as it:
         yield it
 
 
-async def told(home: House, after: int) -> list[str]:
+async def told(home: FakeDaemon, after: int) -> list[str]:
     return [line for line in await home.story(after) if line.startswith("lab.lease")]
 
 
-async def settled(home: House) -> None:
+async def settled(home: FakeDaemon) -> None:
     """Return when the operation that a tick began has ended."""
     await home.engine.leases.tick()
     await home.engine.leases.acted()
@@ -41,7 +42,7 @@ async def settled(home: House) -> None:
         await home.done(home.engine.operation(operation.id))
 
 
-async def test_warned_stopped_destroyed(home: House, clock: Clock) -> None:
+async def test_warned_stopped_destroyed(home: FakeDaemon, clock: Clock) -> None:
     seq = await home.seq()
     await home.up(LAB, lease=LeaseAsk(seconds=H, keep=H))
     clock.go(H - 100)
@@ -66,7 +67,7 @@ async def test_warned_stopped_destroyed(home: House, clock: Clock) -> None:
     assert await home.engine.leases.all() == []
 
 
-async def test_a_jump_of_the_clock_ends_nothing(home: House, clock: Clock) -> None:
+async def test_a_jump_of_the_clock_ends_nothing(home: FakeDaemon, clock: Clock) -> None:
     await home.up(LAB, lease=LeaseAsk(seconds=H))
     clock.go(60, jump=10 * H)
     await settled(home)
@@ -77,7 +78,7 @@ async def test_a_jump_of_the_clock_ends_nothing(home: House, clock: Clock) -> No
     assert [e.data["cause"] for e in events if e.type == "lab.lease-set"] == ["set", "clock"]
 
 
-async def test_a_restarted_daemon_ends_what_is_over(home: House, clock: Clock) -> None:
+async def test_a_restarted_daemon_ends_what_is_over(home: FakeDaemon, clock: Clock) -> None:
     await home.up(LAB, lease=LeaseAsk(seconds=H))
     clock.go(H)
     await home.engine.leases.tick()
@@ -86,7 +87,7 @@ async def test_a_restarted_daemon_ends_what_is_over(home: House, clock: Clock) -
     assert (await home.lab()).state is LabState.STOPPED
 
 
-async def test_a_lab_that_is_started_again_is_stopped_again(home: House, clock: Clock) -> None:
+async def test_a_lab_that_is_started_again_is_stopped_again(home: FakeDaemon, clock: Clock) -> None:
     await home.up(LAB, lease=LeaseAsk(seconds=H))
     clock.go(H)
     await home.engine.leases.tick()
@@ -101,7 +102,7 @@ async def test_a_lab_that_is_started_again_is_stopped_again(home: House, clock: 
     assert (await home.lab()).state is LabState.RUNNING
 
 
-async def test_a_lease_that_is_over_is_refused_and_nothing_made(home: House) -> None:
+async def test_a_lease_that_is_over_is_refused_and_nothing_made(home: FakeDaemon) -> None:
     with pytest.raises(InputError, match="in the past"):
         await home.engine.up("web", LAB, lease=LeaseAsk(seconds=-1))
     with pytest.raises(NotFound):

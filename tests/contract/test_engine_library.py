@@ -15,7 +15,8 @@ from labd.model.records import OperationKind
 from labd.model.specs import Image, ImageFormat, Profile
 from labd.model.states import PluginState
 from labd.model.units import MIB
-from tests.contract.engine_house import House, house, image, node, spec
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.labs import image, node, spec
 
 K = OperationKind
 RAW = b"\0" * 4096
@@ -23,12 +24,12 @@ URL = "http://images.example/a.raw"
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         yield it
 
 
-async def receive(home: House, name: str, chunks: AsyncIterator[bytes] | None = None) -> Image:
+async def receive(home: FakeDaemon, name: str, chunks: AsyncIterator[bytes] | None = None) -> Image:
     async def once() -> AsyncIterator[bytes]:
         yield RAW
 
@@ -47,7 +48,7 @@ async def receive(home: House, name: str, chunks: AsyncIterator[bytes] | None = 
 # images
 
 
-async def test_an_upload_is_added_and_told(home: House) -> None:
+async def test_an_upload_is_added_and_told(home: FakeDaemon) -> None:
     seq = await home.seq()
     added = await receive(home, "mine")
     assert added.ready_pattern == "up"
@@ -60,7 +61,7 @@ async def test_an_upload_is_added_and_told(home: House) -> None:
         await home.engine.image("disc")
 
 
-async def test_a_name_is_held_while_its_image_comes_in(home: House) -> None:
+async def test_a_name_is_held_while_its_image_comes_in(home: FakeDaemon) -> None:
     more = asyncio.Event()
 
     async def slowly() -> AsyncIterator[bytes]:
@@ -80,7 +81,7 @@ async def test_a_name_is_held_while_its_image_comes_in(home: House) -> None:
         await receive(home, "mine")
 
 
-async def test_an_upload_that_is_broken_off_frees_its_name(home: House) -> None:
+async def test_an_upload_that_is_broken_off_frees_its_name(home: FakeDaemon) -> None:
     async def forever() -> AsyncIterator[bytes]:
         yield RAW
         await asyncio.Event().wait()
@@ -94,7 +95,7 @@ async def test_an_upload_that_is_broken_off_frees_its_name(home: House) -> None:
     await receive(home, "mine")
 
 
-async def test_an_import_by_url(home: House) -> None:
+async def test_an_import_by_url(home: FakeDaemon) -> None:
     home.images.web[URL] = RAW
     seq = await home.seq()
     done = await home.ok(home.engine.import_image("mine", URL, format=ImageFormat.RAW, sha256=""))
@@ -107,7 +108,7 @@ async def test_an_import_by_url(home: House) -> None:
     assert set(story[1:-1]) == {"operation.progress image-import", "image.added mine"}
 
 
-async def test_an_import_that_fails_is_told_and_frees_its_name(home: House) -> None:
+async def test_an_import_that_fails_is_told_and_frees_its_name(home: FakeDaemon) -> None:
     seq = await home.seq()
     error = await home.fails(home.engine.import_image("mine", URL, format=None, sha256=""))
     assert error["code"] == "download_failed"
@@ -121,14 +122,14 @@ async def test_an_import_that_fails_is_told_and_frees_its_name(home: House) -> N
         await home.engine.import_image("other", "file:///etc/passwd", format=None, sha256="")
 
 
-async def test_a_build(home: House) -> None:
+async def test_a_build(home: FakeDaemon) -> None:
     await home.ok(home.engine.build_image("tiny", "tiny"))
     assert (await home.engine.image("tiny"))[0].format is ImageFormat.KERNEL
     error = await home.fails(home.engine.build_image("huge", "huge"))
     assert error["code"] == "bad_input"
 
 
-async def test_an_image_in_use_stays(home: House) -> None:
+async def test_an_image_in_use_stays(home: FakeDaemon) -> None:
     await home.engine.add_profile(Profile(name="small", image="disk"))
     await home.up(spec(node("a")))
     await home.up(spec(replace(node("b"), image="", profile="small")), name="other")
@@ -143,7 +144,7 @@ async def test_an_image_in_use_stays(home: House) -> None:
     await home.engine.remove_image("disk")
 
 
-async def test_an_up_and_a_removal_at_one_moment(home: House) -> None:
+async def test_an_up_and_a_removal_at_one_moment(home: FakeDaemon) -> None:
     for turns in range(12):
         async with home.inventory.transaction() as tx:
             await tx.put_image(image("disk"))
@@ -161,7 +162,7 @@ async def test_an_up_and_a_removal_at_one_moment(home: House) -> None:
             await home.ok(home.engine.act(K.DESTROY, "web"))
 
 
-async def test_files_stay_while_another_name_needs_them(home: House) -> None:
+async def test_files_stay_while_another_name_needs_them(home: FakeDaemon) -> None:
     await receive(home, "one")
     await receive(home, "two")
     await home.engine.remove_image("one")
@@ -184,7 +185,7 @@ async def test_files_stay_while_another_name_needs_them(home: House) -> None:
 # profiles
 
 
-async def test_profiles(home: House) -> None:
+async def test_profiles(home: FakeDaemon) -> None:
     small = Profile(name="small", image="disk", memory=64 * MIB)
     seq = await home.seq()
     assert await home.engine.add_profile(small) == small
@@ -208,7 +209,7 @@ async def test_profiles(home: House) -> None:
 # plugins
 
 
-async def test_a_plugin_is_enabled_and_disabled(home: House) -> None:
+async def test_a_plugin_is_enabled_and_disabled(home: FakeDaemon) -> None:
     await home.engine.plugin_service.start()
     seq = await home.seq()
     view = await home.engine.enable_plugin("hook", {"retries": 3})
@@ -229,7 +230,7 @@ async def test_a_plugin_is_enabled_and_disabled(home: House) -> None:
     assert await home.engine.plugin_log("hook") == b"said\n"
 
 
-async def test_enabled_plugins_run_again_under_the_next_daemon(home: House) -> None:
+async def test_enabled_plugins_run_again_under_the_next_daemon(home: FakeDaemon) -> None:
     home.plugins.plugins["gone"] = InstalledPlugin(name="gone")
     for name in ("hook", "gone"):
         await home.engine.enable_plugin(name, {})
@@ -244,7 +245,7 @@ async def test_enabled_plugins_run_again_under_the_next_daemon(home: House) -> N
     assert not view.record.enabled
 
 
-async def test_crashes_of_plugins_are_told(home: House) -> None:
+async def test_crashes_of_plugins_are_told(home: FakeDaemon) -> None:
     await home.engine.plugin_service.start()
     seq = await home.seq()
     home.plugins.told(
@@ -254,7 +255,7 @@ async def test_crashes_of_plugins_are_told(home: House) -> None:
     assert await home.story(seq) == ["plugin.crashed hook"]
 
 
-async def test_plugins_that_cannot_be_enabled(home: House) -> None:
+async def test_plugins_that_cannot_be_enabled(home: FakeDaemon) -> None:
     home.plugins.plugins["bad"] = InstalledPlugin(name="bad", problem="plugin.toml: no name")
     seq = await home.seq()
     with pytest.raises(ConfigError, match="no name"):
@@ -265,7 +266,7 @@ async def test_plugins_that_cannot_be_enabled(home: House) -> None:
     assert await home.seq() == seq
 
 
-async def test_enabling_and_disabling_at_one_moment_end_as_was_asked_last(home: House) -> None:
+async def test_enabling_and_disabling_at_one_moment_end_as_was_asked_last(home: FakeDaemon) -> None:
     await asyncio.gather(home.engine.enable_plugin("hook", {}), home.engine.disable_plugin("hook"))
     (view,) = await home.engine.plugins()
     assert view.record is not None

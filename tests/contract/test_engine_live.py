@@ -23,7 +23,8 @@ from labd.model.specs import (
     NodeSpec,
 )
 from labd.model.units import MIB
-from tests.contract.engine_house import House, house, image, node, spec
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.labs import image, node, spec
 
 K = OperationKind
 ETH0 = NicSpec(name="eth0", network="lan", mac="02:00:00:00:00:01")
@@ -33,8 +34,8 @@ LOGS = DiskSpec(name="logs", size=MIB)
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         for name in ("first", "second"):
             async with it.inventory.transaction() as tx:
                 await tx.put_image(replace(image(name), format=ImageFormat.ISO))
@@ -48,7 +49,7 @@ def lab(*, networks: tuple[str, ...] = ("lan", "two"), **fields: Any) -> LabSpec
     return spec(node("a", **{"nics": (ETH0,), **fields}), node("b"), networks=networks)
 
 
-async def machine(home: House) -> dict[str, list[str]]:
+async def machine(home: FakeDaemon) -> dict[str, list[str]]:
     found = home.host.machines[await home.key("a")].spec
     return {
         "nics": [f"{nic.id} {nic.mac[-2:]}" for nic in found.nics],
@@ -57,7 +58,7 @@ async def machine(home: House) -> dict[str, list[str]]:
     }
 
 
-async def change(home: House, new: LabSpec) -> list[str]:
+async def change(home: FakeDaemon, new: LabSpec) -> list[str]:
     """Bring a lab to a spec, and return what was told of its devices."""
     pids = {key: m.process.pid for key, m in home.host.machines.items()}
     seq = await home.seq()
@@ -71,7 +72,7 @@ async def change(home: House, new: LabSpec) -> list[str]:
     ]
 
 
-async def test_a_running_node_takes_nics_and_disks(home: House) -> None:
+async def test_a_running_node_takes_nics_and_disks(home: FakeDaemon) -> None:
     await home.up(lab(networks=("lan",)))
     new = lab(nics=(ETH0, ETH1), disks=(DATA, LOGS))
     assert await home.engine.plan("web", new) == [
@@ -96,7 +97,7 @@ async def test_a_running_node_takes_nics_and_disks(home: House) -> None:
     assert await home.engine.plan("web", new) == []
 
 
-async def test_what_stays_keeps_its_place_also_over_a_restart(home: House) -> None:
+async def test_what_stays_keeps_its_place_also_over_a_restart(home: FakeDaemon) -> None:
     await home.up(lab(nics=(ETH0, ETH1), disks=(DATA, LOGS)))
     third = replace(DATA, name="third")
     new = lab(nics=(ETH1,), disks=(LOGS, third))
@@ -124,7 +125,7 @@ async def test_what_stays_keeps_its_place_also_over_a_restart(home: House) -> No
     assert (await machine(home))["nics"] == ["n1 02", "n0 01"]
 
 
-async def test_a_cd_is_changed(home: House) -> None:
+async def test_a_cd_is_changed(home: FakeDaemon) -> None:
     await home.up(lab(cdrom=""))
     assert (await machine(home))["cd"] == [""]
     assert await change(home, lab(cdrom="first")) == ["node.medium-changed first"]
@@ -166,7 +167,7 @@ async def test_a_cd_is_changed(home: House) -> None:
     ],
 )
 async def test_what_it_cannot_take_replaces_it(
-    home: House, before: dict[str, Any], after: dict[str, Any], why: str
+    home: FakeDaemon, before: dict[str, Any], after: dict[str, Any], why: str
 ) -> None:
     await home.up(lab(**before))
     (step,) = await home.engine.plan("web", lab(**after))
@@ -205,7 +206,7 @@ KEEPS = "a disk keeps its size; take it out, and add one under a new name"
     ],
 )
 async def test_a_disk_keeps_its_size(
-    home: House, before: dict[str, Any], after: dict[str, Any], message: str, runs: bool
+    home: FakeDaemon, before: dict[str, Any], after: dict[str, Any], message: str, runs: bool
 ) -> None:
     await home.up(lab(**before))
     if not runs:
@@ -219,7 +220,7 @@ async def test_a_disk_keeps_its_size(
     await home.up(lab(**before))
 
 
-async def test_a_disk_of_another_name_or_image_has_any_size(home: House) -> None:
+async def test_a_disk_of_another_name_or_image_has_any_size(home: FakeDaemon) -> None:
     async with home.inventory.transaction() as tx:
         await tx.put_image(replace(image("other"), digest="sha256:" + "5" * 64))
     await home.up(lab(disk=2 * MIB, disks=(DATA,)))
@@ -236,7 +237,7 @@ def micro(**fields: Any) -> NodeSpec:
     return replace(node("a"), machine=Machine.MICROVM, **fields)
 
 
-async def test_a_microvm_is_replaced(home: House) -> None:
+async def test_a_microvm_is_replaced(home: FakeDaemon) -> None:
     async with home.inventory.transaction() as tx:
         await tx.put_image(replace(image("k"), format=ImageFormat.KERNEL, files=("kernel",)))
     await home.up(spec(micro(image="k")))
@@ -245,7 +246,7 @@ async def test_a_microvm_is_replaced(home: House) -> None:
     assert step.why.endswith("(machine microvm takes no devices while it runs)")
 
 
-async def test_a_failure_takes_back_what_was_plugged(home: House) -> None:
+async def test_a_failure_takes_back_what_was_plugged(home: FakeDaemon) -> None:
     old = lab(disks=(LOGS,))
     await home.up(old)
     before = await machine(home)
@@ -261,7 +262,7 @@ async def test_a_failure_takes_back_what_was_plugged(home: House) -> None:
     assert await machine(home) == before
 
 
-async def test_a_paused_node_lets_nothing_go(home: House) -> None:
+async def test_a_paused_node_lets_nothing_go(home: FakeDaemon) -> None:
     await home.up(lab(disks=(DATA,)))
     await home.act(K.PAUSE, "a")
     error = await home.fails(home.engine.up("web", lab()))
@@ -271,7 +272,7 @@ async def test_a_paused_node_lets_nothing_go(home: House) -> None:
     assert await change(home, lab(disks=(DATA, LOGS))) == ["node.device-attached disk logs"]
 
 
-async def test_a_node_that_is_stopped_has_them_at_its_next_start(home: House) -> None:
+async def test_a_node_that_is_stopped_has_them_at_its_next_start(home: FakeDaemon) -> None:
     await home.up(lab())
     await home.act(K.DOWN)
     await home.up(lab(disks=(DATA,)))

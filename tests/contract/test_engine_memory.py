@@ -20,29 +20,30 @@ from labd.model.records import OperationKind as K
 from labd.model.specs import DiskSpec, LabSpec, Readiness
 from labd.model.states import NodeState
 from labd.model.units import GIB, MIB
-from tests.contract.engine_house import LIMIT, House, house, node, spec
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.labs import LIMIT, node, spec
 
 LAB = spec(node("a"), node("b"))
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         yield it
 
 
-async def see(home: House, available: int, now: float) -> None:
+async def see(home: FakeDaemon, available: int, now: float) -> None:
     """Let the daemon look when so much is available; its marks are 512 MiB and 1 GiB."""
     home.pressure.reading = MemoryReading(total=64 * GIB, available=available)
     await home.engine.memory_guard.tick(now)
 
 
-async def three_labs(home: House) -> None:
+async def three_labs(home: FakeDaemon) -> None:
     for name in ("old", "web", "new"):
         await home.up(LAB, name)
 
 
-async def test_the_newest_lab_is_paused_as_a_whole_and_told(home: House) -> None:
+async def test_the_newest_lab_is_paused_as_a_whole_and_told(home: FakeDaemon) -> None:
     await three_labs(home)
     seq = await home.seq()
     await see(home, 600 * MIB, 1.0)
@@ -74,7 +75,7 @@ async def test_the_newest_lab_is_paused_as_a_whole_and_told(home: House) -> None
     assert node.reason == ""
 
 
-async def test_what_can_be_given_back_is_before_a_lab_is_paused(home: House) -> None:
+async def test_what_can_be_given_back_is_before_a_lab_is_paused(home: FakeDaemon) -> None:
     await three_labs(home)
     pool = ["two", "one"]
 
@@ -94,7 +95,7 @@ async def test_what_can_be_given_back_is_before_a_lab_is_paused(home: House) -> 
 
 
 async def test_a_lab_that_is_starting_is_paused_and_a_qemu_that_hangs_holds_nothing_up(
-    home: House,
+    home: FakeDaemon,
 ) -> None:
     await home.up(LAB, "old")
     never = Readiness(console="never said", timeout=LIMIT)
@@ -111,7 +112,7 @@ async def test_a_lab_that_is_starting_is_paused_and_a_qemu_that_hangs_holds_noth
     home.host.machines[hung].hung = False
 
 
-async def test_a_lab_that_is_being_saved_is_left_alone(home: House) -> None:
+async def test_a_lab_that_is_being_saved_is_left_alone(home: FakeDaemon) -> None:
     await home.up(LAB, "old")
     await home.up(LAB, "new")
     home.snapshots.gate.clear()
@@ -124,7 +125,7 @@ async def test_a_lab_that_is_being_saved_is_left_alone(home: House) -> None:
     assert (await home.engine.wait_operation(operation.id, LIMIT)).state == "succeeded"
 
 
-async def test_the_kernel_is_told_whom_to_kill_first(home: House) -> None:
+async def test_the_kernel_is_told_whom_to_kill_first(home: FakeDaemon) -> None:
     await three_labs(home)
     await home.engine.memory_guard.tick()
 
@@ -141,7 +142,7 @@ async def test_the_kernel_is_told_whom_to_kill_first(home: House) -> None:
     assert await score("new") == 900
 
 
-async def test_a_lab_that_wants_too_much_is_refused_with_the_numbers(home: House) -> None:
+async def test_a_lab_that_wants_too_much_is_refused_with_the_numbers(home: FakeDaemon) -> None:
     await home.up(LAB)
     await home.ok(home.engine.checkpoints.save("web", "c", mode=SaveMode.LIVE, message=""))
     home.quotas = Quotas(nodes=2, vcpus=2, memory=256 * MIB, disk=3 * MIB)
@@ -185,7 +186,7 @@ async def test_a_lab_that_wants_too_much_is_refused_with_the_numbers(home: House
     await home.act(K.DOWN, force=True)
 
 
-async def test_a_lab_whose_disks_have_outgrown_their_quota_is_paused(home: House) -> None:
+async def test_a_lab_whose_disks_have_outgrown_their_quota_is_paused(home: FakeDaemon) -> None:
     home.quotas = Quotas(written=10 * MIB)
     await home.restart()
     await home.up(LAB)
@@ -205,7 +206,7 @@ async def test_a_lab_whose_disks_have_outgrown_their_quota_is_paused(home: House
     assert await home.states() == {"a": "paused", "b": "paused"}
 
 
-async def test_machines_are_held_in_groups_also_by_the_next_daemon(home: House) -> None:
+async def test_machines_are_held_in_groups_also_by_the_next_daemon(home: FakeDaemon) -> None:
     await three_labs(home)
     groups = {
         name: {f"{(await home.lab(name)).key}/{await home.key(node, name)}" for node in "ab"}
@@ -230,7 +231,7 @@ async def test_machines_are_held_in_groups_also_by_the_next_daemon(home: House) 
 
 
 async def test_groups_are_gone_through_again_where_something_is_new_or_went_wrong(
-    home: House,
+    home: FakeDaemon,
 ) -> None:
     await home.up(LAB)
     confiner, cgroups = home.engine.confiner, home.cgroups
@@ -250,7 +251,7 @@ async def test_groups_are_gone_through_again_where_something_is_new_or_went_wron
     assert cgroups.held == {}
 
 
-async def test_fsck_tells_groups_of_nobody_and_machines_in_none(home: House) -> None:
+async def test_fsck_tells_groups_of_nobody_and_machines_in_none(home: FakeDaemon) -> None:
     await home.up(LAB)
     await asyncio.sleep(0.5)  # the daemon looks a last time at what has just changed
     name, inside = home.cgroups.held.popitem()

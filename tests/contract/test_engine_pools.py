@@ -20,33 +20,34 @@ from labd.model.pools import MemberState, PoolMember, PoolRecord
 from labd.model.records import OperationKind
 from labd.model.specs import LabSpec
 from labd.model.units import GIB
-from tests.contract.engine_house import LIMIT, House, house, node, spec
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.labs import LIMIT, node, spec
 
 LAB = spec(node("a"), node("b", "a"))
 READY = {"a": "ready", "b": "ready"}
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         await saved(it)
         yield it
 
 
-async def saved(home: House, lab: LabSpec = LAB) -> None:
+async def saved(home: FakeDaemon, lab: LabSpec = LAB) -> None:
     """Have the lab saved as `c`."""
     await home.up(lab)
     mode = SaveMode.LIVE
     await home.ok(home.engine.checkpoints.save("web", "c", mode=mode, message=""))
 
 
-async def warm(home: House, size: int = 2) -> list[PoolMember]:
+async def warm(home: FakeDaemon, size: int = 2) -> list[PoolMember]:
     await home.engine.pools.warm("c", size)
     await home.filled()
     return list((await home.engine.pools.get("c")).members)
 
 
-async def beside(home: House, *known: PoolMember) -> PoolMember:
+async def beside(home: FakeDaemon, *known: PoolMember) -> PoolMember:
     """Return a member that is none of these, as soon as it is ready."""
     keys = {member.key for member in known}
     async with asyncio.timeout(LIMIT):
@@ -57,7 +58,7 @@ async def beside(home: House, *known: PoolMember) -> PoolMember:
             await asyncio.sleep(0.002)
 
 
-async def fork(home: House, lab: str, **settings: str) -> None:
+async def fork(home: FakeDaemon, lab: str, **settings: str) -> None:
     (asked,) = await home.engine.checkpoints.fork("c", lab, count=0, settings=settings)
     await home.ok(home.engine.operation(asked.id))
 
@@ -68,11 +69,11 @@ async def until(seen: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-def launches(home: House) -> int:
+def launches(home: FakeDaemon) -> int:
     return sum(verb == "launch" for verb, _ in home.hypervisor.calls)
 
 
-async def test_a_start_takes_what_stands_ready(home: House) -> None:
+async def test_a_start_takes_what_stands_ready(home: FakeDaemon) -> None:
     seq = await home.seq()
     members = await warm(home)
     assert await home.story(seq) == ["pool.set c", "pool.ready c"], "no lab, and no node of one"
@@ -125,7 +126,7 @@ async def test_a_start_takes_what_stands_ready(home: House) -> None:
     await home.check()
 
 
-async def test_ends_of_strangers_are_not_kept_where_there_is_no_pool(home: House) -> None:
+async def test_ends_of_strangers_are_not_kept_where_there_is_no_pool(home: FakeDaemon) -> None:
     home.hypervisor._known.add("nobody")
     home.host.tell("nobody", GuestEventKind.EXITED)
     await home.engine._watcher.drain()
@@ -134,7 +135,7 @@ async def test_ends_of_strangers_are_not_kept_where_there_is_no_pool(home: House
 
 async def test_a_taken_fork_is_told_what_it_is(tmp_path: Path) -> None:
     ran: list[tuple[str, ...]] = []
-    async with house(tmp_path) as home:
+    async with engine_over_fakes(tmp_path) as home:
 
         def result(argv: Sequence[str]) -> ExecResult:
             ran.append(tuple(argv))
@@ -154,7 +155,7 @@ async def test_a_taken_fork_is_told_what_it_is(tmp_path: Path) -> None:
         }
 
 
-async def test_classes_and_more_forks_than_stand_ready(home: House) -> None:
+async def test_classes_and_more_forks_than_stand_ready(home: FakeDaemon) -> None:
     members = await warm(home, 1)
     before = launches(home)
     api = home.engine.checkpoints
@@ -174,7 +175,7 @@ async def test_classes_and_more_forks_than_stand_ready(home: House) -> None:
     await home.check()
 
 
-async def test_a_fork_that_should_be_another_machine_is_made_anew(home: House) -> None:
+async def test_a_fork_that_should_be_another_machine_is_made_anew(home: FakeDaemon) -> None:
     (member,) = await warm(home, 1)
     dark = tuple(replace(nic, down=True) for nic in LAB.nodes[0].nics)
     other = replace(LAB, nodes=(replace(LAB.nodes[0], nics=dark), LAB.nodes[1]))
@@ -196,7 +197,7 @@ async def test_a_fork_that_should_be_another_machine_is_made_anew(home: House) -
     await home.check()
 
 
-async def test_a_member_that_dies_is_replaced_and_never_taken(home: House) -> None:
+async def test_a_member_that_dies_is_replaced_and_never_taken(home: FakeDaemon) -> None:
     first, second = await warm(home)
     home.host.die(first.nodes[0].key)
     await until(lambda: first.nodes[1].key not in home.host.machines)
@@ -222,7 +223,7 @@ async def test_a_member_that_dies_is_replaced_and_never_taken(home: House) -> No
     await home.check()
 
 
-async def test_sizes(home: House) -> None:
+async def test_sizes(home: FakeDaemon) -> None:
     three = await warm(home, 3)
     one = await warm(home, 1)
     assert [item.key for item in one] == [three[0].key], "the newest go first"
@@ -242,7 +243,7 @@ async def test_sizes(home: House) -> None:
     await home.check_nothing()
 
 
-async def test_what_is_refused_changes_nothing(home: House) -> None:
+async def test_what_is_refused_changes_nothing(home: FakeDaemon) -> None:
     seq = await home.seq()
     api = home.engine.pools
     for size in (0, -1, 501, 1 << 40):
@@ -261,7 +262,7 @@ async def test_what_is_refused_changes_nothing(home: House) -> None:
     assert await api.all() == []
 
 
-async def test_memory_is_given_back(home: House) -> None:
+async def test_memory_is_given_back(home: FakeDaemon) -> None:
     members = await warm(home, 3)
     seq = await home.seq()
     home.memory = GIB - 1  # below the host's reserve
@@ -291,7 +292,7 @@ async def test_memory_is_given_back(home: House) -> None:
     await home.engine.pools.cool("c")
 
 
-async def test_what_cannot_be_made_is_told_once_and_tried_again(home: House) -> None:
+async def test_what_cannot_be_made_is_told_once_and_tried_again(home: FakeDaemon) -> None:
     seq = await home.seq()
     home.host.fail_launch = {"*": "no more processes"}
     await home.engine.pools.warm("c", 1)
@@ -309,7 +310,7 @@ async def test_what_cannot_be_made_is_told_once_and_tried_again(home: House) -> 
     assert (await home.engine.pools.get("c")).reason == ""
 
 
-async def test_pools_outlive_the_daemon_and_not_the_host(home: House) -> None:
+async def test_pools_outlive_the_daemon_and_not_the_host(home: FakeDaemon) -> None:
     members = await warm(home)
     await home.restart()
     await home.check()
@@ -339,21 +340,21 @@ async def test_pools_outlive_the_daemon_and_not_the_host(home: House) -> None:
 
 
 async def die(
-    tmp_path: Path, at: int, act: Callable[[House], object], *, before: bool, size: int
+    tmp_path: Path, at: int, act: Callable[[FakeDaemon], object], *, before: bool, size: int
 ) -> bool:
     """Let a daemon die at its call number `at` of `act`; tell whether it did."""
-    async with house(tmp_path) as home:
+    async with engine_over_fakes(tmp_path) as home:
         await saved(home)
         if size:
             await warm(home, size)
-        home.fate.calls.clear()
-        home.fate.at, home.fate.before = at, before
+        home.crash.calls.clear()
+        home.crash.at, home.crash.before = at, before
         try:
             async with asyncio.timeout(LIMIT):
                 await act(home)  # type: ignore[misc]
         except LabdError:
-            assert home.fate.dead.is_set()
-        died, calls = home.fate.dead.is_set(), home.fate.calls[-2:]
+            assert home.crash.dead.is_set()
+        died, calls = home.crash.dead.is_set(), home.crash.calls[-2:]
         await home.restart()
         await home.idle()
         await home.filled()
@@ -369,28 +370,28 @@ async def die(
     return died
 
 
-async def fill(home: House) -> None:
+async def fill(home: FakeDaemon) -> None:
     """Make a pool, until it is full or the daemon is dead."""
     await home.engine.pools.warm("c", 1)
-    while not home.fate.dead.is_set():
+    while not home.crash.dead.is_set():
         if any(m.state is MemberState.READY for m in await home.inventory.pool_members()):
             return
         await asyncio.sleep(0.001)
 
 
-async def take(home: House) -> None:
+async def take(home: FakeDaemon) -> None:
     (asked,) = await home.engine.checkpoints.fork("c", "copy", count=0, settings={})
     await home.ended_or_dead(asked.id)
 
 
-async def cool(home: House) -> None:
+async def cool(home: FakeDaemon) -> None:
     await home.engine.pools.cool("c")
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize(("act", "size"), [(fill, 0), (take, 1), (cool, 1)])
 async def test_a_death_at_any_call(
-    tmp_path: Path, act: Callable[[House], object], size: int, before: bool
+    tmp_path: Path, act: Callable[[FakeDaemon], object], size: int, before: bool
 ) -> None:
     at = 1
     while await die(tmp_path / str(at), at, act, before=before, size=size):

@@ -17,8 +17,9 @@ from labd.model.records import OperationKind, OperationRecord
 from labd.model.specs import DiskSpec, Gateway, LabSpec, NetworkSpec, NicSpec, Readiness
 from labd.model.states import LabState, NodeState, OperationState
 from labd.model.units import MIB
-from tests.contract.engine_house import House, house, node, spec
-from tests.contract.fakes_hypervisor import FakeMachine
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.hypervisor import FakeMachine
+from tests.fakes.labs import node, spec
 
 K = OperationKind
 N = NodeState
@@ -26,15 +27,15 @@ LAB = spec(node("a"), node("b", "a"))
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         yield it
 
 
 # what happened meanwhile
 
 
-async def test_what_runs_is_adopted(home: House) -> None:
+async def test_what_runs_is_adopted(home: FakeDaemon) -> None:
     await home.up(LAB)
     before, seq = await home.inventory.nodes(), await home.seq()
     recovered = await home.restart()
@@ -45,7 +46,7 @@ async def test_what_runs_is_adopted(home: House) -> None:
     await home.act(K.RESUME, "a")
 
 
-async def test_a_daemon_that_stops_leaves_the_nodes(home: House) -> None:
+async def test_a_daemon_that_stops_leaves_the_nodes(home: FakeDaemon) -> None:
     await home.up(LAB)
     seq = await home.seq()
     await home.close()
@@ -54,7 +55,7 @@ async def test_a_daemon_that_stops_leaves_the_nodes(home: House) -> None:
     await home.start()
 
 
-async def test_a_node_that_crashed_while_away(home: House) -> None:
+async def test_a_node_that_crashed_while_away(home: FakeDaemon) -> None:
     await home.up(LAB)
     await home.kill_daemon()
     home.host.die(await home.key("a"))
@@ -73,7 +74,7 @@ async def test_a_node_that_crashed_while_away(home: House) -> None:
     ]
 
 
-async def test_a_process_of_another_boot_is_not_taken_for_ours(home: House) -> None:
+async def test_a_process_of_another_boot_is_not_taken_for_ours(home: FakeDaemon) -> None:
     await home.up(LAB)
     await home.kill_daemon()
     machine = home.host.machines[await home.key("a")]
@@ -83,7 +84,7 @@ async def test_a_process_of_another_boot_is_not_taken_for_ours(home: House) -> N
     assert await home.states() == {"a": "crashed", "b": "ready"}
 
 
-async def test_a_guest_that_powered_off_while_away(home: House) -> None:
+async def test_a_guest_that_powered_off_while_away(home: FakeDaemon) -> None:
     await home.up(LAB)
     await home.kill_daemon()
     home.host.power_off(await home.key("a"))
@@ -110,7 +111,7 @@ async def test_a_guest_that_powered_off_while_away(home: House) -> None:
     ],
 )
 async def test_the_record_follows_what_qemu_says(
-    home: House, before: N, now: RunState, state: N
+    home: FakeDaemon, before: N, now: RunState, state: N
 ) -> None:
     await home.up(spec(node("a")))
     if before is N.PAUSED:
@@ -128,7 +129,7 @@ async def test_the_record_follows_what_qemu_says(
 
 
 @pytest.mark.parametrize("before", [N.READY, N.PAUSED, N.PANICKED])
-async def test_a_qemu_that_hung_while_away(home: House, before: N) -> None:
+async def test_a_qemu_that_hung_while_away(home: FakeDaemon, before: N) -> None:
     await home.up(LAB)
     key = await home.key("a")
     if before is N.PAUSED:
@@ -149,7 +150,9 @@ async def test_a_qemu_that_hung_while_away(home: House, before: N) -> None:
     await home.act(K.DOWN)
 
 
-async def test_a_node_that_was_booting_becomes_ready_under_the_next_daemon(home: House) -> None:
+async def test_a_node_that_was_booting_becomes_ready_under_the_next_daemon(
+    home: FakeDaemon,
+) -> None:
     home.host.boot_output = b""
     operation = await home.engine.up("web", spec(node("a")))
     await home.until("a", N.RUNNING)
@@ -162,7 +165,7 @@ async def test_a_node_that_was_booting_becomes_ready_under_the_next_daemon(home:
     assert (await home.engine.node(NodeRef("web", "a"))).starts == 1
 
 
-async def test_a_guest_that_was_reset_and_not_ready_yet(home: House) -> None:
+async def test_a_guest_that_was_reset_and_not_ready_yet(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     home.host.boot_output = b""
     key = await home.key("a")
@@ -177,8 +180,8 @@ async def test_a_guest_that_was_reset_and_not_ready_yet(home: House) -> None:
 # what was half done
 
 
-async def test_a_process_that_was_launched_and_not_written_down_is_ended(home: House) -> None:
-    home.fate.name, home.fate.before = "launch", False
+async def test_a_process_that_was_launched_and_not_written_down_is_ended(home: FakeDaemon) -> None:
+    home.crash.name, home.crash.before = "launch", False
     await home.engine.up("web", spec(node("a")))
     await home.death()
     (orphan,) = home.host.machines.values()
@@ -189,7 +192,7 @@ async def test_a_process_that_was_launched_and_not_written_down_is_ended(home: H
     assert home.host.machines[orphan.spec.key] is not orphan
 
 
-async def test_processes_and_folders_of_nobody_are_ended_and_removed(home: House) -> None:
+async def test_processes_and_folders_of_nobody_are_ended_and_removed(home: FakeDaemon) -> None:
     await home.up(LAB)
     stray = replace(home.host.machines[await home.key("a")].spec, key="stray0", uuid="x")
     home.host.start(stray)
@@ -201,7 +204,7 @@ async def test_processes_and_folders_of_nobody_are_ended_and_removed(home: House
     await home.check()
 
 
-async def test_a_stop_that_was_half_done_goes_on_as_politely(home: House) -> None:
+async def test_a_stop_that_was_half_done_goes_on_as_politely(home: FakeDaemon) -> None:
     home.host.obeys_power_down = False
     await home.up(spec(node("a")))
     operation = await home.engine.act(K.STOP, "web", grace=60)
@@ -217,7 +220,7 @@ async def test_a_stop_that_was_half_done_goes_on_as_politely(home: House) -> Non
     assert (found.state, found.reason) == (N.STOPPED, "the guest powered off")
 
 
-async def test_a_stop_that_nobody_goes_on_with_is_finished_by_up(home: House) -> None:
+async def test_a_stop_that_nobody_goes_on_with_is_finished_by_up(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     await home.engine.journal.move(NodeRef("web", "a"), N.STOPPING)
     await home.restart()
@@ -225,7 +228,7 @@ async def test_a_stop_that_nobody_goes_on_with_is_finished_by_up(home: House) ->
     assert await home.states() == {"a": "ready"}
 
 
-async def test_image_operations_end_with_the_daemon(home: House) -> None:
+async def test_image_operations_end_with_the_daemon(home: FakeDaemon) -> None:
     waiting = asyncio.Event()
 
     async def hang(*_: object, **__: object) -> None:
@@ -285,7 +288,7 @@ class Story:
         fails: Its launches fail: of nodes with two CPUs, or of all ("*").
     """
 
-    ask: Callable[[House], Awaitable[OperationRecord]]
+    ask: Callable[[FakeDaemon], Awaitable[OperationRecord]]
     begun: tuple[LabState, dict[str, str]] | None
     spec: LabSpec | None = LAB
     down: bool = False
@@ -332,7 +335,7 @@ STORIES = {
 }
 
 
-def let_launches_fail(home: House, which: str) -> None:
+def let_launches_fail(home: FakeDaemon, which: str) -> None:
     """Have the launches of all machines, or of those with two CPUs, fail."""
     start = home.host.start
 
@@ -344,7 +347,7 @@ def let_launches_fail(home: House, which: str) -> None:
     home.host.start = try_to  # type: ignore[method-assign]
 
 
-async def seen(home: House) -> tuple[LabState, dict[str, str]] | None:
+async def seen(home: FakeDaemon) -> tuple[LabState, dict[str, str]] | None:
     """Return lab and nodes once every node that boots has ended its boot."""
     await home.idle()
     for found in await home.inventory.nodes():
@@ -356,7 +359,7 @@ async def seen(home: House) -> tuple[LabState, dict[str, str]] | None:
 
 async def live_through(story: Story, root: Path, at: int, *, before: bool) -> bool:
     """Tell the story with a death at a call; tell whether there was one."""
-    async with house(root) as home:
+    async with engine_over_fakes(root) as home:
         if story.spec is not None:
             await home.up(story.spec)
         if story.down:
@@ -365,15 +368,15 @@ async def live_through(story: Story, root: Path, at: int, *, before: bool) -> bo
             home.host.no_place = {"n1"}
         let_launches_fail(home, story.fails)
         earlier = await seen(home)
-        home.fate.at, home.fate.before = len(home.fate.calls) + at, before
+        home.crash.at, home.crash.before = len(home.crash.calls) + at, before
         known = {operation.id for operation in await home.inventory.operations()}
         try:
             operation = await story.ask(home)
             await home.ended_or_dead(operation.id)
         except LabdError:
-            assert home.fate.dead.is_set()
-        died = home.fate.dead.is_set()
-        calls = home.fate.calls[-3:]
+            assert home.crash.dead.is_set()
+        died = home.crash.dead.is_set()
+        calls = home.crash.calls[-3:]
         await home.restart()
         got = await seen(home)
         accepted = [o for o in await home.inventory.operations() if o.id not in known]
@@ -402,8 +405,8 @@ async def test_a_death_at_any_call(tmp_path: Path, name: str, before: bool) -> N
 
 async def test_deaths_during_the_recovery(tmp_path: Path) -> None:
     for at in range(1, 100):
-        async with house(tmp_path / str(at)) as home:
-            home.fate.name = "resume"
+        async with engine_over_fakes(tmp_path / str(at)) as home:
+            home.crash.name = "resume"
             await home.engine.up("web", LAB)
             await home.death()
             await home.kill_daemon()
@@ -411,8 +414,8 @@ async def test_deaths_during_the_recovery(tmp_path: Path) -> None:
                 await home.start(at=at)
                 await home.settled()
             except LabdError:
-                assert home.fate.dead.is_set()
-            died = home.fate.dead.is_set()
+                assert home.crash.dead.is_set()
+            died = home.crash.dead.is_set()
             await home.restart()
             assert await seen(home) == RUNS
         if not died:
@@ -422,7 +425,7 @@ async def test_deaths_during_the_recovery(tmp_path: Path) -> None:
 
 async def test_a_daemon_that_is_stopped_in_the_middle(tmp_path: Path) -> None:
     for turns in range(0, 120, 5):
-        async with house(tmp_path / str(turns)) as home:
+        async with engine_over_fakes(tmp_path / str(turns)) as home:
             asked = asyncio.create_task(home.engine.up("web", LAB))
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -435,7 +438,7 @@ async def test_a_daemon_that_is_stopped_in_the_middle(tmp_path: Path) -> None:
             assert "node.crashed" not in str(await home.story())
 
 
-async def test_readiness_of_an_up_that_was_kept(home: House) -> None:
+async def test_readiness_of_an_up_that_was_kept(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     quick = spec(node("a", ready=Readiness(console="guest: up", timeout=0.05)))
     await home.fails(home.engine.up("web", quick, keep=True))

@@ -15,14 +15,15 @@ from labd.engine.resolve import size_node
 from labd.model.errors import InputError
 from labd.model.machine import Disk
 from labd.model.specs import CloudInitSpec, DiskBus, ImageFormat, LabSpec, Machine
-from tests.contract.engine_house import House, house, image, node, spec
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.labs import image, node, spec
 
 HELLO = CloudInitSpec(user_data='{"runcmd":["echo hello"]}')
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         yield it
 
 
@@ -30,22 +31,22 @@ def lab(**fields: Any) -> LabSpec:
     return spec(node("a", **fields))
 
 
-async def seeds(home: House) -> list[Disk]:
+async def seeds(home: FakeDaemon) -> list[Disk]:
     found = home.host.machines[await home.key("a")].spec
     return [disk for disk in found.disks if disk.id == "seed"]
 
 
-async def told(home: House) -> str:
+async def told(home: FakeDaemon) -> str:
     (seed,) = await seeds(home)
     return seed.path.read_text()
 
 
-async def test_a_node_that_asks_for_none_gets_none(home: House) -> None:
+async def test_a_node_that_asks_for_none_gets_none(home: FakeDaemon) -> None:
     await home.up(lab())
     assert await seeds(home) == []
 
 
-async def test_an_image_with_cloud_init_gives_its_nodes_a_seed(home: House) -> None:
+async def test_an_image_with_cloud_init_gives_its_nodes_a_seed(home: FakeDaemon) -> None:
     async with home.inventory.transaction() as tx:
         await tx.put_image(replace(image("disk"), cloud_init=True))
     await home.up(lab())
@@ -61,7 +62,7 @@ async def test_an_image_with_cloud_init_gives_its_nodes_a_seed(home: House) -> N
     [(DiskBus.VIRTIO, False, 14), (DiskBus.IDE, True, None), (DiskBus.SCSI, True, None)],
 )
 async def test_the_seed_is_on_the_bus_of_the_disks(
-    home: House, bus: DiskBus, cdrom: bool, slot: int | None
+    home: FakeDaemon, bus: DiskBus, cdrom: bool, slot: int | None
 ) -> None:
     await home.up(lab(cloud_init=CloudInitSpec(), disk_bus=bus))
     (seed,) = await seeds(home)
@@ -70,7 +71,7 @@ async def test_the_seed_is_on_the_bus_of_the_disks(
     assert seed.format is ImageFormat.RAW
 
 
-async def test_an_edited_template_makes_another_seed(home: House) -> None:
+async def test_an_edited_template_makes_another_seed(home: FakeDaemon) -> None:
     await home.up(lab(cloud_init=HELLO))
     before = await told(home)
     assert "echo hello" in before
@@ -84,7 +85,7 @@ async def test_an_edited_template_makes_another_seed(home: House) -> None:
     assert _instance(before) != _instance(await told(home))
 
 
-async def test_the_same_template_makes_the_same_seed(home: House) -> None:
+async def test_the_same_template_makes_the_same_seed(home: FakeDaemon) -> None:
     await home.up(lab(cloud_init=HELLO))
     before = await told(home)
     assert await home.engine.plan("web", lab(cloud_init=HELLO)) == list[Change]()

@@ -21,15 +21,16 @@ from labd.model.serving import (
     ServerState,
 )
 from labd.model.specs import LabSpec, NetworkSpec, NicSpec
-from tests.contract.engine_house import LIMIT, House, house, node, spec
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.labs import LIMIT, node, spec
 
 K = OperationKind
 MACS = {name: f"02:00:00:00:00:0{index}" for index, name in enumerate("abc", start=1)}
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         yield it
 
 
@@ -47,11 +48,11 @@ def served() -> LabSpec:
     return replace(spec(*nodes), networks=(lan,))
 
 
-async def namespace(home: House) -> str:
+async def namespace(home: FakeDaemon) -> str:
     return f"labd-fake-{(await home.lab()).key}"
 
 
-async def until_told(home: House, after: int, *kinds: str) -> list[tuple[str, str, object]]:
+async def until_told(home: FakeDaemon, after: int, *kinds: str) -> list[tuple[str, str, object]]:
     """Return (kind, node, address) of the events after a seq, as soon as there are those kinds."""
     async with asyncio.timeout(LIMIT):
         while True:
@@ -64,7 +65,7 @@ async def until_told(home: House, after: int, *kinds: str) -> list[tuple[str, st
             await asyncio.sleep(0.01)
 
 
-async def test_leases_are_told_once_and_forgotten_with_the_lab(home: House) -> None:
+async def test_leases_are_told_once_and_forgotten_with_the_lab(home: FakeDaemon) -> None:
     await home.up(served())
     space, seq = await namespace(home), await home.seq()
     assert list(home.servers.serving) == [space]
@@ -91,7 +92,7 @@ async def test_leases_are_told_once_and_forgotten_with_the_lab(home: House) -> N
     await home.check_nothing()
 
 
-async def test_leases_of_the_time_without_labd_are_told_at_its_start(home: House) -> None:
+async def test_leases_of_the_time_without_labd_are_told_at_its_start(home: FakeDaemon) -> None:
     await home.up(served())
     space = await namespace(home)
     home.servers.given[space] = [Lease(address="10.0.0.100", mac=MACS["a"], name="a")]
@@ -107,7 +108,7 @@ async def test_leases_of_the_time_without_labd_are_told_at_its_start(home: House
     ]
 
 
-async def test_a_server_that_ends_is_told(home: House) -> None:
+async def test_a_server_that_ends_is_told(home: FakeDaemon) -> None:
     await home.up(served())
     space, seq = await namespace(home), await home.seq()
     home.servers.happen(space, ServerState.ENDED, "out of memory")
@@ -124,7 +125,7 @@ async def test_a_server_that_ends_is_told(home: House) -> None:
     ]
 
 
-async def test_a_server_that_does_not_start_leaves_no_lab(home: House) -> None:
+async def test_a_server_that_does_not_start_leaves_no_lab(home: FakeDaemon) -> None:
     home.servers.fail["apply"] = NetworkFailed("dnsmasq did not start")
     error = await home.fails(home.engine.up("web", served()))
     assert error["message"] == "dnsmasq did not start"
@@ -132,14 +133,14 @@ async def test_a_server_that_does_not_start_leaves_no_lab(home: House) -> None:
     await home.check_nothing()
 
 
-async def test_a_program_that_is_missing_is_told_before_anything_changes(home: House) -> None:
+async def test_a_program_that_is_missing_is_told_before_anything_changes(home: FakeDaemon) -> None:
     home.servers.fail["check"] = NetworkFailed("dnsmasq is not found")
     with pytest.raises(NetworkFailed):
         await home.engine.up("web", served())
     await home.check_nothing()
 
 
-async def test_the_agent_is_asked_first_then_leases_then_neighbours(home: House) -> None:
+async def test_the_agent_is_asked_first_then_leases_then_neighbours(home: FakeDaemon) -> None:
     await home.up(served())
     space = await namespace(home)
     keys = {name: (await home.engine.node(NodeRef("web", name))).key for name in MACS}

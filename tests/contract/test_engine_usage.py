@@ -9,14 +9,15 @@ import pytest
 from labd.model.errors import NotFound
 from labd.model.records import OperationKind
 from labd.model.specs import NicSpec
-from tests.contract.engine_house import USED, house, node, spec
+from tests.fakes.daemon import USED, engine_over_fakes
+from tests.fakes.labs import node, spec
 
 
 async def test_nodes_that_run_with_the_sum_of_their_ports(tmp_path: Path) -> None:
     nics = tuple(
         NicSpec(name=f"eth{n}", network="lan", mac=f"02:00:00:00:00:0{n}") for n in range(2)
     )
-    async with house(tmp_path) as home:
+    async with engine_over_fakes(tmp_path) as home:
         await home.up(spec(node("a", nics=nics), node("b"), networks=("lan",)))
         await home.done(home.engine.up("other", spec(node("c"))))
         await home.ok(home.engine.act(OperationKind.STOP, "web", ["b"], force=True))

@@ -20,14 +20,15 @@ from labd.model.errors import (
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind, Wanted
 from labd.model.specs import LabSpec, NetworkSpec, NicSpec, NodeSpec, PublishSpec
-from tests.contract.engine_house import House, house, node, spec
+from tests.fakes.daemon import FakeDaemon, engine_over_fakes
+from tests.fakes.labs import node, spec
 
 K = OperationKind
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         yield it
 
 
@@ -50,7 +51,7 @@ def ends(way: socket.socket) -> str:
 # ways
 
 
-async def test_a_node_is_reached_from_inside_its_lab_ipv4_first(home: House) -> None:
+async def test_a_node_is_reached_from_inside_its_lab_ipv4_first(home: FakeDaemon) -> None:
     await home.up(lab())
     namespace = f"labd-fake-{(await home.lab()).key}"
     home.dialer.listening.add(("10.0.0.2", 22))
@@ -104,7 +105,7 @@ async def test_a_node_is_reached_from_inside_its_lab_ipv4_first(home: House) -> 
     ],
 )
 async def test_a_way_that_is_none_is_told(
-    home: House, host: str, port: int, kind: type[LabdError], message: str
+    home: FakeDaemon, host: str, port: int, kind: type[LabdError], message: str
 ) -> None:
     await home.up(lab())
     with pytest.raises(kind) as caught:
@@ -113,7 +114,9 @@ async def test_a_way_that_is_none_is_told(
 
 
 @pytest.mark.parametrize(("kind", "state"), [(K.STOP, "stopped"), (K.PAUSE, "paused")])
-async def test_a_node_that_does_not_run_is_not_reached(home: House, kind: K, state: str) -> None:
+async def test_a_node_that_does_not_run_is_not_reached(
+    home: FakeDaemon, kind: K, state: str
+) -> None:
     await home.up(lab())
     await home.act(kind, "a")
     with pytest.raises(IllegalTransition) as caught:
@@ -125,7 +128,7 @@ async def test_a_node_that_does_not_run_is_not_reached(home: House, kind: K, sta
         await home.engine.ways.to_node(NodeRef("other", "a"), 22)
 
 
-async def test_guests_get_the_labs_key_and_the_key_goes_with_the_lab(home: House) -> None:
+async def test_guests_get_the_labs_key_and_the_key_goes_with_the_lab(home: FakeDaemon) -> None:
     await home.up(lab())
     pair = await home.engine.ways.key("web")
     record = await home.engine.node(NodeRef("web", "a"))
@@ -139,7 +142,7 @@ async def test_guests_get_the_labs_key_and_the_key_goes_with_the_lab(home: House
         await home.engine.ways.key("web")
 
 
-async def test_keys_of_no_lab_are_swept(home: House) -> None:
+async def test_keys_of_no_lab_are_swept(home: FakeDaemon) -> None:
     await home.keys.ensure("gone12")
     await home.restart()
     assert home.keys.pairs == {}
@@ -151,12 +154,12 @@ SSH = PublishSpec(port=22)
 WWW = PublishSpec(port=80, host_port=8080)
 
 
-async def published(home: House) -> dict[int, int]:
+async def published(home: FakeDaemon) -> dict[int, int]:
     view = await home.engine.lab("web")
     return {item.spec.port: item.chosen for item in view.published}
 
 
-async def test_ports_are_open_while_the_lab_is_up(home: House) -> None:
+async def test_ports_are_open_while_the_lab_is_up(home: FakeDaemon) -> None:
     seq = await home.seq()
     await home.up(lab(SSH, WWW))
     assert await published(home) == {22: 40_000, 80: 8080}
@@ -181,7 +184,7 @@ async def test_ports_are_open_while_the_lab_is_up(home: House) -> None:
     await home.check_nothing()
 
 
-async def test_a_port_in_use_refuses_up_and_start_and_changes_nothing(home: House) -> None:
+async def test_a_port_in_use_refuses_up_and_start_and_changes_nothing(home: FakeDaemon) -> None:
     home.doors.taken["127.0.0.1", 8080] = None
     seq = await home.seq()
     words = (
@@ -205,7 +208,7 @@ async def test_a_port_in_use_refuses_up_and_start_and_changes_nothing(home: Hous
     assert home.doors.open_ports() == set()
 
 
-async def test_what_is_refused_later_gives_the_ports_back(home: House) -> None:
+async def test_what_is_refused_later_gives_the_ports_back(home: FakeDaemon) -> None:
     home.memory = 0
     with pytest.raises(LabdError, match="memory"):
         await home.engine.up("web", lab(SSH))
@@ -216,7 +219,7 @@ async def test_what_is_refused_later_gives_the_ports_back(home: House) -> None:
     await home.check_nothing()
 
 
-async def test_an_edit_changes_ports_and_leaves_the_node_alone(home: House) -> None:
+async def test_an_edit_changes_ports_and_leaves_the_node_alone(home: FakeDaemon) -> None:
     await home.up(lab(SSH))
     before, seq = await home.engine.node(NodeRef("web", "a")), await home.seq()
     await home.up(lab(WWW))
@@ -228,7 +231,7 @@ async def test_an_edit_changes_ports_and_leaves_the_node_alone(home: House) -> N
     assert "node.published a" in story
 
 
-async def test_the_next_daemon_takes_the_same_ports(home: House) -> None:
+async def test_the_next_daemon_takes_the_same_ports(home: FakeDaemon) -> None:
     await home.up(lab(SSH, WWW))
     before = await published(home)
     await home.restart()
@@ -253,16 +256,16 @@ async def test_the_next_daemon_takes_the_same_ports(home: House) -> None:
 
 async def _die_at(root: Path, at: int, kind: OperationKind | None) -> bool:
     """Kill the daemon at a call of `up` or an action; tell whether there was such a call."""
-    async with house(root) as it:
+    async with engine_over_fakes(root) as it:
         if kind is not None:
             await it.up(lab(SSH, WWW))
-        it.fate.at = len(it.fate.calls) + at
+        it.crash.at = len(it.crash.calls) + at
         try:
             asked = it.engine.up("web", lab(SSH)) if kind is None else it.engine.act(kind, "web")
             await it.ended_or_dead((await asked).id)
         except LabdError:
-            assert it.fate.dead.is_set()
-        died = it.fate.dead.is_set()
+            assert it.crash.dead.is_set()
+        died = it.crash.dead.is_set()
         await it.restart()
         await it.check()
         record = await it.inventory.lab("web")
@@ -288,7 +291,7 @@ async def test_a_daemon_that_dies_anywhere_leaves_the_ports_that_are_wanted(
     assert at > 5
 
 
-async def test_a_busy_lab_is_left_alone(home: House) -> None:
+async def test_a_busy_lab_is_left_alone(home: FakeDaemon) -> None:
     operation = await home.engine.up("web", lab(SSH))
     with pytest.raises(Busy):
         await home.engine.up("web", lab(SSH, WWW))
@@ -296,11 +299,11 @@ async def test_a_busy_lab_is_left_alone(home: House) -> None:
     await home.engine.wait_operation(operation.id, 5)
 
 
-async def test_ports_are_there_again_before_an_operation_goes_on(home: House) -> None:
+async def test_ports_are_there_again_before_an_operation_goes_on(home: FakeDaemon) -> None:
     await home.up(lab(SSH))
     before = await published(home)
     await home.act(K.PAUSE, "a")
-    home.fate.name = "resume"
+    home.crash.name = "resume"
     await home.engine.act(K.RESUME, "web", ["a"])
     await home.death()
     await home.restart()

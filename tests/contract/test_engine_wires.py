@@ -14,7 +14,8 @@ from labd.model.impairment import Impairment
 from labd.model.names import NodeRef
 from labd.model.specs import LabSpec, NetworkSpec, NicSpec
 from labd.model.states import NodeState
-from tests.contract.engine_house import House, K, house, node
+from tests.fakes.daemon import FakeDaemon, K, engine_over_fakes
+from tests.fakes.labs import node
 
 SLOW = Impairment(rate=5_000_000)
 
@@ -35,12 +36,12 @@ SPEC = LabSpec(
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as it:
+async def home(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with engine_over_fakes(tmp_path) as it:
         yield it
 
 
-async def dark(home: House) -> set[str]:
+async def dark(home: FakeDaemon) -> set[str]:
     """Return `NODE/NIC id` of what has no carrier."""
     return {
         f"{machine.spec.node}/{name}"
@@ -49,11 +50,11 @@ async def dark(home: House) -> set[str]:
     }
 
 
-def shapes(home: House) -> list[Impairment]:
+def shapes(home: FakeDaemon) -> list[Impairment]:
     return [sends for found in home.wires.shapes.values() for sends in found.values()]
 
 
-async def test_a_cut_link_is_dark_at_both_ends_until_it_is_mended(home: House) -> None:
+async def test_a_cut_link_is_dark_at_both_ends_until_it_is_mended(home: FakeDaemon) -> None:
     await home.up(SPEC)
     seq = await home.seq()
     await home.engine.wires.set("web", WireChange(target="wan", down=True))
@@ -69,7 +70,7 @@ async def test_a_cut_link_is_dark_at_both_ends_until_it_is_mended(home: House) -
     assert await dark(home) == set()
 
 
-async def test_impairments_are_per_sender_and_survive(home: House) -> None:
+async def test_impairments_are_per_sender_and_survive(home: FakeDaemon) -> None:
     await home.up(SPEC)
     change = WireChange(target="wan", sender="a", fields={"rate": 5_000_000})
     [view] = await home.engine.wires.set("web", change)
@@ -86,7 +87,7 @@ async def test_impairments_are_per_sender_and_survive(home: House) -> None:
     assert shapes(home) == []
 
 
-async def test_what_a_template_says_is_done_and_changed_without_a_restart(home: House) -> None:
+async def test_what_a_template_says_is_done_and_changed_without_a_restart(home: FakeDaemon) -> None:
     a, *others = SPEC.nodes
     cut = replace(a, nics=(replace(a.nics[0], down=True, sends=SLOW), a.nics[1]))
     await home.up(replace(SPEC, nodes=(cut, *others)))
@@ -99,7 +100,7 @@ async def test_what_a_template_says_is_done_and_changed_without_a_restart(home: 
     assert {key: m.process for key, m in home.host.machines.items()} == before
 
 
-async def test_what_the_kernel_refuses_is_taken_back(home: House) -> None:
+async def test_what_the_kernel_refuses_is_taken_back(home: FakeDaemon) -> None:
     await home.up(SPEC)
     home.wires.fail = NetworkFailed("no")
     with pytest.raises(NetworkFailed):
@@ -109,7 +110,7 @@ async def test_what_the_kernel_refuses_is_taken_back(home: House) -> None:
     assert not any(view.changed for view in await home.engine.wires.show("web"))
 
 
-async def fails_to_recover(home: House) -> None:
+async def fails_to_recover(home: FakeDaemon) -> None:
     """Have a new daemon that cannot look after impairments as it begins."""
     await home.kill_daemon()
     home.wires.fail = NetworkFailed("netlink is busy")
@@ -117,7 +118,7 @@ async def fails_to_recover(home: House) -> None:
     home.wires.fail = None
 
 
-async def test_up_makes_up_for_a_recovery_that_failed(home: House) -> None:
+async def test_up_makes_up_for_a_recovery_that_failed(home: FakeDaemon) -> None:
     await home.up(SPEC)
     await home.engine.wires.set("web", WireChange(target="wan", fields={"rate": 5_000_000}))
     await home.engine.wires.set("web", WireChange(target="lan", down=True))
@@ -132,7 +133,7 @@ async def test_up_makes_up_for_a_recovery_that_failed(home: House) -> None:
     assert not home.engine.wires.owes("web")
 
 
-async def test_nothing_is_owed_to_a_lab_that_is_gone(home: House) -> None:
+async def test_nothing_is_owed_to_a_lab_that_is_gone(home: FakeDaemon) -> None:
     await home.up(SPEC)
     await fails_to_recover(home)
     assert home.engine.wires.owes("web")
@@ -140,7 +141,7 @@ async def test_nothing_is_owed_to_a_lab_that_is_gone(home: House) -> None:
     assert not home.engine.wires.owes("web")
 
 
-async def test_a_machine_that_hangs_is_switched_when_it_answers(home: House) -> None:
+async def test_a_machine_that_hangs_is_switched_when_it_answers(home: FakeDaemon) -> None:
     await home.up(SPEC)
     machine = home.host.machines[await home.key("a")]
     machine.hung = True
@@ -182,7 +183,7 @@ async def test_a_machine_that_hangs_is_switched_when_it_answers(home: House) -> 
         ),
     ],
 )
-async def test_bad_changes_change_nothing(home: House, change: WireChange, says: str) -> None:
+async def test_bad_changes_change_nothing(home: FakeDaemon, change: WireChange, says: str) -> None:
     await home.up(SPEC)
     seq = await home.seq()
     with pytest.raises((InputError, NotFound)) as caught:

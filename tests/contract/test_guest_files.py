@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from labd.model.errors import GuestAgentAbsent
-from tests.contract.fakes_guests import FakeGuestFiles
-from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
 from tests.contract.guest_files_contract import check_guest_files
+from tests.fakes.guests import FakeGuestFiles
+from tests.fakes.hypervisor import FakeHost, FakeHypervisor
 from tests.guests import machine_spec
 
 

@@ -13,7 +13,7 @@ from labd.images import ImageStore
 from labd.model.errors import DownloadFailed, ImageRefused, InputError, StorageFailed
 from labd.model.specs import Image, ImageFormat
 from labd.model.units import GIB, MIB
-from tests.contract.fakes_images import FakeImages
+from tests.fakes.images import FakeImages
 
 DISK = b"\xfa\xf4".ljust(MIB, b"\0")
 KERNEL = bytearray(8192)

@@ -12,7 +12,7 @@ from labd.engine.ports_memory import HostMemory
 from labd.host.memory import ProcMemory, stalled
 from labd.host.spawn import Child, spawn
 from labd.model.process import ProcessId
-from tests.contract.fakes_usage import FakeMemory
+from tests.fakes.usage import FakeMemory
 
 Score = Callable[[ProcessId], int]
 

@@ -20,7 +20,7 @@ from labd.model.network import LabNetworkPlan
 from labd.model.specs import LabSpec, NetworkSpec, NicSpec, NodeSpec
 from labd.network import LabCaptures, LabNetworks, LabWires
 from labd.network.plan import plan
-from tests.contract.fakes_networks import FakeCaptures, FakeNetworks, FakeWires
+from tests.fakes.networks import FakeCaptures, FakeNetworks, FakeWires
 
 KEYS = {"a": "aaaaaa", "b": "bbbbbb"}
 SLOW = Impairment(rate=1_000_000)

@@ -21,7 +21,8 @@ from labd.model.people import Role, asking, on_behalf
 from labd.model.records import OperationKind
 from labd.model.states import NodeState
 from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, TCP, Answer, Door, ask, scope_of
-from tests.contract.engine_house import LIMIT, Clock, House, house, node, spec
+from tests.fakes.daemon import Clock, FakeDaemon, engine_over_fakes
+from tests.fakes.labs import LIMIT, node, spec
 from tests.unit.fake_engine import FakeTemplates
 
 ROOT = Door(server=ADMIN)
@@ -33,7 +34,7 @@ class Place:
     """An app, its engine, and who has a token."""
 
     app: Any
-    house: House
+    house: FakeDaemon
     clock: Clock
 
     async def token(self, name: str, role: Role, *labs: str, seconds: float | None = None) -> Door:
@@ -62,7 +63,7 @@ class Place:
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     clock = Clock()
-    async with house(tmp_path, moment=clock) as home:
+    async with engine_over_fakes(tmp_path, moment=clock) as home:
         app = create_app(
             home.engine,
             FakeTemplates(),

@@ -17,8 +17,8 @@ from labd.hypervisor import QemuHypervisor, QemuScreens
 from labd.model.errors import NodeGone
 from labd.model.keys import presses
 from labd.model.specs import Display
-from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
-from tests.contract.fakes_screens import FakeScreens
+from tests.fakes.hypervisor import FakeHost, FakeHypervisor
+from tests.fakes.screens import FakeScreens
 from tests.guests import UP, machine_spec
 
 

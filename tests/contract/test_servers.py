@@ -24,7 +24,7 @@ from labd.model.serving import ServerChange, ServerState
 from labd.network import LabNetworks, LabServers, dnsmasq
 from labd.network.plan import plan
 from labd.template import load
-from tests.contract.engine_house import FakeServers
+from tests.fakes.services import FakeServers
 
 UID = 700_960
 MAC = "02:00:00:00:00:01"

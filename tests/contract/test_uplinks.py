@@ -22,7 +22,7 @@ from labd.model.specs import AllowSpec, Gateway, LabSpec, NetworkSpec
 from labd.network import LabNetworks, LabUplinks, UplinkSettings
 from labd.network.names import link_name, table_name
 from labd.network.plan import plan
-from tests.contract.engine_house import FakeUplinks
+from tests.fakes.services import FakeUplinks
 
 _CLONE_NEWNET = 0x40000000  # sched.h
 POOL = ipaddress.IPv4Network("198.18.0.0/24")

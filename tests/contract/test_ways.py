@@ -19,7 +19,7 @@ from labd.host.sshkeys import SshKeys
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.network import BridgePlan, LabNetworkPlan
 from labd.network import HostDoors, LabNetworks, NamespaceDialer, netns, sockets
-from tests.contract.fakes_ways import FakeDialer, FakeDoors, FakeKeys
+from tests.fakes.ways import FakeDialer, FakeDoors, FakeKeys
 
 # keys
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from labd.engine.ports_captures import PacketCapture
 from labd.model.errors import InputError, NotFound
-from tests.contract.fakes_networks import FakeCapture
+from tests.fakes.networks import FakeCapture
 
 
 class FakeCapturesApi:

@@ -1,7 +1,8 @@
 """A hypervisor in memory, with the same contract as QEMU's adapter (test_hypervisor.py).
 
 `FakeHost` is the host: it outlives a `FakeHypervisor`, as processes outlive the daemon. Tests play
-the guest and fate through the host: `power_off`, `panic`, `say`, `die`, `hang`, `recover`.
+the guest, and what befalls QEMU, through the host: `power_off`, `panic`, `say`, `die`, `hang`,
+`recover`.
 """
 
 from __future__ import annotations
@@ -176,7 +177,7 @@ class FakeHost:
         self.machines[key].agent = True
         self.tell(key, _K.AGENT_OPENED)
 
-    # fate
+    # what befalls QEMU
 
     def die(self, key: str, *, status: int = -9, stderr: str = "") -> None:
         """End the process."""

@@ -23,7 +23,7 @@ from labd.model.checkpoints import (
 from labd.model.errors import LaunchFailed, StorageFailed
 from labd.model.machine import MachineSpec, RunState
 from labd.model.process import ProcessId
-from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
+from tests.fakes.hypervisor import FakeHost, FakeHypervisor
 
 
 def _digest(data: bytes) -> str:

@@ -1,16 +1,15 @@
-"""A whole engine on fakes: a host, networks and images in memory, and the real inventory.
+"""The real engine over fakes: a host, networks and images in memory, and the real inventory.
 
-`House` is the machine that the daemon runs on. `start` and `restart` put a new engine on it; the
-host's processes, the networks and the inventory outlive it. `Fate` kills a daemon at any call that
-it makes of the world, as a power-off of the process would: nothing that it still does has an
-effect.
+`FakeDaemon` is a daemon and the machine that it runs on. `start` and `restart` put a new engine on
+it; the host's processes, the networks and the inventory outlive it. A `CrashPoint` ends a daemon at
+any call that it makes of the world, as SIGKILL would: nothing that it still does has an effect.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,294 +18,50 @@ from typing import Any
 from bench.chaos.check import gaps
 from bench.chaos.fold import fold
 from labd.engine.engine import Engine
-from labd.engine.ports import Transaction
 from labd.engine.recovery import Recovered
 from labd.engine.slots import BootSlots
 from labd.engine.world import NODE_UIDS, Limits, World, present_moment
 from labd.inventory.sqlite import SqliteInventory
-from labd.model.errors import GuestFailed, NotFound, StorageFailed
-from labd.model.events import Event
+from labd.model.errors import StorageFailed
 from labd.model.lab_leases import Moment
 from labd.model.names import NodeRef
-from labd.model.network import LabNetworkPlan, UplinkPlan
-from labd.model.plugins import InstalledPlugin, PluginChange
 from labd.model.process import ProcessId
 from labd.model.quotas import Quotas
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord
-from labd.model.serving import (
-    GuestInterface,
-    Lease,
-    Neighbour,
-    ServerChange,
-    ServerPlan,
-    ServerState,
-)
 from labd.model.specs import (
-    Dependency,
-    DependsOn,
-    Image,
-    ImageFormat,
     LabSpec,
-    NetworkSpec,
-    NicSpec,
-    NodeSpec,
-    Readiness,
 )
-from labd.model.states import NODE_ALIVE, LabState, NodeState, OperationState, PluginState
-from labd.model.units import GIB, MIB
+from labd.model.states import NODE_ALIVE, LabState, NodeState, OperationState
+from labd.model.units import GIB
 from labd.model.usage import ProcessUsage
 from labd.network.plan import plan
-from tests.contract.fakes_checkpoints import FakeCheckpoints, FakeSnapshots
-from tests.contract.fakes_devices import FakeDevices
-from tests.contract.fakes_guests import FakeGuestFiles
-from tests.contract.fakes_hypervisor import FakeHost, FakeHypervisor
-from tests.contract.fakes_images import FakeImages
-from tests.contract.fakes_networks import (
+from tests.event_contract import unpromised
+from tests.fakes.checkpoints import FakeCheckpoints, FakeSnapshots
+from tests.fakes.crash import ASKED, CrashingInventory, CrashingPort, CrashPoint
+from tests.fakes.devices import FakeDevices
+from tests.fakes.guests import FakeGuestFiles
+from tests.fakes.hypervisor import FakeHost, FakeHypervisor
+from tests.fakes.images import FakeImages
+from tests.fakes.labs import LIMIT, image, line
+from tests.fakes.networks import (
     FakeCaptures,
     FakeCarriers,
     FakeNetworks,
     FakeWires,
     open_taps,
 )
-from tests.contract.fakes_screens import FakeScreens
-from tests.contract.fakes_usage import FakeCgroups, FakeCounters, FakeMemory
-from tests.contract.fakes_ways import FakeDialer, FakeDoors, FakeKeys
-from tests.event_contract import unpromised
+from tests.fakes.plugins import FakePlugins
+from tests.fakes.screens import FakeScreens
+from tests.fakes.services import FakeInterfaces, FakeServers, FakeUplinks
+from tests.fakes.usage import FakeCgroups, FakeCounters, FakeMemory
+from tests.fakes.ways import FakeDialer, FakeDoors, FakeKeys
 
 UID_BASE = 700_000
 K = OperationKind
-LIMIT = 30.0  # seconds after which a test that waits has failed, on a host with other work
-
-
-class FakeUplinks:
-    """Implements the port `Uplinks`; `open` is namespace -> its plan."""
-
-    def __init__(self) -> None:
-        self.open: dict[str, UplinkPlan] = {}
-        self.fail: dict[str, Exception] = {}
-
-    def _may(self, verb: str) -> None:
-        if verb in self.fail:
-            raise self.fail[verb]
-
-    async def check(self, plan: LabNetworkPlan) -> None:
-        self._may("check")
-
-    async def apply(self, plan: LabNetworkPlan) -> None:
-        self._may("apply")
-        if plan.uplinks is None:
-            self.open.pop(plan.namespace, None)
-        else:
-            self.open[plan.namespace] = plan.uplinks
-
-    async def remove(self, namespace: str) -> None:
-        self._may("remove")
-        self.open.pop(namespace, None)
-
-    async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
-        self._may("sweep")
-        gone = sorted(self.open.keys() - set(keep))
-        for namespace in gone:
-            del self.open[namespace]
-        return gone
-
-
-class FakeInterfaces:
-    """Implements the port `Interfaces`; `told` is machine key -> interfaces."""
-
-    def __init__(self) -> None:
-        self.told: dict[str, list[GuestInterface]] = {}
-        self.hangs: set[str] = set()
-
-    async def interfaces(self, key: str, timeout: float) -> Sequence[GuestInterface]:
-        if key in self.hangs:
-            await asyncio.sleep(timeout)
-        if key not in self.told:
-            raise GuestFailed("the guest has no agent")
-        return self.told[key]
-
-
-class FakeServers:
-    """Implements the port `Servers`; `serving` is namespace -> plan, and outlives the daemon."""
-
-    def __init__(self) -> None:
-        self.serving: dict[str, ServerPlan] = {}
-        self.given: dict[str, list[Lease]] = {}
-        self.seen: dict[str, list[Neighbour]] = {}
-        self.fail: dict[str, Exception] = {}
-        self.tell: Callable[[ServerChange], None] = lambda _: None
-
-    def _may(self, verb: str) -> None:
-        if verb in self.fail:
-            raise self.fail[verb]
-
-    def listen(self, listener: Callable[[ServerChange], None]) -> None:
-        self.tell = listener
-
-    async def check(self, plan: LabNetworkPlan) -> None:
-        self._may("check")
-
-    async def apply(self, plan: LabNetworkPlan) -> None:
-        self._may("apply")
-        if plan.server is None:
-            self.serving.pop(plan.namespace, None)
-            return
-        self.serving[plan.namespace] = plan.server
-        self.happen(plan.namespace, ServerState.LEASES)
-
-    async def remove(self, namespace: str) -> None:
-        self._may("remove")
-        self.serving.pop(namespace, None)
-        self.given.pop(namespace, None)
-
-    async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
-        gone = sorted(self.serving.keys() - set(keep))
-        for namespace in gone:
-            del self.serving[namespace]
-        return gone
-
-    async def leases(self, namespace: str) -> Sequence[Lease]:
-        return list(self.given.get(namespace, []))
-
-    async def neighbours(self, namespace: str) -> Sequence[Neighbour]:
-        return list(self.seen.get(namespace, []))
-
-    async def close(self) -> None:
-        self.tell = lambda _: None
-
-    def happen(self, namespace: str, state: ServerState, reason: str = "") -> None:
-        self.tell(ServerChange(namespace=namespace, state=state, reason=reason))
-
-
-class FakePlugins:
-    """Implements the port `PluginRunner`; `running` is name -> (settings, uid)."""
-
-    def __init__(self) -> None:
-        self.plugins = {"hook": InstalledPlugin(name="hook", version="1")}
-        self.running: dict[str, tuple[Mapping[str, object], int]] = {}
-        self.told: Callable[[PluginChange], None] = lambda _: None
-
-    def listen(self, listener: Callable[[PluginChange], None]) -> None:
-        self.told = listener
-
-    def installed(self) -> Sequence[InstalledPlugin]:
-        return list(self.plugins.values())
-
-    def check_settings(self, name: str, settings: Mapping[str, object]) -> Mapping[str, object]:
-        if name not in self.plugins:
-            raise NotFound(f"there is no plugin {name}")
-        return {"url": "http://localhost", **settings}
-
-    async def start(
-        self, name: str, settings: Mapping[str, object], uid: int, since: int | None = None
-    ) -> None:
-        await asyncio.sleep(0)
-        self.running[name] = (settings, uid)
-        self.told(PluginChange(name=name, state=PluginState.RUNNING))
-
-    async def stop(self, name: str) -> None:
-        await asyncio.sleep(0)
-        self.running.pop(name, None)
-
-    def state(self, name: str) -> tuple[PluginState, int]:
-        return (PluginState.RUNNING if name in self.running else PluginState.DISABLED), 0
-
-    def log(self, name: str) -> bytes:
-        return b"said\n"
-
-    async def close(self) -> None:
-        self.running.clear()
-
-
-class Fate:
-    """Counts what a daemon asks of the world, and ends it at one of these calls.
-
-    Attributes:
-        dead: Nothing that the daemon asks has an effect any more.
-        calls: What it asked so far.
-        at: Dies at the call of this number.
-        before: Dies before that call has its effect, otherwise after it.
-        name: Dies at the first call of this name instead.
-    """
-
-    def __init__(self) -> None:
-        self.dead = asyncio.Event()
-        self.calls: list[str] = []
-        self.at = 0
-        self.before = True
-        self.name = ""
-
-    def check(self, *, after: bool = False) -> None:
-        last = self.calls[-1] if self.calls else ""
-        # Others may have asked meanwhile, where several things are done at one time.
-        due = 0 < self.at <= len(self.calls) or (bool(self.name) and last == self.name)
-        if due and self.before is not after:
-            self.dead.set()
-        if self.dead.is_set():
-            raise StorageFailed("the daemon is dead")
-
-    def called(self, name: str) -> None:
-        self.calls.append(name)
-        self.check()
-
-
-class Mortal:
-    """A port whose calls fail once the daemon is dead."""
-
-    def __init__(self, target: Any, fate: Fate, names: set[str]) -> None:
-        self._target = target
-        self._fate = fate
-        self._names = names
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._target, name)
-        if name not in self._names:
-            return method
-
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            self._fate.called(name)
-            result = await method(*args, **kwargs)
-            self._fate.check(after=True)
-            return result
-
-        return call
-
-
-class MortalInventory(Mortal):
-    """An inventory that commits nothing more for a dead daemon."""
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        async with self._target.transaction() as tx:
-            yield tx
-            self._fate.called("commit")
-        self._fate.check(after=True)
 
 
 # What each process of a `FakeHost` has taken.
 USED = ProcessUsage(cpu=1.5, own=40 << 20, shared=80 << 20, written=4096)
-
-_ASKED = {
-    "hypervisor": {"launch", "resume", "kill", "kill_process", "forget", "power_down", "adopt"},
-    "networks": {"apply", "open_taps", "remove"},
-    "devices": {"plug_disk", "unplug_disk", "plug_nic", "unplug_nic", "change_medium"},
-    "uplinks": {"apply", "remove"},
-    "servers": {"apply", "remove"},
-    "wires": {"apply"},
-    "carriers": {"set_carrier"},
-    "images": {"make_overlay", "make_blank", "make_child", "discard", "sweep"},
-    "keys": {"ensure", "remove"},
-    "snapshots": {
-        "save",
-        "put_back",
-        "launch",
-        "loaded",
-        "announce",
-        "set_clock",
-        "authorize",
-    },
-    "checkpoints": {"stage", "absorb", "publish", "incoming", "discard", "sweep"},
-}
 
 
 class Clock:
@@ -324,13 +79,13 @@ class Clock:
         self.moment = replace(now, wall=now.wall + seconds + jump, boottime=now.boottime + seconds)
 
 
-class House:
-    """The machine, and the daemon that runs on it now."""
+class FakeDaemon:
+    """A machine, and the daemon that runs on it now."""
 
     engine: Engine
     hypervisor: FakeHypervisor
     snapshots: FakeSnapshots
-    fate: Fate
+    crash: CrashPoint
 
     def __init__(self, inventory: SqliteInventory, root: Path) -> None:
         self.host = FakeHost()
@@ -361,41 +116,41 @@ class House:
     def _lives(self, process: ProcessId) -> bool:
         return process in {machine.process for machine in self.host.machines.values()}
 
-    async def start(self, **fate: Any) -> Recovered:
-        """Start a daemon. `fate` is set on its `Fate`."""
-        self.fate = Fate()
-        for key, value in fate.items():
-            setattr(self.fate, key, value)
+    async def start(self, **crash: Any) -> Recovered:
+        """Start a daemon. `crash` is set on its `CrashPoint`."""
+        self.crash = CrashPoint()
+        for key, value in crash.items():
+            setattr(self.crash, key, value)
         self.hypervisor = FakeHypervisor(self.host)
         self.snapshots = FakeSnapshots(self.host, self.hypervisor)
         self.doors.daemon_ended()
 
-        def mortal(target: Any, kind: str) -> Any:
-            return Mortal(target, self.fate, _ASKED[kind])
+        def crashing(target: Any, kind: str) -> Any:
+            return CrashingPort(target, self.crash, ASKED[kind])
 
-        inventory: Any = MortalInventory(self.inventory, self.fate, set())
+        inventory: Any = CrashingInventory(self.inventory, self.crash, set())
         world = World(
             inventory=inventory,
-            hypervisor=mortal(self.hypervisor, "hypervisor"),
-            networks=mortal(self.networks, "networks"),
-            uplinks=mortal(self.uplinks, "uplinks"),
-            servers=mortal(self.servers, "servers"),
-            wires=mortal(self.wires, "wires"),
+            hypervisor=crashing(self.hypervisor, "hypervisor"),
+            networks=crashing(self.networks, "networks"),
+            uplinks=crashing(self.uplinks, "uplinks"),
+            servers=crashing(self.servers, "servers"),
+            wires=crashing(self.wires, "wires"),
             captures=self.captures,
             memory=self.pressure,
             counters=self.counters,
             cgroups=self.cgroups,
-            carriers=mortal(FakeCarriers(self.host), "carriers"),
-            images=mortal(self.images, "images"),
-            snapshots=mortal(self.snapshots, "snapshots"),
-            checkpoints=mortal(self.checkpoints, "checkpoints"),
+            carriers=crashing(FakeCarriers(self.host), "carriers"),
+            images=crashing(self.images, "images"),
+            snapshots=crashing(self.snapshots, "snapshots"),
+            checkpoints=crashing(self.checkpoints, "checkpoints"),
             screens=FakeScreens(self.host),
-            devices=mortal(FakeDevices(self.host), "devices"),
+            devices=crashing(FakeDevices(self.host), "devices"),
             interfaces=self.interfaces,
             guest_files=FakeGuestFiles(self.host),
             dialer=self.dialer,
             doors=self.doors,
-            keys=mortal(self.keys, "keys"),
+            keys=crashing(self.keys, "keys"),
             state=self.root / "state",
             run=self.root / "run",
             limits=Limits(
@@ -422,17 +177,17 @@ class House:
 
     async def kill_daemon(self) -> None:
         """End the daemon as SIGKILL does."""
-        self.fate.dead.set()
+        self.crash.dead.set()
         self.host.daemon = None
         with suppress(StorageFailed):
             await self.engine.close()
         for tap in open_taps():
             os.close(tap)
 
-    async def restart(self, **fate: Any) -> Recovered:
+    async def restart(self, **crash: Any) -> Recovered:
         """Kill the daemon, and start another one."""
         await self.kill_daemon()
-        return await self.start(**fate)
+        return await self.start(**crash)
 
     async def close(self) -> None:
         """Stop the daemon as SIGTERM does."""
@@ -444,7 +199,7 @@ class House:
         """Wait for the end of an operation, or of the daemon (which cannot write it then)."""
         waits: list[asyncio.Task[object]] = [
             asyncio.create_task(self.engine.wait_operation(operation, LIMIT)),
-            asyncio.create_task(self.fate.dead.wait()),
+            asyncio.create_task(self.crash.dead.wait()),
         ]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -452,9 +207,9 @@ class House:
         await asyncio.gather(*waits, return_exceptions=True)
 
     async def death(self) -> None:
-        """Wait until the daemon has died, as its `Fate` has it."""
+        """Wait until the daemon has died, as its `CrashPoint` says."""
         async with asyncio.timeout(LIMIT):
-            await self.fate.dead.wait()
+            await self.crash.dead.wait()
 
     async def done(self, asked: Awaitable[OperationRecord]) -> OperationRecord:
         """Return an operation when it has ended."""
@@ -598,31 +353,20 @@ class House:
             assert not folder.exists() or list(folder.iterdir()) == []
 
 
-def line(event: Event) -> str:
-    """Return an event as a short line."""
-    happening = event.happening
-    words = [str(happening.type), happening.node or happening.subject]
-    if happening.type == "lab.state":
-        words.append(f"{happening.data['from']}>{happening.data['to']}")
-    if happening.type.startswith("operation."):
-        words.append(str(happening.data["kind"]))
-    return " ".join(filter(None, words))
-
-
 @asynccontextmanager
-async def house(
-    root: Path, *, moment: Callable[[], Moment] = present_moment, **fate: Any
-) -> AsyncIterator[House]:
-    """Give a house with a daemon and an image `disk` (raw, 1 MiB)."""
+async def engine_over_fakes(
+    root: Path, *, moment: Callable[[], Moment] = present_moment, **crash: Any
+) -> AsyncIterator[FakeDaemon]:
+    """Start a daemon with an image `disk` (raw, 1 MiB)."""
     inventory = await SqliteInventory.open(Path(":memory:"))
-    it = House(inventory, root)
+    it = FakeDaemon(inventory, root)
     it.moment = moment
     try:
         async with inventory.transaction() as tx:
             await tx.put_image(image("disk"))
-        await it.start(**fate)
+        await it.start(**crash)
         yield it
-        if not it.fate.dead.is_set():
+        if not it.crash.dead.is_set():
             await it.check()
         await it.close()
         said = await inventory.events(0, 100_000)
@@ -630,31 +374,3 @@ async def house(
         assert not wrong, wrong
     finally:
         await inventory.close()
-
-
-def image(name: str, digest: str = "") -> Image:
-    return Image(
-        name=name,
-        format=ImageFormat.RAW,
-        digest=f"sha256:{digest or name.encode().hex():0<64}",
-        size=MIB,
-        virtual_size=MIB,
-        files=("disk",),
-    )
-
-
-def node(name: str, *needs: str, **fields: Any) -> NodeSpec:
-    """Return a node that is ready when it says `guest: up`; `needs` are `NODE` or `NODE:ready`."""
-    fields.setdefault("ready", Readiness(console="guest: up", timeout=LIMIT))
-    fields.setdefault("nics", (NicSpec(name="eth0", network="lan", mac="02:00:00:00:00:01"),))
-    depends = []
-    for need in needs:
-        other, _, condition = need.partition(":")
-        depends.append(Dependency(node=other, condition=DependsOn(condition or "ready")))
-    return NodeSpec(name=name, image="disk", memory=128 * MIB, depends_on=tuple(depends), **fields)
-
-
-def spec(*nodes: NodeSpec, networks: tuple[str, ...] = ("lan",)) -> LabSpec:
-    return LabSpec(
-        template="t", nodes=nodes, networks=tuple(NetworkSpec(name=name) for name in networks)
-    )

@@ -13,7 +13,7 @@ from labd.model.errors import InputError, NetworkFailed, NodeGone, NodeUnrespons
 from labd.model.impairment import Impairment
 from labd.model.network import LabNetworkPlan
 from labd.model.wires import ShapePlan
-from tests.contract.fakes_hypervisor import FakeHost
+from tests.fakes.hypervisor import FakeHost
 
 
 class FakeNetworks:
