@@ -3,7 +3,7 @@
 cd "$(dirname "$0")/.." || exit 1
 bin=.venv/bin
 failed=
-typed=
+typed=hatch_build.py
 for folder in labd plugins tests tools bench; do
     [ -n "$(find "$folder" -name '*.py' -print -quit 2>/dev/null)" ] && typed="$typed $folder"
 done

@@ -13,7 +13,7 @@ PACKAGES="qemu-system-x86 qemu-utils ovmf mosquitto dnsmasq-base nftables iprout
  tcpdump
  python3-venv ca-certificates
  mosquitto-clients cpio zstd xz-utils mmdebstrap e2fsprogs openssh-client socat iputils-ping make git jq curl
- tshark strace rsync"
+ tshark strace rsync man-db bash fish zsh"
 VENV=.venv
 STAMP=$VENV/.labd-setup
 
