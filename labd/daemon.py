@@ -67,6 +67,7 @@ from labd.host.priority import go_first
 from labd.host.resolvers import host_resolvers
 from labd.host.secret import secret_of
 from labd.host.sshkeys import SshKeys
+from labd.host.threads import finish, quick
 from labd.host.traces import HostTraces
 from labd.host.usage import folder_size, process_usage
 from labd.hypervisor import (
@@ -108,6 +109,7 @@ _READER = "reader"  # the broker's user for people
 _RESERVE_EVERY = 60.0  # seconds
 _CANCEL_AGAIN = 3.0  # seconds that a background task has for its farewell
 _FLUSH = 2.0  # seconds that the last events have to reach the broker
+_THREADS_END = 5.0  # seconds that threads have to end what they do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +176,7 @@ async def _examine(paths: Paths, config: Config) -> list[Finding]:
 async def _judge(paths: Paths, config: Config, hypervisor: QemuHypervisor) -> list[Finding]:
     facts = await gather(paths, config)
     probe = await hypervisor.probe_kvm()
-    access = await asyncio.to_thread(hypervisor.explain_kvm)
+    access = await quick(hypervisor.explain_kvm)
     return judge(facts, kvm_probe=probe, kvm_access=access)
 
 
@@ -246,6 +248,8 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
+        # The last of all: what threads still do ends whole, unless a disk does not answer.
+        stack.push_async_callback(_end_threads)
         daemon = await Daemon.start(settings, stack)
         notifier = Notifier.of()
         notifier.ready(f"serving {settings.paths.api_socket}")
@@ -255,6 +259,11 @@ async def _serve(settings: Settings) -> None:
         log.info("stopping; machines %s", "too" if settings.take_down else "run on")
         if settings.take_down:
             await daemon.engine.take_everything_down()
+
+
+async def _end_threads() -> None:
+    if left := await finish(_THREADS_END):
+        log.warning("%d calls of the disk or the network have not come back; labd ends", left)
 
 
 class Daemon:
@@ -311,7 +320,7 @@ class Daemon:
         if broker.mode == "external":
             password = ""
             if broker.password_file is not None:
-                password = (await asyncio.to_thread(broker.password_file.read_text)).strip()
+                password = (await quick(broker.password_file.read_text)).strip()
             return BrokerAddress.parse(
                 broker.url,
                 username=broker.username,

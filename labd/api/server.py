@@ -20,6 +20,7 @@ from labd.api.crowd import Crowd, bound, origin
 from labd.api.doors import PEER, Peer
 from labd.host.config_people import ApiConfig
 from labd.host.listening import check_tls, listen_tcp
+from labd.host.threads import quick
 
 log = logging.getLogger(__name__)
 
@@ -150,9 +151,9 @@ async def serving_tcp(app: FastAPI, api: ApiConfig) -> AsyncIterator[None]:
         return
     tls = None
     if api.certificate is not None and api.key is not None:
-        await asyncio.to_thread(check_tls, api.certificate, api.key)
+        await quick(check_tls, api.certificate, api.key)
         tls = Tls(certificate=api.certificate, key=api.key)
-    listener = await asyncio.to_thread(listen_tcp, api.listen)
+    listener = await quick(listen_tcp, api.listen)
     with contextlib.closing(listener):
         most = bound()
         # A class behind one address has its half of all.

@@ -27,6 +27,7 @@ from pathlib import Path
 from labd.checkpoints import archive, checking, memory
 from labd.checkpoints.archive import MANIFEST
 from labd.checkpoints.stream import split
+from labd.host.threads import bulk, quick
 from labd.model.checkpoints import CheckpointRecord, Incoming, SavedNode
 from labd.model.errors import InputError, StorageFailed
 from labd.model.units import format_size
@@ -65,7 +66,7 @@ class CheckpointStore:
 
     async def stage(self, key: str) -> Path:
         """Return an empty folder to make a checkpoint in."""
-        return await asyncio.to_thread(self._stage, key)
+        return await quick(self._stage, key)
 
     def _stage(self, key: str) -> Path:
         folder = self._partial / key
@@ -87,7 +88,7 @@ class CheckpointStore:
         Raises:
             StorageFailed: No room, or it is no such stream.
         """
-        return await asyncio.to_thread(self._absorb, key, node, stream)
+        return await bulk(self._absorb, key, node, stream)
 
     def _absorb(self, key: str, node: str, stream: Path) -> tuple[str, int, str]:
         folder = self._partial / key
@@ -132,7 +133,7 @@ class CheckpointStore:
         Raises:
             StorageFailed: No room; nothing stays behind.
         """
-        return await asyncio.to_thread(self._add_layer, path)
+        return await bulk(self._add_layer, path)
 
     def _add_layer(self, path: Path) -> str:
         fresh = self.layers / f".new-{os.urandom(6).hex()}"
@@ -162,12 +163,12 @@ class CheckpointStore:
 
     async def digest(self, key: str, name: str) -> str:
         """Return the digest of a small file that is being made part of a checkpoint."""
-        data = await asyncio.to_thread((self._partial / key / name).read_bytes)
+        data = await quick((self._partial / key / name).read_bytes)
         return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
     async def publish(self, record: CheckpointRecord) -> int:
         """Make what was staged durable and visible; return its bytes on disk."""
-        return await asyncio.to_thread(self._publish, record)
+        return await bulk(self._publish, record)
 
     def _publish(self, record: CheckpointRecord) -> int:
         key = record.key
@@ -196,7 +197,7 @@ class CheckpointStore:
         """
         ram = await self._ram(record, node)
         try:
-            state = await asyncio.to_thread(self._open_state, record, node)
+            state = await bulk(self._open_state, record, node)
         except BaseException:
             os.close(ram)
             raise
@@ -208,7 +209,7 @@ class CheckpointStore:
             if loaded is None or node.name not in loaded.fds:
                 path = self._root / record.key / f"{node.name}.ram"
                 name = f"{record.key}.{node.name}"
-                sealed = await asyncio.to_thread(memory.load, path, name, node.ram)
+                sealed = await bulk(memory.load, path, name, node.ram)
                 self._keep(record.key, node.name, sealed)
             loaded = self._loaded[record.key]
             loaded.used = time.monotonic()
@@ -243,7 +244,7 @@ class CheckpointStore:
         """
         digests = {digest for node in record.nodes for disk in node.disks for digest in disk.layers}
         for digest in sorted(digests):
-            await asyncio.to_thread(self._verify, record.name, digest)
+            await bulk(self._verify, record.name, digest)
 
     def _verify(self, name: str, digest: str) -> None:
         path = self.layer(digest)
@@ -267,7 +268,7 @@ class CheckpointStore:
     async def copy_file(self, key: str, name: str, target: Path) -> None:
         """Copy a small file out of a checkpoint."""
         try:
-            await asyncio.to_thread(shutil.copyfile, self._root / key / name, target)
+            await bulk(shutil.copyfile, self._root / key / name, target)
         except OSError as error:
             raise StorageFailed(f"cannot copy {name}: {error.strerror}") from error
 
@@ -277,7 +278,7 @@ class CheckpointStore:
         """Yield a checkpoint as one stream; see the port."""
         stream = archive.pack(record, self._root / record.key, self.layers)
         try:
-            while part := await asyncio.to_thread(_joined, stream):
+            while part := await bulk(_joined, stream):
                 yield part
         except OSError as error:
             raise StorageFailed(_damaged(record.name, Path(error.filename or ""), error)) from error
@@ -287,15 +288,15 @@ class CheckpointStore:
         folder = await self.stage(key)
         path = self._partial / f"{key}.tar"
         try:
-            with await asyncio.to_thread(path.open, "xb") as file:
+            with await quick(path.open, "xb") as file:
                 async for chunk in chunks:
-                    await asyncio.to_thread(self._require_room, len(chunk))
-                    await asyncio.to_thread(file.write, chunk)
-            return await asyncio.to_thread(self._admit, key, name, path, folder)
+                    await quick(self._require_room, len(chunk))
+                    await bulk(file.write, chunk)
+            return await bulk(self._admit, key, name, path, folder)
         except OSError as error:
             raise StorageFailed(f"cannot store the checkpoint: {error.strerror}") from error
         finally:
-            await asyncio.to_thread(path.unlink, missing_ok=True)
+            await quick(path.unlink, missing_ok=True)
 
     def _admit(self, key: str, name: str, path: Path, folder: Path) -> CheckpointRecord:
         record = replace(archive.unpack(path, folder), key=key, name=name, origin="")
@@ -341,11 +342,11 @@ class CheckpointStore:
         """Remove a checkpoint, or what was made of one (idempotent). Layers stay; see `sweep`."""
         self._unload(key)
         for folder in (self._root / key, self._partial / key):
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await bulk(shutil.rmtree, folder, ignore_errors=True)
 
     async def sweep(self, keys: Collection[str], layers: Collection[str]) -> Sequence[str]:
         """Remove every checkpoint and layer but these; tell what went."""
-        return await asyncio.to_thread(self._sweep, set(keys), set(layers))
+        return await bulk(self._sweep, set(keys), set(layers))
 
     def _sweep(self, keys: set[str], layers: set[str]) -> list[str]:
         gone: list[str] = []

@@ -21,6 +21,7 @@ from labd.engine.resolve import Sized
 from labd.engine.saving import SAVEABLE, Saving
 from labd.engine.works import Works
 from labd.engine.world import World, new_key
+from labd.host.threads import quick
 from labd.model.checkpoints import MAX_COUNT, CheckpointRecord, HostFacts, SavedNode, SaveMode
 from labd.model.errors import (
     Conflict,
@@ -264,9 +265,10 @@ class CheckpointService:
         memory = await self._memory(record)
         whole = {f"{lab}/{node}": size for lab in names for node, size in memory.items()}
         wanted = spec or self.wanted(record)
+        free = await quick(self._world.disk_available)
         async with self._admitting:
             try:
-                await self._labs.with_room(lambda: self._labs.admit(name, whole))
+                await self._labs.with_room(lambda: self._labs.admit(name, whole, free))
             except NoRoom as error:
                 raise _less(checkpoint, len(names), error) from error
             return [
@@ -288,11 +290,13 @@ class CheckpointService:
         for lab in (await self._labs_of(record))[:_MEASURED]:
             nodes = await self._world.inventory.nodes(lab)
             pids = [node.process.pid for node in nodes if node.process is not None]
-            sizes = [await asyncio.to_thread(self._world.own_memory, pid) for pid in pids]
+            sizes = [await quick(self._world.own_memory, pid) for pid in pids]
             if len(sizes) == len(record.nodes) and all(sizes):
                 largest = max(largest, sum(sizes))
-        if largest:
-            return largest * 3 // 2
+        return largest * 3 // 2 if largest else self.estimate(record)
+
+    def estimate(self, record: CheckpointRecord) -> int:
+        """Return what `need` does while no lab runs from a checkpoint. Pure."""
         overhead = self._world.limits.node_overhead
         return sum(node.ram_bytes // 2 + overhead for node in record.nodes)
 

@@ -7,6 +7,7 @@ import logging
 
 from labd.engine.pausing import Pauser
 from labd.engine.world import World
+from labd.host.threads import quick
 from labd.model.errors import LabdError
 from labd.model.units import format_size
 
@@ -37,7 +38,7 @@ class DiskGuard:
         for lab, running in await self._pauser.running():
             nodes = await self._world.inventory.nodes(lab.name)
             folders = [self._world.node_folder(node.key) for node in nodes]
-            sizes = [await asyncio.to_thread(self._world.folder_size, path) for path in folders]
+            sizes = [await quick(self._world.folder_size, path) for path in folders]
             written = sum(sizes)
             if written <= allowed or not self._pauser.bears(lab.name):
                 continue

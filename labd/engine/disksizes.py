@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from labd.engine.resolve import DiskPlan, Sized, disk_plans
 from labd.engine.world import World
+from labd.host.evidence import entries
+from labd.host.threads import quick
 from labd.model.errors import InputError
-from labd.model.records import LabRecord, NodeRecord
-from labd.model.specs import LabSpec
 from labd.model.units import format_size
 
 _SECTOR = 512  # bytes; disks have whole ones
 
 
-async def require_sizes(
-    world: World,
-    size: Callable[[LabSpec], Awaitable[Mapping[str, Sized]]],
-    lab: LabRecord | None,
-    nodes: Sequence[NodeRecord],
-    sized: Mapping[str, Sized],
-) -> None:
-    """Return when no disk of a lab has another size in its new spec.
+# Node -> file name -> virtual size in bytes, of the disk files that there are.
+Kept = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What the disks have said before a transaction begins.
+
+    Attributes:
+        free: Bytes that are free where the disks are.
+        kept: The disk files that a lab has already.
+    """
+
+    free: int = 0
+    kept: Kept = field(default_factory=dict)
+
+
+async def look_at(world: World, lab: str) -> Ground:
+    """Look at the disks for an intent, which may wait for nothing; the lab must be held."""
+    nodes = await world.inventory.nodes(lab)
+    folders = {node.name: world.node_folder(node.key) for node in nodes}
+    return Ground(free=await quick(world.disk_available), kept=await quick(kept_sizes, folders))
+
+
+def require_sizes(lab: str, old: Mapping[str, Sized], kept: Kept, new: Mapping[str, Sized]) -> None:
+    """Return when no disk of a lab has another size in its new spec; pure.
 
     Args:
-        world: Of the daemon.
-        size: Looks up the nodes of a spec.
-        lab: As it is, None for a new one.
-        nodes: Of the lab.
-        sized: The wanted nodes by name.
+        lab: Its name, for messages.
+        old: The present nodes by name; none of a new lab, and none where an image or profile of one
+            has gone: the files tell what there is.
+        kept: What `kept_sizes` has found.
+        new: The wanted nodes by name.
 
     Raises:
         InputError: One has.
     """
-    if lab is None:
-        return
-    try:
-        old = await size(lab.spec)
-    except InputError:  # an image or profile of it has gone; the files tell what there is
-        old = {}
-    require_same_sizes(lab.name, old, sized)
-    folders = {node.name: world.node_folder(node.key) for node in nodes}
-    await asyncio.to_thread(require_kept_sizes, lab.name, folders, sized)
+    require_same_sizes(lab, old, new)
+    require_kept_sizes(lab, kept, new)
 
 
 def require_same_sizes(lab: str, old: Mapping[str, Sized], new: Mapping[str, Sized]) -> None:
@@ -67,22 +78,38 @@ def require_same_sizes(lab: str, old: Mapping[str, Sized], new: Mapping[str, Siz
                 raise _refusal(f"{lab}/{name}", file, before[file], size)
 
 
-def require_kept_sizes(lab: str, folders: Mapping[str, Path], new: Mapping[str, Sized]) -> None:
+def require_kept_sizes(lab: str, kept: Kept, new: Mapping[str, Sized]) -> None:
     """Return when no disk file, also one kept from earlier, has another size in the new spec.
 
     Args:
         lab: Its name, for messages.
-        folders: Node -> folder of its disks.
+        kept: What `kept_sizes` has found.
         new: The wanted nodes by name.
 
     Raises:
         InputError: One has another size.
     """
-    for name, folder in folders.items():
+    for name, found in kept.items():
         for file, size in _sizes(new[name]).items() if name in new else ():
-            has = virtual_size(folder / file)
+            has = found.get(file)
             if has not in (None, size):
                 raise _refusal(f"{lab}/{name}", file, has or 0, size)
+
+
+def kept_sizes(folders: Mapping[str, Path]) -> Kept:
+    """Return the virtual sizes of the disk files in the folders of nodes. Blocks.
+
+    Args:
+        folders: Node -> folder of its disks, which need not be there.
+    """
+    return {
+        name: {
+            file: size
+            for file in entries(folder)
+            if file.endswith(".qcow2") and (size := virtual_size(folder / file)) is not None
+        }
+        for name, folder in folders.items()
+    }
 
 
 def _sizes(sized: Sized) -> dict[str, int]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from labd.engine.disksizes import virtual_size
+from labd.engine.disksizes import Ground, look_at, virtual_size
 from labd.engine.facade_edits import DiskView, NewNode
 from labd.engine.hotplug import needs_replacing, obstacle
 from labd.engine.journal import Journal
@@ -18,6 +17,7 @@ from labd.engine.ports import Transaction
 from labd.engine.resolve import Sized
 from labd.engine.works import Works
 from labd.engine.world import World
+from labd.host.threads import quick
 from labd.model.errors import Conflict, InputError, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.names import NodeRef, check_name, did_you_mean, stable_mac
@@ -108,7 +108,7 @@ class Edits:
             )
         node = await self._journal.node(ref)
         kept = self._world.node_folder(node.key) / f"disk-{name}.qcow2"
-        has = await asyncio.to_thread(virtual_size, kept)
+        has = await quick(virtual_size, kept)
 
         def edit(old: NodeSpec) -> NodeSpec:
             if any(disk.name == name for disk in old.disks):
@@ -216,12 +216,18 @@ class Edits:
         lab = await self._journal.lab(name)
         sized = await self._labs.check(name, edit(lab.spec))
         await self._require_bearable(lab, pin(lab.spec, edit(lab.spec)), sized)
+        ground = Ground()
+
+        async def look() -> None:
+            nonlocal ground
+            if starts:
+                ground = await look_at(self._world, name)
 
         async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
-            return await self._write(tx, operation, edit, starts)
+            return await self._write(tx, operation, edit, starts, ground)
 
         return await self._operations.begin(
-            OperationKind.EDIT, name, {}, self._works.of(OperationKind.EDIT), intent
+            OperationKind.EDIT, name, {}, self._works.of(OperationKind.EDIT), intent, look
         )
 
     async def _require_bearable(
@@ -246,7 +252,12 @@ class Edits:
                 )
 
     async def _write(
-        self, tx: Transaction, operation: OperationRecord, edit: _Edit, starts: Sequence[str]
+        self,
+        tx: Transaction,
+        operation: OperationRecord,
+        edit: _Edit,
+        starts: Sequence[str],
+        ground: Ground,
     ) -> Mapping[str, object]:
         """Admit, and write what shall be. All is read here, where nothing else can move."""
         name = operation.lab
@@ -256,7 +267,7 @@ class Edits:
         sized = await self._labs.size(spec)
         runs = lab.wanted is Wanted.RUNNING
         due = {item: sized[item].memory for item in starts} if runs else {}
-        await self._labs.admit(name, due)
+        await self._labs.admit(name, due, ground.free)
         was = {"lab": str(lab.wanted), "nodes": {node.name: str(node.wanted) for node in nodes}}
         alive = sorted(node.name for node in nodes if node.state in NODE_ALIVE)
         lab = replace(lab, spec=spec, previous=lab.previous or lab.spec)

@@ -51,6 +51,7 @@ from labd.engine.ways import Ways
 from labd.engine.wires import WireService
 from labd.engine.works import Works
 from labd.engine.world import World
+from labd.host.threads import quick
 from labd.host.timelog import LogLine, read_lines, read_stamped
 from labd.model.activity import Source
 from labd.model.differences import Difference
@@ -371,8 +372,8 @@ class Engine:
         console = self._world.hypervisor.console_log(node.machine)
         messages = self._world.hypervisor.message_log(node.machine)
         lines = [
-            *(("console", line) for line in await asyncio.to_thread(read_lines, console, after)),
-            *(("qemu", line) for line in await asyncio.to_thread(read_stamped, messages)),
+            *(("console", line) for line in await quick(read_lines, console, after)),
+            *(("qemu", line) for line in await quick(read_stamped, messages)),
         ]
         return sorted(lines, key=lambda item: item[1].time)
 
@@ -382,7 +383,7 @@ class Engine:
         if node.machine is None:
             return b""
         path = self._world.hypervisor.console_log(node.machine)
-        return await asyncio.to_thread(read_log, path)
+        return await quick(read_log, path)
 
     # operations and events
 

@@ -21,6 +21,7 @@ from labd.engine.taps import close_taps
 from labd.engine.together import every
 from labd.engine.wires import WireService
 from labd.engine.world import World
+from labd.host.threads import quick
 from labd.model.checkpoints import CheckpointRecord, SavedNode
 from labd.model.cloudinit import logins
 from labd.model.errors import GuestFailed, InputError, LabdError, StorageFailed
@@ -309,9 +310,9 @@ class Forking:
     async def _make_files(self, record: CheckpointRecord, copy: Copy) -> None:
         """Make the disks' tops and the small files, all anew: an earlier try may have left some."""
         folder = copy.machine.folder
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await quick(shutil.rmtree, folder, ignore_errors=True)
         try:
-            await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True)
+            await quick(folder.mkdir, mode=0o700, parents=True)
         except OSError as error:
             raise StorageFailed(f"cannot make {folder.name}: {error.strerror}") from error
         for disk in copy.machine.disks:

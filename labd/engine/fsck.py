@@ -6,7 +6,6 @@ is left out: it is on its way. `compare` is pure; `Fsck` gathers and repairs.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from labd.engine.operations import Operations
 from labd.engine.ports_traces import Traces
 from labd.engine.world import World
 from labd.host.evidence import entries, taps_of
+from labd.host.threads import quick
 from labd.model.differences import Difference, Mismatch, Sort, Trace
 from labd.model.errors import LabdError
 from labd.model.machine import FoundMachine
@@ -271,15 +271,15 @@ class Fsck:
         namespaces = await world.networks.namespaces()
         return Evidence(
             machines=machines,
-            taps=await asyncio.to_thread(lambda: {pid: taps_of(pid) for pid in pids}),
+            taps=await quick(lambda: {pid: taps_of(pid) for pid in pids}),
             bridges={name: await world.networks.bridges(name) for name in namespaces},
-            disks=await asyncio.to_thread(entries, world.state / "nodes"),
-            sockets=await asyncio.to_thread(entries, world.run / "n"),
+            disks=await quick(entries, world.state / "nodes"),
+            sockets=await quick(entries, world.run / "n"),
             keys=await world.keys.all(),
-            servers=await asyncio.to_thread(entries, world.run / "d"),
+            servers=await quick(entries, world.run / "d"),
             images=[
                 name
-                for name in await asyncio.to_thread(entries, world.state / "images")
+                for name in await quick(entries, world.state / "images")
                 if not name.startswith(".")
             ],
         )
@@ -310,7 +310,7 @@ class Fsck:
         found = []
         for image in await self._world.inventory.images():
             files = self._world.images.files(image).values()
-            if not await asyncio.to_thread(_all_there, files):
+            if not await quick(_all_there, files):
                 found.append(
                     Difference(
                         kind=_M.LOST_IMAGE,
@@ -372,7 +372,7 @@ class Fsck:
             case _M.ORPHAN_FOLDER:
                 what, _, key = name.partition("/")
                 folder = self._folder(what) / key
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                await quick(shutil.rmtree, folder, ignore_errors=True)
             case _M.ORPHAN_KEYS:
                 await world.keys.remove(name)
             case _:

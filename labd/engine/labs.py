@@ -11,7 +11,7 @@ from typing import TypeVar
 from labd.engine.admission import admit
 from labd.engine.deps import closure
 from labd.engine.diff import plan_changes
-from labd.engine.disksizes import require_sizes
+from labd.engine.disksizes import Ground, look_at, require_sizes
 from labd.engine.facade import Change
 from labd.engine.journal import Journal
 from labd.engine.operations import Operations
@@ -22,7 +22,7 @@ from labd.engine.resolve import Sized
 from labd.engine.scenes import Scenes
 from labd.engine.works import Works
 from labd.engine.world import NODE_UIDS, World, new_key
-from labd.model.errors import Conflict, IllegalTransition, LabdError, NoRoom, NotFound
+from labd.model.errors import Conflict, IllegalTransition, InputError, LabdError, NoRoom, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.names import check_name, did_you_mean
 from labd.model.people import owner_now
@@ -85,7 +85,8 @@ class Labs:
         sized = await self.check(name, spec)
         lab = await self._world.inventory.lab(name)
         nodes = await self._world.inventory.nodes(name)
-        await require_sizes(self._world, self._scenes.size, lab, nodes, sized)
+        kept = (await look_at(self._world, name)).kept
+        require_sizes(name, await self._sized_before(lab), kept, sized)
         running = {node.name for node in nodes if node.state in NODE_ALIVE}
         old = lab.spec if lab else None
         isos = {item for item, found in sized.items() if found.iso}
@@ -137,9 +138,14 @@ class Labs:
         check_name(name, "lab")
         self._operations.require_free(name)
         await self.check(name, spec)
+        ground = Ground()
+
+        async def look() -> None:
+            nonlocal ground
+            ground = await look_at(self._world, name)
 
         async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
-            added = await self._write_up(tx, operation, spec, key)
+            added = await self._write_up(tx, operation, spec, key, ground)
             if more is not None:
                 await more(tx)
             return added
@@ -148,17 +154,25 @@ class Labs:
         taken = await self._publications.reserve(name, spec)
         try:
             return await self.with_room(
-                lambda: self._operations.begin(_K.UP, name, request, self._works.up, intent)
+                lambda: self._operations.begin(_K.UP, name, request, self._works.up, intent, look)
             )
         except BaseException:
             await self._publications.give_back(taken)
             raise
 
-    async def admit(self, name: str, due: Mapping[str, int]) -> None:
-        """Return when nodes (name -> bytes of memory) fit beside what other operations start."""
+    async def _sized_before(self, lab: LabRecord | None) -> Mapping[str, Sized]:
+        """Return the present nodes of a lab, none where one is without its image or profile."""
+        with suppress(InputError):
+            return {} if lab is None else await self._scenes.size(lab.spec)
+        return {}
+
+    async def admit(self, name: str, due: Mapping[str, int], free: int) -> None:
+        """Return when nodes (name -> bytes of memory) fit beside what other operations start.
+
+        `free` are the bytes that are free where the disks are; see `look`.
+        """
         if not due:
             return
-        free = self._world.disk_available()
         if free < _DISK_RESERVE:
             raise NoRoom(
                 f"lab {name} was not started: {format_size(free)} is free where labd keeps disks, "
@@ -244,7 +258,7 @@ class Labs:
         ]
 
     async def _write_up(
-        self, tx: Transaction, operation: OperationRecord, spec: LabSpec, key: str
+        self, tx: Transaction, operation: OperationRecord, spec: LabSpec, key: str, ground: Ground
     ) -> Mapping[str, object]:
         """Admit, and write what shall be. All is read here, where nothing else can move."""
         name = operation.lab
@@ -254,10 +268,10 @@ class Labs:
         spec = pin(lab.spec if lab else None, spec)
         sized = await self._scenes.size(spec)
         nodes = await self._world.inventory.nodes(name)
-        await require_sizes(self._world, self._scenes.size, lab, nodes, sized)
+        require_sizes(name, await self._sized_before(lab), ground.kept, sized)
         alive = {node.name for node in nodes if node.state in NODE_ALIVE}
         due = {item: s.memory for item, s in sized.items() if item not in alive}
-        await self.admit(name, due)
+        await self.admit(name, due, ground.free)
         new = await self.new_nodes(name, spec, {node.name for node in nodes})
         request = {
             "new": lab is None,
@@ -351,16 +365,24 @@ class Labs:
             raise Conflict(f"{kind} takes a whole lab; for nodes use stop")
         if kind in _STARTS:
             await self.check(lab, record.spec)
+        ground = Ground()
+
+        async def look() -> None:
+            nonlocal ground
+            if kind in _STARTS:
+                ground = await look_at(self._world, lab)
 
         async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
-            return await self._write_act(tx, operation, nodes)
+            return await self._write_act(tx, operation, nodes, ground)
 
         request = {"force": force, "grace": grace}
         # Whole labs and single nodes alike: a lab that is partly up has all its ports.
         taken = await self._publications.reserve(lab, record.spec) if kind in _STARTS else []
         try:
             return await self.with_room(
-                lambda: self._operations.begin(kind, lab, request, self._works.of(kind), intent)
+                lambda: self._operations.begin(
+                    kind, lab, request, self._works.of(kind), intent, look
+                )
             )
         except BaseException:
             await self._publications.give_back(taken)
@@ -398,7 +420,7 @@ class Labs:
         return able
 
     async def _write_act(
-        self, tx: Transaction, operation: OperationRecord, nodes: Sequence[str]
+        self, tx: Transaction, operation: OperationRecord, nodes: Sequence[str], ground: Ground
     ) -> Mapping[str, object]:
         """Check, admit, and write what shall be. All is read here, where nothing else can move."""
         kind = operation.kind
@@ -415,7 +437,7 @@ class Labs:
             alive = {node.name for node in present.values() if node.state in NODE_ALIVE}
             sized = await self._scenes.size(lab.spec)
             due = {name: sized[name].memory for name in changed if name not in alive}
-            await self.admit(lab.name, due)
+            await self.admit(lab.name, due, ground.free)
             before = alive - set(targets) if kind is _K.RESTART else alive
             was = _was(lab, present.values())
             request |= {"before": sorted(before), "was": was, "memory": due}

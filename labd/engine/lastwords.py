@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from labd.engine.world import World
+from labd.host.threads import quick
 from labd.model.errors import GuestFailed, LabdError
 from labd.model.names import NodeRef
 from labd.model.records import NodeRecord, OperationKind, OperationRecord, Wanted
@@ -69,7 +69,7 @@ async def with_last_words(world: World, operation: OperationRecord, error: LabdE
     if node.machine is not None:
         path = world.hypervisor.console_log(node.machine)
         with suppress(OSError):
-            line = last_line(await asyncio.to_thread(read_log, path))
+            line = last_line(await quick(read_log, path))
     words = f"{ref} said last: '{line}'" if line else f"{ref} said nothing"
     return type(error)(
         f"{error.message}; {words}{_advice(operation, node)}",

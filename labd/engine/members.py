@@ -22,6 +22,7 @@ from labd.engine.taps import close_taps
 from labd.engine.together import every
 from labd.engine.watch import Watcher
 from labd.engine.world import World, new_key
+from labd.host.threads import quick
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.errors import LabdError, NodeGone
 from labd.model.events import EventType, Happening
@@ -260,7 +261,7 @@ class Members:
         if node.machine is not None:
             await self._world.hypervisor.forget(node.machine)
         for folder in (self._world.node_folder(node.key), self._world.run / "n" / node.key):
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await quick(shutil.rmtree, folder, ignore_errors=True)
         self.hung.discard(node.key)
         self._watcher.drop(node.key)
 

@@ -91,8 +91,12 @@ class Operations:
         request: Mapping[str, object],
         work: Work,
         intent: Intent | None = None,
+        look: Callable[[], Awaitable[None]] | None = None,
     ) -> OperationRecord:
         """Write the operation and its intent in one transaction, then work on it in a task.
+
+        `look` is called before that, while the lab is held already: what must be asked of disks and
+        of the host for `intent`, which may wait for nothing, is asked there.
 
         A cancellation of the caller that comes after the commit takes nothing back: the operation
         was accepted, and is worked on.
@@ -100,10 +104,9 @@ class Operations:
         Raises:
             Busy: Another operation holds the lab.
             Conflict: The daemon stops.
-            LabdError: Of `intent`; nothing was written.
+            LabdError: Of `look` or `intent`; nothing was written.
         """
-        if self._closed:
-            raise Conflict("labd is stopping; ask again when it is back")
+        self._require_open()
         if lab:
             self.require_free(lab)
         operation = OperationRecord(
@@ -117,7 +120,10 @@ class Operations:
             self._held[lab] = operation
             self._begun(lab)
         try:
+            if look is not None:
+                await look()
             async with self._inventory.transaction() as tx:
+                self._require_open()  # nothing follows the word that labd has stopped
                 await tx.emit(self._happening(operation, EventType.OPERATION_STARTED, {}))
                 if intent is not None:
                     more = await intent(tx, operation)
@@ -134,6 +140,10 @@ class Operations:
             raise
         self._spawn(operation, work)
         return operation
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Conflict("labd is stopping; ask again when it is back")
 
     async def breakable(
         self, operation: OperationRecord, work: Coroutine[None, None, None]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from labd.engine.facade import PluginView
 from labd.engine.ports import PluginRunner
 from labd.engine.world import NODE_UIDS, PLUGIN_UIDS, World
+from labd.host.threads import quick
 from labd.model.errors import ConfigError, Conflict, LabdError, NotFound
 from labd.model.events import EventType, Happening
 from labd.model.names import did_you_mean
@@ -168,4 +169,4 @@ class Plugins:
     async def log(self, name: str) -> bytes:
         """Return the kept output of a plugin."""
         self._find(name)
-        return await asyncio.to_thread(self._runner.log, name)
+        return await quick(self._runner.log, name)

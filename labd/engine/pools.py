@@ -17,6 +17,7 @@ from labd.engine.operations import Operations
 from labd.engine.ports import Transaction
 from labd.engine.watch import Watcher
 from labd.engine.world import NODE_UIDS, World
+from labd.host.threads import quick
 from labd.model.checkpoints import MAX_COUNT, CheckpointRecord
 from labd.model.errors import InputError, LabdError, NoRoom, NotFound
 from labd.model.events import EventType, Happening
@@ -136,7 +137,7 @@ class Pools:
     async def _view(self, pool: PoolRecord) -> PoolView:
         members = await self._members.of(pool.checkpoint)
         pids = [node.process.pid for node in waiting(members) if node.process is not None]
-        sizes = [await asyncio.to_thread(self._world.own_memory, pid) for pid in pids]
+        sizes = [await quick(self._world.own_memory, pid) for pid in pids]
         return PoolView(
             record=pool,
             checkpoint=await self._name(pool.checkpoint),

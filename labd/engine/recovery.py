@@ -22,6 +22,7 @@ from labd.engine.watch import Watcher
 from labd.engine.wires import WireService
 from labd.engine.works import Works
 from labd.engine.world import World
+from labd.host.threads import quick
 from labd.model.errors import (
     LabdError,
     NodeGone,
@@ -279,7 +280,7 @@ class Recovery:
             await self._world.keys.remove(key)
         keys = {node.key for node in nodes}
         for folder in (self._world.state / "nodes", self._world.run / "n"):
-            await asyncio.to_thread(_remove_all_but, folder, keys)
+            await quick(_remove_all_but, folder, keys)
         images = await self._world.inventory.images()
         await self._sweep_checkpoints(nodes)
         for digest in await self._world.images.sweep([image.digest for image in images]):

@@ -15,6 +15,7 @@ from labd.engine.resolve import SEED_FILE, DiskPlan, Sized, disk_plans
 from labd.engine.watch import Watcher
 from labd.engine.wires import WireService
 from labd.engine.world import World
+from labd.host.threads import quick
 from labd.model.errors import LabdError, NodeGone, StorageFailed, WorldError
 from labd.model.machine import MachineSpec
 from labd.model.names import NodeRef
@@ -224,5 +225,5 @@ class NodeRunner:
         if node.machine is not None:
             await self._world.hypervisor.forget(node.machine)
         folder = self._world.node_folder(node.key)
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await quick(shutil.rmtree, folder, ignore_errors=True)
         self._watcher.drop(node.key)

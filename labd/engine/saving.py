@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from labd.engine.scenes import Scenes
 from labd.engine.teardown import Teardown
 from labd.engine.watch import Watcher
 from labd.engine.world import World, new_key
+from labd.host.threads import quick
 from labd.model.checkpoints import (
     CheckpointRecord,
     Growth,
@@ -270,4 +270,4 @@ class Saving:
         """Remove the disks' frozen files that the store has now; QEMU holds them open still."""
         paths = [path for m in scene.machines.values() for path in chains.own_layers(m)]
         for path in paths:
-            await asyncio.to_thread(path.unlink, missing_ok=True)
+            await quick(path.unlink, missing_ok=True)

@@ -107,19 +107,25 @@ class Teaching:
                 first=new_key(),
             )
         fresh = replace(fresh, settings=settings, lease=lease, queue=queue)
+        needs = await self._needs(fresh.checkpoint)
         async with self._world.inventory.transaction() as tx:
             old = {record.name: record for record in await self._world.inventory.classes()}
-            return await self._join(tx, old.get(name), fresh)
+            return await self._join(tx, old.get(name), fresh, needs)
 
     async def add(self, name: str, students: Sequence[Student]) -> ClassView:
         """Let more students take part; see the facade."""
         _check(name, students, {})
+        needs = await self._needs()
         async with self._world.inventory.transaction() as tx:
             old = await self._record(name)
-            return await self._join(tx, old, replace(old, students=tuple(students)))
+            return await self._join(tx, old, replace(old, students=tuple(students)), needs)
 
     async def _join(
-        self, tx: Transaction, old: ClassRecord | None, fresh: ClassRecord
+        self,
+        tx: Transaction,
+        old: ClassRecord | None,
+        fresh: ClassRecord,
+        needs: Mapping[str, int],
     ) -> ClassView:
         record = await self._without_gone(_joined(old, fresh))
         if old is not None and old.wanted is Wanted.STOPPED:
@@ -128,7 +134,7 @@ class Teaching:
             record = replace(record, created=self._world.clock(), owner=owner_now())
             if record.spec is not None:
                 await self._first.require_names(record)
-        await self._require_free(record)
+        await self._require_free(record, needs)
         await tx.put_class(record)
         data = {"checkpoint": record.source, "students": len(record.students)}
         await tx.emit(Happening(type=EventType.CLASS_STARTED, subject=record.name, data=data))
@@ -144,7 +150,7 @@ class Teaching:
         }
         return replace(record, made=made, failed={}, told=False)
 
-    async def _require_free(self, record: ClassRecord) -> None:
+    async def _require_free(self, record: ClassRecord, needs: Mapping[str, int]) -> None:
         due = classes.due(record)
         for student in due:
             lab = record.lab_of(student)
@@ -156,15 +162,25 @@ class Teaching:
                 )
         if record.queue:
             return
-        each = await self._each(record)
-        room = await self._labs.room() - await self._expected(record.name)
+        each = await self._each(record, needs)
+        room = await self._labs.room() - await self._expected(record.name, needs)
         classes.require_room(record.name, len(due), each, room)
         stopped = await self._stopped(record)
         classes.require_room(
             record.name, len(stopped), max(stopped, default=0), room - len(due) * each
         )
 
-    async def _expected(self, name: str) -> int:
+    async def _needs(self, *more: str) -> Mapping[str, int]:
+        """Measure what one more lab from each checkpoint of a class, or of `more`, may need.
+
+        Returns:
+            Key of the checkpoint -> bytes of memory.
+        """
+        keys = {record.checkpoint for record in await self._world.inventory.classes()} | {*more}
+        saved = await self._world.inventory.checkpoints()
+        return {item.key: await self._checkpoints.need(item) for item in saved if item.key in keys}
+
+    async def _expected(self, name: str, needs: Mapping[str, int]) -> int:
         """Return the bytes of memory that the labs of other classes need which are still to come.
 
         As a sum of what is due: a class was told that it fits before its first lab was forked.
@@ -174,7 +190,9 @@ class Teaching:
             for record in await self._world.inventory.classes()
             if record.name != name and record.wanted is Wanted.RUNNING and not record.queue
         ]
-        return sum([len(classes.due(record)) * await self._each(record) for record in others])
+        return sum(
+            [len(classes.due(record)) * await self._each(record, needs) for record in others]
+        )
 
     async def _stopped(self, record: ClassRecord) -> list[int]:
         """Return the bytes of memory of each lab that is to be started again."""
@@ -187,11 +205,11 @@ class Teaching:
                 found.append(sum(node.memory + overhead for node in sized.values()))
         return found
 
-    async def _each(self, record: ClassRecord) -> int:
-        """Return the bytes of memory that one more lab of a class may need."""
+    async def _each(self, record: ClassRecord, needs: Mapping[str, int]) -> int:
+        """Return the bytes of memory that one more lab of a class may need, measured if it was."""
         for saved in await self._world.inventory.checkpoints():
             if saved.key == record.checkpoint:
-                return await self._checkpoints.need(saved)
+                return needs.get(saved.key) or self._checkpoints.estimate(saved)
         if record.spec is None:
             return 0  # somebody has removed it: nothing more is forked
         sized = await self._labs.size(record.spec)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections import defaultdict
@@ -13,6 +12,7 @@ from labd.engine.facade_usage import Usage
 from labd.engine.journal import Journal
 from labd.engine.memory_guard import MemoryGuard
 from labd.engine.world import World
+from labd.host.threads import quick
 from labd.model.errors import NetworkFailed
 from labd.model.records import LabRecord, NodeRecord
 from labd.model.states import NODE_ALIVE
@@ -51,7 +51,7 @@ class UsageService:
                 cpus=len(os.sched_getaffinity(0)),
                 memory=self._world.memory_total,
                 memory_available=self._world.memory_available(),
-                disk_available=self._world.disk_available(),
+                disk_available=await quick(self._world.disk_available),
                 memory_low=self._guard.low,
             ),
             nodes=found,
@@ -60,7 +60,7 @@ class UsageService:
     async def _node(self, node: NodeRecord, counters: Mapping[str, PortUsage]) -> NodeUsage | None:
         if node.process is None or node.machine is None:
             return None
-        process = await asyncio.to_thread(self._world.process_usage, node.process.pid)
+        process = await quick(self._world.process_usage, node.process.pid)
         if process is None:
             return None
         return NodeUsage(

@@ -41,6 +41,7 @@ from labd.events.accounts import (
 from labd.events.mqtt import BrokerAddress, reachable
 from labd.host import identity
 from labd.host.spawn import PIPE, Child, Jail, spawn
+from labd.host.threads import quick
 from labd.model.errors import CommandFailed, ConfigError, LabdError, StorageFailed
 from labd.model.process import ProcessId
 
@@ -142,7 +143,7 @@ class ManagedBroker:
                 "have: choose a shorter --root"
             )
         owner = self._owner()
-        await asyncio.to_thread(self._make_folder, owner)
+        await quick(self._make_folder, owner)
         await self._end_stale()
         for _ in range(_PORT_TRIES):
             if self._chosen:
@@ -183,7 +184,7 @@ class ManagedBroker:
     async def stop(self) -> None:
         """End it and remove its files (idempotent). Cancel `run` first."""
         await self._end_child()
-        await asyncio.to_thread(self._remove_files)
+        await quick(self._remove_files)
 
     async def set_users(self, users: Iterable[BrokerUser]) -> None:
         """Let exactly these users in besides labd; return when the broker knows them.
@@ -205,7 +206,7 @@ class ManagedBroker:
             if child is None or child.status is not None:
                 return
             self._probe = new_password()
-            await asyncio.to_thread(self._write_accounts, self._owner())
+            await quick(self._write_accounts, self._owner())
             if child.send_signal(signal.SIGHUP):
                 await self._await_reload(child)
 
@@ -239,8 +240,8 @@ class ManagedBroker:
         # Under the lock to its end: SIGHUP would kill a mosquitto that does not expect it yet.
         async with self._lock:
             await self._end_child()
-            await asyncio.to_thread(self._write_config, owner)
-            await asyncio.to_thread(self._write_accounts, owner)
+            await quick(self._write_config, owner)
+            await quick(self._write_accounts, owner)
             self._words.clear()
             jail = None
             if owner is not None:
@@ -256,7 +257,7 @@ class ManagedBroker:
             self._child = child
             self._reader = asyncio.create_task(self._read_words(child))
             try:
-                await asyncio.to_thread(self._record, child.process)
+                await quick(self._record, child.process)
                 await self._await_ready(child)
             except BaseException:
                 await self._end_child()
@@ -302,7 +303,7 @@ class ManagedBroker:
 
     async def _end_stale(self) -> None:
         try:
-            text = await asyncio.to_thread((self.folder / "process.json").read_text)
+            text = await quick((self.folder / "process.json").read_text)
             process = ProcessId(**json.loads(text))
         except (OSError, ValueError, TypeError):
             return  # none, or half written: then it had the parent-death signal only

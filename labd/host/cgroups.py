@@ -12,7 +12,6 @@ theirs.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from labd.host.identity import is_alive
+from labd.host.threads import quick
 from labd.model.cgroups import Member
 from labd.model.units import MIB
 
@@ -141,19 +141,19 @@ class HostCgroups:
         """Have each machine in its group; see the port."""
         if self._base is None:
             return []
-        return await asyncio.to_thread(self._hold, self._base, members)
+        return await quick(self._hold, self._base, members)
 
     async def groups(self) -> Sequence[str]:
         """Return the groups of machines; see the port."""
         if self._base is None:
             return []
-        return [f"{lab}/{key}" for lab, key in await asyncio.to_thread(_groups, self._base)]
+        return [f"{lab}/{key}" for lab, key in await quick(_groups, self._base)]
 
     async def outside(self, members: Sequence[Member]) -> Sequence[str]:
         """Return who is not in its group; see the port."""
         if self._base is None:
             return []
-        return await asyncio.to_thread(_outside, self._base, members)
+        return await quick(_outside, self._base, members)
 
     def _hold(self, base: Path, members: Sequence[Member]) -> list[str]:
         problems: list[str] = []

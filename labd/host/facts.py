@@ -19,6 +19,7 @@ from labd.host.config import Config
 from labd.host.ksm import KsmState
 from labd.host.paths import Paths, closed_ancestor
 from labd.host.spawn import SEARCH_PATH, run
+from labd.host.threads import quick
 from labd.model.errors import CommandFailed
 from labd.model.quotas import Quotas
 
@@ -140,10 +141,10 @@ class Facts:
 async def gather(paths: Paths, config: Config) -> Facts:
     """Look at the host; takes some tens of milliseconds and changes nothing."""
     programs = {name: shutil.which(name, path=SEARCH_PATH) for name in PROGRAMS}
-    memory = await asyncio.to_thread(read_meminfo)
+    memory = await quick(read_meminfo)
     return Facts(
         kvm_device=kvm_device(),
-        cpu_flag=await asyncio.to_thread(cpu_flag),
+        cpu_flag=await quick(cpu_flag),
         programs=programs,
         qemu_version=await _qemu_version(programs["qemu-system-x86_64"]),
         kernel=os.uname().release,
@@ -155,18 +156,18 @@ async def gather(paths: Paths, config: Config) -> Facts:
         euid=os.geteuid(),
         group=config.daemon.group,
         group_exists=_group_exists(config.daemon.group),
-        closed=await asyncio.to_thread(closed_ancestor, paths.state),
+        closed=await quick(closed_ancestor, paths.state),
         state=paths.state,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
         memory_total=memory["MemTotal"],
         memory_available=memory["MemAvailable"],
         memory_reserve=config.daemon.memory_reserve_mib << 20,
-        disk_free=await asyncio.to_thread(_disk_free, paths.state),
+        disk_free=await quick(_disk_free, paths.state),
         cpus=len(os.sched_getaffinity(0)),
-        ksm=await asyncio.to_thread(ksm.read, config.memory.ksm),
+        ksm=await quick(ksm.read, config.memory.ksm),
         quotas=config.quotas.of_labs(),
         cgroups_wanted=config.memory.cgroups != "off",
-        cgroup_problem=await asyncio.to_thread(lambda: cgroups.probe("doctor").problem),
+        cgroup_problem=await quick(lambda: cgroups.probe("doctor").problem),
     )
 
 

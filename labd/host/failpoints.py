@@ -116,7 +116,11 @@ class Failpoints:
         if order.startswith("delay "):
             await asyncio.sleep(float(order.removeprefix("delay ")))
         elif order.startswith("hold "):
-            await asyncio.to_thread(_hold, Path(order.removeprefix("hold ")))
+            # No thread: the place before a commit is inside of a transaction.
+            file = Path(order.removeprefix("hold "))
+            _touch(file)
+            while _exists(file):  # noqa: ASYNC110 - another process removes it
+                await asyncio.sleep(_LOOK)
         elif order:
             _obey(name, order)
 
@@ -147,9 +151,17 @@ def _obey(name: str, order: str) -> None:
 
 
 def _hold(file: Path) -> None:
-    file.touch()
-    while file.exists():
+    _touch(file)
+    while _exists(file):
         time.sleep(_LOOK)
+
+
+def _touch(file: Path) -> None:
+    file.touch()
+
+
+def _exists(file: Path) -> bool:
+    return file.exists()
 
 
 def _append(path: Path, line: str) -> None:

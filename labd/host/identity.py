@@ -141,7 +141,7 @@ def read_argv(pid: int) -> tuple[str, ...]:
 def scan(predicate: Callable[[Sequence[str]], bool]) -> list[FoundProcess]:
     """Return every process whose argv satisfies `predicate`, by pid.
 
-    Blocks for some tens of microseconds a process: call it by `asyncio.to_thread`. A process counts
+    Blocks for some tens of microseconds a process: call it by `threads.quick`. A process counts
     only when it was the same before and after its command line was read.
     """
     found = []

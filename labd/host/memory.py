@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from labd.host.facts import read_meminfo
 from labd.host.identity import is_alive
+from labd.host.threads import quick
 from labd.model.memory import MemoryReading
 from labd.model.process import ProcessId
 
@@ -35,7 +35,7 @@ class ProcMemory:
 
     async def prefer(self, scores: Mapping[ProcessId, int]) -> None:
         """Say whom the kernel shall kill first; see the port."""
-        await asyncio.to_thread(self._write, scores)
+        await quick(self._write, scores)
 
     def _write(self, scores: Mapping[ProcessId, int]) -> None:
         for process, score in scores.items():

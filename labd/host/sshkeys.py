@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from labd.host.threads import in_thread
+from labd.host.threads import in_thread, quick
 from labd.model.access import KeyPair
 
 _FILE = "id_ed25519"
@@ -63,11 +62,11 @@ class SshKeys:
             except FileNotFoundError:
                 return None
 
-        return await asyncio.to_thread(read)
+        return await quick(read)
 
     async def remove(self, lab_key: str) -> None:
         """Delete it."""
-        await asyncio.to_thread(shutil.rmtree, self._folder / lab_key, ignore_errors=True)
+        await quick(shutil.rmtree, self._folder / lab_key, ignore_errors=True)
 
     async def all(self) -> Sequence[str]:
         """Return the lab keys that have a key pair, and what was left half made."""
@@ -75,7 +74,7 @@ class SshKeys:
         def names() -> list[str]:
             return sorted(os.listdir(self._folder)) if self._folder.is_dir() else []
 
-        return await asyncio.to_thread(names)
+        return await quick(names)
 
 
 def generate(comment: str) -> KeyPair:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from labd.host.evidence import taps_of
+from labd.host.threads import quick
 from labd.model.differences import Sort, Trace
 from labd.model.paths import Paths
 
@@ -26,7 +26,7 @@ class HostTraces:
 
     async def find(self) -> Sequence[Trace]:
         """Return sockets, mounts and taps; see the port."""
-        return await asyncio.to_thread(self._find)
+        return await quick(self._find)
 
     def _find(self) -> list[Trace]:
         runs = self._paths.node_runs

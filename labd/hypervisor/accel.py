@@ -23,6 +23,7 @@ from typing import Final
 from labd.host.jail import LOOKED_AT, PROGRAMS, WRITTEN_TO, Jail
 from labd.host.landlock import Files
 from labd.host.spawn import run
+from labd.host.threads import quick
 from labd.hypervisor import argv
 from labd.model.errors import CommandFailed, LaunchFailed
 from labd.model.machine import AccelChoice
@@ -94,7 +95,7 @@ class Accelerator:
             case Accel.TCG:
                 return AccelChoice(kvm=False)
             case Accel.KVM:
-                problem = await asyncio.to_thread(_open_problem)
+                problem = await quick(_open_problem)
                 if problem:
                     raise LaunchFailed(f"{problem}; or set accel: tcg")
                 return AccelChoice(kvm=True)
@@ -144,7 +145,7 @@ class Accelerator:
         return f"the probe guest failed under KVM: {said[-1] if said else done.status}"
 
     async def _decide(self) -> AccelChoice:
-        problem = await asyncio.to_thread(_open_problem) or await asyncio.to_thread(_cpu_problem)
+        problem = await quick(_open_problem) or await quick(_cpu_problem)
         if not problem:
             problem = await self.probe()
         if problem:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from labd.host.threads import quick
 from labd.host.timelog import TimeIndex, index_of
 from labd.hypervisor.unheard import Unheard
 from labd.model.errors import InputError, NodeGone
@@ -216,7 +217,7 @@ class ConsoleHub(asyncio.Protocol):
         self._log.close()
         self._log.open(fresh=fresh)
         if not fresh and not self._tail:
-            kept = await asyncio.to_thread(self._log.read)
+            kept = await quick(self._log.read)
             self._tail[:0] = kept[-REPLAY:]
         self._held = not fresh
         await loop.create_unix_connection(lambda: self, sock=sock)
@@ -382,7 +383,7 @@ class ConsoleHub(asyncio.Protocol):
         self._waiters[found] = compiled
         try:
             # Registered first, so that no line falls between the past and the future.
-            earlier = await asyncio.to_thread(self._search_past, compiled)
+            earlier = await quick(self._search_past, compiled)
             if earlier is not None:
                 return earlier
             if self._ended and not found.done():

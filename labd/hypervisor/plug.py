@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final, cast
 
+from labd.host.threads import quick
 from labd.hypervisor import devices, process
 from labd.hypervisor.devices import Device
 from labd.hypervisor.vm import Vm
@@ -151,7 +152,7 @@ async def _add_blocks(vm: Vm, machine: MachineSpec, disk: Disk) -> None:
     sets: dict[str, int] = {}
     try:
         for layer in devices.layers(alone):
-            fd = await asyncio.to_thread(process.open_file, layer.path, writable=layer.writable)
+            fd = await quick(process.open_file, layer.path, writable=layer.writable)
             try:
                 sets[layer.node] = await vm.monitor.add_descriptor(fd, layer.node)
             finally:

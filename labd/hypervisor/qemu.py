@@ -13,6 +13,7 @@ from pathlib import Path
 
 from labd.host import identity
 from labd.host.failpoints import failpoints
+from labd.host.threads import quick
 from labd.hypervisor import argv, process, tsc
 from labd.hypervisor.accel import Accelerator, KvmAccess
 from labd.hypervisor.console import Viewer
@@ -133,7 +134,7 @@ class QemuHypervisor:
 
     async def scan(self) -> Sequence[FoundMachine]:
         """Find every QEMU process of this root; see the port."""
-        found = await asyncio.to_thread(identity.scan, self._is_ours)
+        found = await quick(identity.scan, self._is_ours)
         machines = []
         for item in found:
             mark = argv.identify(item.argv)
@@ -182,7 +183,7 @@ class QemuHypervisor:
     async def forget(self, machine: MachineSpec) -> None:
         """Remove the run folder of a machine that has ended (idempotent)."""
         if machine.key not in self._vms:
-            await asyncio.to_thread(process.remove_folder, machine)
+            await quick(process.remove_folder, machine)
 
     async def wait_console(self, key: str, pattern: str) -> str:
         """Return the first serial line since the launch in which `pattern` is found."""
@@ -247,9 +248,7 @@ class QemuHypervisor:
         incoming: Incoming | None,
     ) -> None:
         machine = vm.spec
-        opening = asyncio.ensure_future(
-            asyncio.to_thread(process.open_inputs, machine, taps, passed, incoming)
-        )
+        opening = asyncio.ensure_future(quick(process.open_inputs, machine, taps, passed, incoming))
         try:
             fds = await asyncio.shield(opening)
         except asyncio.CancelledError:

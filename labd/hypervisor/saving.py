@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Final
 
+from labd.host.threads import bulk
 from labd.hypervisor import folding
 from labd.hypervisor.monitor import QmpEvent
 from labd.hypervisor.vm import Vm
@@ -134,7 +135,7 @@ class Saver:
             await self.vm.execute("transaction", {"actions": actions})
             self._blocks.clear()
         for source, target in self.order.copies:
-            await asyncio.to_thread(shutil.copyfile, source, target)
+            await bulk(shutil.copyfile, source, target)
 
     async def finish(self) -> None:
         """Have the devices written."""

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 
+from labd.host.threads import bulk
 from labd.hypervisor.picture import PICTURE_LIMIT, png_of
 from labd.hypervisor.vm import Vm
 from labd.model.errors import LabdError
@@ -43,8 +44,8 @@ class QemuScreens:
             stack.callback(os.close, out)
             async with vm.monitor.lent(out) as path:
                 await vm.execute("screendump", {"filename": path})
-            pixmap = await asyncio.to_thread(os.pread, memory, PICTURE_LIMIT, 0)
-        return await asyncio.to_thread(png_of, pixmap)
+            pixmap = await bulk(os.pread, memory, PICTURE_LIMIT, 0)
+        return await bulk(png_of, pixmap)
 
     async def press(self, key: str, chords: Sequence[Chord]) -> None:
         """Press keys (QMP `input-send-event`); see the port."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from labd.host.spawn import run
+from labd.host.threads import quick
 from labd.hypervisor import argv
 from labd.hypervisor.devices import UEFI_VARS_COPY
 from labd.hypervisor.qemu import QemuHypervisor
@@ -44,7 +45,7 @@ class QemuSnapshots:
             machines = await run([argv.PROGRAM, "-machine", "help"])
             found = _VERSION.search(version.stdout.decode(errors="replace"))
             lines = machines.stdout.decode(errors="replace").splitlines()[1:]
-            model, flags = await asyncio.to_thread(_read_cpu)
+            model, flags = await quick(_read_cpu)
             self._facts = HostFacts(
                 qemu=found[1] if found else "unknown",
                 machines=frozenset(line.split()[0] for line in lines if line.split()),

@@ -21,6 +21,7 @@ from typing import Final
 from labd.host.jail import LOOKED_AT, PROGRAMS, WRITTEN_TO, Jail, Limits
 from labd.host.landlock import Files
 from labd.host.spawn import run
+from labd.host.threads import quick
 from labd.images.foreign import NAMES, Foreign
 from labd.images.intake import RESERVE
 from labd.model.errors import CommandFailed, ImageRefused, StorageFailed
@@ -65,7 +66,7 @@ class Converter:
         """
         async with self._lock:
             with ExitStack() as stack:
-                given, made = await asyncio.to_thread(self._open, source, target, stack)
+                given, made = await quick(self._open, source, target, stack)
                 await self._run(kind, given, made, _room(target, limit))
                 os.fchown(made, 0, 0)
 

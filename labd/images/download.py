@@ -21,6 +21,7 @@ from email.message import Message
 from pathlib import Path
 from typing import IO, Protocol
 
+from labd.host.threads import download
 from labd.model.errors import DownloadFailed, ImageRefused, InputError, StorageFailed
 from labd.model.units import format_size
 
@@ -133,7 +134,7 @@ class Download:
         def report(done: int, total: int | None) -> None:
             loop.call_soon_threadsafe(progress, done, total)
 
-        worker = asyncio.ensure_future(asyncio.to_thread(self._fetch, report))
+        worker = asyncio.ensure_future(download(self._fetch, report))
         try:
             return await asyncio.shield(worker)
         except asyncio.CancelledError:

@@ -11,7 +11,6 @@ Names and rows are the inventory's; nothing here knows what an image is called b
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import os
@@ -24,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from labd.host.failpoints import failpoints
+from labd.host.threads import bulk, quick
 from labd.images import debian, headers, recipes, tiny
 from labd.images.bootsector import READY, boot_sector
 from labd.images.convert import Converter
@@ -106,7 +106,7 @@ class ImageStore:
             if format is None and (made := await self._converted(folder)) is not None:
                 digest, size, kind = made
                 source = f"{source} (converted from {kind})".lstrip()
-            return await asyncio.to_thread(
+            return await bulk(
                 self._admit,
                 Image(
                     name=name,
@@ -149,7 +149,7 @@ class ImageStore:
                 name, _chunks(path), format=format, sha256=expected, source=transfer.shown
             )
         finally:
-            await asyncio.to_thread(transfer.discard)
+            await bulk(transfer.discard)
 
     async def build(self, recipe: str, name: str, progress: Callable[[str], None]) -> Image:
         """Build a recipe; the same inputs come from the cache.
@@ -175,11 +175,11 @@ class ImageStore:
         image = replace(built.image, name=name, source=f"recipe {recipe}", created=_now())
         async with contextlib.AsyncExitStack() as undo:
             folder = await self._staging(undo)
-            return await asyncio.to_thread(self._admit_built, image, built.parts, folder)
+            return await bulk(self._admit_built, image, built.parts, folder)
 
     async def discard(self, image: Image) -> None:
         """Delete the files of a digest (idempotent)."""
-        await asyncio.to_thread(self._remove, self._folder(image))
+        await bulk(self._remove, self._folder(image))
 
     def files(self, image: Image) -> Mapping[str, Path]:
         """Return part name (`disk`, `kernel`, `initrd`) -> path."""
@@ -207,11 +207,11 @@ class ImageStore:
                 f"({format_size(image.virtual_size)}); choose at least that size"
             )
         base = str(self.files(image)["disk"].absolute())
-        await asyncio.to_thread(_write_fresh, path, fresh(wanted, base, str(image.format)))
+        await quick(_write_fresh, path, fresh(wanted, base, str(image.format)))
 
     async def make_child(self, parent: Path, path: Path) -> None:
         """Make a qcow2 overlay of the same size on another one; see the port."""
-        await asyncio.to_thread(_write_child, parent, path)
+        await quick(_write_child, parent, path)
 
     async def make_blank(self, path: Path, size: int) -> None:
         """Make an empty qcow2 disk of `size` bytes at `path` (0600).
@@ -220,15 +220,15 @@ class ImageStore:
             InputError: The size is not positive, or over 64 TiB.
             StorageFailed: No space, or `path` exists; nothing stays behind.
         """
-        await asyncio.to_thread(_write_fresh, path, fresh(_whole_sectors(size)))
+        await quick(_write_fresh, path, fresh(_whole_sectors(size)))
 
     async def make_seed(self, path: Path, files: Mapping[str, bytes]) -> None:
         """Make a CD with these files for cloud-init; see the port."""
-        await asyncio.to_thread(write_seed, path, files)
+        await quick(write_seed, path, files)
 
     async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
         """Remove what interrupted imports left and every digest not in `keep`; tell what went."""
-        return await asyncio.to_thread(self._sweep, frozenset(keep))
+        return await bulk(self._sweep, frozenset(keep))
 
     def _folder(self, image: Image) -> Path:
         found = _DIGEST.match(image.digest)
@@ -238,8 +238,8 @@ class ImageStore:
 
     async def _staging(self, undo: contextlib.AsyncExitStack) -> Path:
         """Make a folder of its own for one import; it is gone at the end, whatever happens."""
-        folder = await asyncio.to_thread(self._make_staging)
-        undo.push_async_callback(asyncio.to_thread, shutil.rmtree, folder, ignore_errors=True)
+        folder = await quick(self._make_staging)
+        undo.push_async_callback(bulk, shutil.rmtree, folder, ignore_errors=True)
         return folder
 
     def _make_staging(self) -> Path:
@@ -252,8 +252,8 @@ class ImageStore:
         sink = Sink(path, self._max_size)
         try:
             async for chunk in chunks:
-                await asyncio.to_thread(sink.write, chunk)
-            return await asyncio.to_thread(sink.finish)
+                await bulk(sink.write, chunk)
+            return await bulk(sink.finish)
         finally:
             sink.close()
 
@@ -263,13 +263,13 @@ class ImageStore:
         if self._converter is None:
             return None
         with as_storage_failed("look at an image"):
-            kind = await asyncio.to_thread(find_foreign, received)
+            kind = await bulk(find_foreign, received)
         if kind is None:
             return None
         await self._converter.convert(kind, received, made, self._max_size)
         with as_storage_failed("store an image"):
             made.replace(received)
-            digest = await asyncio.to_thread(digest_of, received)
+            digest = await bulk(digest_of, received)
             return digest, received.stat().st_size, NAMES[kind]
 
     def _admit(
@@ -403,9 +403,9 @@ def _write_child(parent: Path, path: Path) -> None:
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    file = await asyncio.to_thread(path.open, "rb")
+    file = await quick(path.open, "rb")
     try:
-        while chunk := await asyncio.to_thread(file.read, 1 << 20):
+        while chunk := await bulk(file.read, 1 << 20):
             yield chunk
     finally:
         file.close()

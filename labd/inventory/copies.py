@@ -14,7 +14,6 @@ ends its generation, and `renew` begins the next when there is room.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -28,6 +27,7 @@ from typing import Final
 
 import aiosqlite
 
+from labd.host.threads import quick
 from labd.model.errors import InventoryDamaged
 
 log = logging.getLogger(__name__)
@@ -83,13 +83,13 @@ class Copies:
         number = self._generation + 1
         fresh = self._folder / f"copy-{number}.db.new"
         try:
-            await asyncio.to_thread(self._make_folder)
-            target = await asyncio.to_thread(_open_copy, fresh)
+            await quick(self._make_folder)
+            target = await quick(_open_copy, fresh)
             try:
                 await connection.backup(target)
-                problems = await asyncio.to_thread(_check, target)
+                problems = await quick(_check, target)
             finally:
-                await asyncio.to_thread(target.close)
+                await quick(target.close)
             if problems:
                 log.critical(
                     "the inventory is damaged (%s); the copy of before stays: stop labd and run "
@@ -98,7 +98,7 @@ class Copies:
                 )
                 fresh.unlink(missing_ok=True)
                 return
-            await asyncio.to_thread(self._begin, number, fresh)
+            await quick(self._begin, number, fresh)
         except (sqlite3.Error, OSError) as error:
             log.warning("the inventory cannot be copied: %s", error)
             with suppress(OSError):

@@ -6,7 +6,6 @@ There is exactly one connection for the life of the daemon: the WAL-reset bug of
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from typing import Any
 
 import aiosqlite
 
+from labd.host.threads import quick
 from labd.inventory.ballast import Ballast
 from labd.inventory.copies import Copies, is_lost, newest_event
 from labd.model.errors import InventoryDamaged, StorageFailed
@@ -92,12 +92,12 @@ class Database:
             StorageFailed: It cannot be opened, or is of a newer labd.
             InventoryDamaged: It is no inventory, or has bad pages.
         """
-        if copied and str(path) != _MEMORY and await asyncio.to_thread(is_lost, path):
+        if copied and str(path) != _MEMORY and await quick(is_lost, path):
             # An empty one in its place would have labd end all machines as strangers.
             raise InventoryDamaged(damaged(path, "it is not there, and its copy is"))
         with _storage_errors(path, "opening it"):
             if str(path) != _MEMORY:
-                await asyncio.to_thread(_make_private, path)
+                await quick(_make_private, path)
 
             def connect() -> sqlite3.Connection:
                 # IMMEDIATE: the module begins each write with BEGIN IMMEDIATE.
@@ -144,7 +144,7 @@ class Database:
         """
         if str(self._path) == _MEMORY:
             return
-        committed = await asyncio.to_thread(newest_event, self._path)
+        committed = await quick(newest_event, self._path)
         last = int((await self.rows("SELECT coalesce(max(seq), 0) FROM events"))[0][0])
         if last < committed:
             raise InventoryDamaged(
@@ -199,14 +199,14 @@ class Database:
             await self._copies.renew(self._connection)
 
     async def _drop(self) -> bool:
-        dropped = await asyncio.to_thread(self._ballast.drop)
+        dropped = await quick(self._ballast.drop)
         if dropped:
             log.error("the disk of %s is full; labd's own reserve is given up", self._path)
         return dropped
 
     async def take_ballast(self) -> None:
         """Take labd's own reserve where the disk has room for it."""
-        await asyncio.to_thread(self._ballast.take)
+        await quick(self._ballast.take)
 
     async def close(self) -> None:
         """Close; what was committed stays."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from labd.host.threads import quick
 from labd.inventory import copies
 from labd.inventory.sqlite import SqliteInventory, damage_of
 from labd.model.errors import Conflict
@@ -34,14 +34,14 @@ async def rebuild_inventory(database: Path, scan: Scan, *, force: bool) -> str:
     if (why := await damage_of(database)) is None:
         return f"the inventory {database} is sound, and stays as it is"
     log.warning("%s", why)
-    rebuilt = await asyncio.to_thread(copies.rebuild, database)
+    rebuilt = await quick(copies.rebuild, database)
     kept = copies.aside(database, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
     try:
         labs, nodes = await _hold_against(rebuilt, scan, kept, force=force)
     except BaseException:
         rebuilt.path.unlink(missing_ok=True)
         raise
-    await asyncio.to_thread(copies.put_in_place, rebuilt, database, kept)
+    await quick(copies.put_in_place, rebuilt, database, kept)
     return (
         f"made anew with {labs} labs and {nodes} nodes; the damaged inventory is {kept}; "
         "start labd: it takes over what runs"

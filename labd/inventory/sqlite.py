@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -17,6 +18,7 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
+from labd.host.threads import TransactionBody, WaitInTransaction, quick
 from labd.inventory import rows
 from labd.inventory.database import Database, damaged
 from labd.inventory.tables import Tables
@@ -39,6 +41,8 @@ from labd.model.records import (
 from labd.model.specs import Image, Profile
 from labd.model.states import OperationState
 from labd.model.wires import WireRecord
+
+log = logging.getLogger(__name__)
 
 KEEP_EVENTS = 100_000
 _PRUNE = 1_000  # events deleted at one time: 1-2 ms
@@ -65,6 +69,8 @@ class SqliteInventory:
         bounds: tuple[int, int, int],
         clock: Callable[[], str],
         keep_events: int,
+        *,
+        strict: bool = False,
     ) -> None:
         self._database = database
         self._tables = tables
@@ -72,6 +78,7 @@ class SqliteInventory:
         self._first, self._last, self._published = bounds
         self._clock = clock
         self._keep = keep_events
+        self._strict = strict
         self._recent: deque[Event] = deque(maxlen=_RECENT)
         self._lock = asyncio.Lock()
         self._holder: asyncio.Task[object] | None = None
@@ -86,6 +93,7 @@ class SqliteInventory:
         clock: Callable[[], str] = utc_now,
         keep_events: int = KEEP_EVENTS,
         copied: bool = True,
+        strict: bool = False,
     ) -> SqliteInventory:
         """Open or make the inventory at `path`.
 
@@ -94,6 +102,8 @@ class SqliteInventory:
             clock: Gives the time of events, RFC 3339 UTC with microseconds.
             keep_events: Published events that are kept.
             copied: Keep a second inventory beside it; see `inventory.copies`.
+            strict: Refuse a transaction in which its task has waited for anything; else it is
+                logged. For tests, which hold every transaction to it.
 
         Raises:
             StorageFailed: It cannot be opened, or was written by a newer labd.
@@ -117,17 +127,19 @@ class SqliteInventory:
             await database.close()
             raise
         bounds = (first or 1, last or 0, int(meta.get("published", "0")))
-        return cls(database, tables, host, bounds, clock, keep_events)
+        return cls(database, tables, host, bounds, clock, keep_events, strict=strict)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqliteTransaction]:
         """Begin; commit at the end of the block, roll back on any exception or cancellation.
 
-        One at a time; others wait. A cancellation that comes while SQLite commits takes effect
-        after it: the change stands.
+        One at a time; others wait. So the block waits for nothing: what it reads is in memory, and
+        what must be asked of disks, machines or anybody else is asked before. A cancellation that
+        comes while SQLite commits takes effect after it: the change stands.
 
         Raises:
             StorageFailed: Nothing was changed.
+            WaitInTransaction: A fault of labd; see `labd.host.threads`. Nothing was changed.
         """
         task = asyncio.current_task()
         if task is not None and task is self._holder:
@@ -136,13 +148,25 @@ class SqliteInventory:
             source = f"/labd/{self._host}"
             tx = SqliteTransaction(self._tables, self._last, source, self._clock)
             self._holder, self._held = task, tx
+            body = TransactionBody()
             try:
                 yield tx
+                body.end()
+                if body.suspended:
+                    self._tell_waited(tx, body)
                 if tx.statements or tx.event_statements:
                     asked = await tx.sign()
                     await _to_the_end(self._commit(tx, asked))
             finally:
+                body.end()
                 self._holder = self._held = None
+
+    def _tell_waited(self, tx: SqliteTransaction, body: TransactionBody) -> None:
+        kinds = ", ".join(str(event.happening.type) for event in tx.events) or "no event"
+        text = f"a transaction ({kinds}) gave way to other tasks for {body.seconds:.3f} s, and "
+        if self._strict:
+            raise WaitInTransaction(f"{text}no transaction may wait for anything")
+        log.warning("%severy change of any lab waited: a fault of labd", text)
 
     async def _commit(self, tx: SqliteTransaction, asked: Asked | None) -> None:
         await self._database.write([*tx.statements, *tx.event_statements])
@@ -356,7 +380,7 @@ async def damage_of(path: Path) -> str | None:
     Raises:
         StorageFailed: It cannot be looked at, or is of a newer labd.
     """
-    if not await asyncio.to_thread(path.exists):
+    if not await quick(path.exists):
         return f"there is no inventory {path}"
     try:
         inventory = await SqliteInventory.open(path, copied=False)

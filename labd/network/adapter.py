@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
 from labd.host.failpoints import failpoints
+from labd.host.threads import quick
 from labd.model.errors import NetworkFailed
 from labd.model.network import LabNetworkPlan
 from labd.network import links, netns, nft, sockets
@@ -97,7 +98,7 @@ class LabNetworks:
 
     async def unplug(self, namespace: str) -> None:
         """Delete all taps of a lab in one go; see the port."""
-        if await asyncio.to_thread(netns.exists, namespace):
+        if await quick(netns.exists, namespace):
             await netns.inside(
                 namespace, lambda: None if links.is_foreign(self._mark) else links.delete_taps()
             )
@@ -106,12 +107,12 @@ class LabNetworks:
         """Delete a namespace of this root; see the port."""
         if not namespace.startswith(self._prefix):
             raise NetworkFailed(f"namespace {namespace} is not of this root")
-        if await asyncio.to_thread(netns.exists, namespace):
+        if await quick(netns.exists, namespace):
             try:
                 own = await netns.inside(namespace, self._end_connections)
             except NetworkFailed:
                 # Somebody else who ends the same lab may have been quicker.
-                if await asyncio.to_thread(netns.exists, namespace):
+                if await quick(netns.exists, namespace):
                     raise
             else:
                 if not own:
@@ -132,11 +133,11 @@ class LabNetworks:
 
     async def namespaces(self) -> Sequence[str]:
         """Return the names of the namespaces of this root."""
-        return await asyncio.to_thread(netns.names, self._prefix)
+        return await quick(netns.names, self._prefix)
 
     async def bridges(self, namespace: str) -> Sequence[str]:
         """Return the bridges inside a namespace; empty when it is not there, or another's."""
-        if not await asyncio.to_thread(netns.exists, namespace):
+        if not await quick(netns.exists, namespace):
             return []
         return await netns.inside(
             namespace, lambda: [] if links.is_foreign(self._mark) else links.bridge_names()

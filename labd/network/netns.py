@@ -7,7 +7,6 @@ own, which never comes back: nothing has to be restored, and the event loop's th
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from labd.host.libc import CLONE_NEWNET, LIBC, MNT_DETACH, MS_BIND, MS_REC, MS_SHARED, mount, why
-from labd.host.threads import in_thread
+from labd.host.threads import in_thread, quick
 from labd.model.errors import NetworkFailed
 
 FOLDER = Path("/run/netns")
@@ -135,7 +134,7 @@ async def remove(name: str) -> None:
                 raise NetworkFailed(f"unmounting namespace {name} failed: {text}", errno=number)
         path.unlink(missing_ok=True)
 
-    await asyncio.to_thread(take)
+    await quick(take)
 
 
 def names(prefix: str) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from labd.host import identity
 from labd.host.spawn import PACKAGES, SEARCH_PATH, Child
+from labd.host.threads import quick
 from labd.model.errors import CommandFailed, LabdError
 from labd.model.network import LabNetworkPlan
 from labd.model.process import ProcessId
@@ -57,7 +58,7 @@ class _Server:
                 return
             first = self._plan is None
             await self._rest()
-            await asyncio.to_thread(dnsmasq.write_files, self.folder, plan, self._uid)
+            await quick(dnsmasq.write_files, self.folder, plan, self._uid)
             found = await self._fit(plan)
             if found is None:
                 await self._end()
@@ -69,7 +70,7 @@ class _Server:
                 # Also when nothing was written: an earlier daemon may have died before this.
                 dnsmasq.reload(found)
             self._plan = plan
-            await asyncio.to_thread(dnsmasq.drop_old_configs, self.folder, plan)
+            await quick(dnsmasq.drop_old_configs, self.folder, plan)
             self._tasks = [asyncio.create_task(self._keep(plan), name="dnsmasq")]
             if plan.dhcp:
                 self._tasks.append(asyncio.create_task(self._look(), name="leases"))
@@ -79,7 +80,7 @@ class _Server:
     async def _fit(self, plan: ServerPlan) -> ProcessId | None:
         """Return the process that has read this configuration; others of this lab are ended."""
         fit = None
-        for found in await asyncio.to_thread(dnsmasq.scan, self.folder.parent, self._uid):
+        for found in await quick(dnsmasq.scan, self.folder.parent, self._uid):
             if found.folder != self.folder:
                 continue
             same = found.digest == dnsmasq.digest_of(plan)
@@ -101,7 +102,7 @@ class _Server:
             began = loop.time()
             if self._process is not None:
                 await self._await_end(self._process)
-                words = await asyncio.to_thread(dnsmasq.last_words, self.folder)
+                words = await quick(dnsmasq.last_words, self.folder)
                 log.warning("dnsmasq of %s ended: %s", self.namespace, words)
                 change = ServerChange(
                     namespace=self.namespace, state=ServerState.ENDED, reason=words
@@ -113,7 +114,7 @@ class _Server:
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LAST_DELAY)
             try:
-                await asyncio.to_thread(dnsmasq.write_files, self.folder, plan, self._uid)
+                await quick(dnsmasq.write_files, self.folder, plan, self._uid)
                 await self._start(plan)
             except LabdError as error:
                 log.warning("dnsmasq of %s does not start: %s", self.namespace, error)
@@ -132,14 +133,14 @@ class _Server:
         looks = 0
         while True:
             await asyncio.sleep(_LOOK)
-            now = await asyncio.to_thread(leases.stamp, self.leases)
+            now = await quick(leases.stamp, self.leases)
             if now == last and now != told:
                 told = now
                 self._tell(ServerChange(namespace=self.namespace, state=ServerState.LEASES))
             last = now
             looks += 1
             if looks % 40 == 0:
-                await asyncio.to_thread(dnsmasq.bound_log, self.folder)
+                await quick(dnsmasq.bound_log, self.folder)
 
     async def remove(self) -> None:
         """End it and remove its files."""
@@ -147,10 +148,10 @@ class _Server:
             await self._rest()
             self._plan = None
             await self._end()
-            for found in await asyncio.to_thread(dnsmasq.scan, self.folder.parent, self._uid):
+            for found in await quick(dnsmasq.scan, self.folder.parent, self._uid):
                 if found.folder == self.folder:
                     await dnsmasq.end(found.process)
-            await asyncio.to_thread(dnsmasq.remove_files, self.folder)
+            await quick(dnsmasq.remove_files, self.folder)
 
     async def _end(self) -> None:
         if self._process is not None:
@@ -215,7 +216,7 @@ class LabServers:
         if plan.server is None:
             # A lab that serves nothing shall not cost a look at all processes.
             server = self._server(plan.namespace)
-            if await asyncio.to_thread(server.folder.exists):
+            if await quick(server.folder.exists):
                 await self.remove(plan.namespace)
             else:
                 self._servers.pop(plan.namespace, None)
@@ -232,7 +233,7 @@ class LabServers:
     async def remove(self, namespace: str) -> None:
         """End a lab's server and remove its files; see the port."""
         server = self._server(namespace)
-        if server.known or await asyncio.to_thread(server.folder.exists):
+        if server.known or await quick(server.folder.exists):
             await server.remove()
         self._servers.pop(namespace, None)
 
@@ -240,25 +241,25 @@ class LabServers:
         """End the servers of labs that are no more; see the port."""
         wanted = {namespace.rpartition("-")[2] for namespace in keep}
         gone = set()
-        for found in await asyncio.to_thread(dnsmasq.scan, self._folder, self._uid):
+        for found in await quick(dnsmasq.scan, self._folder, self._uid):
             if found.folder.name not in wanted:
                 await dnsmasq.end(found.process)
                 gone.add(found.folder.name)
         with suppress(FileNotFoundError):
-            for path in await asyncio.to_thread(lambda: list(self._folder.iterdir())):
+            for path in await quick(lambda: list(self._folder.iterdir())):
                 if path.name not in wanted:
-                    await asyncio.to_thread(dnsmasq.remove_files, path)
+                    await quick(dnsmasq.remove_files, path)
                     gone.add(path.name)
         return sorted(gone)
 
     async def leases(self, namespace: str) -> Sequence[Lease]:
         """Return what has been given out; see the port."""
         server = self._servers.get(namespace)
-        return [] if server is None else await asyncio.to_thread(leases.read, server.leases)
+        return [] if server is None else await quick(leases.read, server.leases)
 
     async def neighbours(self, namespace: str) -> Sequence[Neighbour]:
         """Return whom the kernel has heard of; see the port."""
-        if not await asyncio.to_thread(netns.exists, namespace):
+        if not await quick(netns.exists, namespace):
             return []
         return await netns.inside(namespace, neighbours.read)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from labd.host.evidence import entries
 from labd.host.identity import read_argv
+from labd.host.threads import quick
 from labd.model.differences import Sort, Trace
 from labd.model.errors import NetworkFailed
 from labd.network import dnsmasq, links, netns, nft, ways
@@ -53,11 +53,11 @@ class NetworkTraces:
 
     async def find(self) -> Sequence[Trace]:
         """Return interfaces and tables of the host, dnsmasqs, and namespaces without a name."""
-        host = await asyncio.to_thread(ways.look)
+        host = await quick(ways.look)
         tables = await nft.chains(f"{table_name(self._prefix)}")
         found = [*self._of_links(host), *map(self._of_table, sorted(tables))]
         found += [foreign async for foreign in self._foreign()]
-        for server in await asyncio.to_thread(dnsmasq.scan, self._servers, self._uid):
+        for server in await quick(dnsmasq.scan, self._servers, self._uid):
             pid = server.process.pid
             found.append(
                 Trace(
@@ -82,7 +82,7 @@ class NetworkTraces:
         return found
 
     async def _foreign(self) -> AsyncIterator[Trace]:
-        for name in await asyncio.to_thread(netns.names, self._prefix):
+        for name in await quick(netns.names, self._prefix):
             with suppress(NetworkFailed):  # it has gone meanwhile
                 if await netns.inside(name, lambda: links.is_foreign(self._mark)):
                     yield _of_stranger(name, f"namespace {name}", f"ip netns del {name}")
@@ -122,7 +122,7 @@ class NetworkTraces:
 
     async def _pinned(self) -> list[Pinned]:
         found = []
-        for inode, place in (await asyncio.to_thread(_nameless)).items():
+        for inode, place in (await quick(_nameless)).items():
             with suppress(NetworkFailed):  # it has gone meanwhile
                 # An absolute path takes the place of the folder of names.
                 mark = await netns.inside(str(place), links.mark_of_namespace)
@@ -133,13 +133,13 @@ class NetworkTraces:
     async def remove(self, trace: Trace) -> None:
         """Remove an interface, a table or a dnsmasq; see the port."""
         if trace.sort is Sort.SERVER:
-            for server in await asyncio.to_thread(dnsmasq.scan, self._servers, self._uid):
+            for server in await quick(dnsmasq.scan, self._servers, self._uid):
                 if str(server.process.pid) == trace.name:
                     await dnsmasq.end(server.process)
         elif trace.name.startswith(table_name(self._prefix)):
             await nft.load(no_rules(trace.name))
         elif trace.sort is Sort.UPLINK:
-            await asyncio.to_thread(ways.delete, [trace.name])
+            await quick(ways.delete, [trace.name])
 
 
 def _of_stranger(name: str, what: str, remedy: str) -> Trace:

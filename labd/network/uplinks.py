@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from labd.host.facts import KERNEL_OPTIONS, try_feature
+from labd.host.threads import quick
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.network import LabNetworkPlan, MappedPlan, UplinkPlan
 from labd.network import links, netns, nft, ways
@@ -75,7 +76,7 @@ class LabUplinks:
         wanted = plan.uplinks
         if wanted is None:
             return
-        host = await asyncio.to_thread(ways.look)
+        host = await quick(ways.look)
         for mapped in wanted.mapped:
             self._check_bridge(mapped, host)
             await self._require("veth", f"network {mapped.network}: uplink bridge")
@@ -148,7 +149,7 @@ class LabUplinks:
             if namespace not in self._known:
                 undo.push_async_callback(self._clear, namespace)
             self._known.add(namespace)
-            host = await asyncio.to_thread(ways.look)
+            host = await quick(ways.look)
             await self._require_own(namespace, wanted, host)
             await self._drop_old(namespace, wanted, host)
             transit = await self._open_nat(namespace, wanted, host) if wanted.nat else None
@@ -158,7 +159,7 @@ class LabUplinks:
             if transit is not None:
                 found = transit
                 await netns.inside(namespace, lambda: ways.raise_inner(found))
-                await asyncio.to_thread(ways.raise_outer, wanted.link, transit)
+                await quick(ways.raise_outer, wanted.link, transit)
             for mapped in wanted.mapped:
                 await self._map(namespace, mapped)
             undo.pop_all()
@@ -200,7 +201,7 @@ class LabUplinks:
         there = self._links_of(host, namespace)
         if wanted.link in there and not wanted.nat:
             await self._close_host(namespace, host)
-        await asyncio.to_thread(ways.delete, sorted(there - keep))
+        await quick(ways.delete, sorted(there - keep))
         if not wanted.routes:
             await self._clear_inside(namespace)
 
@@ -211,22 +212,22 @@ class LabUplinks:
         )
         interfaces = self._interfaces(host)
         own, others = _claims(await nft.chains(_EVERY_ROOT), host, namespace)
-        forwarding = await asyncio.to_thread(_to_switch_on, interfaces, own | others)
+        forwarding = await quick(_to_switch_on, interfaces, own | others)
         closed = [self._settings.transit, *self._settings.closed]
         outside = Outside(interfaces=interfaces, forwarding=forwarding, closed=closed)
         await nft.load(host_rules(wanted, transit, outside))
         for name in forwarding:
-            await asyncio.to_thread(ways.set_forwards, name, wanted=True)
-        await asyncio.to_thread(_release, own - forwarding - others)
+            await quick(ways.set_forwards, name, wanted=True)
+        await quick(_release, own - forwarding - others)
         if wanted.link not in host.links:
-            await asyncio.to_thread(ways.open_way, namespace, wanted.link, self._group)
+            await quick(ways.open_way, namespace, wanted.link, self._group)
         alias = " ".join([lab_mark(namespace), *sorted(forwarding)])
-        await asyncio.to_thread(ways.set_alias, wanted.link, alias)
+        await quick(ways.set_alias, wanted.link, alias)
         return transit
 
     async def _map(self, namespace: str, mapped: MappedPlan) -> None:
         mark = lab_mark(namespace)
-        await asyncio.to_thread(ways.map_network, namespace, mapped, mark, self._group)
+        await quick(ways.map_network, namespace, mapped, mark, self._group)
         await netns.inside(namespace, lambda: ways.join_network(mapped))
 
     async def remove(self, namespace: str) -> None:
@@ -241,7 +242,7 @@ class LabUplinks:
         kept = set(keep)
         self._known |= kept
         async with self._turn():
-            host = await asyncio.to_thread(ways.look)
+            host = await quick(ways.look)
             tables = await nft.chains(f"{_EVERY_ROOT}{self._root_id}_")
             found = {table.replace("_", "-") for table in tables}
             found |= {
@@ -261,9 +262,9 @@ class LabUplinks:
         self._known.discard(namespace)
 
     async def _clear_host(self, namespace: str) -> None:
-        host = await asyncio.to_thread(ways.look)
+        host = await quick(ways.look)
         await self._close_host(namespace, host)
-        await asyncio.to_thread(ways.delete, sorted(self._links_of(host, namespace)))
+        await quick(ways.delete, sorted(self._links_of(host, namespace)))
 
     async def _close_host(self, namespace: str, host: ways.Host) -> None:
         """Take back forwarding that nobody else needs, and only then the table that tells of it.
@@ -272,15 +273,15 @@ class LabUplinks:
         """
         tables = await nft.chains(_EVERY_ROOT)
         own, others = _claims(tables, host, namespace)
-        await asyncio.to_thread(_release, own - others)
+        await quick(_release, own - others)
         link = link_name(namespace)
         if link in self._links_of(host, namespace):
-            await asyncio.to_thread(ways.delete, [link])
+            await quick(ways.delete, [link])
         if table_name(namespace) in tables:
             await nft.load(no_rules(table_name(namespace)))
 
     async def _clear_inside(self, namespace: str) -> None:
-        if not await asyncio.to_thread(netns.exists, namespace):
+        if not await quick(netns.exists, namespace):
             return
         if await netns.inside(namespace, self._is_foreign):
             return

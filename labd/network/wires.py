@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from weakref import WeakValueDictionary
 
+from labd.host.threads import quick
 from labd.model.errors import InputError
 from labd.model.impairment import Impairment
 from labd.model.wires import ShapePlan
@@ -37,7 +38,7 @@ class LabWires:
         """Have exactly these impairments in a lab; see the port."""
         async with self._locks.setdefault(namespace, asyncio.Lock()):
             known = {*self._done, namespace}
-            for gone in await asyncio.to_thread(_missing, known):
+            for gone in await quick(_missing, known):
                 self.forget(gone)
                 known.discard(gone)
             if namespace not in known:

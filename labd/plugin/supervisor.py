@@ -24,6 +24,7 @@ from labd.events.accounts import BrokerUser, new_password
 from labd.events.messages import Topics
 from labd.events.mqtt import BrokerAddress
 from labd.host.spawn import PIPE, STDOUT, Child, Jail, spawn
+from labd.host.threads import quick
 from labd.model.errors import ConfigError, LabdError, NotFound
 from labd.model.names import did_you_mean
 from labd.model.plugins import InstalledPlugin, PluginChange
@@ -169,7 +170,7 @@ class Supervisor:
             plugin = _Running(
                 manifest=self._manifest(name),
                 settings=settings,
-                uid=await asyncio.to_thread(self._free_uid, name, uid),
+                uid=await quick(self._free_uid, name, uid),
                 password=new_password(),
                 since=since,
             )
@@ -221,7 +222,7 @@ class Supervisor:
     async def _sweep(self, plugin: _Running) -> None:
         """End what the plugin itself has started and left."""
         folder = self._folder(plugin)
-        count = await asyncio.to_thread(end_leftovers, plugin.uid, folder)
+        count = await quick(end_leftovers, plugin.uid, folder)
         if count:
             log.info("plugin %s: ended %d processes that it had left", plugin.manifest.name, count)
 
@@ -276,7 +277,7 @@ class Supervisor:
         name = plugin.manifest.name
         await self._sweep(plugin)  # of a daemon that was killed
         token = secrets.token_urlsafe(32)
-        folder = await asyncio.to_thread(self._prepare, plugin, token)
+        folder = await quick(self._prepare, plugin, token)
         plugin.token_hash = _digest(token)
         child = await self._spawn(plugin, folder)
         plugin.child = child
@@ -377,7 +378,7 @@ class Supervisor:
         failing = False
         while chunk := await child.stdout.read(1 << 14):
             try:
-                await asyncio.to_thread(files.append_log, path, chunk)
+                await quick(files.append_log, path, chunk)
                 failing = False
             except OSError as error:  # a full disk is no reason to stop a plugin
                 if not failing:

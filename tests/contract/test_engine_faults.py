@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from labd.engine import disksizes
 from labd.model.differences import Mismatch
 from labd.model.errors import Busy, Conflict, NotFound
 from labd.model.records import OperationKind, OperationRecord
@@ -93,3 +95,40 @@ async def test_three_that_hang_hold_up_no_adoption(home: FakeDaemon) -> None:
     # Those that answer were not kept waiting: they are told first.
     told = [line.split()[1] for line in await home.story(seq) if line.startswith("node.adopted")]
     assert set(told[-3:]) == hung
+
+
+async def test_a_disk_that_does_not_answer_holds_up_no_other_lab(
+    home: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = spec(node("a"))
+    await home.up(one)
+    await home.act(K.DOWN)
+    folder = home.root / "state" / "nodes" / await home.key("a")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "root-0.qcow2").touch()
+    asked, go_on = threading.Event(), threading.Event()
+    size = disksizes.virtual_size
+
+    def hang(path: Path) -> int | None:
+        if path.parent == folder:
+            asked.set()
+            assert go_on.wait(LIMIT)
+        return size(path)
+
+    monkeypatch.setattr(disksizes, "virtual_size", hang)
+    slow = asyncio.create_task(home.engine.up("web", one))
+    try:
+        assert await asyncio.to_thread(asked.wait, LIMIT)
+        async with asyncio.timeout(LIMIT / 3):
+            other = spec(node("b", nics=()), networks=())
+            await home.up(other, "other")
+            assert await home.states("other") == {"b": "ready"}
+            assert {lab.name for lab, _ in await home.engine.labs()} == {"web", "other"}
+            with pytest.raises(Busy):
+                await home.engine.up("web", one)
+        assert not slow.done()
+    finally:
+        go_on.set()
+    await home.ok(slow)
+    await home.act(K.DESTROY)
+    await home.ok(home.engine.act(K.DESTROY, "other"))

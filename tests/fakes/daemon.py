@@ -358,7 +358,7 @@ async def engine_over_fakes(
     root: Path, *, moment: Callable[[], Moment] = present_moment, **crash: Any
 ) -> AsyncIterator[FakeDaemon]:
     """Start a daemon with an image `disk` (raw, 1 MiB)."""
-    inventory = await SqliteInventory.open(Path(":memory:"))
+    inventory = await SqliteInventory.open(Path(":memory:"), strict=True)
     it = FakeDaemon(inventory, root)
     it.moment = moment
     try:

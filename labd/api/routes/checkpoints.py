@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from http import HTTPStatus
@@ -19,6 +18,7 @@ from labd.api.routes.labs import accepted
 from labd.api.sight import SightDep
 from labd.engine.facade_access import Thing
 from labd.engine.facade_checkpoints import CheckpointView
+from labd.host.threads import quick
 from labd.model.checkpoints import SaveMode
 from labd.model.errors import DownloadFailed
 from labd.model.names import NAME_PATTERN
@@ -222,7 +222,7 @@ async def fork_checkpoint(
     if body.template is not None:
         given = body.template
         load = found.templates.load
-        spec = await asyncio.to_thread(load, given.text, given.file, given.settings)
+        spec = await quick(load, given.text, given.file, given.settings)
     operations = await found.engine.checkpoints.fork(
         name,
         body.name,

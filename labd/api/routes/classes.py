@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from labd.api.routes.leases import Extension
 from labd.api.sight import SightDep, note
 from labd.engine.facade_access import Thing
 from labd.engine.facade_classes import ClassView
+from labd.host.threads import quick
 from labd.model.classes import Student
 from labd.model.errors import InputError
 from labd.model.names import NAME_PATTERN
@@ -130,7 +130,7 @@ async def start_class(body: Start, found: ServicesDep, sight: SightDep) -> Class
     if body.template is not None:
         text = body.template
         load = found.templates.load
-        source = await asyncio.to_thread(load, text.text, text.file, text.settings)
+        source = await quick(load, text.text, text.file, text.settings)
     view = await found.engine.classes.start(
         body.name,
         source,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
 
 from fastapi import APIRouter, Response
@@ -17,6 +16,7 @@ from labd.api.access import (
     ServicesDep,
 )
 from labd.api.sight import SightDep
+from labd.host.threads import quick
 from labd.model.errors import Forbidden
 from labd.model.people import Role
 from labd.model.records import OperationKind, OperationRecord
@@ -49,7 +49,7 @@ async def up_lab(
 ) -> models.Operation:
     """Bring a lab up: create it, start what is stopped, or apply an edited template."""
     load = found.templates.load
-    spec = await asyncio.to_thread(load, body.text, body.file, body.settings)
+    spec = await quick(load, body.text, body.file, body.settings)
     lease = views.lease_ask(body.lease) if body.lease else None
     operation = await found.engine.up(
         lab, spec, keep=body.keep, force=body.force, timeout=body.timeout, lease=lease
@@ -63,7 +63,7 @@ async def plan_lab(
 ) -> models.Plan:
     """Tell what `up` would do. Changes nothing."""
     load = found.templates.load
-    spec = await asyncio.to_thread(load, body.text, body.file, body.settings)
+    spec = await quick(load, body.text, body.file, body.settings)
     return models.Plan(
         changes=[
             models.Change(action=item.action, kind=item.kind, name=item.name, why=item.why)

@@ -24,6 +24,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from labd.host.spawn import run
+from labd.host.threads import bulk
 from labd.images.debian.sources import Sources, configured
 from labd.images.room import no_room
 from labd.model.errors import CommandFailed, InputError, StorageFailed
@@ -134,31 +135,31 @@ async def build(cache: Path, progress: Callable[[str], None]) -> Built:
 async def _build(home: Path, progress: Callable[[str], None]) -> Built:
     sources = await configured()
     built = Built(folder=home / _key(sources))
-    if await asyncio.to_thread(built.complete):
+    if await bulk(built.complete):
         progress("debian: up to date")
         return built
     async with AsyncExitStack() as undo:
         await _lock(home, undo, progress)
-        if await asyncio.to_thread(built.complete):
+        if await bulk(built.complete):
             progress("debian: up to date")
             return built
-        await asyncio.to_thread(_make_room, home)
-        scratch = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=".build-", dir=home))
-        undo.push_async_callback(asyncio.to_thread, shutil.rmtree, scratch, ignore_errors=True)
+        await bulk(_make_room, home)
+        scratch = Path(await bulk(tempfile.mkdtemp, prefix=".build-", dir=home))
+        undo.push_async_callback(bulk, shutil.rmtree, scratch, ignore_errors=True)
         progress(f"debian: installing {sources.suite} and {len(_PACKAGES)} packages (1-3 minutes)")
         await _install(sources, scratch)
         out = scratch / "out"
-        await asyncio.to_thread(_take_kernel, scratch / "tree", out)
+        await bulk(_take_kernel, scratch / "tree", out)
         progress("debian: making the file system")
         await _make_disk(scratch / "tree", scratch / "disk.raw", out / "disk", progress)
-        await asyncio.to_thread(_publish, out, built.folder)
+        await bulk(_publish, out, built.folder)
     progress("debian: built")
     return built
 
 
 async def _lock(home: Path, undo: AsyncExitStack, progress: Callable[[str], None]) -> None:
     """Wait until no other process builds here; a process that ends lets go."""
-    await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
+    await bulk(home.mkdir, parents=True, exist_ok=True)
     descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     undo.callback(os.close, descriptor)
     told = False
@@ -194,9 +195,9 @@ async def _install(sources: Sources, scratch: Path) -> None:
     Raises:
         CommandFailed, StorageFailed: With what to do about it.
     """
-    hooks = await asyncio.to_thread(_write_hooks, scratch)
+    hooks = await bulk(_write_hooks, scratch)
     temporary = scratch / "tmp"
-    await asyncio.to_thread(temporary.mkdir)
+    await bulk(temporary.mkdir)
     argv = [
         "setpriv",
         "--pdeathsig",

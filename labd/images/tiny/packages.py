@@ -6,7 +6,6 @@ dependencies on libraries, since the programs of the guest need no more than the
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 import shutil
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labd.host.spawn import run
+from labd.host.threads import bulk
 from labd.model.errors import CommandFailed
 
 _LIBRARY = re.compile(r"lib(?!.*-perl$)[a-z0-9.+-]*[0-9]g?(t64|debian)?\Z|zlib1g\Z")
@@ -118,16 +118,16 @@ async def fetch(packages: Mapping[str, Package], folder: Path) -> list[Path]:
     Raises:
         CommandFailed: apt-get could not; what it got stays for the next try.
     """
-    missing = await asyncio.to_thread(_missing, packages.values(), folder)
+    missing = await bulk(_missing, packages.values(), folder)
     if missing:
         # Aside and then renamed: apt, killed in the middle, leaves a short file under this name.
-        aside = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=".fetch-", dir=folder))
+        aside = Path(await bulk(tempfile.mkdtemp, prefix=".fetch-", dir=folder))
         try:
             await _download(missing, aside)
             for package in missing:
-                await asyncio.to_thread(_settle, aside, folder, package)
+                await bulk(_settle, aside, folder, package)
         finally:
-            await asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True)
+            await bulk(shutil.rmtree, aside, ignore_errors=True)
     return [folder / package.file_name for package in packages.values()]
 
 

@@ -9,7 +9,6 @@ With an unchanged stamp nothing is run at all.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import platform
@@ -21,6 +20,7 @@ from importlib import resources
 from pathlib import Path
 
 from labd.host.spawn import run
+from labd.host.threads import bulk
 from labd.images.room import no_room
 from labd.images.tiny import assemble, packages
 from labd.images.tiny.flavour import TINY, Flavour
@@ -84,18 +84,18 @@ async def build(cache: Path, progress: Callable[[str], None], flavour: Flavour =
 async def _build(cache: Path, progress: Callable[[str], None], flavour: Flavour) -> Built:
     name = flavour.name
     home = cache / name
-    stamp = await asyncio.to_thread(_stamp)
-    if (built := await asyncio.to_thread(_from_stamp, home, stamp)) is not None:
+    stamp = await bulk(_stamp)
+    if (built := await bulk(_from_stamp, home, stamp)) is not None:
         progress(f"{name}: up to date")
         return built
     progress(f"{name}: resolving packages")
     wanted = await _resolve(flavour)
     built = _place(home, _key(wanted, flavour))
-    if not await asyncio.to_thread(_complete, built):
+    if not await bulk(_complete, built):
         progress(f"{name}: fetching {len(wanted)} packages")
         files = await packages.fetch(wanted, cache / "debs")
         await _make(files, home, built, progress, flavour)
-    await asyncio.to_thread(_remember, home, stamp, built)
+    await bulk(_remember, home, stamp, built)
     progress(f"{name}: built")
     return built
 
@@ -107,18 +107,18 @@ async def _make(
     progress: Callable[[str], None],
     flavour: Flavour,
 ) -> None:
-    await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
-    scratch = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=".build-", dir=home))
+    await bulk(home.mkdir, parents=True, exist_ok=True)
+    scratch = Path(await bulk(tempfile.mkdtemp, prefix=".build-", dir=home))
     try:
         progress(f"{flavour.name}: unpacking")
         await packages.unpack(files, scratch / "tree")
         progress(f"{flavour.name}: packing the initramfs")
-        busybox = await asyncio.to_thread(assemble.busybox, scratch / "tree")
+        busybox = await bulk(assemble.busybox, scratch / "tree")
         applets = (await run([str(busybox), "--list"])).stdout.decode().split()
-        await asyncio.to_thread(_write, scratch / "tree", applets, flavour, scratch / "out")
-        await asyncio.to_thread(_publish, scratch / "out", built.kernel.parent)
+        await bulk(_write, scratch / "tree", applets, flavour, scratch / "out")
+        await bulk(_publish, scratch / "out", built.kernel.parent)
     finally:
-        await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+        await bulk(shutil.rmtree, scratch, ignore_errors=True)
 
 
 def _place(home: Path, key: str) -> Built:
