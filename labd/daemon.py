@@ -177,7 +177,13 @@ async def _judge(paths: Paths, config: Config, hypervisor: QemuHypervisor) -> li
     facts = await gather(paths, config)
     probe = await hypervisor.probe_kvm()
     access = await quick(hypervisor.explain_kvm)
-    return judge(facts, kvm_probe=probe, kvm_access=access)
+    return judge(
+        facts,
+        kvm_probe=probe.problem,
+        kvm_access=access,
+        kvm_cpu=str(probe.cpu or ""),
+        kvm_note=probe.note,
+    )
 
 
 @main.command()
@@ -305,6 +311,8 @@ class Daemon:
         daemon._accel = await daemon._hypervisor.accel(settings.config.daemon.accel)
         if daemon._accel.warning:
             log.warning("%s", daemon._accel.warning)
+        if daemon._accel.note:
+            log.warning("KVM with -cpu %s: %s", daemon._accel.cpu, daemon._accel.note)
         daemon._publish(broker, stack)
         stack.push_async_callback(daemon.engine.close)
         recovered = await daemon.engine.start()
@@ -519,6 +527,8 @@ class Daemon:
             "tasks": len(asyncio.all_tasks()),  # for `make soak`: they must not grow
             "accel": "kvm" if self._accel.kvm else "tcg",
             "accel_warning": self._accel.warning,
+            "accel_cpu": str(self._accel.cpu) if self._accel.kvm else "max",
+            "accel_note": self._accel.note,
             "broker": broker,
         }
 

@@ -326,18 +326,20 @@ class CheckpointService:
         return record
 
     async def _require_accel(self, record: CheckpointRecord) -> None:
-        """Return when CPUs that ran by KVM can do so here; others run by software anywhere."""
-        kvm = [node.name for node in record.nodes if node.kvm]
-        if not kvm:
-            return
-        try:
-            await self._world.hypervisor.accel(Accel.KVM)
-        except LaunchFailed as error:
-            why = error.message.partition(";")[0]
-            raise InputError(
-                f"checkpoint {record.name} cannot be used here: node {kvm[0]} was saved with KVM, "
-                f"and {why}; save it again from a lab that was booted on this host"
-            ) from error
+        """Raise InputError if CPUs that ran by KVM cannot do so here; TCG runs anywhere.
+
+        Each needs the very CPU that it was saved with: QEMU would load the state into another.
+        """
+        first = {node.cpu: node.name for node in reversed(record.nodes) if node.kvm}
+        for cpu, name in first.items():
+            try:
+                await self._world.hypervisor.accel(Accel.KVM, cpu)
+            except LaunchFailed as error:
+                why = error.message.partition(";")[0]
+                raise InputError(
+                    f"checkpoint {record.name} cannot be used here: node {name} was saved with "
+                    f"KVM, and {why}; save it again from a lab that was booted on this host"
+                ) from error
 
     def _require_image(self, record: CheckpointRecord, node: SavedNode, sized: Sized) -> None:
         if sized.image.digest != node.image:

@@ -169,7 +169,7 @@ class Converger:
         alike = (sized.image.digest, sized.node.accel, sized.ready)
         async with self._world.booting.take(scene.lab.name, alike) as boot:
             choice = await self._world.choose_accel(sized.node.accel)
-            machine = self._scenes.machine(scene, node, kvm=choice.kvm)
+            machine = self._scenes.machine(scene, node, kvm=choice.kvm, cpu=choice.cpu)
             launch = Launch(
                 ref=ref,
                 namespace=scene.network.namespace,
@@ -263,7 +263,9 @@ class Converger:
                     node=node,
                     sized=scene.sized[node.name],
                     network=scene.network,
-                    then=self._scenes.machine(scene, node, kvm=node.machine.kvm),
+                    then=self._scenes.machine(
+                        scene, node, kvm=node.machine.kvm, cpu=node.machine.cpu
+                    ),
                     nic_names=nic_names(old.get(node.name), scene.sized[node.name].node),
                     operation=operation.id,
                 )

@@ -207,7 +207,7 @@ class Forking:
         saved = next(item for item in record.nodes if item.name == node.name)
         sized = scene.sized[node.name]
         # Built from the spec: what a manifest says of files may have come from another host.
-        fresh = self._scenes.machine(scene, node, kvm=saved.kvm)
+        fresh = self._scenes.machine(scene, node, kvm=saved.kvm, cpu=saved.cpu)
         layer = self._world.checkpoints.layer
         machine = replace(
             fresh,

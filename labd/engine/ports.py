@@ -16,6 +16,7 @@ from labd.model.events import Event, Happening
 from labd.model.lab_leases import LabLease
 from labd.model.machine import (
     AccelChoice,
+    CpuSetting,
     ExecResult,
     FoundMachine,
     GuestEvent,
@@ -63,11 +64,16 @@ class Hypervisor(Protocol):
         Set once, before anything is launched. EXITED is the last event of a machine.
         """
 
-    async def accel(self, wanted: Accel) -> AccelChoice:
-        """Choose the accelerator; the live probe of `auto` runs once and is remembered.
+    async def accel(self, wanted: Accel, cpu: CpuSetting | None = None) -> AccelChoice:
+        """Choose the accelerator and the CPU; what a live probe finds to work is remembered.
+
+        Args:
+            wanted: `auto` becomes KVM where it works, else TCG.
+            cpu: With `kvm`, the only CPU that will do; None for the best that works.
 
         Raises:
-            LaunchFailed: `kvm` was asked for and cannot even be opened.
+            LaunchFailed: `kvm` was asked for and cannot be opened.
+            AcceleratorFailed: `kvm` was asked for, and QEMU dies with it.
         """
 
     async def launch(self, machine: MachineSpec, taps: Mapping[str, int]) -> ProcessId:

@@ -9,7 +9,7 @@ from pathlib import Path
 from labd.model.cloudinit import seed
 from labd.model.errors import InputError
 from labd.model.guestconfig import Resolver, first_addresses, guest_config
-from labd.model.machine import Disk, MachineSpec, Nic
+from labd.model.machine import CpuSetting, Disk, MachineSpec, Nic
 from labd.model.names import did_you_mean
 from labd.model.network import LabNetworkPlan
 from labd.model.records import NodeRecord
@@ -196,6 +196,7 @@ def machine_of(
     files: Mapping[str, Path],
     medium: Path | None = None,
     kvm: bool,
+    cpu: CpuSetting,
     authorized_keys: Sequence[str] = (),
     resolvers: Mapping[str, Resolver] | None = None,
 ) -> MachineSpec:
@@ -211,6 +212,7 @@ def machine_of(
         files: Parts of the image.
         medium: File of the CD, when there is one.
         kvm: The accelerator that was chosen.
+        cpu: The CPU that goes with it.
         authorized_keys: OpenSSH public keys that the guest shall let in.
         resolvers: Network name -> who answers names in it.
     """
@@ -229,6 +231,7 @@ def machine_of(
         firmware=node.firmware,
         display=node.display,
         kvm=kvm,
+        cpu=cpu,
         balloon=node.machine is not Machine.MICROVM,
         disks=(*_drives(sized, folder, files, medium), *_seed_drive(sized, folder)),
         boot=_boot(node, image),

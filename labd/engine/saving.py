@@ -217,6 +217,7 @@ class Saving:
         return SavedNode(
             name=node.name,
             kvm=machine.kvm,
+            cpu=machine.cpu,
             memory=machine.memory,
             machine_type=saved.machine_types[node.key],
             fingerprint=self._world.snapshots.fingerprint(machine),

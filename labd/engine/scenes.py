@@ -10,7 +10,7 @@ from labd.engine.journal import Journal
 from labd.engine.resolve import Sized, machine_of, resolvers_of, seed_of, size_node
 from labd.engine.world import World
 from labd.model.access import KeyPair
-from labd.model.machine import MachineSpec
+from labd.model.machine import CpuSetting, MachineSpec
 from labd.model.network import LabNetworkPlan
 from labd.model.records import LabRecord, NodeRecord
 from labd.model.specs import Image, LabSpec, Profile
@@ -64,7 +64,7 @@ class Scenes:
             key=await self._world.keys.ensure(lab.key),
         )
 
-    def machine(self, scene: Scene, node: NodeRecord, *, kvm: bool) -> MachineSpec:
+    def machine(self, scene: Scene, node: NodeRecord, *, kvm: bool, cpu: CpuSetting) -> MachineSpec:
         """Return the machine that a node shall be."""
         sized = scene.sized[node.name]
         medium = sized.medium
@@ -78,6 +78,7 @@ class Scenes:
             files=self._world.images.files(sized.image),
             medium=self._world.images.files(medium)["disk"] if medium else None,
             kvm=kvm,
+            cpu=cpu,
             authorized_keys=(scene.key.public, *self._world.authorized_keys),
             resolvers=resolvers_of(scene.lab.spec, scene.network),
         )

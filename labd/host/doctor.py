@@ -1,6 +1,6 @@
 """Judging a host: what is fine, what limits it, what stops it, and what to do about each.
 
-    findings = judge(await gather(paths, config), kvm_probe=await hypervisor.probe())
+    findings = judge(await gather(paths, config), kvm_probe=probe.problem)
 
 `judge` is pure; the live KVM probe is an argument because it starts a guest, which is the
 hypervisor's to do.
@@ -62,17 +62,28 @@ class Finding:
         }
 
 
-def judge(facts: Facts, *, kvm_probe: str | None = None, kvm_access: str = "") -> list[Finding]:
+def judge(
+    facts: Facts,
+    *,
+    kvm_probe: str | None = None,
+    kvm_access: str = "",
+    kvm_cpu: str = "",
+    kvm_note: str = "",
+) -> list[Finding]:
     """Return a finding for everything labd depends on, in the order of importance.
 
     Args:
         facts: From `labd.host.facts.gather`.
         kvm_probe: Empty when a tiny guest ran under KVM, else why not; None when it was not tried.
         kvm_access: How machines get at `/dev/kvm`, for the one who reads.
+        kvm_cpu: The `-cpu` with which the guest ran.
+        kvm_note: Why that is not the best one.
     """
+    cpu = f"-cpu {kvm_cpu}" if kvm_cpu else ""
+    how = "".join(f"; {text}" for text in (cpu, kvm_note, kvm_access) if text)
     return [
         *_permissions(facts),
-        _kvm(facts, kvm_probe, kvm_access),
+        _kvm(facts, kvm_probe, how),
         _qemu(facts),
         *_programs(facts),
         *_kernel(facts),
@@ -113,7 +124,7 @@ def _permissions(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _kvm(facts: Facts, probe: str | None, access: str) -> Finding:
+def _kvm(facts: Facts, probe: str | None, how: str) -> Finding:
     def slow(text: str, advice: str) -> Finding:
         text = f"{text}; machines run by software emulation (TCG), several times slower"
         return Finding(name="kvm", level=Level.WARN, text=text, advice=advice)
@@ -138,10 +149,9 @@ def _kvm(facts: Facts, probe: str | None, access: str) -> Finding:
     if probe:
         return slow(
             f"/dev/kvm opens and the CPU shows {facts.cpu_flag}, but a probe guest failed: {probe}",
-            "look at dmesg for kvm; accel: kvm forces it",
+            "look at dmesg for kvm; accel: kvm forces it where QEMU hangs, not where it dies",
         )
     tried = "a probe guest ran" if probe == "" else "not tried with a guest"
-    how = f"; {access}" if access else ""
     return Finding(
         name="kvm",
         level=Level.OK if probe == "" else Level.WARN,

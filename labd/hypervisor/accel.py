@@ -2,7 +2,7 @@
 
 `/dev/kvm` opening is no proof: under some hypervisors it opens, runs real-mode code, and hangs on
 a real kernel. So `auto` is KVM only where the CPU shows vmx or svm *and* a guest of five bytes
-passes.
+passes (`probe`), with the first `CpuSetting` with which it does. `kvm` asks for the guest alone.
 
 QEMU opens `/dev/kvm` itself, as the VM's user (version 7.2 has no option to inherit it). Where the
 device is open to all, or to a group, that is enough: the VM gets that group. Where it is root's
@@ -15,29 +15,23 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from labd.host.jail import LOOKED_AT, PROGRAMS, WRITTEN_TO, Jail
 from labd.host.landlock import Files
-from labd.host.spawn import run
 from labd.host.threads import quick
 from labd.hypervisor import argv
-from labd.model.errors import CommandFailed, LaunchFailed
-from labd.model.machine import AccelChoice
+from labd.hypervisor.probe import Probe, Trial, try_cpu
+from labd.model.errors import AcceleratorFailed, LaunchFailed
+from labd.model.machine import AccelChoice, CpuSetting
 from labd.model.specs import Accel
 
 DEVICE: Final = Path("/dev/kvm")
-PROBE_TIMEOUT: Final = 3.0  # seconds
-_CPUINFO = Path("/proc/cpuinfo")
-_PROBE_VALUE = 0x2A
-_PROBE_STATUS = _PROBE_VALUE << 1 | 1  # what isa-debug-exit makes of it
-
-# mov al, 0x2a; out 0xf4, al; hlt - at the reset vector (the last 16 bytes) of a 64 KiB BIOS.
-_PROBE_CODE = bytes([0xB0, _PROBE_VALUE, 0xE6, 0xF4, 0xF4])
-PROBE_BIOS: Final = bytes(0xFFF0) + _PROBE_CODE.ljust(16, b"\xf4")
+CPUINFO: Final = Path("/proc/cpuinfo")
+_PROBE_USER = 65534  # nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,31 +72,38 @@ class Accelerator:
 
     Args:
         folder: Root's own folder, for the private node.
+        program: The QEMU that is probed.
+        cpuinfo: Where the kernel tells the features of the CPU.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: str = argv.PROGRAM, cpuinfo: Path = CPUINFO) -> None:
         self._node = folder / "kvm" / "kvm"
+        self._program = program
+        self._cpuinfo = cpuinfo
         self._lock = asyncio.Lock()
         self._auto: AccelChoice | None = None
+        self._best: AccelChoice | None = None  # with KVM; only what works is remembered
+        self._working: set[CpuSetting] = set()
 
-    async def choose(self, wanted: Accel) -> AccelChoice:
-        """Return the choice; the live probe of `auto` runs once.
+    async def choose(self, wanted: Accel, cpu: CpuSetting | None = None) -> AccelChoice:
+        """Return the choice; what works is remembered, and what `auto` comes to.
+
+        Args:
+            wanted: `auto` becomes KVM where it works, else TCG.
+            cpu: With `kvm`, the only CPU that will do; None for the best that works.
 
         Raises:
             LaunchFailed: `kvm` is wanted and cannot be opened.
+            AcceleratorFailed: `kvm` is wanted, and QEMU dies with it.
         """
-        match wanted:
-            case Accel.TCG:
-                return AccelChoice(kvm=False)
-            case Accel.KVM:
-                problem = await quick(_open_problem)
-                if problem:
-                    raise LaunchFailed(f"{problem}; or set accel: tcg")
-                return AccelChoice(kvm=True)
+        if wanted is Accel.TCG:
+            return AccelChoice(kvm=False)
         async with self._lock:
+            if wanted is Accel.KVM:
+                return await self._force(cpu)
             if self._auto is None:
                 self._auto = await self._decide()
-        return self._auto
+            return self._auto
 
     def access(self) -> KvmAccess:
         """Return how QEMU gets at the device, having made the private node where it needs one.
@@ -119,40 +120,78 @@ class Accelerator:
             self._make_node(device.st_rdev)
         return access
 
-    async def probe(self) -> str:
-        """Run the guest of five bytes under KVM; return what went wrong, empty when it passed."""
+    async def probe(self) -> Probe:
+        """Find the best CPU setting with which KVM runs a guest, now.
+
+        Each setting has `PROBE_TIMEOUT` seconds. When QEMU has to be killed, no other one is tried:
+        that says nothing about the setting.
+        """
         try:
-            access = self.access()
+            jail = jail_for(_PROBE_USER, self.access())
         except LaunchFailed as error:
-            return error.message
-        with ExitStack() as stack:
-            bios = os.memfd_create("labd-probe")
-            stack.callback(os.close, bios)
-            os.write(bios, PROBE_BIOS)
-            try:
-                done = await run(
-                    _probe_argv(bios),
-                    timeout=PROBE_TIMEOUT,
-                    check=False,
-                    pass_fds=[bios],
-                    jail=jail_for(65534, access),
-                )
-            except CommandFailed as error:
-                return f"the probe guest failed under KVM: {error.message}"
-        if done.status == _PROBE_STATUS:
-            return ""
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        return f"the probe guest failed under KVM: {said[-1] if said else done.status}"
+            return Probe(blocked=error.message)
+        trials: list[Trial] = []
+        for cpu in CpuSetting:
+            trials.append(await try_cpu(self._program, cpu, jail))
+            if trials[-1].killed or not trials[-1].problem:
+                break
+        return Probe(trials=tuple(trials))
+
+    def forget(self) -> None:
+        """Forget what was found to work, so that the next choice is made anew."""
+        self._auto = self._best = None
+        self._working.clear()
+
+    async def _force(self, cpu: CpuSetting | None) -> AccelChoice:
+        problem = await quick(_open_problem)
+        if problem:
+            raise LaunchFailed(f"{problem}; or set accel: tcg")
+        if cpu is not None:
+            await self._require(cpu)
+            return AccelChoice(kvm=True, cpu=cpu)
+        found = await self._find_best()
+        if isinstance(found, AccelChoice):
+            return found
+        if found.blocked:
+            raise LaunchFailed(f"{found.blocked}; or set accel: tcg")
+        if found.killed:  # as on a host that is too busy: whoever asks for KVM shall have it
+            return AccelChoice(kvm=True)
+        raise AcceleratorFailed(f"{found.problem}; set accel: tcg, or see `lab doctor`")
+
+    async def _find_best(self) -> AccelChoice | Probe:
+        """Return the best choice with KVM, remembered; what was tried if there is none."""
+        if self._best is None:
+            probe = await self.probe()
+            if probe.cpu is None:
+                return probe
+            self._working.add(probe.cpu)
+            self._best = AccelChoice(kvm=True, cpu=probe.cpu, note=probe.note)
+        return self._best
+
+    async def _require(self, cpu: CpuSetting) -> None:
+        """Raise AcceleratorFailed if QEMU dies with this very setting."""
+        if cpu in self._working:
+            return
+        trial = await try_cpu(self._program, cpu, jail_for(_PROBE_USER, self.access()))
+        if not trial.problem:
+            self._working.add(cpu)
+        elif not trial.killed:
+            raise AcceleratorFailed(
+                f"KVM runs no machine with -cpu {cpu} here: {trial.problem}; "
+                "boot it anew, which chooses a CPU that works, or set accel: tcg"
+            )
 
     async def _decide(self) -> AccelChoice:
-        problem = await quick(_open_problem) or await quick(_cpu_problem)
+        problem = await quick(_open_problem)
+        problem = problem or await quick(_cpu_problem, self._cpuinfo)
         if not problem:
-            problem = await self.probe()
-        if problem:
-            return AccelChoice(
-                kvm=False, warning=f"software emulation (TCG), 10 to 30 times slower: {problem}"
-            )
-        return AccelChoice(kvm=True)
+            found = await self._find_best()
+            if isinstance(found, AccelChoice):
+                return found
+            problem = found.problem
+        return AccelChoice(
+            kvm=False, warning=f"software emulation (TCG), 10 to 30 times slower: {problem}"
+        )
 
     def _make_node(self, device: int) -> None:
         self._node.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -196,17 +235,6 @@ def jail_for(uid: int, access: KvmAccess | None, opened: tuple[int, ...] = ()) -
     )
 
 
-def _probe_argv(bios: int) -> list[str]:
-    return [
-        "qemu-system-x86_64",
-        *("-nodefaults", "-no-user-config", "-display", "none"),
-        *("-sandbox", argv.SANDBOX),
-        *("-machine", "pc,accel=kvm,usb=off", "-cpu", "host", "-m", "4M"),
-        *("-bios", f"/proc/self/fd/{bios}"),
-        *("-device", '{"driver":"isa-debug-exit","iobase":244,"iosize":4}'),
-    ]
-
-
 def _open_problem() -> str:
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
@@ -217,8 +245,8 @@ def _open_problem() -> str:
     return ""
 
 
-def _cpu_problem() -> str:
-    for line in _CPUINFO.read_text(errors="replace").splitlines():
+def _cpu_problem(cpuinfo: Path) -> str:
+    for line in cpuinfo.read_text(errors="replace").splitlines():
         if line.startswith("flags"):
             if {"vmx", "svm"} & set(line.split()):
                 return ""

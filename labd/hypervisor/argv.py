@@ -69,7 +69,13 @@ class Descriptors:
 
 
 def build(
-    machine: MachineSpec, fds: Descriptors, root_id: str, tsc_khz: int = 0, *, merge: bool = True
+    machine: MachineSpec,
+    fds: Descriptors,
+    root_id: str,
+    tsc_khz: int = 0,
+    *,
+    merge: bool = True,
+    program: str = PROGRAM,
 ) -> list[str]:
     """Return the whole argv.
 
@@ -79,12 +85,13 @@ def build(
         root_id: By which `identify` recognises the processes of one root.
         tsc_khz: Frequency of the host's time-stamp counter, 0 for unknown; see `tsc`.
         merge: The kernel may merge equal pages of its memory with those of others (KSM).
+        program: The QEMU to start, by name or path; `identify` knows it by its last part.
 
     Raises:
         InputError: The machine type cannot have what the spec asks for.
     """
     return [
-        PROGRAM,
+        program,
         *_identity(machine, root_id),
         *_board(machine),
         *_monitors(fds),
@@ -164,7 +171,7 @@ def _board(machine: MachineSpec) -> list[str]:
         words += [f"pflash0={devices.CODE_NODE}", f"pflash1={devices.VARS_NODE}"]
     return [
         *("-machine", ",".join(words)),
-        *("-cpu", "host,migratable=on" if machine.kvm else "max"),
+        *("-cpu", str(machine.cpu) if machine.kvm else "max"),
         *("-smp", f"cpus={machine.vcpus},sockets=1,cores={machine.vcpus},threads=1"),
         *("-m", f"size={devices.memory_size(machine.memory) >> 10}k"),
         *("-rtc", "base=utc"),

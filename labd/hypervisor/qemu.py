@@ -17,13 +17,22 @@ from labd.host.threads import quick
 from labd.hypervisor import argv, process, tsc
 from labd.hypervisor.accel import Accelerator, KvmAccess
 from labd.hypervisor.console import Viewer
+from labd.hypervisor.probe import Probe, cause, ending, is_of_kvm
 from labd.hypervisor.process import QEMU_LOG
 from labd.hypervisor.unheard import Unheard
 from labd.hypervisor.vm import Vm, VmTimes, console_log
 from labd.model.checkpoints import Incoming
-from labd.model.errors import CommandFailed, LabdError, LaunchFailed, NodeGone, WorldError
+from labd.model.errors import (
+    AcceleratorFailed,
+    CommandFailed,
+    LabdError,
+    LaunchFailed,
+    NodeGone,
+    WorldError,
+)
 from labd.model.machine import (
     AccelChoice,
+    CpuSetting,
     ExecResult,
     FoundMachine,
     GuestEvent,
@@ -46,14 +55,22 @@ class QemuHypervisor:
         run: The root's run folder, root's alone.
         times: Deadlines and heartbeat; the defaults suit all but tests.
         merge: The kernel may merge equal memory of machines (KSM).
+        program: The QEMU to start; the last part of a path must be `argv.PROGRAM`.
     """
 
     def __init__(
-        self, root_id: str, run: Path, times: VmTimes | None = None, *, merge: bool = True
+        self,
+        root_id: str,
+        run: Path,
+        times: VmTimes | None = None,
+        *,
+        merge: bool = True,
+        program: str = argv.PROGRAM,
     ) -> None:
         self._root_id = root_id
         self._merge = merge
-        self._accelerator = Accelerator(run)
+        self._program = program
+        self._accelerator = Accelerator(run, program)
         self._times = times or VmTimes()
         self._vms: dict[str, Vm] = {}
         self._listener: Callable[[GuestEvent], None] = _nobody
@@ -62,12 +79,12 @@ class QemuHypervisor:
         """Have `listener` called for each guest event; see the port."""
         self._listener = listener
 
-    async def accel(self, wanted: Accel) -> AccelChoice:
-        """Choose the accelerator; see the port."""
-        return await self._accelerator.choose(wanted)
+    async def accel(self, wanted: Accel, cpu: CpuSetting | None = None) -> AccelChoice:
+        """Choose the accelerator and the CPU; see the port."""
+        return await self._accelerator.choose(wanted, cpu)
 
-    async def probe_kvm(self) -> str:
-        """Run the live KVM probe now; what went wrong, empty when it passed (`lab doctor`)."""
+    async def probe_kvm(self) -> Probe:
+        """Run the live KVM probe now (`lab doctor`)."""
         return await self._accelerator.probe()
 
     def explain_kvm(self) -> str:
@@ -254,7 +271,14 @@ class QemuHypervisor:
         except asyncio.CancelledError:
             await asyncio.wait([opening])  # a thread cannot be cancelled; `passed` closes its files
             raise
-        command = argv.build(machine, fds, self._root_id, tsc.host_khz(), merge=self._merge)
+        command = argv.build(
+            machine,
+            fds,
+            self._root_id,
+            tsc.host_khz(),
+            merge=self._merge,
+            program=self._program,
+        )
         # Connected before QEMU exists: no byte is missed, and its death shows as end of file.
         qmp = process.connect(machine.run / process.QMP_SOCKET)
         undo.callback(qmp.close)
@@ -272,12 +296,27 @@ class QemuHypervisor:
             await vm.connect(child, qmp, serial, unheard, incoming=incoming is not None)
         except LabdError as error:
             await child.stop(0)
-            said = _STAMP.sub("", process.log_tail(machine)) or error.message
-            raise LaunchFailed(
-                f"QEMU for {vm.name} did not start: {said}; `lab doctor` looks at the host",
+            raise self._not_started(vm, child.status, error.message) from error
+
+    def _not_started(self, vm: Vm, status: int | None, why: str) -> LaunchFailed:
+        """Return the error for a QEMU that did not start; `why` is for one that said nothing."""
+        machine = vm.spec
+        said = _STAMP.sub("", process.log_tail(machine)) or why
+        if machine.kvm and status is not None and is_of_kvm(status, said):
+            # The host may be another one by now: virtual machines move.
+            self._accelerator.forget()
+            return AcceleratorFailed(
+                f"KVM failed at the start of {vm.name} with -cpu {machine.cpu}: QEMU "
+                f"{ending(status)}: {cause(said)}; start it again, which probes KVM anew, or set "
+                "accel: tcg",
                 stderr=said,
-                status=child.status,
-            ) from error
+                status=status,
+            )
+        return LaunchFailed(
+            f"QEMU for {vm.name} did not start: {said}; `lab doctor` looks at the host",
+            stderr=said,
+            status=status,
+        )
 
     async def _take_over(self, vm: Vm) -> None:
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from labd.model.machine import CpuSetting
 from labd.model.specs import LabSpec
 
 MAX_COUNT = 500  # labs that are forked, in a class or kept ready of one checkpoint
@@ -50,6 +51,7 @@ class SavedNode:
     Attributes:
         name: Of the node.
         kvm: Its CPUs ran by KVM; else by software emulation.
+        cpu: Its CPU with KVM. Those of older checkpoints had `HOST`.
         memory: Bytes that the guest has.
         machine_type: QEMU's own versioned name, such as `pc-q35-7.2`.
         fingerprint: Digest of all arguments that the guest can see.
@@ -78,6 +80,7 @@ class SavedNode:
     ready: bool = True
     agent: bool = False
     balloon: bool = False
+    cpu: CpuSetting = CpuSetting.HOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@
         ├── NodeGone               the QEMU process of a node has ended
         ├── NodeUnresponsive       QEMU did not answer a QMP call before its deadline
         ├── LaunchFailed           QEMU could not be started; carries its stderr
+        │   └── AcceleratorFailed  KVM itself failed as QEMU started
         ├── QmpRefused             QEMU understood a QMP command and refused it; its own words
         ├── GuestFailed            the guest did not become ready, or its agent said no
         │   └── GuestAgentAbsent   no guest agent answers
@@ -205,6 +206,12 @@ class LaunchFailed(WorldError):
     """QEMU could not be started; the message has its stderr. No process is left."""
 
     code = "launch_failed"
+
+
+class AcceleratorFailed(LaunchFailed):
+    """KVM cannot run machines here, or failed as one started; the message says what else can."""
+
+    code = "accelerator_failed"
 
 
 class QmpRefused(WorldError):

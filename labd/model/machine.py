@@ -59,6 +59,19 @@ class Nic:
     slot: int | None = None
 
 
+class CpuSetting(StrEnum):
+    """What `-cpu` of QEMU is for a machine that runs by KVM, the best first.
+
+    Rows and checkpoints hold these words, so a setting is only ever added.
+    """
+
+    HOST = "host,migratable=on"
+    # KVM on AMD may offer ARCH_CAPABILITIES and then refuse the value that QEMU 7.2 sets: QEMU
+    # aborts with "failed to set MSR 0x10a".
+    NO_ARCH_CAPABILITIES = "host,migratable=on,arch-capabilities=off"
+    KVM64 = "kvm64"  # few features, and none of a host's own
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
     """One QEMU process, fully decided.
@@ -74,6 +87,7 @@ class MachineSpec:
             `agent.sock`, `vnc.sock`; logs `qemu.log`, `console.log`.
         memory: Bytes.
         kvm: True for accel=kvm, False for accel=tcg.
+        cpu: Its CPU with KVM, without meaning for TCG. Machines of older rows had `HOST`.
         machine_type: QEMU's own versioned name, such as `pc-q35-7.2`, instead of the newest of its
             kind: what was frozen with one must go on with the same. Empty for the newest.
         config: Bytes that the guest reads as fw_cfg item `opt/io.labd/config`; empty for none.
@@ -93,6 +107,7 @@ class MachineSpec:
     firmware: Firmware = Firmware.BIOS
     display: Display = Display.NONE
     kvm: bool = False
+    cpu: CpuSetting = CpuSetting.HOST
     disks: tuple[Disk, ...] = ()
     boot: tuple[BootDevice, ...] = ()
     kernel: Path | None = None
@@ -148,10 +163,19 @@ class GuestEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccelChoice:
-    """Which accelerator `auto` came to on this host, and why not KVM (empty when it is KVM)."""
+    """The accelerator of a machine.
+
+    Attributes:
+        kvm: True for KVM, False for TCG.
+        warning: Why `auto` came to TCG on this host; empty when it came to KVM.
+        cpu: The CPU of a machine with KVM.
+        note: Why that is not `CpuSetting.HOST`; empty when it is.
+    """
 
     kvm: bool
     warning: str = ""
+    cpu: CpuSetting = CpuSetting.HOST
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from labd.model.errors import (
     NotFound,
     StorageFailed,
 )
-from labd.model.machine import AccelChoice, ExecResult, RunState
+from labd.model.machine import AccelChoice, CpuSetting, ExecResult, RunState
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind, OperationRecord
 from labd.model.specs import LabSpec
@@ -290,6 +290,45 @@ async def test_what_ran_by_kvm_is_not_forked_without(home: FakeDaemon) -> None:
     with pytest.raises(InputError, match="was saved with KVM"):
         await home.engine.checkpoints.restore("web", "c")
     assert await home.seq() == seq
+
+
+async def test_a_copy_gets_the_cpu_that_was_saved(home: FakeDaemon) -> None:
+    home.host.kvm = AccelChoice(kvm=True, cpu=CpuSetting.NO_ARCH_CAPABILITIES)
+    await home.up(LAB)
+    await save(home)
+    home.host.kvm = AccelChoice(kvm=True)  # another host, or one with a newer kernel
+    await fork(home)
+    machines = home.host.machines
+    cpus = {machines[await home.key(name, "copy")].spec.cpu for name in READY}
+    assert cpus == {CpuSetting.NO_ARCH_CAPABILITIES}
+    await home.up(LAB, "fresh")
+    assert machines[await home.key("a", "fresh")].spec.cpu is CpuSetting.HOST
+
+
+async def test_a_cpu_that_was_saved_and_dies_here_is_refused(home: FakeDaemon) -> None:
+    home.host.kvm = AccelChoice(kvm=True)
+    await home.up(LAB)
+    await save(home)
+    home.host.kvm = AccelChoice(kvm=True, cpu=CpuSetting.NO_ARCH_CAPABILITIES)
+    home.host.dead_cpus = {CpuSetting.HOST}
+    seq = await home.seq()
+    why = "a was saved with KVM, and KVM runs no machine with -cpu host,migratable=on here; save"
+    with pytest.raises(InputError, match=why):
+        await home.engine.checkpoints.fork("c", "x", count=0, settings={})
+    with pytest.raises(InputError, match=why):
+        await home.engine.checkpoints.restore("web", "c")
+    assert await home.seq() == seq
+
+
+async def test_an_edit_leaves_a_running_machine_its_cpu(home: FakeDaemon) -> None:
+    home.host.kvm = AccelChoice(kvm=True, cpu=CpuSetting.NO_ARCH_CAPABILITIES)
+    await home.up(LAB)
+    home.host.kvm = AccelChoice(kvm=True)
+    await home.up(spec(node("a"), node("b", "a"), node("c")))
+    nodes = {item.name: item for item in await home.inventory.nodes("web")}
+    cpus = {name: item.machine.cpu for name, item in nodes.items() if item.machine is not None}
+    old, new = CpuSetting.NO_ARCH_CAPABILITIES, CpuSetting.HOST
+    assert cpus == {"a": old, "b": old, "c": new}
 
 
 async def test_a_checkpoint_in_use_stays(home: FakeDaemon) -> None:

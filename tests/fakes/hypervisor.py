@@ -16,9 +16,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labd.model.errors import Conflict, GuestAgentAbsent, LaunchFailed, NodeGone, NodeUnresponsive
+from labd.model.errors import (
+    AcceleratorFailed,
+    Conflict,
+    GuestAgentAbsent,
+    LaunchFailed,
+    NodeGone,
+    NodeUnresponsive,
+)
 from labd.model.machine import (
     AccelChoice,
+    CpuSetting,
     ExecResult,
     FoundMachine,
     GuestEvent,
@@ -93,6 +101,7 @@ class FakeHost:
         fail_launch: key -> message; such a launch fails with it. The key "*" is every machine.
         exec_result: What the agent says to a command; set a function to choose by argv.
         kvm: What `accel: auto` comes to.
+        dead_cpus: With these, KVM dies.
         patience: Seconds that the adoption of a machine that hangs waits for it.
         waiting: Adoptions that wait so, now and the most at one time.
     """
@@ -109,6 +118,7 @@ class FakeHost:
             status=0, stdout=b"", stderr=b""
         )
         self.kvm = AccelChoice(kvm=False, warning="there is no KVM in a fake")
+        self.dead_cpus: set[CpuSetting] = set()
         self.clings: set[str] = set()
         self.no_place: set[str] = set()
         self.daemon: FakeHypervisor | None = None
@@ -239,12 +249,16 @@ class FakeHypervisor:
             self._told_hung.discard(event.key)
         self._listener(event)
 
-    async def accel(self, wanted: Accel) -> AccelChoice:
+    async def accel(self, wanted: Accel, cpu: CpuSetting | None = None) -> AccelChoice:
         match wanted:
             case Accel.TCG:
                 return AccelChoice(kvm=False)
             case Accel.KVM if not self.host.kvm.kvm:
                 raise LaunchFailed("there is no KVM in a fake; set accel: tcg")
+            case Accel.KVM if cpu is not None:
+                if cpu in self.host.dead_cpus:
+                    raise AcceleratorFailed(f"KVM runs no machine with -cpu {cpu} here; try others")
+                return AccelChoice(kvm=True, cpu=cpu)
         return self.host.kvm
 
     async def launch(self, machine: MachineSpec, taps: Mapping[str, int]) -> ProcessId:

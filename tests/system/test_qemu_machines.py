@@ -27,12 +27,10 @@ from typing import Any
 import pytest
 
 from labd.hypervisor import QemuHypervisor, VmTimes, console, process
-from labd.hypervisor.accel import DEVICE
 from labd.model.errors import InputError, LaunchFailed, NodeUnresponsive, QmpRefused
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, Nic, RunState
 from labd.model.process import ProcessId
 from labd.model.specs import (
-    Accel,
     BootDevice,
     DiskBus,
     Display,
@@ -521,44 +519,6 @@ async def test_a_dozen_start_side_by_side(host: Host) -> None:
     assert len(await host.hv.scan()) == 12
     await asyncio.gather(*(host.hv.kill(machine.key) for machine in machines))
     assert not await host.hv.scan()
-
-
-needs_kvm = pytest.mark.skipif(not DEVICE.exists(), reason="this host has no /dev/kvm")
-
-
-@needs_kvm
-@pytest.mark.parametrize("kind", [Machine.PC, Machine.Q35])
-async def test_kvm_runs_for_an_unprivileged_user(host: Host, kind: Machine) -> None:
-    before = DEVICE.stat()
-    assert (await host.hv.accel(Accel.KVM)).kvm
-    started = await host.up(host.machine(machine=kind, kvm=True), 60)
-    links = {os.readlink(entry) for entry in Path(f"/proc/{started.pid}/fd").iterdir()}
-    assert any("kvm-vm" in link for link in links)
-    facts = status(started.pid)
-    assert facts["Uid"].split() == [str(host.machine().uid)] * 4
-    assert int(facts["CapEff"], 16) == 0
-    after = DEVICE.stat()
-    assert (after.st_mode, after.st_uid, after.st_gid) == (
-        before.st_mode,
-        before.st_uid,
-        before.st_gid,
-    )
-
-
-@needs_kvm
-async def test_the_probe_ends_in_time(host: Host) -> None:
-    begin = time.monotonic()
-    assert await host.hv.probe_kvm() == ""
-    assert time.monotonic() - begin < 3.5
-
-
-async def test_auto_is_remembered_and_explained(host: Host) -> None:
-    choice = await host.hv.accel(Accel.AUTO)
-    flags = Path("/proc/cpuinfo").read_text().split()
-    if not {"vmx", "svm"} & set(flags):
-        assert not choice.kvm
-        assert re.search("neither vmx nor svm|is missing", choice.warning)
-    assert await host.hv.accel(Accel.AUTO) is choice
 
 
 async def test_sockets_refuse_others(host: Host) -> None:

@@ -554,6 +554,8 @@ class FakeEngine:
             "version": "x",
             "host_id": "00000000",
             "pid": 1,
+            "accel": "kvm",
+            "accel_cpu": "host,migratable=on",
             "last_seq": len(self.all_events),
             "broker": {
                 "mode": "managed",

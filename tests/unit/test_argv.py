@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from labd.hypervisor import argv, devices
 from labd.hypervisor.argv import Descriptors
 from labd.model.errors import InputError
-from labd.model.machine import Disk, MachineSpec, Nic
+from labd.model.machine import CpuSetting, Disk, MachineSpec, Nic
 from labd.model.specs import (
     BootDevice,
     DiskBus,
@@ -130,6 +130,22 @@ def test_a_machine_without_a_balloon_is_what_it_was_before_there_were_any() -> N
     digest = "c63f3b88116f39abe0df8d2edeb3f65225f619d81b1cf7e4ce943ec0c2178700"
     assert argv.fingerprint(old) == f"sha256:{digest}"
     assert argv.fingerprint(replace(old, balloon=True)) != argv.fingerprint(old)
+
+
+def test_a_machine_with_the_cpu_of_the_host_is_what_it_was_before_there_was_another() -> None:
+    # Checkpoints of then hold this digest; where that CPU works they must go on working.
+    old = MACHINES["pc-everything"][0]
+    digest = "8200746da4a8a05aa98c4311270c88b3a866ef22b4104f135a024e6158fa068b"
+    assert argv.fingerprint(old) == f"sha256:{digest}"
+    seen = {argv.fingerprint(replace(old, cpu=cpu)) for cpu in CpuSetting}
+    assert len(seen) == len(CpuSetting)
+
+
+def test_a_cpu_setting_is_of_kvm_alone() -> None:
+    machine = MACHINES["pc-everything"][0]
+    for cpu in CpuSetting:
+        assert options(build(replace(machine, cpu=cpu)), "-cpu") == [str(cpu)]
+        assert options(build(replace(machine, cpu=cpu, kvm=False)), "-cpu") == ["max"]
 
 
 def test_memory_is_not_merged_when_the_administrator_says_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import mmap
 import os
 import struct
@@ -24,7 +25,7 @@ from labd.engine.checkpoints import misfit
 from labd.hypervisor.argv import fingerprint
 from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedDisk, SavedNode
 from labd.model.errors import InputError, StorageFailed, TemplateError
-from labd.model.machine import Disk, MachineSpec
+from labd.model.machine import CpuSetting, Disk, MachineSpec
 from labd.model.specs import MAX_VCPUS, ImageFormat, LabSpec, Machine, NodeSpec
 from labd.template import load
 from labd.template.recheck import check_spec
@@ -313,6 +314,17 @@ def test_names_of_a_manifest_are_checked() -> None:
     ):
         with pytest.raises(InputError, match=text):
             checking.check_record(replace(fine, nodes=(bad,)))
+
+
+def test_a_cpu_setting_of_a_manifest_is_one_of_ours_or_the_one_of_before() -> None:
+    data = json.loads(archive.manifest(record(kvm=True)))
+    data["nodes"][0]["cpu"] = "kvm64"
+    assert archive.read_manifest(json.dumps(data).encode()).nodes[0].cpu is CpuSetting.KVM64
+    del data["nodes"][0]["cpu"]  # as an older labd wrote it
+    assert archive.read_manifest(json.dumps(data).encode()) == record(kvm=True)
+    data["nodes"][0]["cpu"] = "host,-device=x"  # it would be an argument of QEMU's
+    with pytest.raises(InputError, match=r"no manifest of a checkpoint: nodes.0.cpu: Input should"):
+        archive.read_manifest(json.dumps(data).encode())
 
 
 def test_vcpus_have_one_bound_for_templates_manifests_and_commands() -> None:

@@ -220,6 +220,10 @@ def test_doctor_fails_when_something_does(lab: Cli) -> None:
     lab.both("doctor", expect=1)
 
 
+def test_version_tells_how_machines_run(lab: Cli) -> None:
+    assert lab("version").splitlines()[2] == "machines run by kvm, -cpu host,migratable=on"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(lab: Cli, shell: str) -> None:
     assert "_LAB_COMPLETE" in lab("completion", shell)

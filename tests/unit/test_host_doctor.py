@@ -68,6 +68,20 @@ def test_a_healthy_host_has_nothing_to_advise() -> None:
     }
 
 
+def test_the_cpu_of_machines_with_kvm_is_told_with_the_reason() -> None:
+    findings = judge(
+        HEALTHY,
+        kvm_probe="",
+        kvm_access="/dev/kvm is open to all",
+        kvm_cpu="kvm64",
+        kvm_note="with host it does not: it died",
+    )
+    assert findings[3].level is Level.OK
+    assert findings[3].text.endswith(
+        "a probe guest ran; -cpu kvm64; with host it does not: it died; /dev/kvm is open to all"
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "level", "name", "text", "advice"),
     [

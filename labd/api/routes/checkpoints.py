@@ -78,6 +78,7 @@ class CheckpointNode(models.Wire):
     name: str
     machine: str = Field(description="QEMU's versioned machine type")
     accel: str
+    cpu: str = Field(description="QEMU's `-cpu`: a copy gets the same")
     memory: int = Field(description="Bytes that the guest has")
     memory_used: int = Field(description="Bytes of it that are not zero")
     image: str = Field(description="Digest")
@@ -118,6 +119,7 @@ def _show(view: CheckpointView) -> Checkpoint:
             name=node.name,
             machine=node.machine_type,
             accel="kvm" if node.kvm else "tcg",
+            cpu=str(node.cpu) if node.kvm else "max",
             memory=node.memory,
             memory_used=node.ram_bytes,
             image=node.image,

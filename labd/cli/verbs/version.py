@@ -16,3 +16,5 @@ def version(session: Session) -> None:
         session.emit({"client": __version__, "daemon": info})
     else:
         session.say(f"labd {info['version']} on {session.socket_path}")
+        if "accel" in info:  # the host's facts are for administrators
+            session.say(f"machines run by {info['accel']}, -cpu {info['accel_cpu']}")
