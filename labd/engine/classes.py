@@ -120,7 +120,9 @@ def plan(
         busy: Names of labs with which an operation works; a lab may look spoilt meanwhile.
     """
     first = plan_first(record, labs, saved=saved)
-    if first is not None and record.name in busy:
+    # To be destroyed it need not be waited for: that ends whatever start of it is under way.
+    ends = first is FirstAct.DESTROY and record.wanted is not Wanted.RUNNING
+    if first is not None and record.name in busy and not ends:
         return ClassPlan(steps=(), ready=False, gone=False)
     if not saved and record.spec is not None and record.wanted is Wanted.RUNNING:
         return ClassPlan(steps=(), ready=first is None, gone=False, first=first)

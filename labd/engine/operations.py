@@ -193,6 +193,11 @@ class Operations:
                 return
             await asyncio.sleep(_SOON)
 
+    def may_end(self, lab: str) -> bool:
+        """Tell whether a lab can be ended now: it is free, or a start that `supersede` ends."""
+        holder = self._held.get(lab)
+        return holder is None or holder.kind in _BREAKABLE
+
     def running(self) -> list[OperationRecord]:
         """Return the operations that hold a lab."""
         return list(self._held.values())
