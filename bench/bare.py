@@ -20,9 +20,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from labd.hypervisor.argv import Descriptors, build
-from labd.hypervisor.devices import layers
-from labd.images.overlay import Fresh
+from labd.drivers.node.qemu.argv import Descriptors, build
+from labd.drivers.node.qemu.devices import layers
+from labd.drivers.storage.local.overlay import Fresh
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.specs import DiskBus, ImageFormat, Machine, NicModel
 

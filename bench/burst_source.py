@@ -20,7 +20,7 @@ from labd.events.broker import ManagedBroker
 from labd.events.messages import Topics
 from labd.events.publisher import Publisher
 from labd.inventory import SqliteInventory
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 from labd.model.records import LabRecord, NodeRecord, Wanted
 from labd.model.specs import LabSpec
 from labd.model.states import LabState, NodeState
@@ -92,7 +92,7 @@ async def _make_events(inventory: SqliteInventory, total: int, rate: int) -> Non
             for node in await inventory.nodes(LAB):
                 await tx.put_node(replace(node, state=state))
                 data = {"from": str(node.state), "to": str(state)}
-                await tx.emit(Happening(type=kind, lab=LAB, node=node.name, data=data))
+                await tx.emit(EventDraft(type=kind, lab=LAB, node=node.name, data=data))
         await asyncio.sleep(max(0.0, began + (done + GUESTS) / rate - loop.time()))
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from bench.daemon import scratch_daemon
 from bench.result import Result, median
-from labd.network import netns
+from labd.drivers.network.linux import netns
 from tests.system.harness import BIN, Daemon
 
 # busybox's nc hands each connection to a `cat` that reads it to its end.

@@ -12,8 +12,8 @@ from pathlib import Path
 from bench import bare
 from bench.daemon import Stream, scratch_daemon
 from bench.result import Result, median
+from labd.drivers.storage.local.overlay import fresh
 from labd.images.bootsector import boot_sector
-from labd.images.overlay import fresh
 from tests.system.harness import Daemon
 
 TEMPLATE = """name: bench

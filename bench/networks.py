@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pyroute2 import IPRoute
 
 from bench.result import Result, median
+from labd.drivers.network.linux import LabNetworks, netns
+from labd.drivers.network.linux.plan import plan
 from labd.model.network import LabNetworkPlan
 from labd.model.specs import LabSpec, NetworkSpec
-from labd.network import LabNetworks, netns
-from labd.network.plan import plan
 
 COUNT = 20
 MAX_RATIO = 1.5

@@ -30,25 +30,50 @@ from urllib.parse import urlsplit
 import click
 
 from labd import __version__
-from labd.api.access import Caller
 from labd.api.app import create_app
-from labd.api.doors import user_roles
+from labd.api.authenticators import user_roles
+from labd.api.callers import Caller
 from labd.api.limits import student_bounds
 from labd.api.server import serving, serving_tcp
-from labd.api.shipped import ShippedTemplates
-from labd.api.ways import WaySocket
-from labd.checkpoints import CheckpointStore
 from labd.client.relay import relay
-from labd.engine.engine import Engine
-from labd.engine.guard import guard, guard_port
-from labd.engine.ports import PluginRunner
-from labd.engine.slots import BootSlots
-from labd.engine.world import CONVERTER_UID, SERVER_UID, Limits, World
+from labd.core.adapters import CONVERTER_UID, SERVER_UID, Adapters, Limits
+from labd.core.boot_slots import BootSlots
+from labd.core.guard import guard, guard_port
+from labd.core.ports import PluginRunner
+from labd.drivers.network.linux import (
+    HostPublishedPorts,
+    LabCaptures,
+    LabCounters,
+    LabLinks,
+    LabNetworks,
+    LabServers,
+    LabUplinks,
+    NamespaceDialer,
+    NetworkTraces,
+    UplinkSettings,
+)
+from labd.drivers.network.linux.plan import plan
+from labd.drivers.node.qemu import (
+    MEMORY_ID,
+    QemuCarriers,
+    QemuDevices,
+    QemuGuestFiles,
+    QemuHypervisor,
+    QemuInterfaces,
+    QemuScreens,
+    QemuSnapshots,
+)
+from labd.drivers.storage.local.checkpoints import CheckpointStore
+from labd.drivers.storage.local.images import ImageStore
 from labd.events.accounts import BrokerUser, new_password
 from labd.events.broker import ManagedBroker
 from labd.events.messages import Topics
 from labd.events.mqtt import BrokerAddress
 from labd.events.publisher import Publisher
+from labd.features.connect.socket import ConnectSocket
+from labd.features.engine import Engine
+from labd.features.plugins.supervisor import Supervisor, SupervisorConfig
+from labd.features.templates.shipped import ShippedTemplates
 from labd.host import config as configuration
 from labd.host.cgroups import HostCgroups, Place
 from labd.host.cgroups import probe as probe_cgroups
@@ -70,17 +95,7 @@ from labd.host.sshkeys import SshKeys
 from labd.host.threads import finish, quick
 from labd.host.traces import HostTraces
 from labd.host.usage import folder_size, process_usage
-from labd.hypervisor import (
-    MEMORY_ID,
-    QemuCarriers,
-    QemuDevices,
-    QemuGuestFiles,
-    QemuHypervisor,
-    QemuInterfaces,
-    QemuScreens,
-    QemuSnapshots,
-)
-from labd.images import Converter, ImageStore
+from labd.images.convert import Converter
 from labd.inventory import SqliteInventory, rebuild_inventory
 from labd.model.errors import ConfigError, InputError, LabdError
 from labd.model.machine import AccelChoice, FoundMachine
@@ -88,20 +103,6 @@ from labd.model.network import LabNetworkPlan
 from labd.model.paths import Paths, check_socket_path
 from labd.model.specs import LabSpec
 from labd.model.units import MIB
-from labd.network import (
-    HostDoors,
-    LabCaptures,
-    LabCounters,
-    LabNetworks,
-    LabServers,
-    LabUplinks,
-    LabWires,
-    NamespaceDialer,
-    NetworkTraces,
-    UplinkSettings,
-)
-from labd.network.plan import plan
-from labd.plugin.supervisor import Supervisor, Surroundings
 
 log = logging.getLogger("labd")
 
@@ -297,13 +298,13 @@ class Daemon:
         """
         inventory = await SqliteInventory.open(settings.paths.database)
         stack.push_async_callback(inventory.close)
-        _background(_keep_reserve(inventory), "reserve", stack)
+        _background(_keep_disk_reserve(inventory), "reserve", stack)
         _switch_ksm(settings, stack)
         daemon = cls(settings, inventory, await inventory.host_id())
         broker = await daemon._start_broker(stack)
         runner = daemon._plugin_runner(broker)
         daemon.engine = Engine(
-            guard(daemon._world(), failpoints),
+            guard(daemon._adapters(), failpoints),
             guard_port("plugins", runner, PluginRunner, failpoints),
             findings=daemon._findings,
             info=daemon._info,
@@ -357,7 +358,7 @@ class Daemon:
                 await managed.set_users([*self._people(), *plugins])
 
         return Supervisor(
-            Surroundings(
+            SupervisorConfig(
                 folders=(*self._config.plugins.dirs, shipped("plugins")),
                 state=self._paths.plugins,
                 socket=self._paths.plugin_socket,
@@ -388,7 +389,7 @@ class Daemon:
             bridges=network.bridges,
         )
 
-    def _world(self) -> World:
+    def _adapters(self) -> Adapters:
         daemon = self._config.daemon
         cpus = os.cpu_count() or 1
         host_id = self._host_id
@@ -398,13 +399,13 @@ class Daemon:
         def plan_network(spec: LabSpec, lab_key: str, keys: dict[str, str]) -> LabNetworkPlan:
             return plan(spec, lab_key, host_id, keys, resolvers=resolvers)
 
-        return World(
+        return Adapters(
             inventory=self._inventory,
             hypervisor=self._hypervisor,
             networks=LabNetworks(host_id),
             uplinks=LabUplinks(host_id, self._uplink_settings()),
             servers=LabServers(self._paths.lab_runs, uid_base + SERVER_UID),
-            wires=LabWires(),
+            links=LabLinks(),
             captures=LabCaptures(),
             counters=LabCounters(),
             memory=ProcMemory(),
@@ -417,7 +418,7 @@ class Daemon:
             checkpoints=CheckpointStore(self._paths.state, MEMORY_ID),
             screens=QemuScreens(self._hypervisor.machine),
             dialer=NamespaceDialer(),
-            doors=HostDoors(relay),
+            published_ports=HostPublishedPorts(relay),
             keys=SshKeys(self._paths.keys),
             devices=QemuDevices(self._hypervisor.machine),
             interfaces=QemuInterfaces(self._hypervisor.machine),
@@ -483,8 +484,10 @@ class Daemon:
         await stack.enter_async_context(serving(app, sockets))
         await stack.enter_async_context(serving_tcp(app, self._config.api))
         # The administrators of `api.sock`, by the same means: the mode of the file.
-        ways = _listen(self._paths.ways_socket, 0o660, self._group, stack)
-        await stack.enter_async_context(WaySocket(self.engine.ways, self.engine.access, ways))
+        ways = _listen(self._paths.connect_socket, 0o660, self._group, stack)
+        await stack.enter_async_context(
+            ConnectSocket(self.engine.connect, self.engine.access, ways)
+        )
 
     @functools.cached_property
     def _group(self) -> int | None:
@@ -542,18 +545,18 @@ def _free(folder: Path) -> int:
 def _switch_ksm(settings: Settings, stack: AsyncExitStack) -> None:
     """Have the kernel merge memory while this daemon runs, if the administrator says so."""
     switch = KsmSwitch(settings.paths.state / "ksm-before")
-    stack.callback(switch.put_back)
+    stack.callback(switch.restore)
     if settings.config.memory.ksm == "on":
         switch.turn_on()
     else:
-        switch.put_back()  # of a daemon that was killed
+        switch.restore()  # of a daemon that was killed
 
 
-async def _keep_reserve(inventory: SqliteInventory) -> None:
+async def _keep_disk_reserve(inventory: SqliteInventory) -> None:
     """Take labd's own room on the disk again, some time after it had to be given up."""
     while True:
         await asyncio.sleep(_RESERVE_EVERY)
-        await inventory.take_reserve()
+        await inventory.take_disk_reserve()
 
 
 def _background(work: Coroutine[None, None, None], name: str, stack: AsyncExitStack) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from labd.hypervisor.agent import GuestAgent
+from labd.drivers.node.qemu.agent import GuestAgent
 
 
 @asynccontextmanager

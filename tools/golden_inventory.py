@@ -17,11 +17,12 @@ from labd.inventory import SqliteInventory
 from labd.inventory.transaction import SqliteTransaction
 from labd.model.checkpoints import CheckpointRecord, SavedDisk, SavedNode
 from labd.model.classes import ClassRecord, Student
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 from labd.model.impairment import Impairment
 from labd.model.lab_leases import LabLease, LeaseAsk, LeaseStage
+from labd.model.links import LinkRecord
 from labd.model.people import Role, TokenLab, TokenRecord
-from labd.model.pools import MemberState, PoolMember, PoolRecord
+from labd.model.pools import MemberState, WarmMember, WarmPoolRecord
 from labd.model.records import (
     LabRecord,
     LeaseRecord,
@@ -34,7 +35,6 @@ from labd.model.records import (
 )
 from labd.model.specs import Image, ImageFormat, LabSpec, Profile, PublishSpec
 from labd.model.states import LabState, NodeState, OperationState
-from labd.model.wires import WireRecord
 from labd.template import load
 
 _HOME = Path(__file__).resolve().parents[1]
@@ -51,8 +51,8 @@ async def _write(path: Path) -> None:
     async with inventory.transaction() as tx:
         await _labs(tx, spec)
         await _library(tx, spec)
-        await tx.emit(Happening(type=EventType.NODE_READY, lab="web", data={"seconds": 1.5}))
-        await tx.emit(Happening(type=EventType.DAEMON_STARTED, data={"adopted": 1}))
+        await tx.emit(EventDraft(type=EventType.NODE_READY, lab="web", data={"seconds": 1.5}))
+        await tx.emit(EventDraft(type=EventType.DAEMON_STARTED, data={"adopted": 1}))
     await inventory.mark_published(1)
     await inventory.close()
 
@@ -104,7 +104,7 @@ async def _labs(tx: SqliteTransaction, spec: LabSpec) -> None:
     )
     nic = first.nics[0].name
     sends = Impairment(rate=1_000_000)
-    await tx.put_wire(WireRecord(lab="web", node=first.name, nic=nic, down=True, sends=sends))
+    await tx.put_link(LinkRecord(lab="web", node=first.name, nic=nic, down=True, sends=sends))
     done = OperationState.SUCCEEDED
     await tx.put_operation(
         OperationRecord(id="op-000000000001", kind=OperationKind.UP, lab="web", state=done)
@@ -138,7 +138,7 @@ async def _library(tx: SqliteTransaction, spec: LabSpec) -> None:
             name="booted", key=_ORIGIN, lab="web", spec=spec, nodes=(saved,), qemu="7.2.22"
         )
     )
-    await tx.put_pool(PoolRecord(checkpoint=_ORIGIN, size=1, created=_NOW))
+    await tx.put_pool(WarmPoolRecord(checkpoint=_ORIGIN, size=1, created=_NOW))
     waiting = NodeRecord(
         lab="pool.ffffff",
         name=spec.nodes[0].name,
@@ -150,7 +150,7 @@ async def _library(tx: SqliteTransaction, spec: LabSpec) -> None:
         since=_NOW,
     )
     await tx.put_pool_member(
-        PoolMember(
+        WarmMember(
             key="ffffff",
             checkpoint=_ORIGIN,
             state=MemberState.READY,

@@ -135,8 +135,8 @@ def _start_class(client: Client, act: Act) -> object:
 
 def _wires(client: Client, act: Act) -> object:
     if act.variant == 2:
-        return client.wires.reset(act.lab)
-    return client.wires.set(act.lab, "lan", down=act.node == 0, rate=1_000_000)
+        return client.links.reset(act.lab)
+    return client.links.set(act.lab, "lan", down=act.node == 0, rate=1_000_000)
 
 
 def _attach(client: Client, act: Act) -> object:

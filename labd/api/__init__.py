@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from labd.api.access import Caller, Scope, TokenCheck, TokenHolder
 from labd.api.app import create_app
+from labd.api.callers import Caller, Scope, TokenCheck, TokenHolder
 from labd.api.server import serve, serving
-from labd.api.templates import ShippedTemplate, TemplateFiles
+from labd.features.templates.port import ShippedTemplate, TemplateFiles
 
 __all__ = [
     "Caller",

@@ -9,39 +9,37 @@ from pathlib import Path
 from fastapi import Depends, FastAPI
 
 from labd.api import problems
-from labd.api.access import Services, TokenCheck, attach, check_routes
-from labd.api.doors import Doors, UserRoles
+from labd.api.authenticators import Authenticators, UserRoles
+from labd.api.callers import Services, TokenCheck, attach, check_routes
 from labd.api.gate import Gate
 from labd.api.limits import STUDENT, Bounds, bounds_of
-from labd.api.models import Problem
-from labd.api.routes import (
-    activity,
-    addresses,
-    captures,
-    checkpoints,
-    classes,
-    console,
-    edits,
-    events,
-    guests,
-    host,
-    images,
-    labs,
-    leases,
-    operations,
-    plugins,
-    pools,
-    profiles,
-    screens,
-    templates,
-    tokens,
-    usage,
-    ways,
-    wires,
-)
-from labd.api.sight import authorise, check_paths
-from labd.api.templates import TemplateFiles
-from labd.engine.facade import EngineApi
+from labd.api.policy import authorise, check_paths
+from labd.features.access import routes as tokens
+from labd.features.activity import routes as activity
+from labd.features.capture import routes as captures
+from labd.features.checkpoints import routes as checkpoints
+from labd.features.classes import routes as classes
+from labd.features.connect import routes as ways
+from labd.features.console import routes as console
+from labd.features.events import routes as events
+from labd.features.facade import EngineApi
+from labd.features.guests import routes as guests
+from labd.features.host import routes as host
+from labd.features.images import profile_routes as profiles
+from labd.features.images import routes as images
+from labd.features.labs import edit_routes as edits
+from labd.features.labs import routes as labs
+from labd.features.leases import routes as leases
+from labd.features.links import routes as wires
+from labd.features.models import Problem
+from labd.features.operations import routes as operations
+from labd.features.plugins import routes as plugins
+from labd.features.screens import routes as screens
+from labd.features.serving import routes as addresses
+from labd.features.templates import routes as templates
+from labd.features.templates.port import TemplateFiles
+from labd.features.usage import routes as usage
+from labd.features.warm import routes as pools
 
 _MODULES = (
     activity,
@@ -139,12 +137,14 @@ def create_app(
             module.router, prefix="/v1", dependencies=[Depends(authorise)], responses=wrong
         )
     problems.install(app)
-    doors = Doors(
+    authenticators = Authenticators(
         admin=admin_socket,
         people=people_socket or admin_socket.with_name("people.sock"),
         plugins=tokens,
         users=users or UserRoles(),
         hosts=frozenset(hosts),
     )
-    app.add_middleware(Gate, access=engine.access, doors=doors, bounds=bounds_of(student))
+    app.add_middleware(
+        Gate, access=engine.access, authenticators=authenticators, bounds=bounds_of(student)
+    )
     return app

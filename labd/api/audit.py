@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Final
 
 from labd.api.limits import Meter
-from labd.engine.facade_access import AccessApi
+from labd.features.access.views import AccessApi
 from labd.model.errors import LabdError
 from labd.model.people import Asked, Outcome, Role
 
@@ -56,7 +56,7 @@ class Audit:
         if left_out := self._left_out.pop(who, 0):
             more["left_out"] = left_out
         try:
-            await self._access.tell(asked, outcome, more)
+            await self._access.report(asked, outcome, more)
         except LabdError as error:
             log.warning("%s: %s is not on record: %s", asked.actor, asked.action, error)
 

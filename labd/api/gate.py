@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labd.api import problems
-from labd.api.access import Caller
 from labd.api.audit import Audit
+from labd.api.authenticators import Authenticators, origin_of
 from labd.api.bodies import bounded
-from labd.api.doors import Doors, origin_of
+from labd.api.callers import Caller
 from labd.api.headers import check_host, check_origin
 from labd.api.limits import STRANGER, Bounds, Meter
-from labd.engine.facade_access import AccessApi
+from labd.features.access.views import AccessApi
 from labd.model.errors import LabdError
 from labd.model.people import Asked, Role, asking
 
@@ -39,11 +39,16 @@ class Gate:
     """
 
     def __init__(
-        self, app: ASGIApp, *, access: AccessApi, doors: Doors, bounds: Mapping[Role, Bounds]
+        self,
+        app: ASGIApp,
+        *,
+        access: AccessApi,
+        authenticators: Authenticators,
+        bounds: Mapping[Role, Bounds],
     ) -> None:
         self._app = app
         self._access = access
-        self._doors = doors
+        self._authenticators = authenticators
         self._bounds = bounds
         self._meter = Meter()
         self._audit = Audit(access)
@@ -73,9 +78,9 @@ class Gate:
         Raises:
             LabdError: Nobody may come in like that.
         """
-        check_host(scope, self._doors.hosts)
+        check_host(scope, self._authenticators.hosts)
         try:
-            who = await self._doors.identify(scope, self._access)
+            who = await self._authenticators.identify(scope, self._access)
         except problems.Unauthorised:
             self._meter.require(origin_of(scope), STRANGER)
             raise

@@ -15,9 +15,9 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from labd.api.access import Services
-from labd.api.crowd import Crowd, bound, origin
-from labd.api.doors import PEER, Peer
+from labd.api.authenticators import PEER, Peer
+from labd.api.callers import Services
+from labd.api.connection_limiter import ConnectionLimiter, bound, origin
 from labd.host.config_people import ApiConfig
 from labd.host.listening import check_tls, listen_tcp
 from labd.host.threads import quick
@@ -40,7 +40,7 @@ class Tls:
 class _Config(uvicorn.Config):
     """The configuration of a server that bounds its connections; `crowd` has them."""
 
-    crowd: Crowd
+    limiter: ConnectionLimiter
 
 
 class _Protocol(H11Protocol):
@@ -56,7 +56,7 @@ class _Protocol(H11Protocol):
             self.app_state = {**self.app_state, PEER: peer}
         where, config = origin(transport, peer), self.config
         if where is not None and isinstance(config, _Config):
-            if not config.crowd.admit(where, transport):
+            if not config.limiter.admit(where, transport):
                 transport.abort()
                 return
             self._patience = self.loop.call_later(_FIRST_WORD, self._give_up)
@@ -89,7 +89,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _server(app: FastAPI, tls: Tls | None, crowd: Crowd) -> _Server:
+def _server(app: FastAPI, tls: Tls | None, limiter: ConnectionLimiter) -> _Server:
     config = _Config(
         app,
         http=_Protocol,
@@ -106,7 +106,7 @@ def _server(app: FastAPI, tls: Tls | None, crowd: Crowd) -> _Server:
         ssl_certfile=None if tls is None else str(tls.certificate),
         ssl_keyfile=None if tls is None else str(tls.key),
     )
-    config.crowd = crowd
+    config.limiter = limiter
     return _Server(config, app.state.services)
 
 
@@ -116,7 +116,7 @@ async def serving(
     sockets: Sequence[socket.socket],
     *,
     tls: Tls | None = None,
-    crowd: Crowd | None = None,
+    limiter: ConnectionLimiter | None = None,
 ) -> AsyncIterator[None]:
     """Answer requests while the block runs; the sockets are closed at its end.
 
@@ -126,7 +126,7 @@ async def serving(
         tls: Without it, plain HTTP.
         crowd: Bounds the connections; by default those of each user of the host but root.
     """
-    server = _server(app, tls, crowd or Crowd(bound()))
+    server = _server(app, tls, limiter or ConnectionLimiter(bound()))
     task = asyncio.create_task(server.serve(list(sockets)), name="api")
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 -- uvicorn tells by no event
@@ -157,7 +157,7 @@ async def serving_tcp(app: FastAPI, api: ApiConfig) -> AsyncIterator[None]:
     with contextlib.closing(listener):
         most = bound()
         # A class behind one address has its half of all.
-        async with serving(app, [listener], tls=tls, crowd=Crowd(most // 2, most)):
+        async with serving(app, [listener], tls=tls, limiter=ConnectionLimiter(most // 2, most)):
             log.info("serving people at %s%s", api.listen, "" if tls else " without TLS")
             yield
 

@@ -9,16 +9,16 @@ from labd.client.activity import ActivityClient
 from labd.client.addresses import Addresses
 from labd.client.checkpoints import Checkpoints
 from labd.client.classes import Classes
+from labd.client.connect import Connect
 from labd.client.edits import Edits
 from labd.client.guests import Guests
 from labd.client.leases import Leases
+from labd.client.links import Links
 from labd.client.places import default_place, default_token
 from labd.client.pools import Pools
 from labd.client.screens import Screens
 from labd.client.tokens import Tokens
 from labd.client.transport import TIMEOUT, Transport
-from labd.client.ways import Ways
-from labd.client.wires import Wires
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class Client:
         self.pools = Pools(self.transport)
         self.screens = Screens(self.transport)
         self.addresses = Addresses(self.transport)
-        self.wires = Wires(self.transport)
-        self.ways = Ways(self.transport)
+        self.links = Links(self.transport)
+        self.connect = Connect(self.transport)
         self.tokens = Tokens(self.transport)
 
     def close(self) -> None:

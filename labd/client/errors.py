@@ -84,7 +84,7 @@ def from_operation(error: dict[str, object]) -> errors.LabdError:
 
 
 def from_way(path: str, data: bytes) -> errors.LabdError:
-    """Return the error of an answer of `ways.sock` that brought no descriptor."""
+    """Return the error of an answer of `connect.sock` that brought no descriptor."""
     try:
         answer = json.loads(data)
         code, message = str(answer["code"]), str(answer["message"])
@@ -101,7 +101,7 @@ def _serve(path: str) -> str:
     a socket elsewhere ($LABD_SOCKET) no root can be told.
     """
     root, _, name = path.rpartition("/run/")
-    if not root or name not in {"api.sock", "ways.sock"}:
+    if not root or name not in {"api.sock", "connect.sock"}:
         return "labd serve"
     import shlex
 

@@ -45,7 +45,7 @@ def is_url(place: str) -> bool:
 
 
 def by_token_only(place: str, token: str) -> bool:
-    """Tell whether the caller is known by a token, and so gets no descriptors of `ways.sock`."""
+    """Tell whether the caller is known by a token, and so gets no descriptors of `connect.sock`."""
     return bool(token) or is_url(place) or os.path.basename(place) == _PEOPLE
 
 

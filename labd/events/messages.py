@@ -105,19 +105,19 @@ def event_messages(topics: Topics, event: Event, snapshot: Snapshot) -> list[Out
     The states of events that `snapshot` takes into account were published with it; only what is no
     more has to be emptied, on a broker that remembers it from before.
     """
-    happening = event.happening
-    messages = [Outgoing(topic=topics.events(happening.lab), payload=_encode(event.cloudevent()))]
-    lab, node = happening.lab, happening.node
+    draft = event.draft
+    messages = [Outgoing(topic=topics.events(draft.lab), payload=_encode(event.cloudevent()))]
+    lab, node = draft.lab, draft.node
     if not lab:
         return messages
     old = event.seq <= snapshot.seq
-    if happening.type in _GONE:
+    if draft.type in _GONE:
         if not (old and snapshot.has(lab, node)):
             messages.append(Outgoing(topic=topics.state(lab, node), payload=b"", retain=True))
     elif not old:
-        state = _BORN.get(happening.type) or _state_after(happening.type, happening.data.get("to"))
+        state = _BORN.get(draft.type) or _state_after(draft.type, draft.data.get("to"))
         if state:
-            reason = happening.data.get("reason", "")
+            reason = draft.data.get("reason", "")
             data: dict[str, object] = {"state": state, "reason": reason}
             messages.append(_state_message(topics, lab, node, event.seq, event.time, data))
     return messages

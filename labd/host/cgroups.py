@@ -123,7 +123,7 @@ def _memory(member: Member) -> int:
 
 
 class HostCgroups:
-    """Implements `engine.ports_cgroups.Cgroups`.
+    """Implements `core.ports_cgroups.Cgroups`.
 
     Args:
         place: Where; without a base nothing is done.

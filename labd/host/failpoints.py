@@ -1,7 +1,7 @@
 """Named places in labd at which tests make the daemon die, wait or meet an error.
 
 A place is reached before and after every call by which the engine changes the world (see
-`labd.engine.guard`), and at the steps inside of such calls where a death leaves half a thing
+`labd.core.guard`), and at the steps inside of such calls where a death leaves half a thing
 (`STEPS`). Nothing is done at them unless the environment variable `LABD_FAILPOINTS` names a file
 when the daemon starts. The file is read each time that a place is reached, one order a line:
 

@@ -70,7 +70,7 @@ class KsmSwitch:
         except OSError as error:
             log.warning("KSM cannot be switched on: %s", error.strerror)
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Put the switch back to what it was before labd touched it (idempotent)."""
         try:
             before = self._note.read_text().strip()

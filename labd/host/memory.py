@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class ProcMemory:
-    """Implements `engine.ports_memory.HostMemory`."""
+    """Implements `core.ports_memory.HostMemory`."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc

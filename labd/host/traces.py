@@ -1,4 +1,4 @@
-"""What `/proc` tells of a root: sockets, mounts and tap descriptors (`engine.ports_traces`)."""
+"""What `/proc` tells of a root: sockets, mounts and tap descriptors (`core.ports_traces`)."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from typing import Any
 import aiosqlite
 
 from labd.host.threads import quick
-from labd.inventory.ballast import Ballast
 from labd.inventory.copies import Copies, is_lost, newest_event
+from labd.inventory.disk_reserve import DiskReserve
 from labd.model.errors import InventoryDamaged, StorageFailed
 
 Statement = tuple[str, Sequence[object]]
@@ -80,7 +80,9 @@ class Database:
         self._path = path
         self._connection = connection
         self._copies = Copies(path) if copied and str(path) != _MEMORY else None
-        self._ballast = Ballast(None if str(path) == _MEMORY else path.with_name("reserve"))
+        self._disk_reserve = DiskReserve(
+            None if str(path) == _MEMORY else path.with_name("reserve")
+        )
 
     @classmethod
     async def open(cls, path: Path, *, copied: bool = True) -> Database:
@@ -199,14 +201,14 @@ class Database:
             await self._copies.renew(self._connection)
 
     async def _drop(self) -> bool:
-        dropped = await quick(self._ballast.drop)
+        dropped = await quick(self._disk_reserve.drop)
         if dropped:
             log.error("the disk of %s is full; labd's own reserve is given up", self._path)
         return dropped
 
     async def take_ballast(self) -> None:
         """Take labd's own reserve where the disk has room for it."""
-        await quick(self._ballast.take)
+        await quick(self._disk_reserve.take)
 
     async def close(self) -> None:
         """Close; what was committed stays."""

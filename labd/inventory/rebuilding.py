@@ -11,7 +11,7 @@ from labd.host.threads import quick
 from labd.inventory import copies
 from labd.inventory.sqlite import SqliteInventory, damage_of
 from labd.model.errors import Conflict
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 from labd.model.machine import FoundMachine
 from labd.model.pools import waiting
 
@@ -76,7 +76,7 @@ async def _hold_against(
             "damaged": str(kept),
         }
         async with inventory.transaction() as tx:
-            await tx.emit(Happening(type=EventType.DAEMON_REBUILT, data=data))
+            await tx.emit(EventDraft(type=EventType.DAEMON_REBUILT, data=data))
         return numbers
     finally:
         await inventory.close()

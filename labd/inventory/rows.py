@@ -16,11 +16,12 @@ from labd.inventory.copies import EVENT_INTO
 from labd.inventory.database import Statement
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
-from labd.model.events import Event, EventType, Happening
+from labd.model.events import Event, EventDraft, EventType
 from labd.model.lab_leases import LabLease
+from labd.model.links import LinkRecord
 from labd.model.machine import MachineSpec
 from labd.model.people import Owned, TokenRecord
-from labd.model.pools import PoolMember, PoolRecord
+from labd.model.pools import WarmMember, WarmPoolRecord
 from labd.model.process import ProcessId
 from labd.model.records import (
     LabRecord,
@@ -33,7 +34,6 @@ from labd.model.records import (
 )
 from labd.model.specs import Image, LabSpec, Profile, PublishSpec
 from labd.model.states import LabState, NodeState, OperationState
-from labd.model.wires import WireRecord
 
 Row = tuple[Any, ...]
 
@@ -50,9 +50,9 @@ _ADAPTERS: dict[type[object], TypeAdapter[Any]] = {
     CheckpointRecord: TypeAdapter(tuple[CheckpointRecord], config=_BYTES),
     ClassRecord: TypeAdapter(tuple[ClassRecord], config=_BYTES),
     LabLease: TypeAdapter(tuple[LabLease], config=_BYTES),
-    WireRecord: TypeAdapter(tuple[WireRecord], config=_BYTES),
-    PoolRecord: TypeAdapter(tuple[PoolRecord], config=_BYTES),
-    PoolMember: TypeAdapter(tuple[PoolMember], config=_BYTES),
+    LinkRecord: TypeAdapter(tuple[LinkRecord], config=_BYTES),
+    WarmPoolRecord: TypeAdapter(tuple[WarmPoolRecord], config=_BYTES),
+    WarmMember: TypeAdapter(tuple[WarmMember], config=_BYTES),
     TokenRecord: TypeAdapter(tuple[TokenRecord], config=_BYTES),
 }
 
@@ -64,10 +64,10 @@ def dump(
     | Profile
     | CheckpointRecord
     | LabLease
-    | WireRecord
+    | LinkRecord
     | ClassRecord
-    | PoolRecord
-    | PoolMember
+    | WarmPoolRecord
+    | WarmMember
     | TokenRecord,
 ) -> str:
     """Return a value of `labd.model` as JSON text."""
@@ -300,14 +300,14 @@ def put_meta(name: str, value: str) -> Statement:
 
 
 def put_event(
-    seq: int, time: str, source: str, happening: Happening, of: Owned
+    seq: int, time: str, source: str, draft: EventDraft, of: Owned
 ) -> tuple[Statement, Event]:
     """Return the statement that writes an event, and the event as it will be read back."""
-    h = happening
+    h = draft
     text = _json(dict(h.data))
     # Read back, so that what the caller does to its own dict later is not seen by anybody.
     frozen: Mapping[str, object] = json.loads(text)
-    kept = Happening(
+    kept = EventDraft(
         type=h.type,
         lab=h.lab,
         node=h.node,
@@ -315,7 +315,7 @@ def put_event(
         subject=h.subject,
         data=frozen,
     )
-    event = Event(seq=seq, time=time, source=source, happening=kept, owner=of.owner, lab_key=of.key)
+    event = Event(seq=seq, time=time, source=source, draft=kept, owner=of.owner, lab_key=of.key)
     row = (seq, time, h.type, h.lab, h.node, h.operation, h.subject, text, of.owner, of.key)
     return (_EVENT, row), event
 
@@ -323,7 +323,7 @@ def put_event(
 def event_of(row: Row, source: str) -> Event:
     """Return the event of a row of SELECT_EVENTS."""
     seq, time, kind, lab, node, operation, subject, data, owner, key = row
-    happening = Happening(
+    draft = EventDraft(
         type=EventType(kind),
         lab=lab,
         node=node,
@@ -331,7 +331,7 @@ def event_of(row: Row, source: str) -> Event:
         subject=subject,
         data=json.loads(data),
     )
-    return Event(seq=seq, time=time, source=source, happening=happening, owner=owner, lab_key=key)
+    return Event(seq=seq, time=time, source=source, draft=draft, owner=owner, lab_key=key)
 
 
 # lab, node, address, host port as asked for, port of the node
@@ -371,19 +371,19 @@ SELECT_WIRES = "SELECT record FROM wires"
 _WIRE = _upsert("wires", "lab, node, nic", "record")
 
 
-def wire_key(record: WireRecord) -> tuple[str, str, str]:
+def link_key(record: LinkRecord) -> tuple[str, str, str]:
     """Return what names a wire."""
     return record.lab, record.node, record.nic
 
 
-def put_wire(record: WireRecord) -> Statement:
+def put_link(record: LinkRecord) -> Statement:
     """Insert or replace."""
-    return _WIRE, (*wire_key(record), dump(record))
+    return _WIRE, (*link_key(record), dump(record))
 
 
-def delete_wire(record: WireRecord) -> Statement:
+def delete_link(record: LinkRecord) -> Statement:
     """Delete."""
-    return "DELETE FROM wires WHERE lab=? AND node=? AND nic=?", wire_key(record)
+    return "DELETE FROM wires WHERE lab=? AND node=? AND nic=?", link_key(record)
 
 
 SELECT_POOLS = "SELECT record FROM pools"
@@ -392,11 +392,11 @@ _POOL = _upsert("pools", "checkpoint", "record")
 _POOL_MEMBER = _upsert("pool_members", "key", "record")
 
 
-def put_pool(record: PoolRecord) -> Statement:
+def put_pool(record: WarmPoolRecord) -> Statement:
     """Insert or replace."""
     return _POOL, (record.checkpoint, dump(record))
 
 
-def put_pool_member(record: PoolMember) -> Statement:
+def put_pool_member(record: WarmMember) -> Statement:
     """Insert or replace."""
     return _POOL_MEMBER, (record.key, dump(record))

@@ -1,4 +1,4 @@
-"""The inventory on SQLite: the adapter of `Inventory` and `Transaction` in `labd.engine.ports`.
+"""The inventory on SQLite: the adapter of `Inventory` and `Transaction` in `labd.core.ports`.
 
 A transaction gathers its changes in memory and writes them at its end, in one go: BEGIN IMMEDIATE,
 rows, events, COMMIT. Until then nothing has touched the database, so that leaving the block by an
@@ -28,8 +28,9 @@ from labd.model.classes import ClassRecord
 from labd.model.errors import InventoryDamaged
 from labd.model.events import Event
 from labd.model.lab_leases import LabLease
+from labd.model.links import LinkRecord
 from labd.model.people import Asked, TokenRecord
-from labd.model.pools import PoolMember, PoolRecord
+from labd.model.pools import WarmMember, WarmPoolRecord
 from labd.model.records import (
     LabRecord,
     LeaseRecord,
@@ -40,7 +41,6 @@ from labd.model.records import (
 )
 from labd.model.specs import Image, Profile
 from labd.model.states import OperationState
-from labd.model.wires import WireRecord
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class SqliteInventory:
                 self._holder = self._held = None
 
     def _tell_waited(self, tx: SqliteTransaction, body: TransactionBody) -> None:
-        kinds = ", ".join(str(event.happening.type) for event in tx.events) or "no event"
+        kinds = ", ".join(str(event.draft.type) for event in tx.events) or "no event"
         text = f"a transaction ({kinds}) gave way to other tasks for {body.seconds:.3f} s, and "
         if self._strict:
             raise WaitInTransaction(f"{text}no transaction may wait for anything")
@@ -263,12 +263,12 @@ class SqliteInventory:
         found = self._view().classes
         return [found[name] for name in sorted(found)]
 
-    async def pools(self) -> Sequence[PoolRecord]:
+    async def pools(self) -> Sequence[WarmPoolRecord]:
         """Return all pools by key of their checkpoint."""
         found = self._view().pools
         return [found[key] for key in sorted(found)]
 
-    async def pool_members(self) -> Sequence[PoolMember]:
+    async def pool_members(self) -> Sequence[WarmMember]:
         """Return the members of all pools, the oldest first."""
         return list(self._view().pool_members.values())
 
@@ -297,9 +297,9 @@ class SqliteInventory:
         found = self._view().leases
         return [found[key] for key in sorted(found) if key[0] == lab]
 
-    async def wires(self, lab: str) -> Sequence[WireRecord]:
+    async def links(self, lab: str) -> Sequence[LinkRecord]:
         """Return what was said of the wires of a lab."""
-        found = self._view().wires
+        found = self._view().links
         return [found[key] for key in sorted(found) if key[0] == lab]
 
     async def events(self, after: int, limit: int = 500) -> Sequence[Event]:
@@ -358,8 +358,8 @@ class SqliteInventory:
             await self._news.wait()
         return self._last
 
-    async def take_reserve(self) -> None:
-        """Take the room by which labd can still write on a full disk; see `inventory.ballast`."""
+    async def take_disk_reserve(self) -> None:
+        """Take the room by which labd can still write on a full disk; see `inventory.disk_reserve`."""
         await self._database.take_ballast()
         async with self._lock:
             await self._database.copy()

@@ -10,10 +10,11 @@ from labd.inventory import lease_rows, rows
 from labd.inventory.database import Database
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 from labd.model.lab_leases import LabLease
+from labd.model.links import LinkRecord
 from labd.model.people import Owned, TokenRecord
-from labd.model.pools import PoolMember, PoolRecord
+from labd.model.pools import WarmMember, WarmPoolRecord
 from labd.model.records import (
     LabRecord,
     LeaseRecord,
@@ -24,7 +25,6 @@ from labd.model.records import (
 )
 from labd.model.specs import Image, Profile
 from labd.model.states import OperationState
-from labd.model.wires import WireRecord
 
 
 class Tables:
@@ -57,11 +57,11 @@ class Tables:
         self.checkpoints: dict[str, CheckpointRecord] = {}
         self.lab_leases: dict[str, LabLease] = {}
         self.classes: dict[str, ClassRecord] = {}
-        self.pools: dict[str, PoolRecord] = {}
-        self.pool_members: dict[str, PoolMember] = {}
+        self.pools: dict[str, WarmPoolRecord] = {}
+        self.pool_members: dict[str, WarmMember] = {}
         self.tokens: dict[str, TokenRecord] = {}
         self.leases: dict[lease_rows.LeaseKey, LeaseRecord] = {}
-        self.wires: dict[tuple[str, str, str], WireRecord] = {}
+        self.links: dict[tuple[str, str, str], LinkRecord] = {}
 
     @classmethod
     async def load(cls, database: Database) -> Tables:
@@ -101,10 +101,10 @@ class Tables:
             group: ClassRecord = rows.load(ClassRecord, text)
             tables.classes[group.name] = group
         for (text,) in await database.rows(rows.SELECT_POOLS):
-            pool: PoolRecord = rows.load(PoolRecord, text)
+            pool: WarmPoolRecord = rows.load(WarmPoolRecord, text)
             tables.pools[pool.checkpoint] = pool
         for (text,) in await database.rows(rows.SELECT_POOL_MEMBERS):
-            member: PoolMember = rows.load(PoolMember, text)
+            member: WarmMember = rows.load(WarmMember, text)
             tables.pool_members[member.key] = member
         for (text,) in await database.rows(rows.SELECT_TOKENS):
             token: TokenRecord = rows.load(TokenRecord, text)
@@ -113,8 +113,8 @@ class Tables:
             lease = lease_rows.lease_of(row)
             tables.leases[lease_rows.lease_key(lease)] = lease
         for (text,) in await database.rows(rows.SELECT_WIRES):
-            wire: WireRecord = rows.load(WireRecord, text)
-            tables.wires[rows.wire_key(wire)] = wire
+            wire: LinkRecord = rows.load(LinkRecord, text)
+            tables.links[rows.link_key(wire)] = wire
         return tables
 
     def copy(self) -> Tables:
@@ -135,7 +135,7 @@ class Tables:
         new.tokens = self.tokens.copy()
         new.lab_leases = self.lab_leases.copy()
         new.leases = self.leases.copy()
-        new.wires = self.wires.copy()
+        new.links = self.links.copy()
         return new
 
     def put_node(self, node: NodeRecord) -> NodeRecord | None:
@@ -165,22 +165,22 @@ class Tables:
             del self.publications[key]
         for lease in [lease for lease in self.leases if lease[0] == name]:
             del self.leases[lease]
-        for wire in [wire for wire in self.wires if wire[0] == name]:
-            del self.wires[wire]
+        for wire in [wire for wire in self.links if wire[0] == name]:
+            del self.links[wire]
 
-    def of(self, happening: Happening) -> Owned | None:
+    def of(self, draft: EventDraft) -> Owned | None:
         """Return whose it is what something happened to; None when it is in none of the rows."""
-        lab = self.labs.get(happening.lab)
+        lab = self.labs.get(draft.lab)
         if lab is not None:
             return Owned(owner=lab.owner, key=lab.key)
-        operation = self.operations.get(happening.operation)
+        operation = self.operations.get(draft.operation)
         if operation is not None:
             return operation.of
-        kind = happening.type.partition(".")[0]
-        if kind == "class" and (group := self.classes.get(happening.subject)) is not None:
+        kind = draft.type.partition(".")[0]
+        if kind == "class" and (group := self.classes.get(draft.subject)) is not None:
             return Owned(owner=group.owner)
-        if happening.type is EventType.CHECKPOINT_REMOVED:
-            found = self.checkpoints.get(happening.subject)
+        if draft.type is EventType.CHECKPOINT_REMOVED:
+            found = self.checkpoints.get(draft.subject)
             return Owned(owner=found.owner) if found is not None else None
         return None
 

@@ -1,4 +1,4 @@
-"""One atomic change of the inventory on SQLite (`Transaction` in `labd.engine.ports`).
+"""One atomic change of the inventory on SQLite (`Transaction` in `labd.core.ports`).
 
 It gathers changes in memory, and what readers will see after them; `SqliteInventory` writes them.
 """
@@ -13,10 +13,11 @@ from labd.inventory.database import Statement
 from labd.inventory.tables import Tables
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
-from labd.model.events import Event, Happening
+from labd.model.events import Event, EventDraft
 from labd.model.lab_leases import LabLease
+from labd.model.links import LinkRecord
 from labd.model.people import Asked, Outcome, Owned, TokenRecord, asked_now
-from labd.model.pools import PoolMember, PoolRecord
+from labd.model.pools import WarmMember, WarmPoolRecord
 from labd.model.records import (
     LabRecord,
     LeaseRecord,
@@ -26,7 +27,6 @@ from labd.model.records import (
     PublicationRecord,
 )
 from labd.model.specs import Image, Profile
-from labd.model.wires import WireRecord
 
 _KEEP_OPERATIONS = 1_000  # finished ones
 
@@ -132,7 +132,7 @@ class SqliteTransaction:
         self.statements.append(("DELETE FROM classes WHERE name=?", (name,)))
         self.tables.classes.pop(name, None)
 
-    async def put_pool(self, record: PoolRecord) -> None:
+    async def put_pool(self, record: WarmPoolRecord) -> None:
         """Insert or replace."""
         self.statements.append(rows.put_pool(record))
         self.tables.pools[record.checkpoint] = record
@@ -142,7 +142,7 @@ class SqliteTransaction:
         self.statements.append(("DELETE FROM pools WHERE checkpoint=?", (checkpoint,)))
         self.tables.pools.pop(checkpoint, None)
 
-    async def put_pool_member(self, record: PoolMember) -> None:
+    async def put_pool_member(self, record: WarmMember) -> None:
         """Insert or replace."""
         self.statements.append(rows.put_pool_member(record))
         self.tables.pool_members[record.key] = record
@@ -187,21 +187,21 @@ class SqliteTransaction:
         self.statements.append(lease_rows.delete_lease(lease))
         self.tables.leases.pop(lease_rows.lease_key(lease), None)
 
-    async def put_wire(self, wire: WireRecord) -> None:
+    async def put_link(self, wire: LinkRecord) -> None:
         """Insert or replace; it goes with its lab."""
-        self.statements.append(rows.put_wire(wire))
-        self.tables.wires[rows.wire_key(wire)] = wire
+        self.statements.append(rows.put_link(wire))
+        self.tables.links[rows.link_key(wire)] = wire
 
-    async def delete_wire(self, wire: WireRecord) -> None:
+    async def delete_link(self, wire: LinkRecord) -> None:
         """Delete."""
-        self.statements.append(rows.delete_wire(wire))
-        self.tables.wires.pop(rows.wire_key(wire), None)
+        self.statements.append(rows.delete_link(wire))
+        self.tables.links.pop(rows.link_key(wire), None)
 
-    async def emit(self, happening: Happening) -> Event:
+    async def emit(self, draft: EventDraft) -> Event:
         """Number the happening and put it in the outbox."""
         seq = self._seq + len(self.events) + 1
-        of = self.tables.of(happening) or self._before.of(happening) or Owned()
-        statement, event = rows.put_event(seq, self._clock(), self._source, happening, of)
+        of = self.tables.of(draft) or self._before.of(draft) or Owned()
+        statement, event = rows.put_event(seq, self._clock(), self._source, draft, of)
         self.event_statements.append(statement)
         self.events.append(event)
         return event
@@ -212,15 +212,15 @@ class SqliteTransaction:
         asked = asked_now()
         if asked is None or not asked.pending:
             return None
-        operation = next((e.happening.operation for e in self.events if e.happening.operation), "")
-        await self.emit(asked.happening(Outcome.ACCEPTED, operation))
+        operation = next((e.draft.operation for e in self.events if e.draft.operation), "")
+        await self.emit(asked.draft(Outcome.ACCEPTED, operation))
         return asked
 
     def _attribute(self) -> None:
         """Say whose it was also of what was told before there was a row to tell by."""
         for index, event in enumerate(self.events):
-            of = None if event.owner or event.lab_key else self.tables.of(event.happening)
+            of = None if event.owner or event.lab_key else self.tables.of(event.draft)
             if of is not None and of != Owned():
                 self.event_statements[index], self.events[index] = rows.put_event(
-                    event.seq, event.time, self._source, event.happening, of
+                    event.seq, event.time, self._source, event.draft, of
                 )

@@ -1,6 +1,6 @@
 """Events: CloudEvents 1.0 records of what did happen.
 
-`Happening` is what the engine says; the inventory gives it its `seq`, in the transaction that also
+`EventDraft` is what the engine says; the inventory gives it its `seq`, in the transaction that also
 writes the state, and it becomes an `Event`. `docs/events.md` is the contract.
 """
 
@@ -108,7 +108,7 @@ class EventType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Happening:
+class EventDraft:
     """Something that did happen, before it has a number.
 
     Attributes:
@@ -143,13 +143,13 @@ class Event:
     seq: int
     time: str
     source: str
-    happening: Happening
+    draft: EventDraft
     owner: str = ""
     lab_key: str = ""
 
     def cloudevent(self) -> dict[str, object]:
         """Return the CloudEvents 1.0 structured JSON form."""
-        h = self.happening
+        h = self.draft
         subject = h.subject or (f"{h.lab}/{h.node}" if h.node else h.lab)
         record: dict[str, object] = {
             "specversion": SPECVERSION,

@@ -1,6 +1,6 @@
 """Leases of labs: until when a lab may run, and when it goes. Not the addresses that DHCP leases.
 
-Values only; `labd.engine.leases` has the rules.
+Values only; `labd.features.leases.plan` has the rules.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from labd.model.links import ShapePlan
 from labd.model.serving import ServerPlan
-from labd.model.wires import ShapePlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

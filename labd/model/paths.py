@@ -78,9 +78,9 @@ class Paths:
         return self.run / "api.sock"
 
     @property
-    def ways_socket(self) -> Path:
+    def connect_socket(self) -> Path:
         """Where people get connections into labs, as open descriptors; beside `api_socket`."""
-        return self.run / "ways.sock"
+        return self.run / "connect.sock"
 
     @property
     def people_socket(self) -> Path:

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 
 
 class Role(StrEnum):
@@ -95,9 +95,9 @@ class Asked:
         """Whether it is still to be written that it was asked."""
         return not (self.reads or self.told)
 
-    def happening(
+    def draft(
         self, outcome: Outcome, operation: str = "", more: Mapping[str, object] | None = None
-    ) -> Happening:
+    ) -> EventDraft:
         """Return what is told of it."""
         data: dict[str, object] = {
             "actor": self.actor,
@@ -107,7 +107,7 @@ class Asked:
             "outcome": str(outcome),
             **(more or {}),
         }
-        return Happening(
+        return EventDraft(
             type=EventType.AUDIT_REQUEST,
             lab=self.lab,
             node=self.node,

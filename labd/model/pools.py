@@ -25,7 +25,7 @@ KEPT = READY | {MemberState.MAKING}  # count for the size of a pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolRecord:
+class WarmPoolRecord:
     """A pool: the wish that so many forks of a checkpoint are kept ready.
 
     Attributes:
@@ -40,7 +40,7 @@ class PoolRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolMember:
+class WarmMember:
     """A fork without a name.
 
     Attributes:
@@ -63,6 +63,6 @@ class PoolMember:
         return f"{MARK}{self.key}"
 
 
-def waiting(members: Iterable[PoolMember]) -> list[NodeRecord]:
+def waiting(members: Iterable[WarmMember]) -> list[NodeRecord]:
     """Return the nodes of members: like those of labs, they have machines, users and disks."""
     return [node for member in members for node in member.nodes]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from labd.api.doors import PEER, Peer
+from labd.api.authenticators import PEER, Peer
 
 ADMIN = ("/run/api.sock", None)
 PEOPLE = ("/run/people.sock", None)
@@ -19,7 +19,7 @@ _NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Door:
+class PublishedPort:
     """How a caller comes in; without `uid`, each time as another user or from another host."""
 
     server: tuple[str, int | None] = TCP
@@ -48,7 +48,7 @@ class Answer:
 
 
 def scope_of(
-    door: Door, method: str, path: str, query: str = "", kind: str = "application/json"
+    door: PublishedPort, method: str, path: str, query: str = "", kind: str = "application/json"
 ) -> dict[str, Any]:
     """Return the scope of a request; `WS` is the handshake of a WebSocket."""
     headers = {"host": "127.0.0.1:8443", "content-type": kind, **door.headers}
@@ -79,7 +79,7 @@ def scope_of(
 
 
 async def ask(
-    app: Any, door: Door, method: str, path: str, body: object = None, query: str = ""
+    app: Any, door: PublishedPort, method: str, path: str, body: object = None, query: str = ""
 ) -> Answer:
     """Make one request; `WS` opens a WebSocket and leaves at once."""
     upload = isinstance(body, bytes)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from labd.engine.ports_machines import GuestFiles
+from labd.drivers.node.capabilities import GuestFiles
 from labd.model.errors import GuestFailed, NodeGone
 
 _PART = 512 << 10

@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 from labd.api import Caller, create_app
-from labd.api.access import ROUTE_SCOPES, Scope
+from labd.api.callers import ROUTE_SCOPES, Scope
 from labd.api.limits import Bounds
-from labd.engine.engine import Engine
+from labd.features.engine import Engine
 from labd.model.checkpoints import SaveMode
 from labd.model.classes import ClassRecord
 from labd.model.errors import Conflict
 from labd.model.people import Role, asking, on_behalf
 from labd.model.records import Wanted
-from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, Answer, Door, ask
+from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, Answer, PublishedPort, ask
 from tests.fakes.daemon import FakeDaemon, engine_over_fakes
 from tests.fakes.labs import node, spec
 from tests.unit.fake_engine import FakeTemplates
@@ -160,7 +160,7 @@ class Doorstep:
     @classmethod
     def before(cls, engine: Engine) -> Any:
         found = engine.access
-        access = cls(holder=found.holder, owned=found.owned, tell=found.tell)
+        access = cls(holder=found.holder, owned=found.owned, report=found.report)
         return cls(access=access, labs=engine.labs)
 
     def __call__(self, *_: object, **__: object) -> Doorstep:
@@ -182,7 +182,7 @@ class Town:
 
     app: Any
     house: FakeDaemon
-    callers: dict[str, Door]
+    callers: dict[str, PublishedPort]
     operations: dict[str, str]
 
 
@@ -253,18 +253,21 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
             student=NO_BOUNDS,
         )
         callers = {
-            "administrator": Door(server=ADMIN),
-            "administrator by token": Door(token=root.token),
-            "root at people.sock": Door(server=PEOPLE, uid=0),
-            "instructor": Door(token=anna.token),
-            "student": Door(token=pupil.token),
-            "nobody": Door(),
-            "a user of the host": Door(server=PEOPLE),
-            "a plugin's token elsewhere": Door(server=PEOPLE, token="all"),
-            "a student's token at plugin.sock": Door(server=PLUGINS, token=pupil.token),
-            "plugin with all scopes": Door(server=PLUGINS, token="all"),
-            "plugin without a scope": Door(server=PLUGINS, token="-"),
-            **{f"plugin {scope}": Door(server=PLUGINS, token=str(scope)) for scope in PLUGIN_MAY},
+            "administrator": PublishedPort(server=ADMIN),
+            "administrator by token": PublishedPort(token=root.token),
+            "root at people.sock": PublishedPort(server=PEOPLE, uid=0),
+            "instructor": PublishedPort(token=anna.token),
+            "student": PublishedPort(token=pupil.token),
+            "nobody": PublishedPort(),
+            "a user of the host": PublishedPort(server=PEOPLE),
+            "a plugin's token elsewhere": PublishedPort(server=PEOPLE, token="all"),
+            "a student's token at plugin.sock": PublishedPort(server=PLUGINS, token=pupil.token),
+            "plugin with all scopes": PublishedPort(server=PLUGINS, token="all"),
+            "plugin without a scope": PublishedPort(server=PLUGINS, token="-"),
+            **{
+                f"plugin {scope}": PublishedPort(server=PLUGINS, token=str(scope))
+                for scope in PLUGIN_MAY
+            },
         }
         operations["missing"] = "op-000000000000"
         yield Town(app=app, house=it, callers=callers, operations=operations)

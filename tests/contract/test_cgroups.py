@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.ports_cgroups import Cgroups
+from labd.core.ports import Cgroups
 from labd.host import cgroups
 from labd.host.cgroups import HostCgroups, Place
 from labd.host.identity import identify

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.ports import Hypervisor
-from labd.engine.ports_machines import Devices
-from labd.hypervisor import QemuDevices, QemuHypervisor
+from labd.drivers.network.linux.links import _open_tap
+from labd.drivers.node.capabilities import Devices
+from labd.drivers.node.port import Hypervisor
+from labd.drivers.node.qemu import QemuDevices, QemuHypervisor
 from labd.model.errors import GuestFailed, LaunchFailed, NodeGone, QmpRefused
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.specs import DiskBus, ImageFormat
-from labd.network.links import _open_tap
 from tests.fakes.devices import FakeDevices
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor
 from tests.guests import UP, machine_spec

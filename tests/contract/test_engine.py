@@ -51,8 +51,8 @@ async def test_up_tells_everything_in_order(home: FakeDaemon) -> None:
         "operation.succeeded up",
     ]
     events = await home.inventory.events(seq, 100)
-    assert {event.happening.operation for event in events} == {operation.id}
-    assert {event.happening.lab for event in events} == {"web"}
+    assert {event.draft.operation for event in events} == {operation.id}
+    assert {event.draft.lab for event in events} == {"web"}
 
 
 async def test_down_asks_the_guest_and_keeps_the_disks(home: FakeDaemon) -> None:
@@ -142,7 +142,7 @@ async def test_pause_and_resume(home: FakeDaemon) -> None:
         "operation.succeeded resume",
     ]
     events = await home.inventory.events(seq, 100)
-    assert [e.happening.operation for e in events] == [pause.id] * 3 + [resume.id] * 3
+    assert [e.draft.operation for e in events] == [pause.id] * 3 + [resume.id] * 3
     assert await home.states() == {"a": "ready"}
 
 
@@ -162,7 +162,7 @@ async def test_reset_goes_back_to_running_and_then_ready(home: FakeDaemon) -> No
         "lab.state degraded>running",
     ]
     reset, running = (await home.inventory.events(seq, 100))[1:3]
-    assert reset.happening.operation == running.happening.operation == operation.id
+    assert reset.draft.operation == running.draft.operation == operation.id
 
 
 async def test_a_cause_is_not_told_of_what_comes_later(home: FakeDaemon) -> None:
@@ -173,7 +173,7 @@ async def test_a_cause_is_not_told_of_what_comes_later(home: FakeDaemon) -> None
     await home.hypervisor.pause(await home.key("a"))  # by somebody at the second monitor
     await home.until("a", N.PAUSED)
     (event,) = await home.inventory.events(seq, 10)
-    assert event.happening.operation == ""
+    assert event.draft.operation == ""
 
 
 # doing it twice
@@ -539,7 +539,7 @@ async def test_starting_or_restarting_a_node_starts_what_it_depends_on(home: Fak
 async def test_boot_slots_bound_how_many_boot_at_one_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labd.engine.slots._QUICK", 0)  # fakes boot in no time
+    monkeypatch.setattr("labd.core.boot_slots._QUICK", 0)  # fakes boot in no time
     async with engine_over_fakes(tmp_path) as home:
         home.slots = 2
         await home.restart()
@@ -568,7 +568,7 @@ async def test_boot_slots_bound_how_many_boot_at_one_time(
 async def test_more_boot_at_one_time_of_what_got_ready_quickly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labd.engine.slots._QUICK", LIMIT)
+    monkeypatch.setattr("labd.core.boot_slots._QUICK", LIMIT)
     async with engine_over_fakes(tmp_path) as home:
         home.slots = 1
         await home.restart()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.activity import Seen, Tap
-from labd.engine.attended import is_touch
+from labd.features.activity.attended import is_touch
+from labd.features.activity.service import Seen, Tap
 from labd.model.activity import BACKGROUND, Glance, Source
 from labd.model.errors import NotFound
 from labd.model.names import NodeRef
@@ -43,7 +43,7 @@ async def test_each_use_is_seen_and_the_last_one_counts(home: FakeDaemon, clock:
     home.dialer.listening.add(("10.0.0.2", 22))
     clock.go(100)
     assert await used(home) == (100, Source.OPERATION)
-    (await home.engine.ways.to_node(A, 22)).close()
+    (await home.engine.connect.to_node(A, 22)).close()
     assert await used(home) == (0, Source.CONNECTION)
     clock.go(7)
     async with home.engine.console(A) as line:
@@ -81,7 +81,7 @@ async def test_a_refused_request_is_no_use(home: FakeDaemon, clock: Clock) -> No
     await home.up(networked())
     clock.go(50)
     with pytest.raises(Exception, match="refused"):
-        await home.engine.ways.to_node(A, 22)
+        await home.engine.connect.to_node(A, 22)
     assert await used(home) == (50, Source.OPERATION)
 
 
@@ -155,8 +155,8 @@ async def test_a_warning_is_an_event(home: FakeDaemon) -> None:
     await home.engine.activity.warn("web", by="plugin idle", reason="idle", text="soon", left=9.5)
     (event,) = await home.inventory.events(seq, 10)
     told = {"by": "plugin idle", "reason": "idle", "text": "soon", "left": 9.5}
-    assert (event.happening.type, event.happening.lab) == ("lab.warning", "web")
-    assert event.happening.data == told
+    assert (event.draft.type, event.draft.lab) == ("lab.warning", "web")
+    assert event.draft.data == told
     with pytest.raises(NotFound):
         await home.engine.activity.warn("other", by="", reason="", text="x", left=None)
 

@@ -82,9 +82,9 @@ async def running(home: FakeDaemon) -> Mapping[str, int]:
 async def started(home: FakeDaemon) -> list[str]:
     """Return the class of each lab that was forked, in order."""
     return [
-        event.happening.lab.partition("-")[0]
+        event.draft.lab.partition("-")[0]
         for event in await home.inventory.events(0, 100_000)
-        if event.happening.type == "lab.created" and event.happening.lab != "web"
+        if event.draft.type == "lab.created" and event.draft.lab != "web"
     ]
 
 

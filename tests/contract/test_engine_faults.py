@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine import disksizes
+from labd.features.labs import disk_sizes as disksizes
 from labd.model.differences import Mismatch
 from labd.model.errors import Busy, Conflict, NotFound
 from labd.model.records import OperationKind, OperationRecord

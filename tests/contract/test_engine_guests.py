@@ -72,7 +72,7 @@ async def test_a_power_off_is_no_crash(home: FakeDaemon) -> None:
     assert (found.reason, found.process) == ("the guest powered off", None)
     assert await home.story(seq) == ["node.stopped a", "lab.state running>degraded"]
     (stopped, _) = await home.inventory.events(seq, 10)
-    assert stopped.happening.data["cause"] == "guest-poweroff"
+    assert stopped.draft.data["cause"] == "guest-poweroff"
 
 
 async def test_a_node_is_said_to_be_stopped_when_it_can_be_started(home: FakeDaemon) -> None:
@@ -169,28 +169,28 @@ async def test_the_end_of_qemu_is_a_crash_with_its_last_words(home: FakeDaemon) 
     found = await home.until("a", N.CRASHED)
     assert (found.reason, found.process) == ("its QEMU ended unexpectedly", None)
     crashed, degraded = await home.inventory.events(seq, 10)
-    assert crashed.happening.data["stderr"] == "qemu: out of memory"
-    assert degraded.happening.data["to"] == "degraded"
+    assert crashed.draft.data["stderr"] == "qemu: out of memory"
+    assert degraded.draft.data["to"] == "degraded"
     await home.act(K.START, "a")
     assert (await home.lab()).state is LabState.RUNNING
 
 
 async def test_watchdogs_and_io_errors_are_told(home: FakeDaemon) -> None:
     key, seq = await home.key("a"), await home.seq()
-    home.host.tell(key, GuestEventKind.WATCHDOG, action="none")
-    home.host.tell(key, GuestEventKind.IO_ERROR, device="root", nospace=True)
-    home.host.tell(key, GuestEventKind.PAUSED)
+    home.host.emit(key, GuestEventKind.WATCHDOG, action="none")
+    home.host.emit(key, GuestEventKind.IO_ERROR, device="root", nospace=True)
+    home.host.emit(key, GuestEventKind.PAUSED)
     await home.until("a", N.PAUSED)
     assert await home.story(seq) == ["node.watchdog a", "node.io-error a", "node.paused a"]
     io_error = (await home.inventory.events(seq, 10))[1]
-    assert io_error.happening.data["device"] == "root"
+    assert io_error.draft.data["device"] == "root"
 
 
 async def test_events_of_machines_that_are_no_more_are_nothing(home: FakeDaemon) -> None:
     seq = await home.seq()
     home.hypervisor._known.add("nobody")
-    home.host.tell("nobody", GuestEventKind.EXITED)
-    home.host.tell("nobody", GuestEventKind.RESET)
+    home.host.emit("nobody", GuestEventKind.EXITED)
+    home.host.emit("nobody", GuestEventKind.RESET)
     await home.engine._watcher.drain()
     assert await home.seq() == seq
 
@@ -207,7 +207,7 @@ async def test_one_machine_that_hangs_again_holds_up_no_other(home: FakeDaemon) 
         await asyncio.Event().wait()
 
     home.hypervisor.query = never  # type: ignore[method-assign,assignment]
-    home.host.tell(key, GuestEventKind.RESPONSIVE)
+    home.host.emit(key, GuestEventKind.RESPONSIVE)
     async with asyncio.timeout(LIMIT):
         await asked.wait()
     home.host.die(await home.key("b"))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from labd.engine.journal import Journal
+from labd.core.state_writer import StateWriter
 from labd.inventory.sqlite import SqliteInventory
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 from labd.model.names import NodeRef
 from labd.model.records import NodeRecord
 from labd.model.states import NodeState
@@ -62,31 +62,31 @@ async def settled(inventory: Counting) -> None:
 
 
 async def test_a_change_wakes_the_waiters_of_its_lab_alone(inventory: Counting) -> None:
-    journal = Journal(inventory, lambda: NOW)
+    state_writer = StateWriter(inventory, lambda: NOW)
     waiters = [
-        asyncio.create_task(journal.wait_node(ref(number), {NodeState.READY}))
+        asyncio.create_task(state_writer.wait_node(ref(number), {NodeState.READY}))
         for number in range(LABS)
     ]
-    anything = journal.anything_changed()
+    anything = state_writer.anything_changed()
     await settled(inventory)
     assert inventory.looks == Counter({f"lab{number}": 1 for number in range(LABS)})
 
     inventory.looks.clear()
-    await journal.move(ref(7), NodeState.RUNNING)
+    await state_writer.move(ref(7), NodeState.RUNNING)
     await settled(inventory)
     # One look of the move itself, one of the only waiter whom it concerns.
     assert inventory.looks == Counter({"lab7": 2})
     assert anything.is_set()
 
     inventory.looks.clear()
-    await journal.move(ref(7), NodeState.READY)
+    await state_writer.move(ref(7), NodeState.READY)
     found = await asyncio.wait_for(waiters[7], 10)
     assert found is not None
     assert found.state is NodeState.READY
     assert set(inventory.looks) == {"lab7"}
 
     for number in set(range(LABS)) - {7}:
-        await journal.move(ref(number), NodeState.READY)
+        await state_writer.move(ref(number), NodeState.READY)
     done = await asyncio.wait_for(asyncio.gather(*waiters), 10)
     assert {node.lab for node in done if node is not None} == {
         f"lab{number}" for number in range(LABS)
@@ -94,12 +94,12 @@ async def test_a_change_wakes_the_waiters_of_its_lab_alone(inventory: Counting) 
 
 
 async def test_what_concerns_no_lab_wakes_only_who_waits_for_anything(inventory: Counting) -> None:
-    journal = Journal(inventory, lambda: NOW)
-    waiter = asyncio.create_task(journal.wait_node(ref(1), {NodeState.READY}))
-    anything = journal.anything_changed()
+    state_writer = StateWriter(inventory, lambda: NOW)
+    waiter = asyncio.create_task(state_writer.wait_node(ref(1), {NodeState.READY}))
+    anything = state_writer.anything_changed()
     await settled(inventory)
     inventory.looks.clear()
-    await journal.tell(Happening(type=EventType.DAEMON_STOPPED))
+    await state_writer.emit(EventDraft(type=EventType.DAEMON_STOPPED))
     await settled(inventory)
     assert anything.is_set()
     assert not inventory.looks

@@ -74,7 +74,7 @@ async def test_a_jump_of_the_clock_ends_nothing(home: FakeDaemon, clock: Clock) 
     assert (await home.lab()).state is LabState.RUNNING
     view = await home.engine.leases.get("web")
     assert (view.left, view.ends) == (H - 60, "2026-01-31T23:00:00Z")
-    events = [e.happening for e in await home.inventory.events(0, 1000)]
+    events = [e.draft for e in await home.inventory.events(0, 1000)]
     assert [e.data["cause"] for e in events if e.type == "lab.lease-set"] == ["set", "clock"]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from labd.engine.facade import Change
+from labd.features.facade import Change
 from labd.model.errors import InputError
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind
@@ -64,7 +64,7 @@ async def change(home: FakeDaemon, new: LabSpec) -> list[str]:
     seq = await home.seq()
     await home.up(new)
     assert {key: m.process.pid for key, m in home.host.machines.items()} == pids
-    events = [event.happening for event in await home.inventory.events(seq, 100)]
+    events = [event.draft for event in await home.inventory.events(seq, 100)]
     return [
         f"{e.type} {' '.join(str(value) for value in e.data.values())}"
         for e in events

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.facade_edits import NewNode
+from labd.features.labs.edit_views import NewNode
 from labd.model.checkpoints import SaveMode
 from labd.model.classes import Student
 from labd.model.errors import OverQuota
@@ -52,7 +52,7 @@ async def test_the_newest_lab_is_paused_as_a_whole_and_told(home: FakeDaemon) ->
     assert await home.states("new") == {"a": "paused", "b": "paused"}
     assert await home.states("web") == await home.states("old") == {"a": "ready", "b": "ready"}
     events = await home.inventory.events(seq)
-    told = [event.happening for event in events]
+    told = [event.draft for event in events]
     assert told[0].type == "host.memory-low"
     assert told[0].data["available"] == 400 * MIB
     paused = next(item for item in told if item.type == "lab.paused")
@@ -196,7 +196,7 @@ async def test_a_lab_whose_disks_have_outgrown_their_quota_is_paused(home: FakeD
     home.written = 6 * MIB
     await home.engine.disk_guard.tick()
     assert await home.states() == {"a": "paused", "b": "paused"}
-    told = [event.happening for event in await home.inventory.events(0, 10_000)][-1]
+    told = [event.draft for event in await home.inventory.events(0, 10_000)][-1]
     assert (told.type, told.data["cause"]) == ("lab.paused", "disk-quota")
     assert (told.data["written"], told.data["allowed"]) == (12 * MIB, 10 * MIB)
     # A person lets it go on, and it has not become smaller.
@@ -227,27 +227,27 @@ async def test_machines_are_held_in_groups_also_by_the_next_daemon(home: FakeDae
     home.cgroups.held.clear()
     await home.restart()
     await held(left)
-    assert await home.engine.confiner.check(repair=False) == []
+    assert await home.engine.cgroup_controller.check(repair=False) == []
 
 
 async def test_groups_are_gone_through_again_where_something_is_new_or_went_wrong(
     home: FakeDaemon,
 ) -> None:
     await home.up(LAB)
-    confiner, cgroups = home.engine.confiner, home.cgroups
-    await confiner.tick()
+    cgroup_controller, cgroups = home.engine.cgroup_controller, home.cgroups
+    await cgroup_controller.tick()
     found = dict(cgroups.held)
     cgroups.held.clear()
-    await confiner.look()
+    await cgroup_controller.look()
     assert cgroups.held == {}, "the same machines live as before"
     cgroups.problems = ["no room"]
-    await confiner.tick()
+    await cgroup_controller.tick()
     cgroups.problems = []
     cgroups.held.clear()
-    await confiner.look()
+    await cgroup_controller.look()
     assert cgroups.held == found, "it is tried again"
     await home.act(K.DOWN, force=True)
-    await confiner.look()
+    await cgroup_controller.look()
     assert cgroups.held == {}
 
 
@@ -256,9 +256,9 @@ async def test_fsck_tells_groups_of_nobody_and_machines_in_none(home: FakeDaemon
     await asyncio.sleep(0.5)  # the daemon looks a last time at what has just changed
     name, inside = home.cgroups.held.popitem()
     home.cgroups.held["gone/gone"] = inside
-    kinds = {item.kind: item.name for item in await home.engine.confiner.differences()}
+    kinds = {item.kind: item.name for item in await home.engine.cgroup_controller.differences()}
     assert kinds == {"orphan-cgroup": "gone/gone", "lost-cgroup": name.split("/")[1]}
-    repaired = await home.engine.confiner.check(repair=True)
+    repaired = await home.engine.cgroup_controller.check(repair=True)
     assert {(item.kind, item.repaired) for item in repaired} == {
         ("lost-cgroup", True),
         ("orphan-cgroup", True),

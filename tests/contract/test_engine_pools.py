@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.pools import PoolPlan, plan, require_room
+from labd.features.warm.service import WarmPoolPlan, plan, require_room
 from labd.model.checkpoints import SaveMode
 from labd.model.classes import Student
 from labd.model.errors import InputError, InUse, LabdError, NoRoom, NotFound
 from labd.model.machine import ExecResult, GuestEventKind, RunState
 from labd.model.names import NodeRef
-from labd.model.pools import MemberState, PoolMember, PoolRecord
+from labd.model.pools import MemberState, WarmMember, WarmPoolRecord
 from labd.model.records import OperationKind
 from labd.model.specs import LabSpec
 from labd.model.units import GIB
@@ -41,13 +41,13 @@ async def saved(home: FakeDaemon, lab: LabSpec = LAB) -> None:
     await home.ok(home.engine.checkpoints.save("web", "c", mode=mode, message=""))
 
 
-async def warm(home: FakeDaemon, size: int = 2) -> list[PoolMember]:
+async def warm(home: FakeDaemon, size: int = 2) -> list[WarmMember]:
     await home.engine.pools.warm("c", size)
     await home.filled()
     return list((await home.engine.pools.get("c")).members)
 
 
-async def beside(home: FakeDaemon, *known: PoolMember) -> PoolMember:
+async def beside(home: FakeDaemon, *known: WarmMember) -> WarmMember:
     """Return a member that is none of these, as soon as it is ready."""
     keys = {member.key for member in known}
     async with asyncio.timeout(LIMIT):
@@ -128,7 +128,7 @@ async def test_a_start_takes_what_stands_ready(home: FakeDaemon) -> None:
 
 async def test_ends_of_strangers_are_not_kept_where_there_is_no_pool(home: FakeDaemon) -> None:
     home.hypervisor._known.add("nobody")
-    home.host.tell("nobody", GuestEventKind.EXITED)
+    home.host.emit("nobody", GuestEventKind.EXITED)
     await home.engine._watcher.drain()
     await until(lambda: not home.engine.pools._spoilt)
 
@@ -285,8 +285,8 @@ async def test_memory_is_given_back(home: FakeDaemon) -> None:
     await home.engine.pools.warm("c", 2)  # who asks again does not wait
     await home.filled()
     assert len((await home.engine.pools.get("c")).members) == 2
-    assert await home.engine.pools.give_back(64 * GIB) == 0, "there is enough"
-    assert await home.engine.pools.give_back(65 * GIB) == 2
+    assert await home.engine.pools.release(64 * GIB) == 0, "there is enough"
+    assert await home.engine.pools.release(65 * GIB) == 2
     assert await home.engine.pools.relieve() == "", "there is nothing left, nor need"
     assert home.engine.memory_guard.reliefs == [home.engine.pools.relieve], "before a lab is paused"
     await home.engine.pools.cool("c")
@@ -399,19 +399,21 @@ async def test_a_death_at_any_call(
     assert at > 3
 
 
-def member(key: str, state: MemberState = MemberState.READY, of: str = "c") -> PoolMember:
-    return PoolMember(key=key, checkpoint=of, state=state, nodes=())
+def member(key: str, state: MemberState = MemberState.READY, of: str = "c") -> WarmMember:
+    return WarmMember(key=key, checkpoint=of, state=state, nodes=())
 
 
 def test_the_plan() -> None:
-    pools = [PoolRecord(checkpoint="c", size=2)]
-    assert plan(pools, []) == PoolPlan(end=(), make=("c", "c"))
-    assert plan(pools, [member("1")]) == PoolPlan(end=(), make=("c",))
-    assert plan([], [member("1")]) == PoolPlan(end=("1",), make=())
+    pools = [WarmPoolRecord(checkpoint="c", size=2)]
+    assert plan(pools, []) == WarmPoolPlan(end=(), make=("c", "c"))
+    assert plan(pools, [member("1")]) == WarmPoolPlan(end=(), make=("c",))
+    assert plan([], [member("1")]) == WarmPoolPlan(end=("1",), make=())
     making = member("1", MemberState.MAKING)
-    assert plan(pools, [making, member("2"), member("3")]) == PoolPlan(end=("1",), make=())
+    assert plan(pools, [making, member("2"), member("3")]) == WarmPoolPlan(end=("1",), make=())
     ending = member("1", MemberState.ENDING)
-    assert plan(pools, [ending, member("2", of="d")]) == PoolPlan(end=("2", "1"), make=("c", "c"))
+    assert plan(pools, [ending, member("2", of="d")]) == WarmPoolPlan(
+        end=("2", "1"), make=("c", "c")
+    )
 
 
 def test_room_is_told_in_numbers() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.facade_edits import NewNode
+from labd.features.labs.edit_views import NewNode
 from labd.model.errors import LabdError, LaunchFailed
 from labd.model.machine import MachineSpec, RunState
 from labd.model.names import NodeRef
@@ -222,7 +222,7 @@ async def test_a_stop_that_was_half_done_goes_on_as_politely(home: FakeDaemon) -
 
 async def test_a_stop_that_nobody_goes_on_with_is_finished_by_up(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
-    await home.engine.journal.move(NodeRef("web", "a"), N.STOPPING)
+    await home.engine.state_writer.move(NodeRef("web", "a"), N.STOPPING)
     await home.restart()
     await home.up(spec(node("a")))
     assert await home.states() == {"a": "ready"}

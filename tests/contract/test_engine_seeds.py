@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from labd.engine.facade import Change
-from labd.engine.resolve import size_node
+from labd.core.resolve import size_node
+from labd.features.facade import Change
 from labd.model.errors import InputError
 from labd.model.machine import Disk
 from labd.model.specs import CloudInitSpec, DiskBus, ImageFormat, LabSpec, Machine

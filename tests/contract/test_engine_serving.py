@@ -56,7 +56,7 @@ async def until_told(home: FakeDaemon, after: int, *kinds: str) -> list[tuple[st
     """Return (kind, node, address) of the events after a seq, as soon as there are those kinds."""
     async with asyncio.timeout(LIMIT):
         while True:
-            events = [event.happening for event in await home.inventory.events(after, 1000)]
+            events = [event.draft for event in await home.inventory.events(after, 1000)]
             found = [h for h in events if h.type.startswith(("network.lease", "network.server"))]
             if sorted(h.type.removeprefix("network.") for h in found) == sorted(kinds):
                 return [
@@ -116,9 +116,9 @@ async def test_a_server_that_ends_is_told(home: FakeDaemon) -> None:
     home.servers.happen("labd-fake-gone00", ServerState.ENDED)
     assert [kind for kind, _, _ in await until_told(home, seq, "server-ended", "server-restored")]
     ended = [
-        event.happening
+        event.draft
         for event in await home.inventory.events(seq, 100)
-        if event.happening.type == "network.server-ended"
+        if event.draft.type == "network.server-ended"
     ]
     assert [(h.lab, h.data) for h in ended] == [
         ("web", {"server": "dnsmasq", "reason": "out of memory"})
@@ -170,7 +170,7 @@ async def test_the_agent_is_asked_first_then_leases_then_neighbours(home: FakeDa
         ("c", "eth0", "10.0.0.55", "neighbour"),
     ]
     home.dialer.listening.add(("10.0.0.101", 22))
-    (await home.engine.ways.to_node(NodeRef("web", "b"), 22)).close()
+    (await home.engine.connect.to_node(NodeRef("web", "b"), 22)).close()
     await home.act(K.DOWN)
     assert await home.engine.addresses.of("web") == []
     with pytest.raises(NotFound):

@@ -55,14 +55,14 @@ async def test_a_node_is_reached_from_inside_its_lab_ipv4_first(home: FakeDaemon
     await home.up(lab())
     namespace = f"labd-fake-{(await home.lab()).key}"
     home.dialer.listening.add(("10.0.0.2", 22))
-    assert ends(await home.engine.ways.to_node(NodeRef("web", "a"), 22)) == "10.0.0.2:22"
+    assert ends(await home.engine.connect.to_node(NodeRef("web", "a"), 22)) == "10.0.0.2:22"
     assert home.dialer.asked == [(namespace, "10.0.0.2", 22)]
     home.dialer.listening.add(("fd00::2", 23))
-    assert ends(await home.engine.ways.to_node(NodeRef("web", "a"), 23)) == "fd00::2:23"
+    assert ends(await home.engine.connect.to_node(NodeRef("web", "a"), 23)) == "fd00::2:23"
     for host in ("a", "A.", "a.lab", "a.web", "a.web.lab", "10.0.0.2"):
-        assert ends(await home.engine.ways.to_host("web", host, 22)) == "10.0.0.2:22"
+        assert ends(await home.engine.connect.to_host("web", host, 22)) == "10.0.0.2:22"
     home.dialer.listening.add(("10.0.0.77", 1))
-    assert ends(await home.engine.ways.to_host("web", "10.0.0.77", 1)) == "10.0.0.77:1"
+    assert ends(await home.engine.connect.to_host("web", "10.0.0.77", 1)) == "10.0.0.77:1"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ async def test_a_way_that_is_none_is_told(
 ) -> None:
     await home.up(lab())
     with pytest.raises(kind) as caught:
-        await home.engine.ways.to_host("web", host, port)
+        await home.engine.connect.to_host("web", host, port)
     assert caught.value.message == message
 
 
@@ -120,26 +120,26 @@ async def test_a_node_that_does_not_run_is_not_reached(
     await home.up(lab())
     await home.act(kind, "a")
     with pytest.raises(IllegalTransition) as caught:
-        await home.engine.ways.to_node(NodeRef("web", "a"), 22)
+        await home.engine.connect.to_node(NodeRef("web", "a"), 22)
     assert caught.value.message == (
         f"cannot reach web/a: it is {state}, and must be running or ready"
     )
     with pytest.raises(NotFound, match="there is no lab other"):
-        await home.engine.ways.to_node(NodeRef("other", "a"), 22)
+        await home.engine.connect.to_node(NodeRef("other", "a"), 22)
 
 
 async def test_guests_get_the_labs_key_and_the_key_goes_with_the_lab(home: FakeDaemon) -> None:
     await home.up(lab())
-    pair = await home.engine.ways.key("web")
+    pair = await home.engine.connect.key("web")
     record = await home.engine.node(NodeRef("web", "a"))
     assert record.machine is not None
     assert f"authorized-key {pair.public}\n".encode() in record.machine.config
     await home.act(K.DOWN)
-    assert await home.engine.ways.key("web") == pair
+    assert await home.engine.connect.key("web") == pair
     await home.act(K.DESTROY)
     assert home.keys.pairs == {}
     with pytest.raises(NotFound):
-        await home.engine.ways.key("web")
+        await home.engine.connect.key("web")
 
 
 async def test_keys_of_no_lab_are_swept(home: FakeDaemon) -> None:
@@ -163,19 +163,19 @@ async def test_ports_are_open_while_the_lab_is_up(home: FakeDaemon) -> None:
     seq = await home.seq()
     await home.up(lab(SSH, WWW))
     assert await published(home) == {22: 40_000, 80: 8080}
-    assert home.doors.open_ports() == {40_000, 8080}
+    assert home.published_ports.open_ports() == {40_000, 8080}
     story = await home.story(seq)
     assert story.count("node.published a") == 2
     assert story.index("node.published a") < story.index("node.starting a")
     home.dialer.listening.add(("10.0.0.2", 80))
-    door = home.doors.taken["127.0.0.1", 8080]
+    door = home.published_ports.taken["127.0.0.1", 8080]
     assert door is not None
     assert ends(await door.dial()) == "10.0.0.2:80"
     seq = await home.seq()
     await home.up(lab(SSH, WWW))
     assert "node.published a" not in await home.story(seq), "nothing is told twice"
     await home.act(K.DOWN)
-    assert home.doors.open_ports() == set()
+    assert home.published_ports.open_ports() == set()
     assert await published(home) == {}
     assert (await home.story(seq)).count("node.unpublished a") == 2
     await home.act(K.START)
@@ -185,7 +185,7 @@ async def test_ports_are_open_while_the_lab_is_up(home: FakeDaemon) -> None:
 
 
 async def test_a_port_in_use_refuses_up_and_start_and_changes_nothing(home: FakeDaemon) -> None:
-    home.doors.taken["127.0.0.1", 8080] = None
+    home.published_ports.taken["127.0.0.1", 8080] = None
     seq = await home.seq()
     words = (
         "node a: publish 127.0.0.1:8080:80: port 127.0.0.1:8080 of the host is in use; choose "
@@ -196,23 +196,23 @@ async def test_a_port_in_use_refuses_up_and_start_and_changes_nothing(home: Fake
     assert caught.value.message == words
     assert await home.seq() == seq
     await home.check_nothing()
-    del home.doors.taken["127.0.0.1", 8080]
+    del home.published_ports.taken["127.0.0.1", 8080]
     await home.up(lab(SSH, WWW))
     with pytest.raises(InputError, match="is in use"):
         await home.engine.up("other", lab(WWW))
     await home.act(K.DOWN)
-    home.doors.taken["127.0.0.1", 8080] = None
+    home.published_ports.taken["127.0.0.1", 8080] = None
     with pytest.raises(InputError) as caught:
         await home.engine.act(K.START, "web")
     assert caught.value.message == words
-    assert home.doors.open_ports() == set()
+    assert home.published_ports.open_ports() == set()
 
 
 async def test_what_is_refused_later_gives_the_ports_back(home: FakeDaemon) -> None:
     home.memory = 0
     with pytest.raises(LabdError, match="memory"):
         await home.engine.up("web", lab(SSH))
-    assert home.doors.open_ports() == set()
+    assert home.published_ports.open_ports() == set()
     home.memory = 1 << 40
     home.networks.fail["open_taps"] = NetworkFailed("no more taps")
     await home.fails(home.engine.up("web", lab(SSH)))
@@ -224,7 +224,7 @@ async def test_an_edit_changes_ports_and_leaves_the_node_alone(home: FakeDaemon)
     before, seq = await home.engine.node(NodeRef("web", "a")), await home.seq()
     await home.up(lab(WWW))
     assert await published(home) == {80: 8080}
-    assert home.doors.open_ports() == {8080}
+    assert home.published_ports.open_ports() == {8080}
     assert (await home.engine.node(NodeRef("web", "a"))).process == before.process
     story = await home.story(seq)
     assert "node.unpublished a" in story
@@ -236,20 +236,20 @@ async def test_the_next_daemon_takes_the_same_ports(home: FakeDaemon) -> None:
     before = await published(home)
     await home.restart()
     assert await published(home) == before
-    assert home.doors.open_ports() == set(before.values())
+    assert home.published_ports.open_ports() == set(before.values())
     await home.kill_daemon()
-    home.doors.daemon_ended()
-    home.doors.taken |= {("127.0.0.1", port): None for port in before.values()}
+    home.published_ports.daemon_ended()
+    home.published_ports.taken |= {("127.0.0.1", port): None for port in before.values()}
     seq = await home.seq()
     await home.start()
     after = await published(home)
     assert set(after) == {22}
     assert after[22] != before[22]
-    events = [e for e in await home.inventory.events(seq, 100) if "publish" in e.happening.type]
-    told = {str(e.happening.type): e.happening.data for e in events}
+    events = [e for e in await home.inventory.events(seq, 100) if "publish" in e.draft.type]
+    told = {str(e.draft.type): e.draft.data for e in events}
     assert told["node.published"]["host_port"] == after[22]
     assert "is in use" in str(told["node.unpublished"]["reason"])
-    del home.doors.taken["127.0.0.1", 8080]
+    del home.published_ports.taken["127.0.0.1", 8080]
     await home.up(lab(SSH, WWW))
     assert await published(home) == {**after, 80: 8080}
 
@@ -274,7 +274,7 @@ async def _die_at(root: Path, at: int, kind: OperationKind | None) -> bool:
             wanted |= {80}
         found = {} if record is None else await published(it)
         assert set(found) == wanted
-        assert it.doors.open_ports() == set(found.values())
+        assert it.published_ports.open_ports() == set(found.values())
         if record is not None:
             await it.act(K.DESTROY)
         await it.check_nothing()
@@ -295,7 +295,7 @@ async def test_a_busy_lab_is_left_alone(home: FakeDaemon) -> None:
     operation = await home.engine.up("web", lab(SSH))
     with pytest.raises(Busy):
         await home.engine.up("web", lab(SSH, WWW))
-    assert 8080 not in home.doors.open_ports()
+    assert 8080 not in home.published_ports.open_ports()
     await home.engine.wait_operation(operation.id, 5)
 
 
@@ -309,4 +309,4 @@ async def test_ports_are_there_again_before_an_operation_goes_on(home: FakeDaemo
     await home.restart()
     await home.idle()
     assert await published(home) == before
-    assert home.doors.open_ports() == set(before.values())
+    assert home.published_ports.open_ports() == set(before.values())

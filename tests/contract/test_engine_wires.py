@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.facade_wires import WireChange
+from labd.features.links.views import LinkChange
 from labd.model.errors import InputError, NetworkFailed, NotFound
 from labd.model.impairment import Impairment
 from labd.model.names import NodeRef
@@ -51,39 +51,39 @@ async def dark(home: FakeDaemon) -> set[str]:
 
 
 def shapes(home: FakeDaemon) -> list[Impairment]:
-    return [sends for found in home.wires.shapes.values() for sends in found.values()]
+    return [sends for found in home.links.shapes.values() for sends in found.values()]
 
 
 async def test_a_cut_link_is_dark_at_both_ends_until_it_is_mended(home: FakeDaemon) -> None:
     await home.up(SPEC)
     seq = await home.seq()
-    await home.engine.wires.set("web", WireChange(target="wan", down=True))
+    await home.engine.links.set("web", LinkChange(target="wan", down=True))
     assert await dark(home) == {"a/n0", "b/n0"}
     assert await home.story(seq) == ["link.changed a", "link.changed b"]
     await home.act(K.RESTART, "a")
     assert await dark(home) == {"a/n0", "b/n0"}, "it survives the restart of a node"
     await home.restart()
     assert await dark(home) == {"a/n0", "b/n0"}, "and that of labd"
-    await home.engine.wires.set("web", WireChange(target="a/eth0", down=False))
+    await home.engine.links.set("web", LinkChange(target="a/eth0", down=False))
     assert await dark(home) == {"b/n0"}
-    await home.engine.wires.reset("web")
+    await home.engine.links.reset("web")
     assert await dark(home) == set()
 
 
 async def test_impairments_are_per_sender_and_survive(home: FakeDaemon) -> None:
     await home.up(SPEC)
-    change = WireChange(target="wan", sender="a", fields={"rate": 5_000_000})
-    [view] = await home.engine.wires.set("web", change)
+    change = LinkChange(target="wan", sender="a", fields={"rate": 5_000_000})
+    [view] = await home.engine.links.set("web", change)
     assert (view.node, view.nic, view.to, view.sends) == ("a", "eth0", ("b/eth0",), SLOW)
     assert shapes(home) == [SLOW]
-    home.wires.shapes.clear()
+    home.links.shapes.clear()
     await home.restart()
     assert shapes(home) == [SLOW]
     await home.act(K.DOWN)
-    home.wires.shapes.clear()
+    home.links.shapes.clear()
     await home.up(SPEC)
     assert shapes(home) == [SLOW]
-    await home.engine.wires.reset("web", "wan")
+    await home.engine.links.reset("web", "wan")
     assert shapes(home) == []
 
 
@@ -102,27 +102,27 @@ async def test_what_a_template_says_is_done_and_changed_without_a_restart(home: 
 
 async def test_what_the_kernel_refuses_is_taken_back(home: FakeDaemon) -> None:
     await home.up(SPEC)
-    home.wires.fail = NetworkFailed("no")
+    home.links.fail = NetworkFailed("no")
     with pytest.raises(NetworkFailed):
-        await home.engine.wires.set("web", WireChange(target="lan", fields={"rate": 9000}))
-    home.wires.fail = None
-    assert home.engine.wires.owes("web"), "part of it may have been done"
-    assert not any(view.changed for view in await home.engine.wires.show("web"))
+        await home.engine.links.set("web", LinkChange(target="lan", fields={"rate": 9000}))
+    home.links.fail = None
+    assert home.engine.links.owes("web"), "part of it may have been done"
+    assert not any(view.changed for view in await home.engine.links.show("web"))
 
 
 async def fails_to_recover(home: FakeDaemon) -> None:
     """Have a new daemon that cannot look after impairments as it begins."""
     await home.kill_daemon()
-    home.wires.fail = NetworkFailed("netlink is busy")
+    home.links.fail = NetworkFailed("netlink is busy")
     await home.start()
-    home.wires.fail = None
+    home.links.fail = None
 
 
 async def test_up_makes_up_for_a_recovery_that_failed(home: FakeDaemon) -> None:
     await home.up(SPEC)
-    await home.engine.wires.set("web", WireChange(target="wan", fields={"rate": 5_000_000}))
-    await home.engine.wires.set("web", WireChange(target="lan", down=True))
-    home.wires.shapes.clear()
+    await home.engine.links.set("web", LinkChange(target="wan", fields={"rate": 5_000_000}))
+    await home.engine.links.set("web", LinkChange(target="lan", down=True))
+    home.links.shapes.clear()
     for machine in home.host.machines.values():
         machine.dark.clear()
     await fails_to_recover(home)
@@ -130,28 +130,28 @@ async def test_up_makes_up_for_a_recovery_that_failed(home: FakeDaemon) -> None:
     assert shapes(home) == []
     await home.up(SPEC)
     assert shapes(home) == [SLOW, SLOW]
-    assert not home.engine.wires.owes("web")
+    assert not home.engine.links.owes("web")
 
 
 async def test_nothing_is_owed_to_a_lab_that_is_gone(home: FakeDaemon) -> None:
     await home.up(SPEC)
     await fails_to_recover(home)
-    assert home.engine.wires.owes("web")
+    assert home.engine.links.owes("web")
     await home.act(K.DESTROY)
-    assert not home.engine.wires.owes("web")
+    assert not home.engine.links.owes("web")
 
 
 async def test_a_machine_that_hangs_is_switched_when_it_answers(home: FakeDaemon) -> None:
     await home.up(SPEC)
     machine = home.host.machines[await home.key("a")]
     machine.hung = True
-    await home.engine.wires.set("web", WireChange(target="wan", down=True))
+    await home.engine.links.set("web", LinkChange(target="wan", down=True))
     assert await dark(home) == {"b/n0"}
     machine.hung = False
-    await home.engine.journal.wait_node(
+    await home.engine.state_writer.wait_node(
         NodeRef("web", "a"), set(NodeState) - {NodeState.UNRESPONSIVE}
     )
-    await home.engine.wires.sync("web")
+    await home.engine.links.sync("web")
     assert await dark(home) == {"a/n0", "b/n0"}
 
 
@@ -159,35 +159,35 @@ async def test_a_machine_that_hangs_is_switched_when_it_answers(home: FakeDaemon
     ("change", "says"),
     [
         (
-            WireChange(target="wam", down=True),
+            LinkChange(target="wam", down=True),
             "there is no link or network wam; did you mean 'wan'?",
         ),
-        (WireChange(target="a/eth7", down=True), "there is no NIC a/eth7; did you mean 'a/eth1'?"),
+        (LinkChange(target="a/eth7", down=True), "there is no NIC a/eth7; did you mean 'a/eth1'?"),
         (
-            WireChange(target="wan", sender="c", fields={"rate": 9000}),
+            LinkChange(target="wan", sender="c", fields={"rate": 9000}),
             "c sends nothing into wan; these do: a/eth0, b/eth0",
         ),
         (
-            WireChange(target="a/eth0", sender="a", fields={"rate": 9000}),
+            LinkChange(target="a/eth0", sender="a", fields={"rate": 9000}),
             "a/eth0 names the sender already; leave the other out",
         ),
         (
-            WireChange(target="wan", sender="a", down=True),
+            LinkChange(target="wan", sender="a", down=True),
             "a carrier is lost at every end: leave the sender out",
         ),
-        (WireChange(target="wan"), "nothing is said of what to change; give a rate, for example"),
-        (WireChange(target="wan", fields={"loss": 101}), "loss must be 0% to 100%, not 101%"),
+        (LinkChange(target="wan"), "nothing is said of what to change; give a rate, for example"),
+        (LinkChange(target="wan", fields={"loss": 101}), "loss must be 0% to 100%, not 101%"),
         (
-            WireChange(target="wan", fields={"loss": 1}),
+            LinkChange(target="wan", fields={"loss": 1}),
             "this kernel has no CONFIG_NET_SCH_NETEM",
         ),
     ],
 )
-async def test_bad_changes_change_nothing(home: FakeDaemon, change: WireChange, says: str) -> None:
+async def test_bad_changes_change_nothing(home: FakeDaemon, change: LinkChange, says: str) -> None:
     await home.up(SPEC)
     seq = await home.seq()
     with pytest.raises((InputError, NotFound)) as caught:
-        await home.engine.wires.set("web", change)
+        await home.engine.links.set("web", change)
     assert caught.value.message == says
     assert await home.seq() == seq
     assert await dark(home) == set()

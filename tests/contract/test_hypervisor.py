@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.ports import Hypervisor
-from labd.hypervisor import QemuHypervisor, VmTimes
+from labd.drivers.node.port import Hypervisor
+from labd.drivers.node.qemu import QemuHypervisor, VmTimes
 from labd.model.errors import Conflict, LaunchFailed, NodeGone, NodeUnresponsive
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, RunState
 from labd.model.process import ProcessId

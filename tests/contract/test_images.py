@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.ports import Images
-from labd.images import ImageStore
+from labd.drivers.storage.local.images import ImageStore
+from labd.drivers.storage.port import Images
 from labd.model.errors import DownloadFailed, ImageRefused, InputError, StorageFailed
 from labd.model.specs import Image, ImageFormat
 from labd.model.units import GIB, MIB

@@ -1,4 +1,4 @@
-"""The contract of `engine.ports.Inventory`, on real SQLite: a file, and one in memory."""
+"""The contract of `inventory.port.Inventory`, on real SQLite: a file, and one in memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.ports import Inventory
 from labd.inventory import SqliteInventory
+from labd.inventory.port import Inventory
 from labd.model.errors import StorageFailed
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 from labd.model.machine import Disk, MachineSpec
 from labd.model.process import ProcessId
 from labd.model.records import (
@@ -109,15 +109,15 @@ def a_node(name: str = "n0", number: int = 0, lab: str = "web") -> NodeRecord:
     )
 
 
-def happening(n: int = 0, **changes: str) -> Happening:
+def draft(n: int = 0, **changes: str) -> EventDraft:
     """Return something that did happen."""
-    return Happening(type=EventType.NODE_READY, lab="web", node="n0", data={"n": n}, **changes)
+    return EventDraft(type=EventType.NODE_READY, lab="web", node="n0", data={"n": n}, **changes)
 
 
 async def write_node(inventory: Inventory, node: NodeRecord) -> None:
     """Write a node, and tell it."""
     async with inventory.transaction() as tx:
-        await tx.emit(happening())
+        await tx.emit(draft())
         await tx.put_node(node)
 
 
@@ -164,7 +164,7 @@ async def test_every_record_comes_back_equal_after_a_reopen(tmp_path: Path) -> N
         await tx.put_image(image)
         await tx.put_profile(profile)
         await tx.put_plugin(plugin)
-        event = await tx.emit(happening(1, operation=operation.id, subject="x"))
+        event = await tx.emit(draft(1, operation=operation.id, subject="x"))
     host = await first.host_id()
     await first.close()
 
@@ -219,7 +219,7 @@ async def test_only_the_holder_of_a_transaction_sees_its_changes(inventory: Inve
 
     async with inventory.transaction() as tx:
         await tx.put_lab(a_lab())
-        await tx.emit(happening())
+        await tx.emit(draft())
         assert await inventory.lab("web") == a_lab()
         assert await asyncio.create_task(other()) == (None, 0)
     assert (await asyncio.create_task(other()))[1] == 1
@@ -230,20 +230,20 @@ async def test_an_exception_rolls_back_and_leaves_no_gap(
     inventory: Inventory, how: type[BaseException]
 ) -> None:
     async with inventory.transaction() as tx:
-        await tx.emit(happening(1))
+        await tx.emit(draft(1))
 
     async def broken() -> None:
         async with inventory.transaction() as tx:
             await tx.put_lab(a_lab())
-            await tx.emit(happening(2))
+            await tx.emit(draft(2))
             raise how
 
     with pytest.raises(how):
         await broken()
     async with inventory.transaction() as tx:
-        await tx.emit(happening(3))
+        await tx.emit(draft(3))
     assert await inventory.lab("web") is None
-    assert [(e.seq, e.happening.data["n"]) for e in await inventory.events(0)] == [(1, 1), (2, 3)]
+    assert [(e.seq, e.draft.data["n"]) for e in await inventory.events(0)] == [(1, 1), (2, 3)]
     assert await inventory.last_seq() == 2
 
 
@@ -269,7 +269,7 @@ async def test_a_cancelled_commit_is_whole_or_nothing(tmp_path: Path) -> None:
     async def write(n: int) -> None:
         async with inventory.transaction() as tx:
             await tx.put_lab(a_lab(f"lab{n}", f"key{n:03}"))
-            await tx.emit(happening(n))
+            await tx.emit(draft(n))
 
     for n in range(60):
         task = asyncio.create_task(write(n))
@@ -279,7 +279,7 @@ async def test_a_cancelled_commit_is_whole_or_nothing(tmp_path: Path) -> None:
         await asyncio.wait({task})
     labs = {lab.name for lab in await inventory.labs()}
     events = await inventory.events(0)
-    assert {f"lab{e.happening.data['n']}" for e in events} == labs
+    assert {f"lab{e.draft.data['n']}" for e in events} == labs
     assert [e.seq for e in events] == list(range(1, len(events) + 1))
     assert 0 < len(labs) < 60
     await inventory.close()
@@ -292,18 +292,16 @@ async def test_a_cancelled_commit_is_whole_or_nothing(tmp_path: Path) -> None:
 async def test_concurrent_transactions_are_numbered_without_gaps(inventory: Inventory) -> None:
     async def write(n: int) -> None:
         async with inventory.transaction() as tx:
-            await tx.emit(happening(n))
+            await tx.emit(draft(n))
             await asyncio.sleep(0)
             if n % 5 == 0:
                 raise ValueError
-            await tx.emit(happening(n))
+            await tx.emit(draft(n))
 
     await asyncio.gather(*(write(n) for n in range(100)), return_exceptions=True)
     events = await inventory.events(0)
     assert [e.seq for e in events] == list(range(1, 161))
-    assert [e.happening.data["n"] for e in events[::2]] == [
-        e.happening.data["n"] for e in events[1::2]
-    ]
+    assert [e.draft.data["n"] for e in events[::2]] == [e.draft.data["n"] for e in events[1::2]]
 
 
 async def test_a_transaction_inside_itself_is_refused_not_a_deadlock(inventory: Inventory) -> None:
@@ -318,22 +316,22 @@ async def test_an_event_keeps_its_data_when_the_caller_changes_its_own(
 ) -> None:
     data: dict[str, object] = {"a": [1]}
     async with inventory.transaction() as tx:
-        await tx.emit(Happening(type=EventType.NODE_READY, data=data))
+        await tx.emit(EventDraft(type=EventType.NODE_READY, data=data))
     data["b"] = 2
-    assert (await inventory.events(0))[0].happening.data == {"a": [1]}
+    assert (await inventory.events(0))[0].draft.data == {"a": [1]}
 
 
 async def test_followers_are_woken_by_the_commit(inventory: Inventory) -> None:
     waiters = [asyncio.create_task(inventory.wait_events(after)) for after in (0, 0, 1)]
     async with inventory.transaction() as tx:
-        await tx.emit(happening())
+        await tx.emit(draft())
         await asyncio.sleep(0.01)
         assert not any(waiter.done() for waiter in waiters)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert [waiter.done() for waiter in waiters] == [True, True, False]
     async with inventory.transaction() as tx:
-        await tx.emit(happening())
+        await tx.emit(draft())
     assert await asyncio.wait_for(waiters[2], 1) == 2
     assert await inventory.wait_events(0) == 2
 
@@ -343,7 +341,7 @@ async def test_events_are_paged_from_memory_and_from_disk_alike(tmp_path: Path) 
     inventory = await SqliteInventory.open(path)
     async with inventory.transaction() as tx:
         for n in range(25):
-            await tx.emit(happening(n))
+            await tx.emit(draft(n))
     warm = [await inventory.events(after, 7) for after in range(-1, 27)]
     await inventory.close()
     inventory = await SqliteInventory.open(path)
@@ -358,7 +356,7 @@ async def test_published_is_monotonic_bounded_and_kept(tmp_path: Path) -> None:
     inventory = await SqliteInventory.open(path)
     async with inventory.transaction() as tx:
         for n in range(5):
-            await tx.emit(happening(n))
+            await tx.emit(draft(n))
     await inventory.mark_published(3)
     await inventory.mark_published(2)
     assert await inventory.published_seq() == 3
@@ -375,7 +373,7 @@ async def test_pruning_takes_only_what_is_published_and_beyond_the_kept(tmp_path
     inventory = await SqliteInventory.open(path, keep_events=10)
     async with inventory.transaction() as tx:
         for n in range(50):
-            await tx.emit(happening(n))
+            await tx.emit(draft(n))
     await inventory.mark_published(25)
     assert await inventory.first_seq() == 26
     await inventory.mark_published(50)
@@ -385,7 +383,7 @@ async def test_pruning_takes_only_what_is_published_and_beyond_the_kept(tmp_path
     assert await inventory.first_seq() == 41
     assert [e.seq for e in await inventory.events(0)] == list(range(41, 51))
     async with inventory.transaction() as tx:
-        assert (await tx.emit(happening())).seq == 51
+        assert (await tx.emit(draft())).seq == 51
     await inventory.close()
 
 
@@ -461,4 +459,4 @@ async def test_a_closed_inventory_says_so(tmp_path: Path) -> None:
     await inventory.close()
     with pytest.raises(StorageFailed, match="is closed"):
         async with inventory.transaction() as tx:
-            await tx.emit(happening())
+            await tx.emit(draft())

@@ -17,7 +17,7 @@ from labd.model.machine import FoundMachine
 from labd.model.process import ProcessId
 from labd.model.records import NodeRecord
 from labd.model.states import NodeState
-from tests.contract.test_inventory import a_lab, a_node, happening
+from tests.contract.test_inventory import a_lab, a_node, draft
 
 
 async def filled(path: Path, nodes: int = 3) -> list[NodeRecord]:
@@ -28,7 +28,7 @@ async def filled(path: Path, nodes: int = 3) -> list[NodeRecord]:
     for number in range(nodes):
         async with inventory.transaction() as tx:
             await tx.put_node(a_node(f"n{number}", number))
-            await tx.emit(happening(number))
+            await tx.emit(draft(number))
     async with inventory.transaction() as tx:
         await tx.put_node(replace(a_node("n0", 0), state=NodeState.READY))
         await tx.delete_node("web", f"n{nodes - 1}")
@@ -69,7 +69,7 @@ async def test_a_damaged_inventory_is_refused_and_made_anew_whole(tmp_path: Path
     assert list(await inventory.nodes()) == nodes
     events = await inventory.events(0)
     assert [event.seq for event in events] == [1, 2, 3, 4]
-    assert events[-1].happening.type is EventType.DAEMON_REBUILT
+    assert events[-1].draft.type is EventType.DAEMON_REBUILT
     assert await inventory.published_seq() == 2
     await inventory.close()
 
@@ -81,11 +81,11 @@ async def test_an_inventory_that_lost_its_last_commits_is_refused_and_made_anew(
     inventory = await SqliteInventory.open(path)
     async with inventory.transaction() as tx:
         await tx.put_lab(a_lab())
-        await tx.emit(happening(0))
+        await tx.emit(draft(0))
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(earlier)) as target:
         source.backup(target)
     async with inventory.transaction() as tx:
-        await tx.emit(happening(1))
+        await tx.emit(draft(1))
     async with inventory.transaction() as tx:
         await tx.put_node(a_node("n0", 0))
     await inventory.close()

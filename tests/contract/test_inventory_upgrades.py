@@ -15,7 +15,7 @@ import pytest
 from labd.inventory import SqliteInventory
 from labd.inventory.database import known_migrations
 from labd.model.errors import StorageFailed
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 
 GOLDEN = Path(__file__).parent / "golden"
 FILES = {int(path.stem.rpartition("-")[2]): path for path in sorted(GOLDEN.glob("*.sql"))}
@@ -128,11 +128,11 @@ async def test_an_inventory_of_every_schema_is_taken_over_whole(
                 await tx.put_publication(publication)
             for lease in await inventory.leases(lab.name):
                 await tx.put_lease(lease)
-            for wire in await inventory.wires(lab.name):
-                await tx.put_wire(wire)
+            for wire in await inventory.links(lab.name):
+                await tx.put_link(wire)
     assert list(await inventory.integrity()) == []
     async with inventory.transaction() as tx:
-        await tx.emit(Happening(type=EventType.DAEMON_STARTED))
+        await tx.emit(EventDraft(type=EventType.DAEMON_STARTED))
     assert await inventory.last_seq() == 3
     await inventory.close()
     new = tables(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.ports_memory import HostMemory
+from labd.core.ports import HostMemory
 from labd.host.memory import ProcMemory, stalled
 from labd.host.spawn import Child, spawn
 from labd.model.process import ProcessId

@@ -10,17 +10,15 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from labd.engine.ports import Networks
-from labd.engine.ports_captures import Captures
-from labd.engine.ports_wires import Wires
+from labd.drivers.network.linux import LabCaptures, LabLinks, LabNetworks
+from labd.drivers.network.linux.plan import plan
+from labd.drivers.network.port import Captures, Links, Networks
 from labd.host.spawn import run
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.impairment import Impairment
 from labd.model.network import LabNetworkPlan
 from labd.model.specs import LabSpec, NetworkSpec, NicSpec, NodeSpec
-from labd.network import LabCaptures, LabNetworks, LabWires
-from labd.network.plan import plan
-from tests.fakes.networks import FakeCaptures, FakeNetworks, FakeWires
+from tests.fakes.networks import FakeCaptures, FakeLinks, FakeNetworks
 
 KEYS = {"a": "aaaaaa", "b": "bbbbbb"}
 SLOW = Impairment(rate=1_000_000)
@@ -31,7 +29,7 @@ class Ground:
     """One host."""
 
     networks: Networks
-    wires: Wires
+    links: Links
     captures: Captures
     root: str
 
@@ -58,13 +56,13 @@ class Ground:
 async def ground(request: pytest.FixtureRequest) -> AsyncIterator[Ground]:
     if request.param == "fake":
         networks = FakeNetworks()
-        wires, captures = FakeWires(networks), FakeCaptures()
-        yield Ground(networks=networks, wires=wires, captures=captures, root="0badcafe")
+        links, captures = FakeLinks(networks), FakeCaptures()
+        yield Ground(networks=networks, links=links, captures=captures, root="0badcafe")
         assert await networks.namespaces() == []
         return
     root = secrets.token_hex(4)
     made = LabNetworks(root)
-    yield Ground(networks=made, wires=LabWires(), captures=LabCaptures(), root=root)
+    yield Ground(networks=made, links=LabLinks(), captures=LabCaptures(), root=root)
     left = await made.namespaces()
     for namespace in left:
         await made.remove(namespace)
@@ -122,27 +120,27 @@ async def test_taps_without_their_ground(ground: Ground) -> None:
 
 async def test_impairments_come_and_go(ground: Ground) -> None:
     wanted = ground.plan("lan", "wan", sends=SLOW)
-    await ground.wires.apply(wanted.namespace, wanted.shapes)  # there is no ground yet
+    await ground.links.apply(wanted.namespace, wanted.shapes)  # there is no ground yet
     await ground.networks.apply(wanted)
-    await ground.wires.apply(wanted.namespace, wanted.shapes)  # nor taps
+    await ground.links.apply(wanted.namespace, wanted.shapes)  # nor taps
     taps = await ground.networks.open_taps(wanted, KEYS.values())
     for shapes in (wanted.shapes, wanted.shapes, wanted.shapes[:1], (), wanted.shapes):
-        await ground.wires.apply(wanted.namespace, shapes)
+        await ground.links.apply(wanted.namespace, shapes)
     close(taps)
-    await ground.wires.apply(wanted.namespace, wanted.shapes)
+    await ground.links.apply(wanted.namespace, wanted.shapes)
     await ground.networks.remove(wanted.namespace)
 
 
 async def test_a_lab_that_is_started_again_is_impaired_again() -> None:
     root = secrets.token_hex(4)
-    networks, wires = LabNetworks(root), LabWires()
-    ground = Ground(networks=networks, wires=wires, captures=LabCaptures(), root=root)
+    networks, links = LabNetworks(root), LabLinks()
+    ground = Ground(networks=networks, links=links, captures=LabCaptures(), root=root)
     wanted = ground.plan("lan", "wan", sends=SLOW)
     seen = []
     for _ in range(2):  # the second time all has the same names and indexes again
         await networks.apply(wanted)
         taps = await networks.open_taps(wanted, KEYS.values())
-        await wires.apply(wanted.namespace, wanted.shapes)
+        await links.apply(wanted.namespace, wanted.shapes)
         done = await run(["tc", "-n", wanted.namespace, "qdisc"])
         seen.append(sorted(line for line in done.stdout.splitlines() if b" tbf " in line))
         close(taps)
@@ -152,8 +150,8 @@ async def test_a_lab_that_is_started_again_is_impaired_again() -> None:
 
 
 async def test_a_rate_can_be_had_everywhere(ground: Ground) -> None:
-    await ground.wires.check([SLOW, Impairment()])
-    await ground.wires.check([])
+    await ground.links.check([SLOW, Impairment()])
+    await ground.links.check([])
 
 
 async def test_a_bad_filter_is_told(ground: Ground) -> None:

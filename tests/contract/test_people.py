@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 
 from labd.api import create_app
-from labd.api.doors import UserRoles
+from labd.api.authenticators import UserRoles
 from labd.api.limits import Bounds
-from labd.engine.tokens import digest
+from labd.features.access.tokens import digest
 from labd.model.classes import ClassRecord
 from labd.model.people import Role, asking, on_behalf
 from labd.model.records import OperationKind
 from labd.model.states import NodeState
-from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, TCP, Answer, Door, ask, scope_of
+from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, TCP, Answer, PublishedPort, ask, scope_of
 from tests.fakes.daemon import Clock, FakeDaemon, engine_over_fakes
 from tests.fakes.labs import LIMIT, node, spec
 from tests.unit.fake_engine import FakeTemplates
 
-ROOT = Door(server=ADMIN)
+ROOT = PublishedPort(server=ADMIN)
 TEMPLATE = {"text": "name: web\nnode: a\n"}
 
 
@@ -37,16 +37,18 @@ class Place:
     house: FakeDaemon
     clock: Clock
 
-    async def token(self, name: str, role: Role, *labs: str, seconds: float | None = None) -> Door:
+    async def token(
+        self, name: str, role: Role, *labs: str, seconds: float | None = None
+    ) -> PublishedPort:
         made = await self.house.engine.access.create(name, role, labs, seconds)
-        return Door(token=made.token)
+        return PublishedPort(token=made.token)
 
     async def ask(
-        self, door: Door, method: str, path: str, body: object = None, query: str = ""
+        self, door: PublishedPort, method: str, path: str, body: object = None, query: str = ""
     ) -> Answer:
         return await ask(self.app, door, method, path, body, query)
 
-    async def names(self, door: Door, path: str, key: str, of: str = "name") -> list[str]:
+    async def names(self, door: PublishedPort, path: str, key: str, of: str = "name") -> list[str]:
         answer = await self.ask(door, "GET", path)
         assert answer.status == 200, answer
         return [item[of] for item in answer.json[key]]
@@ -54,9 +56,9 @@ class Place:
     async def audits(self) -> list[dict[str, Any]]:
         """Return what `audit.request` tells: the data, with lab and operation."""
         return [
-            {**e.happening.data, "lab": e.happening.lab, "operation": e.happening.operation}
+            {**e.draft.data, "lab": e.draft.lab, "operation": e.draft.operation}
             for e in await self.house.inventory.events(0, 10_000)
-            if e.happening.type == "audit.request"
+            if e.draft.type == "audit.request"
         ]
 
 
@@ -119,7 +121,7 @@ async def test_what_an_instructor_makes_is_theirs(place: Place) -> None:
         409,
         "the name web is taken; choose another name for the lab",
     )
-    user = Door(server=PEOPLE, uid=1001)
+    user = PublishedPort(server=PEOPLE, uid=1001)
     who = (await place.ask(user, "GET", "/v1/caller")).json
     assert who["role"] == "instructor"
     assert (await place.ask(user, "GET", "/v1/labs/web")).status == 404
@@ -192,7 +194,7 @@ async def test_a_token_is_shown_once_and_kept_as_a_hash(place: Place) -> None:
     assert kept.hash == digest(token)
     assert token not in repr(await place.house.inventory.tokens())
     assert token not in repr(await place.house.inventory.events(0, 1000))
-    door = Door(token=token)
+    door = PublishedPort(token=token)
     assert (await place.ask(door, "GET", "/v1/labs")).status == 200
     assert (await place.ask(replace(door, server=PLUGINS), "GET", "/v1/labs")).status == 401
     place.clock.go(61)
@@ -225,7 +227,11 @@ async def test_a_token_that_makes_no_sense_is_not_made(
 
 @pytest.mark.parametrize("token", ["x", "labd_", "é", "a b", "x" * 5000, "labd_" + "A" * 43])
 async def test_a_malformed_token_opens_nothing(place: Place, token: str) -> None:
-    door = Door(headers={"authorization": f"Bearer {token}"}) if token != "é" else Door(token="%C3")
+    door = (
+        PublishedPort(headers={"authorization": f"Bearer {token}"})
+        if token != "é"
+        else PublishedPort(token="%C3")
+    )
     for server in (TCP, PEOPLE, PLUGINS):
         answer = await place.ask(replace(door, server=server), "GET", "/v1/labs")
         assert (answer.status, answer.code) == (401, "unauthorised")
@@ -289,11 +295,11 @@ async def test_a_change_and_who_made_it_are_one_commit(place: Place) -> None:
         "operation": operation,
     }
     events = await place.house.inventory.events(before, 10)
-    kinds = [str(event.happening.type) for event in events]
+    kinds = [str(event.draft.type) for event in events]
     assert kinds.index("audit.request") > kinds.index("lab.created")
-    same = {e.time for e in events if e.happening.type in {"lab.created", "audit.request"}}
+    same = {e.time for e in events if e.draft.type in {"lab.created", "audit.request"}}
     assert len(same) <= 2  # between them no other change was told
-    assert events[0].happening.operation == operation
+    assert events[0].draft.operation == operation
 
     await place.ask(anna, "POST", "/v1/labs/web/plan", TEMPLATE)  # changes nothing
     await place.ask(anna, "GET", "/v1/labs/web")
@@ -341,11 +347,11 @@ async def test_a_flood_of_refused_requests_is_counted_and_not_kept(place: Place)
         assert (await place.ask(anna, "DELETE", "/v1/images/disk")).status == 403
     kept = [audit for audit in await place.audits() if audit["outcome"] == "refused"]
     assert 20 <= len(kept) <= 40
-    seen = [await place.ask(Door(), "GET", "/v1/labs") for _ in range(60)]
+    seen = [await place.ask(PublishedPort(), "GET", "/v1/labs") for _ in range(60)]
     assert {answer.status for answer in seen} == {401}  # each from another host
     kept = [audit for audit in await place.audits() if audit["actor"] == "unknown"]
     assert 20 <= len(kept) <= 40
-    stranger = Door(server=PEOPLE, uid=1234)
+    stranger = PublishedPort(server=PEOPLE, uid=1234)
     statuses = [(await place.ask(stranger, "GET", "/v1/labs")).status for _ in range(60)]
     assert statuses[0] == 401
     assert 429 in statuses
@@ -383,11 +389,13 @@ async def test_host_and_origin_are_looked_at(
 
 async def test_users_of_the_host_are_known_by_the_kernels_word(place: Place) -> None:
     for uid, role in ((0, "administrator"), (50, "administrator"), (1001, "instructor")):
-        who = await place.ask(Door(server=PEOPLE, uid=uid), "GET", "/v1/caller")
+        who = await place.ask(PublishedPort(server=PEOPLE, uid=uid), "GET", "/v1/caller")
         assert who.json["role"] == role
-    assert (await place.ask(Door(server=PEOPLE, uid=1002), "GET", "/v1/caller")).status == 401
+    assert (
+        await place.ask(PublishedPort(server=PEOPLE, uid=1002), "GET", "/v1/caller")
+    ).status == 401
     pupil = await place.token("chief", Role.ADMINISTRATOR)
-    wrong = Door(server=PEOPLE, uid=0, token="labd_wrong")
+    wrong = PublishedPort(server=PEOPLE, uid=0, token="labd_wrong")
     assert (await place.ask(wrong, "GET", "/v1/caller")).status == 401
     who = await place.ask(replace(pupil, server=PEOPLE, uid=1001), "GET", "/v1/caller")
     assert who.json["name"] == "token chief"
@@ -408,26 +416,26 @@ async def test_the_tokens_of_a_class_open_one_lab_each(place: Place) -> None:
         "ann": "monday-ann",
         "bo": "monday-bo",
     }
-    doors = {name: Door(token=item["token"]) for name, item in handed.items()}
-    assert (await place.ask(doors["ann"], "GET", "/v1/labs/monday-ann")).status == 200
-    assert (await place.ask(doors["ann"], "GET", "/v1/labs/monday-bo")).status == 404
+    authenticators = {name: PublishedPort(token=item["token"]) for name, item in handed.items()}
+    assert (await place.ask(authenticators["ann"], "GET", "/v1/labs/monday-ann")).status == 200
+    assert (await place.ask(authenticators["ann"], "GET", "/v1/labs/monday-bo")).status == 404
     again = (await place.ask(ROOT, "POST", "/v1/classes/monday/tokens", {})).json["tokens"]
     assert again == list(handed.values())  # the same ones
     renew = {"students": ["ann", "ann"], "renew": True}  # who is named twice gets one token
     (new,) = (await place.ask(ROOT, "POST", "/v1/classes/monday/tokens", renew)).json["tokens"]
     assert new["token"] != handed["ann"]["token"]
-    assert (await place.ask(doors["ann"], "GET", "/v1/labs")).status == 401
-    assert (await place.ask(Door(token=new["token"]), "GET", "/v1/labs")).status == 200
+    assert (await place.ask(authenticators["ann"], "GET", "/v1/labs")).status == 401
+    assert (await place.ask(PublishedPort(token=new["token"]), "GET", "/v1/labs")).status == 200
 
     lease = "/v1/labs/monday-bo/lease"
     assert (await place.ask(ROOT, "PUT", lease, {"seconds": 60, "keep": 3600})).status == 200
     place.clock.go(120)
     async with asyncio.timeout(2 * LIMIT):
-        while (await place.ask(doors["bo"], "GET", "/v1/labs")).status == 200:
+        while (await place.ask(authenticators["bo"], "GET", "/v1/labs")).status == 200:
             await asyncio.sleep(0.05)
     await place.house.idle()
     assert (await place.ask(ROOT, "POST", f"{lease}/extend", {"seconds": 3600})).status == 200
-    assert (await place.ask(doors["bo"], "GET", "/v1/labs")).status == 200
+    assert (await place.ask(authenticators["bo"], "GET", "/v1/labs")).status == 200
     assert (await place.ask(ROOT, "DELETE", "/v1/classes/monday")).status == 202
     async with asyncio.timeout(4 * LIMIT):
         while await place.house.inventory.classes():

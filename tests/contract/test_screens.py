@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.ports import Hypervisor
-from labd.engine.ports_machines import Screens
-from labd.hypervisor import QemuHypervisor, QemuScreens
+from labd.drivers.node.capabilities import Screens
+from labd.drivers.node.port import Hypervisor
+from labd.drivers.node.qemu import QemuHypervisor, QemuScreens
 from labd.model.errors import NodeGone
 from labd.model.keys import presses
 from labd.model.specs import Display

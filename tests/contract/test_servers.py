@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.ports_serving import Servers
+from labd.drivers.network.linux import LabNetworks, LabServers, dnsmasq
+from labd.drivers.network.linux.plan import plan
+from labd.drivers.network.port import Servers
 from labd.model.errors import NetworkFailed
 from labd.model.network import LabNetworkPlan
 from labd.model.serving import ServerChange, ServerState
-from labd.network import LabNetworks, LabServers, dnsmasq
-from labd.network.plan import plan
 from labd.template import load
 from tests.fakes.services import FakeServers
 

@@ -15,13 +15,13 @@ from typing import Protocol
 
 import pytest
 
-from labd.engine.ports_uplinks import Uplinks
+from labd.drivers.network.linux import LabNetworks, LabUplinks, UplinkSettings
+from labd.drivers.network.linux.names import link_name, table_name
+from labd.drivers.network.linux.plan import plan
+from labd.drivers.network.port import Uplinks
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.network import LabNetworkPlan
 from labd.model.specs import AllowSpec, Gateway, LabSpec, NetworkSpec
-from labd.network import LabNetworks, LabUplinks, UplinkSettings
-from labd.network.names import link_name, table_name
-from labd.network.plan import plan
 from tests.fakes.services import FakeUplinks
 
 _CLONE_NEWNET = 0x40000000  # sched.h

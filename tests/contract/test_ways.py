@@ -12,14 +12,21 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.fakes.connect import FakeDialer, FakeKeys, FakePublishedPorts
 
 from labd.client.relay import relay
-from labd.engine.ports_ways import Dial, Dialer, Doors, LabKeys
+from labd.core.ports import LabKeys
+from labd.drivers.network.linux import (
+    HostPublishedPorts,
+    LabNetworks,
+    NamespaceDialer,
+    netns,
+    sockets,
+)
+from labd.drivers.network.port import Dial, Dialer, PublishedPorts
 from labd.host.sshkeys import SshKeys
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.network import BridgePlan, LabNetworkPlan
-from labd.network import HostDoors, LabNetworks, NamespaceDialer, netns, sockets
-from tests.fakes.ways import FakeDialer, FakeDoors, FakeKeys
 
 # keys
 
@@ -163,8 +170,8 @@ async def test_connections_end_with_their_namespace() -> None:
 
 
 @pytest.fixture(params=["fake", "kernel"])
-def doors(request: pytest.FixtureRequest) -> Doors:
-    return FakeDoors() if request.param == "fake" else HostDoors(relay)
+def published_ports(request: pytest.FixtureRequest) -> PublishedPorts:
+    return FakePublishedPorts() if request.param == "fake" else HostPublishedPorts(relay)
 
 
 def never() -> Dial:
@@ -174,22 +181,22 @@ def never() -> Dial:
     return dial
 
 
-async def test_a_port_is_taken_and_given_back(doors: Doors) -> None:
-    door = doors.open("127.0.0.1", 0, never())
+async def test_a_port_is_taken_and_given_back(published_ports: PublishedPorts) -> None:
+    door = published_ports.open("127.0.0.1", 0, never())
     port = door.port
     assert port > 0
     with pytest.raises(InputError) as caught:
-        doors.open("127.0.0.1", port, never())
+        published_ports.open("127.0.0.1", port, never())
     assert caught.value.message == (
         f"port 127.0.0.1:{port} of the host is in use; choose another one, or 0 to have one chosen"
     )
     await door.close()
     await door.close()
-    again = doors.open("127.0.0.1", port, never())
+    again = published_ports.open("127.0.0.1", port, never())
     assert again.port == port
     await again.close()
     with pytest.raises(InputError, match=r"^192\.0\.2\.1 is no address of this host; write 127"):
-        doors.open("192.0.2.1", 0, never())
+        published_ports.open("192.0.2.1", 0, never())
 
 
 async def talk(port: int, data: bytes) -> bytes:
@@ -216,7 +223,7 @@ async def test_bytes_pass_a_door_both_ways_and_each_way_ends_by_itself() -> None
         return near
 
     tasks: list[asyncio.Task[None]] = []
-    door = HostDoors(relay).open("127.0.0.1", 0, dial)
+    door = HostPublishedPorts(relay).open("127.0.0.1", 0, dial)
     try:
         said = await asyncio.gather(*(talk(door.port, b"x" * 3_000_000) for _ in range(4)))
         assert said == [b"3000000 bytes"] * 4
@@ -226,7 +233,7 @@ async def test_bytes_pass_a_door_both_ways_and_each_way_ends_by_itself() -> None
 
 
 async def test_a_door_that_leads_nowhere_refuses_and_one_that_closes_ends_its_connections() -> None:
-    made = HostDoors(relay)
+    made = HostPublishedPorts(relay)
     door = made.open("127.0.0.1", 0, never())
     with pytest.raises(ConnectionResetError):
         await talk(door.port, b"hello")
@@ -261,7 +268,7 @@ async def test_a_slow_reader_holds_back_the_sender() -> None:
     async def dial() -> socket.socket:
         return near
 
-    door = HostDoors(relay).open("127.0.0.1", 0, dial)
+    door = HostPublishedPorts(relay).open("127.0.0.1", 0, dial)
     with socket.create_connection(("127.0.0.1", door.port)) as caller:
         caller.setblocking(False)
         sent = 0

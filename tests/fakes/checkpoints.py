@@ -68,18 +68,18 @@ class FakeSnapshots:
             await self._hypervisor.pause(order.key)
         if self.fail:
             for order, was in zip(orders, ran, strict=True):
-                await self.put_back(order.key, run=was)
+                await self.abandon(order.key, run=was)
             raise StorageFailed(self.fail)
         for order in orders:
             order.stream.write_bytes(bytes(self._host.machines[order.key].output))
         for order, was in zip(orders, ran, strict=True):
-            await self.put_back(order.key, run=was and go_on)
+            await self.abandon(order.key, run=was and go_on)
         kinds = {order.key: "pc-q35-7.2" for order in orders}
         agents = frozenset(o.key for o in orders if self._host.machines[o.key].agent)
         pauses = {order.key: 0.01 for order in orders} if go_on else {}
         return Saved(machine_types=kinds, agents=agents, spread=0.001, pauses=pauses)
 
-    async def put_back(self, key: str, *, run: bool) -> None:
+    async def abandon(self, key: str, *, run: bool) -> None:
         if run and self._host.machines[key].state is RunState.PAUSED:
             await self._hypervisor.resume(key)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from labd.engine.ports import Transaction
+from labd.inventory.port import Transaction
 from labd.model.errors import StorageFailed
 
 

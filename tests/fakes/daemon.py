@@ -15,12 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.connect import FakeDialer, FakeKeys, FakePublishedPorts
+
 from bench.chaos.check import gaps
 from bench.chaos.fold import fold
-from labd.engine.engine import Engine
-from labd.engine.recovery import Recovered
-from labd.engine.slots import BootSlots
-from labd.engine.world import NODE_UIDS, Limits, World, present_moment
+from labd.core.adapters import NODE_UIDS, Adapters, Limits, present_moment
+from labd.core.boot_slots import BootSlots
+from labd.drivers.network.linux.plan import plan
+from labd.features.engine import Engine
+from labd.features.labs.recovery import Recovered
 from labd.inventory.sqlite import SqliteInventory
 from labd.model.errors import StorageFailed
 from labd.model.lab_leases import Moment
@@ -34,7 +37,6 @@ from labd.model.specs import (
 from labd.model.states import NODE_ALIVE, LabState, NodeState, OperationState
 from labd.model.units import GIB
 from labd.model.usage import ProcessUsage
-from labd.network.plan import plan
 from tests.event_contract import unpromised
 from tests.fakes.checkpoints import FakeCheckpoints, FakeSnapshots
 from tests.fakes.crash import ASKED, CrashingInventory, CrashingPort, CrashPoint
@@ -46,15 +48,14 @@ from tests.fakes.labs import LIMIT, image, line
 from tests.fakes.networks import (
     FakeCaptures,
     FakeCarriers,
+    FakeLinks,
     FakeNetworks,
-    FakeWires,
     open_taps,
 )
 from tests.fakes.plugins import FakePlugins
 from tests.fakes.screens import FakeScreens
 from tests.fakes.services import FakeInterfaces, FakeServers, FakeUplinks
 from tests.fakes.usage import FakeCgroups, FakeCounters, FakeMemory
-from tests.fakes.ways import FakeDialer, FakeDoors, FakeKeys
 
 UID_BASE = 700_000
 K = OperationKind
@@ -93,14 +94,14 @@ class FakeDaemon:
         self.uplinks = FakeUplinks()
         self.servers = FakeServers()
         self.interfaces = FakeInterfaces()
-        self.wires = FakeWires(self.networks)
+        self.links = FakeLinks(self.networks)
         self.captures = FakeCaptures()
         self.images = FakeImages(root / "images")
         self.checkpoints = FakeCheckpoints(root / "checkpoints")
         self.plugins = FakePlugins()
         self.keys = FakeKeys()
         self.dialer = FakeDialer()
-        self.doors = FakeDoors()
+        self.published_ports = FakePublishedPorts()
         self.counters = FakeCounters()
         self.inventory = inventory
         self.root = root
@@ -123,19 +124,19 @@ class FakeDaemon:
             setattr(self.crash, key, value)
         self.hypervisor = FakeHypervisor(self.host)
         self.snapshots = FakeSnapshots(self.host, self.hypervisor)
-        self.doors.daemon_ended()
+        self.published_ports.daemon_ended()
 
         def crashing(target: Any, kind: str) -> Any:
             return CrashingPort(target, self.crash, ASKED[kind])
 
         inventory: Any = CrashingInventory(self.inventory, self.crash, set())
-        world = World(
+        adapters = Adapters(
             inventory=inventory,
             hypervisor=crashing(self.hypervisor, "hypervisor"),
             networks=crashing(self.networks, "networks"),
             uplinks=crashing(self.uplinks, "uplinks"),
             servers=crashing(self.servers, "servers"),
-            wires=crashing(self.wires, "wires"),
+            links=crashing(self.links, "wires"),
             captures=self.captures,
             memory=self.pressure,
             counters=self.counters,
@@ -149,7 +150,7 @@ class FakeDaemon:
             interfaces=self.interfaces,
             guest_files=FakeGuestFiles(self.host),
             dialer=self.dialer,
-            doors=self.doors,
+            published_ports=self.published_ports,
             keys=crashing(self.keys, "keys"),
             state=self.root / "state",
             run=self.root / "run",
@@ -172,7 +173,7 @@ class FakeDaemon:
         async def findings() -> Sequence[Mapping[str, str]]:
             return []
 
-        self.engine = Engine(world, self.plugins, findings=findings, info=dict)
+        self.engine = Engine(adapters, self.plugins, findings=findings, info=dict)
         return await self.engine.start()
 
     async def kill_daemon(self) -> None:
@@ -258,7 +259,7 @@ class FakeDaemon:
     async def until(self, node: str, *states: NodeState, lab: str = "web") -> NodeRecord:
         """Return a node as soon as it is in one of some states."""
         async with asyncio.timeout(LIMIT):
-            found = await self.engine.journal.wait_node(NodeRef(lab, node), states)
+            found = await self.engine.state_writer.wait_node(NodeRef(lab, node), states)
         assert found is not None
         return found
 
@@ -348,7 +349,7 @@ class FakeDaemon:
         assert self.networks.spaces == {}
         assert self.uplinks.open == {}
         assert self.servers.serving == {}
-        assert self.doors.open_ports() == set()
+        assert self.published_ports.open_ports() == set()
         for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
             assert not folder.exists() or list(folder.iterdir()) == []
 
@@ -370,7 +371,7 @@ async def engine_over_fakes(
             await it.check()
         await it.close()
         said = await inventory.events(0, 100_000)
-        wrong = unpromised((e.happening.type, e.happening.data) for e in said)
+        wrong = unpromised((e.draft.type, e.draft.data) for e in said)
         assert not wrong, wrong
     finally:
         await inventory.close()

@@ -156,20 +156,20 @@ class FakeHost:
     def power_off(self, key: str) -> None:
         """Have the guest power off; QEMU holds it."""
         self.machines[key].state = RunState.SHUTDOWN
-        self.tell(key, _K.POWERED_OFF, guest=True, reason="guest-shutdown")
-        self.tell(key, _K.PAUSED)
+        self.emit(key, _K.POWERED_OFF, guest=True, reason="guest-shutdown")
+        self.emit(key, _K.PAUSED)
 
     def panic(self, key: str) -> None:
         """Have the guest panic; QEMU holds it."""
         self.machines[key].state = RunState.PANICKED
-        self.tell(key, _K.PANICKED, action="pause")
-        self.tell(key, _K.PAUSED)
+        self.emit(key, _K.PANICKED, action="pause")
+        self.emit(key, _K.PAUSED)
 
     def reset(self, key: str, *, guest: bool) -> None:
         """Reset the machine."""
         machine = self.machines[key]
         reason = "guest-reset" if guest else "host-qmp-system-reset"
-        self.tell(key, _K.RESET, guest=guest, reason=reason)
+        self.emit(key, _K.RESET, guest=guest, reason=reason)
         if machine.state is RunState.RUNNING:
             self.boot(key)
         else:
@@ -185,7 +185,7 @@ class FakeHost:
     def open_agent(self, key: str) -> None:
         """Have the guest agent open its port."""
         self.machines[key].agent = True
-        self.tell(key, _K.AGENT_OPENED)
+        self.emit(key, _K.AGENT_OPENED)
 
     # what befalls QEMU
 
@@ -211,9 +211,9 @@ class FakeHost:
     def recover(self, key: str) -> None:
         """Have QEMU answer again."""
         self.machines[key].hung = False
-        self.tell(key, _K.RESPONSIVE)
+        self.emit(key, _K.RESPONSIVE)
 
-    def tell(self, key: str, kind: GuestEventKind, **data: object) -> None:
+    def emit(self, key: str, kind: GuestEventKind, **data: object) -> None:
         """Send an event to the daemon, if there is one."""
         if self.daemon is not None:
             self.daemon.told(GuestEvent(key=key, kind=kind, time=time.time(), data=data))
@@ -227,7 +227,7 @@ class FakeHost:
 
 
 class FakeHypervisor:
-    """`engine.ports.Hypervisor` on a FakeHost."""
+    """`drivers.node.port.Hypervisor` on a FakeHost."""
 
     def __init__(self, host: FakeHost | None = None) -> None:
         self.host = host or FakeHost()
@@ -301,7 +301,7 @@ class FakeHypervisor:
             raise Conflict(f"{machine.name} cannot go on: reset it first")
         first, machine.state = machine.state, RunState.RUNNING
         if first is not RunState.RUNNING:
-            self.host.tell(key, _K.RESUMED)
+            self.host.emit(key, _K.RESUMED)
         if first is RunState.PRELAUNCH:
             asyncio.get_running_loop().call_soon(self._boot, key)
 
@@ -309,7 +309,7 @@ class FakeHypervisor:
         machine = self._answer(key, "pause")
         if machine.state is RunState.RUNNING:
             machine.state = RunState.PAUSED
-            self.host.tell(key, _K.PAUSED)
+            self.host.emit(key, _K.PAUSED)
 
     async def reset(self, key: str) -> None:
         self._answer(key, "reset")
@@ -405,6 +405,6 @@ class FakeHypervisor:
         if machine.hung:
             if key not in self._told_hung:
                 self._told_hung.add(key)
-                self.host.tell(key, _K.UNRESPONSIVE)
+                self.host.emit(key, _K.UNRESPONSIVE)
             raise NodeUnresponsive(f"QEMU of {machine.name} did not answer")
         return machine

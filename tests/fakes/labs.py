@@ -23,12 +23,12 @@ LIMIT = 30.0  # seconds after which a test that waits has failed, on a host with
 
 def line(event: Event) -> str:
     """Return an event as a short line."""
-    happening = event.happening
-    words = [str(happening.type), happening.node or happening.subject]
-    if happening.type == "lab.state":
-        words.append(f"{happening.data['from']}>{happening.data['to']}")
-    if happening.type.startswith("operation."):
-        words.append(str(happening.data["kind"]))
+    draft = event.draft
+    words = [str(draft.type), draft.node or draft.subject]
+    if draft.type == "lab.state":
+        words.append(f"{draft.data['from']}>{draft.data['to']}")
+    if draft.type.startswith("operation."):
+        words.append(str(draft.data["kind"]))
     return " ".join(filter(None, words))
 
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 from labd.model.captures import CaptureEnd
 from labd.model.errors import InputError, NetworkFailed, NodeGone, NodeUnresponsive, QmpRefused
 from labd.model.impairment import Impairment
+from labd.model.links import ShapePlan
 from labd.model.network import LabNetworkPlan
-from labd.model.wires import ShapePlan
 from tests.fakes.hypervisor import FakeHost
 
 
@@ -80,7 +80,7 @@ def open_taps() -> list[int]:
     return taps
 
 
-class FakeWires:
+class FakeLinks:
     """Implements the port `Wires` on a kernel without the emulator, until `netem` is set.
 
     `shapes` is namespace -> (tap, device) -> impairment.

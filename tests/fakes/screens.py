@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from labd.hypervisor.picture import png_of
+from labd.drivers.node.qemu.picture import png_of
 from labd.model.errors import NodeGone, NodeUnresponsive
 from labd.model.keys import Chord
 from tests.fakes.hypervisor import FakeHost, FakeMachine

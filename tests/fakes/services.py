@@ -73,14 +73,14 @@ class FakeServers:
         self.given: dict[str, list[Lease]] = {}
         self.seen: dict[str, list[Neighbour]] = {}
         self.fail: dict[str, Exception] = {}
-        self.tell: Callable[[ServerChange], None] = lambda _: None
+        self.emit: Callable[[ServerChange], None] = lambda _: None
 
     def _may(self, verb: str) -> None:
         if verb in self.fail:
             raise self.fail[verb]
 
     def listen(self, listener: Callable[[ServerChange], None]) -> None:
-        self.tell = listener
+        self.emit = listener
 
     async def check(self, plan: LabNetworkPlan) -> None:
         self._may("check")
@@ -111,7 +111,7 @@ class FakeServers:
         return list(self.seen.get(namespace, []))
 
     async def close(self) -> None:
-        self.tell = lambda _: None
+        self.emit = lambda _: None
 
     def happen(self, namespace: str, state: ServerState, reason: str = "") -> None:
-        self.tell(ServerChange(namespace=namespace, state=state, reason=reason))
+        self.emit(ServerChange(namespace=namespace, state=state, reason=reason))

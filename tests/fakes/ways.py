@@ -1,4 +1,4 @@
-"""Fakes of the ports in `labd.engine.ports_ways`."""
+"""Fakes of the ports in `labd.drivers.network.port_ways`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import itertools
 import socket
 from collections.abc import Sequence
 
-from labd.engine.ports_ways import Dial
+from labd.drivers.network.port import Dial
 from labd.model.access import KeyPair
 from labd.model.errors import InputError, NetworkFailed
 
@@ -55,28 +55,30 @@ class FakeDialer:
         return near
 
 
-class FakeDoor:
+class FakePublishedPort:
     """A port of the fake host."""
 
-    def __init__(self, doors: FakeDoors, address: str, port: int, dial: Dial) -> None:
+    def __init__(
+        self, published_ports: FakePublishedPorts, address: str, port: int, dial: Dial
+    ) -> None:
         self.address = address
         self.port = port
         self.dial = dial
-        self._doors = doors
+        self._published_ports = published_ports
 
     async def close(self) -> None:
-        if self._doors.taken.get((self.address, self.port)) is self:
-            del self._doors.taken[self.address, self.port]
+        if self._published_ports.taken.get((self.address, self.port)) is self:
+            del self._published_ports.taken[self.address, self.port]
 
 
-class FakeDoors:
+class FakePublishedPorts:
     """Implements `Doors`; `taken` is (address, port) -> door, or None for somebody else's."""
 
     def __init__(self) -> None:
-        self.taken: dict[tuple[str, int], FakeDoor | None] = {}
+        self.taken: dict[tuple[str, int], FakePublishedPort | None] = {}
         self._next = itertools.count(40_000)
 
-    def open(self, address: str, port: int, dial: Dial) -> FakeDoor:
+    def open(self, address: str, port: int, dial: Dial) -> FakePublishedPort:
         if address not in {"127.0.0.1", "0.0.0.0", "::1"}:
             raise InputError(f"{address} is no address of this host; write 127.0.0.1")
         port = port or next(self._next)
@@ -85,7 +87,7 @@ class FakeDoors:
                 f"port {address}:{port} of the host is in use; choose another one, or 0 to have "
                 "one chosen"
             )
-        door = FakeDoor(self, address, port, dial)
+        door = FakePublishedPort(self, address, port, dial)
         self.taken[address, port] = door
         return door
 

@@ -136,7 +136,7 @@ SCENES: dict[str, Scene] = {
         ask=lambda c: c.checkpoints.save(LAB, _FRESH),
         ends={LAB: [_UP]},
         lasting=True,
-        recovery=("snapshots.put_back:before", "snapshots.put_back:after"),
+        recovery=("snapshots.abandon:before", "snapshots.abandon:after"),
     ),
     "checkpoint-stop": Scene(
         prepare=_have_lab,

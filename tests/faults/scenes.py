@@ -7,8 +7,8 @@ import subprocess
 
 from labd.client.client import Client
 from labd.client.types import Operation
+from labd.drivers.network.linux.names import link_group
 from labd.images.bootsector import boot_sector
-from labd.network.names import link_group
 from tests.faults import checkpoint_scenes
 from tests.faults.scene import LAB, Outcome, Scene, settle
 
@@ -89,7 +89,7 @@ def have_paused_node(client: Client) -> None:
 def have_bad_wires(client: Client) -> None:
     """Bring it up, its nodes without a carrier."""
     have_lab(client)
-    client.wires.set(LAB, "lan", down=True, rate=1_000_000)
+    client.links.set(LAB, "lan", down=True, rate=1_000_000)
 
 
 def have_drive(client: Client) -> None:
@@ -175,13 +175,13 @@ SCENES: dict[str, Scene] = {
         ends={LAB: [UP, A_PAUSED]},
     ),
     "reset": Scene(prepare=have_lab, ask=lambda c: c.act("reset", LAB, ["a"]), ends={LAB: [UP]}),
-    "wires": Scene(
+    "links": Scene(
         prepare=have_lab,
-        ask=lambda c: c.wires.set(LAB, "lan", down=True, rate=1_000_000),
+        ask=lambda c: c.links.set(LAB, "lan", down=True, rate=1_000_000),
         ends={LAB: [UP]},
     ),
     "wires-reset": Scene(
-        prepare=have_bad_wires, ask=lambda c: c.wires.reset(LAB), ends={LAB: [UP]}
+        prepare=have_bad_wires, ask=lambda c: c.links.reset(LAB), ends={LAB: [UP]}
     ),
     "plug": Scene(
         prepare=lambda c: settle(c, up(c, ONE)), ask=lambda c: up(c, PLUGGED), ends={LAB: [ALONE]}

@@ -17,7 +17,7 @@ from bench.chaos.check import gaps
 from bench.chaos.fold import fold
 from bench.chaos.history import replay
 from labd.client.client import Client
-from labd.engine.guard import LOOKS, all_ports, registry
+from labd.core.guard import LOOKS, all_ports, registry
 from labd.host.failpoints import STEPS, VARIABLE
 from labd.model.errors import DaemonUnreachable, WorldError
 from tests.faults.scene import Outcome, Scene, settle
@@ -37,7 +37,7 @@ UNREACHED = {
     "uplinks.sweep": "only a recovery sweeps",
     "servers.sweep": "only a recovery sweeps",
     "checkpoints.sweep": "only a recovery sweeps: the scene checkpoint-stop dies there",
-    "snapshots.put_back": "only a recovery, after a death in a save: the scene checkpoint",
+    "snapshots.abandon": "only a recovery, after a death in a save: the scene checkpoint",
     "checkpoints.copy_file": "of UEFI variables, which no boot sector has; tests/contract has it",
     "checkpoints.digest": "of UEFI variables, which no boot sector has; tests/contract has it",
     "devices.unplug_disk": "a guest has to let go of it; tests/contract has its deaths",

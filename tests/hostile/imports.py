@@ -13,7 +13,8 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from labd.images import Converter, ImageStore
+from labd.drivers.storage.local.images import ImageStore
+from labd.images.convert import Converter
 from labd.model.errors import LabdError
 from tests.hostile.disks import DISKS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import uuid
 
-from labd.images.overlay import fresh
+from labd.drivers.storage.local.overlay import fresh
 from labd.model.units import MIB
 
 _CLUSTER, _COPIED = 64 << 10, 1 << 63

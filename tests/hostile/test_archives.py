@@ -16,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labd.checkpoints import CheckpointStore, archive, memory
 from labd.cli.untar import unpack
+from labd.drivers.storage.local import archive, memory
+from labd.drivers.storage.local.checkpoints import CheckpointStore
 from labd.model.checkpoints import CheckpointRecord, SavedDisk, SavedNode
 from labd.model.errors import GuestFailed, InputError
 from labd.model.specs import LabSpec, NodeSpec

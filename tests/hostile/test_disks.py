@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from labd.drivers.storage.local.images import ImageStore
+from labd.drivers.storage.local.overlay import fresh
 from labd.host.spawn import Completed, run
-from labd.images import Converter, ImageStore, convert
+from labd.images import convert
+from labd.images.convert import Converter
 from labd.images.foreign import Foreign
-from labd.images.overlay import fresh
 from labd.model.errors import ImageRefused, StorageFailed
 from labd.model.specs import ImageFormat
 from labd.model.units import MIB

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labd.hypervisor.agent import OUTPUT_LIMIT
-from labd.hypervisor.interfaces import read as read_interfaces
+from labd.drivers.node.qemu.agent import OUTPUT_LIMIT
+from labd.drivers.node.qemu.interfaces import read as read_interfaces
 from labd.model.errors import GuestFailed
 from labd.model.machine import ExecResult
 from tests.agents import talking

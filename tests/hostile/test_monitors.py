@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labd.drivers.node.qemu.folding import fold
+from labd.drivers.node.qemu.monitor import Monitor, QmpEvent
+from labd.drivers.node.qemu.vm import Vm, VmTimes
 from labd.host.identity import is_alive
 from labd.host.spawn import spawn
-from labd.hypervisor.folding import fold
-from labd.hypervisor.monitor import Monitor, QmpEvent
-from labd.hypervisor.vm import Vm, VmTimes
 from labd.model.errors import LabdError
 from tests.guests import machine_spec
 

@@ -15,7 +15,7 @@ from labd.events.broker import ManagedBroker
 from labd.events.mqtt import BrokerAddress, MqttError, connect
 from labd.events.publisher import Publisher
 from labd.inventory import SqliteInventory
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 
 
 @dataclass
@@ -142,7 +142,7 @@ async def emit(inventory: SqliteInventory, count: int, lab: str = "web") -> None
     """Commit events that change no state, one transaction each."""
     for _ in range(count):
         async with inventory.transaction() as tx:
-            await tx.emit(Happening(type=EventType.NODE_RESET, lab=lab, node="n0"))
+            await tx.emit(EventDraft(type=EventType.NODE_RESET, lab=lab, node="n0"))
 
 
 @asynccontextmanager

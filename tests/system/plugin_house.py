@@ -20,13 +20,13 @@ from labd.api import Caller, create_app, serving
 from labd.events.broker import ManagedBroker
 from labd.events.messages import Topics
 from labd.events.mqtt import Connection, MqttError, connect
+from labd.features.plugins.supervisor import Supervisor, SupervisorConfig
 from labd.model.errors import Busy
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 from labd.model.plugins import PluginChange
 from labd.model.records import OperationKind, OperationRecord, Wanted
 from labd.model.specs import RestartPolicy
 from labd.model.states import NodeState
-from labd.plugin.supervisor import Supervisor, Surroundings
 from tests.system.brokers import cancelled, running_broker, short_folder
 from tests.unit.fake_engine import FakeEngine, FakeTemplates
 
@@ -70,7 +70,7 @@ class Engine(FakeEngine):
             self.put(operation.lab, node, fate)
             if fate is not NodeState.STOPPED:
                 await self.tell(
-                    Happening(type=EventType(f"node.{fate}"), lab=operation.lab, node=node)
+                    EventDraft(type=EventType(f"node.{fate}"), lab=operation.lab, node=node)
                 )
         await self._end(operation, "it did not start")
 
@@ -96,7 +96,7 @@ class House:
         self.supervisor = self.new_supervisor()
 
     def new_supervisor(self, **changes: object) -> Supervisor:
-        around = Surroundings(
+        around = SupervisorConfig(
             folders=(self.root / "plugins", REPO / "plugins"),
             state=self.root / "state",
             socket=self.root / "run" / "plugin.sock",
@@ -163,7 +163,7 @@ class House:
         self, kind: EventType = EventType.NODE_RESET, lab: str = "web", **data: object
     ) -> int:
         """Have something happen; return its seq."""
-        await self.engine.tell(Happening(type=kind, lab=lab, node="a", data=data))
+        await self.engine.tell(EventDraft(type=kind, lab=lab, node="a", data=data))
         return len(self.engine.all_events)
 
     async def up(self, policy: RestartPolicy, lab: str = "web") -> None:
@@ -202,7 +202,7 @@ class House:
             await self.engine.wait_events(self.published)
             for event in await self.engine.events(self.published, 500):
                 if event.seq not in self.lost:
-                    topic = Topics(HOST).events(event.happening.lab)
+                    topic = Topics(HOST).events(event.draft.lab)
                     await connection.deliver(topic, json.dumps(event.cloudevent()).encode())
                 self.published = event.seq
 

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 
-from labd.network import LabCounters, netns
+from labd.drivers.network.linux import LabCounters, netns
 from tests.system.harness import TEMPLATES, Daemon, Json, until
 
 BOOT = str(TEMPLATES / "bootsector.yaml")

@@ -17,7 +17,7 @@ from labd.events.broker import ManagedBroker
 from labd.events.mqtt import BrokerAddress, connect
 from labd.events.publisher import Publisher
 from labd.inventory import SqliteInventory
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 from labd.model.records import LabRecord, NodeRecord, Wanted
 from labd.model.specs import LabSpec
 from labd.model.states import LabState, NodeState
@@ -77,9 +77,9 @@ async def create(inventory: SqliteInventory) -> None:
     """Write a lab with a node."""
     async with inventory.transaction() as tx:
         await tx.put_lab(LAB)
-        await tx.emit(Happening(type=EventType.LAB_CREATED, lab="web", data={"template": "hello"}))
+        await tx.emit(EventDraft(type=EventType.LAB_CREATED, lab="web", data={"template": "hello"}))
         await tx.put_node(NODE)
-        await tx.emit(Happening(type=EventType.NODE_CREATED, lab="web", node="n0"))
+        await tx.emit(EventDraft(type=EventType.NODE_CREATED, lab="web", node="n0"))
 
 
 async def move(inventory: SqliteInventory, state: NodeState, kind: EventType) -> None:
@@ -87,15 +87,15 @@ async def move(inventory: SqliteInventory, state: NodeState, kind: EventType) ->
     async with inventory.transaction() as tx:
         await tx.put_node(replace(NODE, state=state))
         data = {"from": "x", "to": str(state), "reason": "so it is"}
-        await tx.emit(Happening(type=kind, lab="web", node="n0", data=data))
+        await tx.emit(EventDraft(type=kind, lab="web", node="n0", data=data))
 
 
 async def destroy(inventory: SqliteInventory) -> None:
     """Remove lab and node."""
     async with inventory.transaction() as tx:
-        await tx.emit(Happening(type=EventType.NODE_DESTROYED, lab="web", node="n0"))
+        await tx.emit(EventDraft(type=EventType.NODE_DESTROYED, lab="web", node="n0"))
         await tx.delete_lab("web")
-        await tx.emit(Happening(type=EventType.LAB_DESTROYED, lab="web", data={"to": "destroyed"}))
+        await tx.emit(EventDraft(type=EventType.LAB_DESTROYED, lab="web", data={"to": "destroyed"}))
 
 
 async def test_events_and_states_as_the_contract_has_them(
@@ -108,7 +108,7 @@ async def test_events_and_states_as_the_contract_has_them(
             await create(inventory)
             await move(inventory, NodeState.READY, EventType.NODE_READY)
             async with inventory.transaction() as tx:
-                await tx.emit(Happening(type=EventType.IMAGE_ADDED, subject="tiny"))
+                await tx.emit(EventDraft(type=EventType.IMAGE_ADDED, subject="tiny"))
             assert await publisher.flush(5)
             await until(lambda: len(record.seqs) == 4)
             assert record.seqs == [1, 2, 3, 4]
@@ -238,8 +238,8 @@ async def test_states_of_what_went_meanwhile_are_emptied_and_never_go_back(
     await destroy(inventory)
     async with inventory.transaction() as tx:
         await tx.put_lab(replace(LAB, state=LabState.RUNNING))
-        await tx.emit(Happening(type=EventType.LAB_CREATED, lab="web"))
-        await tx.emit(Happening(type=EventType.LAB_STATE, lab="web", data={"to": "running"}))
+        await tx.emit(EventDraft(type=EventType.LAB_CREATED, lab="web"))
+        await tx.emit(EventDraft(type=EventType.LAB_STATE, lab="web", data={"to": "running"}))
     async with subscriber(broker.address) as record:
         await until(lambda: len(record.states()) == 3)
         record.messages.clear()

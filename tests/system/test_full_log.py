@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.hypervisor.console import ConsoleHub
+from labd.drivers.node.qemu.console import ConsoleHub
 
 SIZE = 64 << 10  # bytes
 
@@ -31,8 +31,8 @@ async def test_no_space_for_the_log_holds_up_neither_guest_nor_viewers(disk: Pat
     lost: list[bool] = []
     hub = ConsoleHub(log, "web/server", lambda: lost.append(True))
     await hub.attach(ours, fresh=True)
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+    disk_reserve = disk / "ballast"
+    with disk_reserve.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
         while True:
             file.write(bytes(4096))
     try:
@@ -46,7 +46,7 @@ async def test_no_space_for_the_log_holds_up_neither_guest_nor_viewers(disk: Pat
                 seen += await asyncio.wait_for(viewer.read(), 10)
             assert seen == said
         assert log.stat().st_size < len(said)
-        ballast.unlink()
+        disk_reserve.unlink()
         await loop.sock_sendall(theirs, b"there is room again\n")
         await asyncio.wait_for(hub.wait("room again"), 10)
         assert b"there is room again" in log.read_bytes()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from labd.drivers.network.linux import LabNetworks
 from labd.host.spawn import run
 from labd.model.network import BridgePlan, GuardPlan, LabNetworkPlan, PortPlan
-from labd.network import LabNetworks
 from tests.system.harness import Daemon
 
 OWN, OTHER, ALL = bytes.fromhex("020000000001"), bytes.fromhex("020000000002"), b"\xff" * 6

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from labd.drivers.network.linux import LabNetworks
+from labd.drivers.network.linux.netns import FOLDER
 from labd.model.errors import NetworkFailed
 from labd.model.network import BridgePlan, LabNetworkPlan, PortPlan
-from labd.network import LabNetworks
-from labd.network.netns import FOLDER
 
 # A virtio-net header (10 bytes) and an Ethernet frame of the local experimental type 0x88b5.
 FRAME = bytes(10) + b"\xff" * 6 + b"\x02\x00\x00\x00\x00\x01" + b"\x88\xb5" + b"hello".ljust(46)
@@ -159,7 +159,7 @@ async def test_what_is_not_there_is_told(networks: tuple[LabNetworks, str]) -> N
 # What a host does for the first time: labd names a namespace, and then `ip netns add` does.
 _FIRST_OF_A_HOST = """
 import asyncio, subprocess
-from labd.network import netns
+from labd.drivers.network.linux import netns
 
 async def main():
     assert await netns.create("labd-first")

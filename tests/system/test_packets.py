@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.ports_captures import PacketCapture
+from labd.drivers.network.linux import LabCaptures, LabNetworks
+from labd.drivers.network.port import PacketCapture
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.network import BridgePlan, LabNetworkPlan, PortPlan
-from labd.network import LabCaptures, LabNetworks
 
 KEYS = ("aaaaaa", "bbbbbb")
 HEADER = bytes(10)  # virtio-net

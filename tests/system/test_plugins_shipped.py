@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from labd.model.errors import ConfigError
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 from labd.model.records import OperationKind, Wanted
 from labd.model.specs import RestartMode, RestartPolicy
 from labd.model.states import NodeState
@@ -317,9 +317,9 @@ async def test_wrong_settings_are_told(
 def warned(house: House) -> list[dict[str, object]]:
     """Return what was said in warnings, with its lab."""
     return [
-        {**event.happening.data, "lab": event.happening.lab}
+        {**event.draft.data, "lab": event.draft.lab}
         for event in house.engine.all_events
-        if event.happening.type is EventType.LAB_WARNING
+        if event.draft.type is EventType.LAB_WARNING
     ]
 
 
@@ -351,7 +351,9 @@ async def test_a_lease_of_idle_goes_when_the_lab_is_used_unless_it_is_somebody_s
     await house.until(lambda: set(engine.leases.kept) == {"web", "mine"}, "they have leases")
     await engine.leases.extend("mine", 60)
     await engine.tell(
-        Happening(type=EventType.LAB_LEASE_SET, lab="mine", data={"cause": "extended", "ends": "x"})
+        EventDraft(
+            type=EventType.LAB_LEASE_SET, lab="mine", data={"cause": "extended", "ends": "x"}
+        )
     )
     kept = house.root / "state" / "idle" / "leases.json"
     await house.until(lambda: list(json.loads(kept.read_text())) == ["web"], "it is somebody's")

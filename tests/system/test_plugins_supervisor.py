@@ -19,10 +19,10 @@ import pytest
 
 import labd
 from labd.cli import plugin_new
+from labd.features.plugins import leftovers
 from labd.model.errors import ConfigError, NotFound
 from labd.model.events import EventType
 from labd.model.states import PluginState
-from labd.plugin import leftovers
 from tests.system.harness import is_alive
 from tests.system.plugin_house import REPO, UID, House
 from tests.system.plugin_house import house as open_house

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from labd.drivers.node.qemu import QemuHypervisor, argv
+from labd.drivers.node.qemu.accel import CPUINFO, DEVICE, Accelerator
+from labd.drivers.node.qemu.probe import PROBE_TIMEOUT
 from labd.host import identity
-from labd.hypervisor import QemuHypervisor, argv
-from labd.hypervisor.accel import CPUINFO, DEVICE, Accelerator
-from labd.hypervisor.probe import PROBE_TIMEOUT
 from labd.model.errors import AcceleratorFailed
 from labd.model.machine import CpuSetting, RunState
 from labd.model.specs import Accel, Machine

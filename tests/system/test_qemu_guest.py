@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.hypervisor import QemuGuestFiles, QemuHypervisor
+from labd.drivers.node.qemu import QemuGuestFiles, QemuHypervisor
 from labd.model.errors import GuestFailed
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, RunState
 from labd.model.process import ProcessId

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from labd.hypervisor import QemuHypervisor, VmTimes, console, process
+from labd.drivers.node.qemu import QemuHypervisor, VmTimes, console, process
 from labd.model.errors import InputError, LaunchFailed, NodeUnresponsive, QmpRefused
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, Nic, RunState
 from labd.model.process import ProcessId

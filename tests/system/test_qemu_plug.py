@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from labd.hypervisor import QemuDevices, QemuHypervisor
+from labd.drivers.network.linux import links, netns
+from labd.drivers.node.qemu import QemuDevices, QemuHypervisor
 from labd.model.errors import GuestFailed, LaunchFailed, QmpRefused
 from labd.model.machine import Disk, Nic
 from labd.model.network import PortPlan
 from labd.model.specs import BootDevice, DiskBus, ImageFormat, Machine, NicModel
-from labd.network import links, netns
 from tests.guests import UP, boot_cd, machine_spec
 from tests.system import test_qemu_guest
 from tests.system.test_qemu_guest import Rig

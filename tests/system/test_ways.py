@@ -308,7 +308,7 @@ def test_a_websocket_carries_much_and_ends_each_way_by_itself(
 
 
 def test_ways_are_for_the_same_people_as_the_api(daemon: Daemon) -> None:
-    api, ways = ((daemon.root / "run" / name).stat() for name in ("api.sock", "ways.sock"))
+    api, ways = ((daemon.root / "run" / name).stat() for name in ("api.sock", "connect.sock"))
     assert ways.st_mode & 0o777 == 0o660
     assert (api.st_mode, api.st_uid, api.st_gid) == (ways.st_mode, ways.st_uid, ways.st_gid)
 
@@ -332,7 +332,7 @@ def test_connect_is_a_pipe_and_says_why_not(daemon: Daemon, tmp_path: Path) -> N
         ("user root", "copy", "lab copy/web", 101),
         ("user root", "copy", "lab copy/web", 500),
     ]
-    way = Client(str(daemon.root / "run/api.sock")).ways.to_node("copy", "web", 7)
+    way = Client(str(daemon.root / "run/api.sock")).connect.to_node("copy", "web", 7)
     with way:
         way.settimeout(60)
         daemon.kill()

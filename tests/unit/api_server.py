@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from labd.api import Caller, create_app, serving
 from labd.api.server import serving_tcp
-from labd.api.ways import WaySocket
+from labd.features.connect.socket import ConnectSocket
 from labd.host.config_people import ApiConfig
 from tests.unit.fake_engine import FakeEngine, FakeTemplates
 
@@ -75,8 +75,8 @@ def api_server(tcp: ApiConfig | None = None) -> Iterator[Server]:
                 tokens=TOKENS.get,
                 admin_socket=Path(server.socket),
             )
-            listener = _bind(str(root / "run" / "ways.sock"))
-            ways = WaySocket(server.engine.ways, server.engine.access, listener)
+            listener = _bind(str(root / "run" / "connect.sock"))
+            ways = ConnectSocket(server.engine.connect, server.engine.access, listener)
             paths = (server.socket, server.plugin_socket, server.people_socket)
             sockets = [_bind(path) for path in paths]
             async with ways, serving(app, sockets), serving_tcp(app, tcp or ApiConfig()):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from labd.engine.facade_access import NewToken, Thing
-from labd.engine.tokens import digest, new_token
+from labd.features.access.tokens import digest, new_token
+from labd.features.access.views import NewToken, Thing
 from labd.model.errors import NotFound
 from labd.model.people import Asked, Outcome, Owned, Role, TokenLab, TokenRecord
 
@@ -49,6 +49,6 @@ class FakeAccess:
     ) -> Sequence[NewToken]:
         raise NotFound(f"there is no class {group}")
 
-    async def tell(self, asked: Asked, outcome: Outcome, more: Mapping[str, object]) -> None:
+    async def report(self, asked: Asked, outcome: Outcome, more: Mapping[str, object]) -> None:
         asked.told = True
         self.told.append((asked, outcome, more))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from labd.engine.facade import LabView
-from labd.engine.facade_activity import ActivityView
+from labd.features.activity.views import ActivityView
+from labd.features.facade import LabView
 from labd.model.activity import Source
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 
-Tell = Callable[[Happening], Awaitable[None]]
+Tell = Callable[[EventDraft], Awaitable[None]]
 
 
 class FakeActivity:
@@ -47,4 +47,4 @@ class FakeActivity:
     async def warn(self, lab: str, *, by: str, reason: str, text: str, left: float | None) -> None:
         await self._lab(lab)
         data = {"by": by, "reason": reason, "text": text, "left": left}
-        await self._tell(Happening(type=EventType.LAB_WARNING, lab=lab, data=data))
+        await self._tell(EventDraft(type=EventType.LAB_WARNING, lab=lab, data=data))

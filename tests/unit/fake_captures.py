@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from labd.engine.ports_captures import PacketCapture
+from labd.drivers.network.port import PacketCapture
 from labd.model.errors import InputError, NotFound
 from tests.fakes.networks import FakeCapture
 

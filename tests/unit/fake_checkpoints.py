@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
-from labd.engine.facade import LabView
-from labd.engine.facade_checkpoints import CheckpointView
+from labd.features.checkpoints.views import CheckpointView
+from labd.features.facade import LabView
 from labd.model.checkpoints import CheckpointRecord, SaveMode
 from labd.model.errors import Conflict, InputError, NotFound, StorageFailed
 from labd.model.lab_leases import LeaseAsk

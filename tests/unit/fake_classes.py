@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from labd.engine.facade_classes import ClassView
+from labd.features.classes.views import ClassView
 from labd.model.classes import ClassRecord, Student
 from labd.model.errors import NotFound
 from labd.model.lab_leases import LeaseAsk

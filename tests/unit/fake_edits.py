@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from labd.engine.facade_edits import DiskView, NewNode
+from labd.features.labs.edit_views import DiskView, NewNode
 from labd.model.names import NodeRef, check_name
 from labd.model.records import OperationRecord
 from labd.model.specs import DiskBus

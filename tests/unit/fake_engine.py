@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from labd.api.templates import ShippedTemplate
-from labd.engine.facade import Change, LabView, NetworkView, PluginView
-from labd.engine.ports import Console
+from labd.drivers.node.port import Console
+from labd.features.facade import Change, LabView, NetworkView, PluginView
+from labd.features.templates.port import ShippedTemplate
 from labd.host.timelog import LogLine
 from labd.model.differences import Difference, Mismatch
 from labd.model.errors import (
@@ -23,7 +23,7 @@ from labd.model.errors import (
     Problem,
     TemplateError,
 )
-from labd.model.events import Event, EventType, Happening
+from labd.model.events import Event, EventDraft, EventType
 from labd.model.lab_leases import LeaseAsk
 from labd.model.names import NodeRef
 from labd.model.process import ProcessId
@@ -129,7 +129,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.addresses = FakeAddresses(self.lab)
-        self.ways = FakeWays(self.node, self.lab)
+        self.connect = FakeWays(self.node, self.lab)
         self.all_labs: dict[str, LabRecord] = {}
         self.access = FakeAccess(lambda: {lab.name: lab.key for lab in self.all_labs.values()})
         self.all_nodes: dict[tuple[str, str], NodeRecord] = {}
@@ -149,13 +149,13 @@ class FakeEngine:
         self.guests = FakeGuestsApi(self.node)
         self.usage = FakeUsageApi(self.lab, self.all_nodes.values)
         self.screens = FakeScreensApi(self.node)
-        self.wires = FakeWiresApi(self.lab)
+        self.links = FakeWiresApi(self.lab)
         self.captures = FakeCapturesApi(self.lab)
         self.checkpoints = FakeCheckpointsApi(self.lab, self._at_once)
         self.classes = FakeClasses()
         self.pools = FakePools()
         self.leases = FakeLeases(self.lab)
-        self.activity = FakeActivity(self.lab, lambda: self.all_labs, self.tell)
+        self.activity = FakeActivity(self.lab, lambda: self.all_labs, self.emit)
         self.edits = FakeEdits(self.lab, self.node, self._edited)
         self.plugin = PluginRecord(name="watchdog", enabled=False)
         self.first = 1
@@ -166,10 +166,8 @@ class FakeEngine:
         self._news = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def tell(self, happening: Happening) -> None:
-        event = Event(
-            seq=len(self.all_events) + 1, time=NOW, source="/labd/00000000", happening=happening
-        )
+    async def emit(self, draft: EventDraft) -> None:
+        event = Event(seq=len(self.all_events) + 1, time=NOW, source="/labd/00000000", draft=draft)
         async with self._news:
             self.all_events.append(event)
             self._news.notify_all()
@@ -179,8 +177,8 @@ class FakeEngine:
             id=f"op-{secrets.token_hex(6)}", kind=kind, lab=lab, created=NOW
         )
         self.all_operations[operation.id] = operation
-        await self.tell(
-            Happening(
+        await self.emit(
+            EventDraft(
                 type=EventType.OPERATION_STARTED,
                 lab=lab,
                 operation=operation.id,
@@ -205,7 +203,7 @@ class FakeEngine:
         )
         self.all_operations[operation.id] = done
         kind = EventType.OPERATION_FAILED if failed else EventType.OPERATION_SUCCEEDED
-        await self.tell(Happening(type=kind, lab=operation.lab, operation=operation.id))
+        await self.emit(EventDraft(type=kind, lab=operation.lab, operation=operation.id))
 
     async def _edited(self, lab: str) -> OperationRecord:
         operation = await self._begin(K.EDIT, lab)
@@ -276,8 +274,8 @@ class FakeEngine:
             wanted=Wanted.STOPPED if stopped else Wanted.RUNNING,
             process=None if stopped else process,
         )
-        await self.tell(
-            Happening(type=_TOLD[state], lab=ref.lab, node=ref.node, operation=operation)
+        await self.emit(
+            EventDraft(type=_TOLD[state], lab=ref.lab, node=ref.node, operation=operation)
         )
 
     async def plan(self, name: str, spec: LabSpec) -> Sequence[Change]:
@@ -307,7 +305,7 @@ class FakeEngine:
         lab = operation.lab
         if operation.kind is K.DESTROY:
             for key in [key for key in self.all_nodes if key[0] == lab]:
-                await self.tell(Happening(type=EventType.NODE_DESTROYED, lab=lab, node=key[1]))
+                await self.emit(EventDraft(type=EventType.NODE_DESTROYED, lab=lab, node=key[1]))
                 del self.all_nodes[key]
             del self.all_labs[lab]
         else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from labd.engine import leases
-from labd.engine.facade import LabView
-from labd.engine.facade_leases import LeaseView
+from labd.features.facade import LabView
+from labd.features.leases import plan as leases
+from labd.features.leases.views import LeaseView
 from labd.model.errors import NotFound
 from labd.model.lab_leases import LabLease, LeaseAsk, LeaseStage, Moment
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from labd.engine.ports_machines import ViewerStream
-from labd.hypervisor.picture import png_of
+from labd.drivers.node.capabilities import ViewerStream
+from labd.drivers.node.qemu.picture import png_of
 from labd.model.keys import presses
 from labd.model.names import NodeRef
 

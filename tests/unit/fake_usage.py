@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 
-from labd.engine.facade_usage import Usage
+from labd.features.usage.views import Usage
 from labd.model.records import NodeRecord
 from labd.model.usage import HostUsage, NodeUsage, PortUsage, ProcessUsage
 

@@ -14,7 +14,7 @@ CLOSED = 9
 
 
 class FakeWays:
-    """Implements `WaysApi`; `node` and `lab` raise for what is not there."""
+    """Implements `ConnectApi`; `node` and `lab` raise for what is not there."""
 
     def __init__(
         self,

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from labd.engine.facade import LabView
-from labd.engine.facade_wires import WireChange, WireView
+from labd.features.facade import LabView
+from labd.features.links.views import LinkChange, LinkView
 from labd.model.errors import NotFound
 from labd.model.impairment import Impairment
 
 
 class FakeWiresApi:
-    """Implements `WiresApi`; `find` raises for labs that are not there."""
+    """Implements `LinksApi`; `find` raises for labs that are not there."""
 
     def __init__(self, find: Callable[[str], Awaitable[LabView]]) -> None:
         self._find = find
-        self.asked: list[tuple[str, WireChange | str]] = []
+        self.asked: list[tuple[str, LinkChange | str]] = []
 
-    async def show(self, lab: str) -> Sequence[WireView]:
+    async def show(self, lab: str) -> Sequence[LinkView]:
         view = await self._find(lab)
         return [
-            WireView(
+            LinkView(
                 network="lan",
                 link=False,
                 node=node.name,
@@ -33,7 +33,7 @@ class FakeWiresApi:
             for node in view.lab.spec.nodes
         ]
 
-    async def set(self, lab: str, change: WireChange) -> Sequence[WireView]:
+    async def set(self, lab: str, change: LinkChange) -> Sequence[LinkView]:
         found = await self.show(lab)
         meant = [v for v in found if change.target in (v.network, f"{v.node}/{v.nic}")]
         if not meant:
@@ -41,7 +41,7 @@ class FakeWiresApi:
         self.asked.append((lab, change))
         return meant
 
-    async def reset(self, lab: str, target: str = "") -> Sequence[WireView]:
+    async def reset(self, lab: str, target: str = "") -> Sequence[LinkView]:
         found = await self.show(lab)
         self.asked.append((lab, target))
         return [v for v in found if target in ("", v.network, f"{v.node}/{v.nic}")]

@@ -10,8 +10,8 @@ from contextlib import ExitStack, closing, contextmanager
 import pytest
 
 from labd.api import server as serving
-from labd.api.crowd import Crowd, bound, origin
-from labd.api.doors import Peer
+from labd.api.authenticators import Peer
+from labd.api.connection_limiter import ConnectionLimiter, bound, origin
 from labd.client.client import Client
 from labd.host.config_people import ApiConfig
 from labd.host.listening import Endpoint
@@ -61,7 +61,7 @@ def test_a_connection_without_a_request_ends(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_a_crowd_is_counted_by_where_they_come_from() -> None:
-    crowd = Crowd(2, 3)
+    crowd = ConnectionLimiter(2, 3)
     loop = asyncio.get_running_loop()
     pairs = [socket.socketpair() for _ in range(5)]
     made = [(await loop.create_connection(asyncio.Protocol, sock=a))[0] for a, _ in pairs]

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from labd.api.access import ROUTE_SCOPES
-from labd.model.events import EventType, Happening
+from labd.api.callers import ROUTE_SCOPES
+from labd.model.events import EventDraft, EventType
 from tests.unit.api_server import Server, api_server
 
 WEB = "name: web\nnode: a\nnode: b\n"
@@ -303,7 +303,7 @@ def test_waiting_ends_with_the_operation(fresh: Server) -> None:
 def test_events_page_by_page_and_pruned_ones_are_told(fresh: Server) -> None:
     for number in range(7):
         lab = "web" if number % 2 else "other"
-        fresh.run(fresh.engine.tell(Happening(type=EventType.NODE_READY, lab=lab, node="a")))
+        fresh.run(fresh.engine.emit(EventDraft(type=EventType.NODE_READY, lab=lab, node="a")))
     _, _, page = ask(fresh.socket, "GET", "/v1/events?after=2&limit=3")
     assert [event["seq"] for event in page["events"]] == [3, 4, 5]
     assert (page["first"], page["last"], page["next"]) == (1, 7, 5)

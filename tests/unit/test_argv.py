@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labd.hypervisor import argv, devices
-from labd.hypervisor.argv import Descriptors
+from labd.drivers.node.qemu import argv, devices
+from labd.drivers.node.qemu.argv import Descriptors
 from labd.model.errors import InputError
 from labd.model.machine import CpuSetting, Disk, MachineSpec, Nic
 from labd.model.specs import (

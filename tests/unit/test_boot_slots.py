@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from labd.engine.slots import BootSlots
+from labd.core.boot_slots import BootSlots
 
 
 class Boots:
@@ -77,7 +77,7 @@ async def test_a_node_that_never_gets_ready_holds_nobody_up() -> None:
 async def test_of_a_kind_that_gets_ready_each_has_twice_the_time_of_the_last_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("labd.engine.slots._QUICK", 0.05)
+    monkeypatch.setattr("labd.core.boot_slots._QUICK", 0.05)
     boots = Boots(BootSlots(1, hold=0.01))
     await boots.ask("lab/a", "slow")
     await asyncio.sleep(0.2)
@@ -145,7 +145,7 @@ async def test_a_boot_that_took_long_or_failed_is_not_quick(
             raise RuntimeError
     async with boots.slots.take("lab", "gone"):
         pass
-    monkeypatch.setattr("labd.engine.slots._QUICK", 0.05)
+    monkeypatch.setattr("labd.core.boot_slots._QUICK", 0.05)
     async with boots.slots.take("lab", "slow") as boot:
         await asyncio.sleep(0.1)
         boot.ready = True
@@ -163,7 +163,7 @@ async def test_a_kind_is_quick_until_one_takes_long(
 ) -> None:
     boots = Boots(BootSlots(1))
     await made_quick(boots.slots, "kind")
-    monkeypatch.setattr("labd.engine.slots._QUICK", 0.05)
+    monkeypatch.setattr("labd.core.boot_slots._QUICK", 0.05)
     async with boots.slots.take("lab", "kind"):
         await asyncio.sleep(0.15)  # many boot at one time
     async with asyncio.timeout(5):

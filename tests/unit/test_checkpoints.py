@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labd.checkpoints import archive, checking, memory
-from labd.checkpoints.stream import PAGE, split
 from labd.cli.verbs.node import node as node_verbs
 from labd.cli.verbs.profile import profile as profile_verbs
-from labd.engine import chains
-from labd.engine.checkpoints import misfit
-from labd.hypervisor.argv import fingerprint
+from labd.core import chains
+from labd.drivers.node.qemu.argv import fingerprint
+from labd.drivers.storage.local import archive, checking, memory
+from labd.drivers.storage.local.stream import PAGE, split
+from labd.features.checkpoints.service import misfit
 from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedDisk, SavedNode
 from labd.model.errors import InputError, StorageFailed, TemplateError
 from labd.model.machine import CpuSetting, Disk, MachineSpec

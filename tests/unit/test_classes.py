@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from labd.cli.roster import parse_roster, read_roster
-from labd.engine.classes import require_room
+from labd.features.classes.plan import require_room
 from labd.model.errors import InputError, NoRoom
 from tests.unit.cli_runner import Cli
 

@@ -271,7 +271,7 @@ def test_a_stopped_daemon_is_status_3_with_advice(
         ("/run/labd/api.sock", "labd serve"),
         ("/elsewhere/my.sock", "labd serve"),
         ("/srv/my labs/run/api.sock", "labd serve --root '/srv/my labs'"),
-        ("/srv/labs/run/ways.sock", "labd serve --root /srv/labs"),
+        ("/srv/labs/run/connect.sock", "labd serve --root /srv/labs"),
     ],
 )
 def test_the_advice_to_start_labd_has_the_root_in_use(socket: str, command: str) -> None:

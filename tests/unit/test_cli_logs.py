@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 from tests.children import running
 from tests.unit.cli_runner import LAB, Cli
 
@@ -53,8 +53,8 @@ def test_what_comes_later_is_followed_once(lab: Cli) -> None:
                 assert lines[-1], f"it ended before {word}: {lines}"
 
         read_to("node.ready")
-        crash = Happening(type=EventType.NODE_CRASHED, lab="web", node="a", data={"cause": "test"})
-        lab.server.run(lab.server.engine.tell(crash))
+        crash = EventDraft(type=EventType.NODE_CRASHED, lab="web", node="a", data={"cause": "test"})
+        lab.server.run(lab.server.engine.emit(crash))
         read_to("cause=test")
     assert sum("a warning" in line for line in lines) == 1
     assert sum("booting" in line for line in lines) == 1

@@ -56,10 +56,10 @@ def test_a_node_that_was_restarted_or_is_new_counts_from_its_start() -> None:
 
 
 def test_what_this_process_takes() -> None:
-    ballast = bytearray(os.urandom(1 << 20)) * 32
+    disk_reserve = bytearray(os.urandom(1 << 20)) * 32
     usage = process_usage(os.getpid())
     assert usage is not None
-    assert usage.own >= len(ballast)
+    assert usage.own >= len(disk_reserve)
     assert usage.shared > 0
     assert usage.cpu > 0
     assert process_usage(1 << 30) is None

@@ -12,8 +12,8 @@ import pexpect
 import pytest
 
 from labd.cli.main import VERBS
-from labd.model.events import EventType, Happening
-from labd.plugin.manifest import read
+from labd.features.plugins.manifest import read
+from labd.model.events import EventDraft, EventType
 from tests.children import running
 from tests.unit.api_server import Server
 from tests.unit.cli_runner import LAB, Cli
@@ -147,10 +147,10 @@ def test_events_are_lines_and_json_lines(lab: Cli) -> None:
     assert [record["seq"] for record in records] == [3, 4]
     assert [record["specversion"] for record in records] == ["1.0", "1.0"]
     assert len(lab("events", "--type", "node.*", "--lab", "web").splitlines()) == 2
-    up = Happening(type=EventType.NETWORK_UP, lab="web", subject="front", data={"bridge": "b0"})
-    added = Happening(type=EventType.IMAGE_ADDED, subject="tiny")
-    lab.server.run(lab.server.engine.tell(up))
-    lab.server.run(lab.server.engine.tell(added))
+    up = EventDraft(type=EventType.NETWORK_UP, lab="web", subject="front", data={"bridge": "b0"})
+    added = EventDraft(type=EventType.IMAGE_ADDED, subject="tiny")
+    lab.server.run(lab.server.engine.emit(up))
+    lab.server.run(lab.server.engine.emit(added))
     assert [line.split()[2:] for line in lab("events", "--since", "4").splitlines()] == [
         ["network.up", "web/front", "bridge=b0"],
         ["image.added", "tiny"],
@@ -159,12 +159,12 @@ def test_events_are_lines_and_json_lines(lab: Cli) -> None:
 
 def test_events_are_followed_until_the_daemon_ends(lab: Cli) -> None:
     words = [LAB, "--root", str(lab.server.root), "events", "--follow", "--json"]
-    added = Happening(type=EventType.IMAGE_ADDED, subject="tiny")
+    added = EventDraft(type=EventType.IMAGE_ADDED, subject="tiny")
     with running(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         # It hears what comes from the moment on at which it listens, and nobody knows when that is.
         while not select.select([child.stdout], [], [], 0.1)[0]:
-            lab.server.run(lab.server.engine.tell(added))
+            lab.server.run(lab.server.engine.emit(added))
         assert json.loads(child.stdout.readline())["type"] == "io.labd.image.added"
         lab.server.stop()
         assert child.wait(30) == 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.facade_wires import WireChange
+from labd.features.links.views import LinkChange
 from tests.unit.cli_runner import Cli
 
 
@@ -37,14 +37,14 @@ def test_wires_are_shown_and_changed(lab: Cli) -> None:
     lab("link", "set", "web", "lan", *asked)
     lab("link", "set", "web", "a/eth0", "--down")
     lab("link", "reset", "web")
-    assert lab.server.engine.wires.asked == [
+    assert lab.server.engine.links.asked == [
         (
             "web",
-            WireChange(
+            LinkChange(
                 target="lan", sender="a", fields={"rate": 5_000_000, "delay": 0.02, "loss": 0}
             ),
         ),
-        ("web", WireChange(target="a/eth0", down=True)),
+        ("web", LinkChange(target="a/eth0", down=True)),
         ("web", ""),
     ]
     [wire] = json.loads(lab("--json", "link", "set", "web", "a/eth0", "--up"))["wires"]
@@ -108,4 +108,4 @@ def test_a_capture_ends_by_count(lab: Cli, tmp_path: Path) -> None:
 )
 def test_bad_usage(lab: Cli, args: tuple[str, ...], status: int, message: str) -> None:
     assert lab(*args, expect=status) == f"lab: {message}\n"
-    assert lab.server.engine.wires.asked == []
+    assert lab.server.engine.links.asked == []

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pycdlib import PyCdlib
 
-from labd.images.seed import iso, write_seed
+from labd.drivers.storage.local.seed import iso, write_seed
 from labd.model.cloudinit import logins, network_config, seed
 from labd.model.errors import InputError, StorageFailed
 from labd.model.guestconfig import Resolver

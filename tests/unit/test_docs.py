@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from labd.hypervisor.monitor import DEADLINE
-from labd.hypervisor.vm import HEARTBEAT
+from labd.drivers.node.qemu.monitor import DEADLINE
+from labd.drivers.node.qemu.vm import HEARTBEAT
 
 ROOT = Path(__file__).parents[2]
 

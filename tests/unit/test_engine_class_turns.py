@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from labd.engine.class_turns import AT_ONCE, Lane, Step, Turns
-from labd.engine.classes import ClassAct, FirstAct
+from labd.features.classes.plan import ClassAct, FirstAct
+from labd.features.classes.turns import AT_ONCE, Lane, Step, Turns
 from labd.model.classes import ClassRecord, Student
 
 MANY = 10_000  # looks, half a second apart

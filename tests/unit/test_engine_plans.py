@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from labd.engine.admission import admit
-from labd.engine.deps import blockers, closure, hopeless
-from labd.engine.diff import plan_changes
-from labd.engine.hotplug import needs_replacing
-from labd.engine.journal import derive_lab_state
+from labd.core.admission import admit
+from labd.core.deps import blockers, closure, hopeless
+from labd.core.state_writer import derive_lab_state
+from labd.features.labs.diff import plan_changes
+from labd.features.labs.hotplug import needs_replacing
 from labd.model.errors import IllegalTransition, NoRoom
 from labd.model.records import LabRecord, NodeRecord, Wanted
 from labd.model.specs import (

@@ -15,7 +15,7 @@ from labd.events.messages import (
     snapshot_messages,
     status_message,
 )
-from labd.model.events import Event, EventType, Happening
+from labd.model.events import Event, EventDraft, EventType
 from labd.model.records import LabRecord, NodeRecord, Wanted
 from labd.model.specs import LabSpec
 from labd.model.states import LabState, NodeState
@@ -48,7 +48,7 @@ def event(kind: EventType, seq: int = 7, **fields: Any) -> Event:
         seq=seq,
         time="2026-01-31T12:00:00.123456Z",
         source="/labd/00c0ffee",
-        happening=Happening(type=kind, **fields),
+        draft=EventDraft(type=kind, **fields),
     )
 
 

@@ -32,11 +32,11 @@ def test_it_is_put_back_to_what_it_was_also_by_the_next_daemon(
     assert run.read_text() == "1"
     # The daemon is killed; the next one finds the switch on, and knows that it was off.
     KsmSwitch(note, kernel).turn_on()
-    KsmSwitch(note, kernel).put_back()
+    KsmSwitch(note, kernel).restore()
     assert run.read_text() == "0"
     assert not note.exists()
     run.write_text("1")
-    KsmSwitch(note, kernel).put_back()
+    KsmSwitch(note, kernel).restore()
     assert run.read_text() == "1", "it was not labd that switched it on"
 
 
@@ -44,17 +44,17 @@ def test_what_was_on_stays_on_and_what_a_person_has_set_stays(kernel: Path, tmp_
     run, switch = kernel / "run", KsmSwitch(tmp_path / "note", kernel)
     run.write_text("1\n")
     switch.turn_on()
-    switch.put_back()
+    switch.restore()
     assert run.read_text().strip() == "1"
     run.write_text("0\n")
     switch.turn_on()
     run.write_text("2")
-    switch.put_back()
+    switch.restore()
     assert run.read_text() == "2"
 
 
 def test_a_kernel_without_it_is_no_error(tmp_path: Path) -> None:
     switch = KsmSwitch(tmp_path / "note", tmp_path / "none")
     switch.turn_on()
-    switch.put_back()
+    switch.restore()
     assert not (tmp_path / "note").exists()

@@ -14,7 +14,7 @@ import pytest
 
 from labd.host.threads import Pool, WaitInTransaction, bulk, finish, in_thread, quick
 from labd.inventory.sqlite import SqliteInventory
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 
 IN_THREADS = [quick, bulk, in_thread]
 
@@ -107,7 +107,7 @@ async def test_a_transaction_waits_for_no_thread(way: Callable[[Any], Awaitable[
     for wait in (lambda: way(os.getpid), by_a_task, lambda: asyncio.gather(way(os.getpid))):
         with pytest.raises(WaitInTransaction, match="getpid was called inside a transaction"):
             async with inventory.transaction() as tx:
-                await tx.emit(Happening(type=EventType.NODE_READY))
+                await tx.emit(EventDraft(type=EventType.NODE_READY))
                 await wait()
     assert await inventory.last_seq() == 0
     assert await way(os.getpid) == os.getpid()
@@ -117,7 +117,7 @@ async def test_a_transaction_waits_for_no_thread(way: Callable[[Any], Awaitable[
 async def test_what_a_transaction_has_begun_may_wait_once_it_is_over() -> None:
     inventory = await SqliteInventory.open(Path(":memory:"), strict=True)
     async with inventory.transaction() as tx:
-        await tx.emit(Happening(type=EventType.NODE_READY))
+        await tx.emit(EventDraft(type=EventType.NODE_READY))
         task = asyncio.create_task(_later(inventory))
     assert await task == os.getpid()
     await inventory.close()
@@ -136,7 +136,7 @@ async def test_a_transaction_that_waits_for_whatever_is_told(
 
     async def slow() -> None:
         async with inventory.transaction() as tx:
-            await tx.emit(Happening(type=EventType.NODE_READY))
+            await tx.emit(EventDraft(type=EventType.NODE_READY))
             await asyncio.sleep(0)
 
     if strict:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from labd.drivers.node.qemu.console import RotatingLog
 from labd.host import timelog
 from labd.host.timelog import LogLine, index_of, read_lines, read_stamped, split_lines, stamp
-from labd.hypervisor.console import RotatingLog
 
 S = 1_000_000_000  # nanoseconds
 

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A library, and the only places that may import it.
 OWNERS = {
-    "qemu": ("labd/hypervisor/",),
-    "pyroute2": ("labd/network/",),
+    "qemu": ("labd/drivers/node/qemu/",),
+    "pyroute2": ("labd/drivers/network/linux/",),
     "aiosqlite": ("labd/inventory/",),
     "sqlite3": ("labd/inventory/",),
     "aiomqtt": ("labd/events/",),
@@ -89,12 +89,12 @@ def test_no_broad_except_outside_a_supervisor() -> None:
     # The supervisor loops: of operations, classes, guests' events and boots, plugins' changes
     # and handlers, the threads that enter namespaces and jails, and the host's memory.
     allowed = {
-        "labd/engine/class_work.py",
-        "labd/engine/engine.py",
-        "labd/engine/memory_guard.py",
-        "labd/engine/operations.py",
-        "labd/engine/plugins.py",
-        "labd/engine/watch.py",
+        "labd/features/classes/work.py",
+        "labd/features/engine.py",
+        "labd/features/memory/service.py",
+        "labd/core/operations.py",
+        "labd/features/plugins/service.py",
+        "labd/features/labs/watch.py",
         "labd/host/threads.py",
         "labd/plugin/sdk.py",
     }

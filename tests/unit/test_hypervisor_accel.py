@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from labd.hypervisor.accel import plan_access
-from labd.hypervisor.probe import PROBE_BIOS, Probe, Trial, cause, ending, is_of_kvm
+from labd.drivers.node.qemu.accel import plan_access
+from labd.drivers.node.qemu.probe import PROBE_BIOS, Probe, Trial, cause, ending, is_of_kvm
 from labd.model.machine import CpuSetting
 
 NODE = Path("/run/labd/kvm/kvm")

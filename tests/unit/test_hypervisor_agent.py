@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from labd.hypervisor.agent import OUTPUT_LIMIT, GuestAgent
+from labd.drivers.node.qemu.agent import OUTPUT_LIMIT, GuestAgent
 from labd.model.errors import GuestAgentAbsent, GuestFailed
 from tests.agents import talking
 

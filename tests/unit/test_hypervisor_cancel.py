@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
-from labd.hypervisor import saving
-from labd.hypervisor.vm import Vm
+from labd.drivers.node.qemu import saving
+from labd.drivers.node.qemu.vm import Vm
 from labd.model.errors import WorldError
 from labd.model.machine import RunState
 
@@ -45,7 +45,7 @@ class Forgetful:
 
 async def test_one_that_was_forgotten_is_woken() -> None:
     qemu = Forgetful()
-    await saving.put_back(cast("Vm", qemu), run=True)
+    await saving.abandon(cast("Vm", qemu), run=True)
     assert (qemu.migration, qemu.resumed) == ("cancelled", True)
 
 
@@ -54,4 +54,4 @@ async def test_one_that_never_ends_is_an_error_of_the_world(
 ) -> None:
     monkeypatch.setattr(saving, "_SETTLE", 0.2)
     with pytest.raises(WorldError, match="QEMU of web/a does not end its migration; restart it"):
-        await saving.put_back(cast("Vm", Forgetful(deaf=True)), run=True)
+        await saving.abandon(cast("Vm", Forgetful(deaf=True)), run=True)

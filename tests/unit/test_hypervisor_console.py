@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from labd.hypervisor import console
-from labd.hypervisor.console import ConsoleHub, RotatingLog, clean_line
+from labd.drivers.node.qemu import console
+from labd.drivers.node.qemu.console import ConsoleHub, RotatingLog, clean_line
 from labd.model.errors import InputError, NodeGone
 
 

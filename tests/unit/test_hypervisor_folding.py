@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labd.hypervisor.folding import agent_change, event_time, fold, run_state
+from labd.drivers.node.qemu.folding import agent_change, event_time, fold, run_state
 from labd.model.machine import GuestEventKind, RunState
 
 _K = GuestEventKind

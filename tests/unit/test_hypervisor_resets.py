@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from labd.hypervisor.resets import SINGLY, ResetMeter
+from labd.drivers.node.qemu.resets import SINGLY, ResetMeter
 from labd.model.machine import GuestEvent, GuestEventKind
 
 

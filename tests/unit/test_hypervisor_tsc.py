@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labd.hypervisor.tsc import host_khz, parse
+from labd.drivers.node.qemu.tsc import host_khz, parse
 
 VM = "model name\t: Intel(R) Xeon(R) Processor @ 2.60GHz\ncpu MHz\t\t: 2599.998\n"
 LAPTOP = "model name\t: Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz\ncpu MHz\t\t: 800.123\n"

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from labd.hypervisor.unheard import SIZE, Unheard, open_for
+from labd.drivers.node.qemu.console_backlog import SIZE, ConsoleBacklog, open_for
 
 
 class Line:
@@ -19,7 +19,7 @@ class Line:
         fd = open_for("aaaaaa", stack)
         self._writer = os.dup(fd)
         stack.callback(os.close, self._writer)
-        self.ours = Unheard(os.dup(fd))
+        self.ours = ConsoleBacklog(os.dup(fd))
         self.ours.begin()
         self.waiting = 0
         stack.callback(self.close)
@@ -48,7 +48,7 @@ class Line:
     def die(self) -> None:
         """Have another labd come, for which nothing stands in the socket."""
         self.ours.close()
-        found = Unheard.of(os.getpid())
+        found = ConsoleBacklog.of(os.getpid())
         assert found is not None
         self.ours = found
         self.waiting = 0
@@ -136,9 +136,9 @@ def test_a_count_that_is_none_costs_no_memory(line: Line) -> None:
 def test_a_memory_of_somebody_elses_making_is_none() -> None:
     with ExitStack() as stack:
         open_for("aaaaaa", stack)  # nobody has begun it
-        assert Unheard.of(os.getpid()) is None
+        assert ConsoleBacklog.of(os.getpid()) is None
 
 
 def test_a_process_without_one_has_none() -> None:
-    assert Unheard.of(1) is None
-    assert Unheard.of(1 << 30) is None
+    assert ConsoleBacklog.of(1) is None
+    assert ConsoleBacklog.of(1 << 30) is None

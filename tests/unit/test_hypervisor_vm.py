@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from labd.drivers.node.qemu.process import open_file
+from labd.drivers.node.qemu.vm import Vm, VmTimes
 from labd.host.spawn import spawn
-from labd.hypervisor.process import open_file
-from labd.hypervisor.vm import Vm, VmTimes
 from labd.model.errors import LaunchFailed
 from labd.model.machine import GuestEvent, GuestEventKind
 from tests.guests import machine_spec

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.images import ImageStore
+from labd.drivers.storage.local.images import ImageStore
 from labd.images.download import Download, check_url
 from labd.model.errors import DownloadFailed, ImageRefused, InputError
 from labd.model.specs import ImageFormat

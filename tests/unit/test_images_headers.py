@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labd.images import ImageStore
+from labd.drivers.storage.local.images import ImageStore
+from labd.drivers.storage.local.overlay import CLUSTER, fresh
 from labd.images.headers import inspect
-from labd.images.overlay import CLUSTER, fresh
 from labd.model.errors import ImageRefused, InputError
 from labd.model.specs import ImageFormat
 from labd.model.units import GIB, MIB, TIB

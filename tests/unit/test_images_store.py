@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from labd.drivers.storage.local.images import ImageStore
+from labd.drivers.storage.local.overlay import fresh, overlay_header
 from labd.host.spawn import run
-from labd.images import ImageStore
-from labd.images.overlay import fresh, overlay_header
 from labd.model.errors import ImageRefused, InputError, StorageFailed
 from labd.model.specs import Image, ImageFormat
 from labd.model.units import GIB, MIB, TIB

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPBatch
 
+from labd.drivers.network.linux.shaping import ROOT, QueueRequest, plan_shapes, queue_requests
 from labd.model.errors import InputError
 from labd.model.impairment import Impairment, check, describe, parse
+from labd.model.links import LinkRecord, ShapePlan, with_links
 from labd.model.specs import LabSpec, NetworkSpec, NicSpec, NodeSpec
-from labd.model.wires import ShapePlan, WireRecord, with_wires
-from labd.network.shaping import ROOT, QueueRequest, plan_shapes, queue_requests
 
 
 @pytest.mark.parametrize(
@@ -141,17 +141,17 @@ def test_a_link_is_impaired_at_its_far_end_and_a_network_at_the_sender() -> None
 
 def test_records_go_over_what_the_template_says() -> None:
     said = [
-        WireRecord(lab="t", node="a", nic="to-wan", down=True),
-        WireRecord(lab="t", node="b", nic="to-lan", sends=SLOW),
-        WireRecord(lab="t", node="a", nic="to-lan", sends=Impairment()),
-        WireRecord(lab="t", node="gone", nic="x", down=True),
+        LinkRecord(lab="t", node="a", nic="to-wan", down=True),
+        LinkRecord(lab="t", node="b", nic="to-lan", sends=SLOW),
+        LinkRecord(lab="t", node="a", nic="to-lan", sends=Impairment()),
+        LinkRecord(lab="t", node="gone", nic="x", down=True),
     ]
-    found = with_wires(LAB, said)
+    found = with_links(LAB, said)
     a, b = found.nodes
     assert (a.nics[0].down, a.nics[0].sends) == (True, SLOW)
     assert not a.nics[1].sends
     assert (b.nics[0].down, b.nics[1].sends) == (False, SLOW)
-    assert with_wires(LAB, []) is LAB
+    assert with_links(LAB, []) is LAB
 
 
 def test_the_emulators_request_is_what_the_kernel_reads() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labd.engine.lastwords import last_line
+from labd.core.failure_context import last_line
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labd.engine.leases import (
+from labd.features.leases.plan import (
     LeaseAct,
     begun,
     destroys,

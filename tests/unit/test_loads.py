@@ -7,11 +7,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from labd.engine.loads import Loads
+from labd.core.load_queue import LoadQueue
 
 
 async def test_one_waits_for_all() -> None:
-    loads = Loads(patience=30)
+    loads = LoadQueue(patience=30)
     await loads.quiet()
     with loads.loading():
         with loads.loading():
@@ -26,7 +26,7 @@ async def test_one_waits_for_all() -> None:
 
 
 async def test_nobody_waits_for_what_began_later() -> None:
-    loads = Loads(patience=30)
+    loads = LoadQueue(patience=30)
     with ExitStack() as first, ExitStack() as second:
         first.enter_context(loads.loading())
         waiting = asyncio.create_task(loads.quiet())
@@ -37,6 +37,6 @@ async def test_nobody_waits_for_what_began_later() -> None:
 
 
 async def test_patience_ends() -> None:
-    loads = Loads(patience=0.01)
+    loads = LoadQueue(patience=0.01)
     with loads.loading():
         await asyncio.wait_for(loads.quiet(), 5)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labd.model.errors import InputError, Problem, TemplateError
-from labd.model.events import Event, EventType, Happening
+from labd.model.events import Event, EventDraft, EventType
 from labd.model.names import NodeRef, check_name, did_you_mean, is_name, stable_mac
 from labd.model.units import format_size, parse_duration, parse_size
 
@@ -84,10 +84,10 @@ def test_bad_durations(text: str) -> None:
 
 
 def test_cloudevents_form() -> None:
-    happening = Happening(
+    draft = EventDraft(
         type=EventType.NODE_READY, lab="web", node="a", operation="op-1", data={"from": "running"}
     )
-    event = Event(seq=7, time="2026-01-31T12:00:00.000000Z", source="/labd/x", happening=happening)
+    event = Event(seq=7, time="2026-01-31T12:00:00.000000Z", source="/labd/x", draft=draft)
     assert event.cloudevent() == {
         "specversion": "1.0",
         "id": "7",

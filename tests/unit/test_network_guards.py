@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from labd.drivers.network.linux.guards import guard_rules, plan_guards
 from labd.model.errors import TemplateError
 from labd.model.network import GuardPlan
-from labd.network.guards import guard_rules, plan_guards
 from labd.template import load
 
 GOLDEN = Path(__file__).parent / "golden"

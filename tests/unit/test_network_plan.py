@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from labd.drivers.network.linux.names import bridge_name
+from labd.drivers.network.linux.plan import own_address, plan
 from labd.model.network import BridgePlan, LabNetworkPlan, PortPlan
 from labd.model.specs import Gateway, LabSpec, NetworkSpec, NicSpec, NodeSpec
-from labd.network.names import bridge_name
-from labd.network.plan import own_address, plan
 
 
 def node(name: str, *networks: str) -> NodeSpec:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from labd.drivers.network.linux.names import lab_mark, link_name, mapped_names, table_name
+from labd.drivers.network.linux.rules import Outside, Transit, host_rules, lab_rules
+from labd.drivers.network.linux.transit import choose
+from labd.drivers.network.linux.uplinks_plan import plan_uplinks
 from labd.model.errors import InputError
 from labd.model.network import AllowPlan, MappedPlan, UplinkPlan
 from labd.model.specs import AllowSpec, Gateway, LabSpec, NetworkSpec
-from labd.network.names import lab_mark, link_name, mapped_names, table_name
-from labd.network.rules import Outside, Transit, host_rules, lab_rules
-from labd.network.transit import choose
-from labd.network.uplinks_plan import plan_uplinks
 
 GOLDEN = Path(__file__).parent / "golden"
 TRANSIT = Transit(host=IPv4Address("198.18.0.5"), lab=IPv4Address("198.18.0.6"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labd.network import pcapng
+from labd.drivers.network.linux import pcapng
 
 
 def test_a_file_begins_with_a_section_of_unknown_length() -> None:

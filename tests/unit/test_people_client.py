@@ -66,7 +66,7 @@ def test_all_that_a_client_does_goes_over_tls(far: Far) -> None:
         follow = client.follow(0)
         assert next(follow)["seq"] == 1
         follow.close()
-        with client.ways.to_node("web", "a", 22) as way:
+        with client.connect.to_node("web", "a", 22) as way:
             way.settimeout(10)
             way.sendall(b"hello")
             assert way.recv(100)

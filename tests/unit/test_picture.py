@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from labd.hypervisor.picture import png_of
+from labd.drivers.node.qemu.picture import png_of
 from labd.model.errors import WorldError
 
 

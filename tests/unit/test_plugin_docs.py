@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from labd.cli import plugin_new
+from labd.features.plugins.manifest import SCOPES, read
+from labd.features.plugins.settings import _PARSERS
 from labd.plugin import Client, Event, Plugin, files
-from labd.plugin.manifest import SCOPES, read
-from labd.plugin.settings import _PARSERS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text()
 MANIFESTS = [text for text in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL) if "name =" in text]

@@ -7,16 +7,16 @@ import sys
 
 import pytest
 
-from labd.api.access import Scope
+from labd.api.callers import Scope
+from labd.features.plugins.manifest import SCOPES
 from labd.model.events import Event as Told
-from labd.model.events import EventType, Happening
+from labd.model.events import EventDraft, EventType
 from labd.plugin.event import Event
-from labd.plugin.manifest import SCOPES
 
 
 def told(kind: EventType = EventType.NODE_CRASHED, **fields: str) -> Event:
-    happening = Happening(type=kind, data={"signal": 9}, **fields)
-    return Event.of(Told(seq=7, time="t", source="/labd/h", happening=happening).cloudevent())
+    draft = EventDraft(type=kind, data={"signal": 9}, **fields)
+    return Event.of(Told(seq=7, time="t", source="/labd/h", draft=draft).cloudevent())
 
 
 def test_an_event_is_unpacked() -> None:
@@ -72,4 +72,4 @@ def test_the_sdk_is_light() -> None:
     heavy = {"fastapi", "uvicorn", "pydantic", "pyroute2", "aiosqlite", "qemu", "ruamel", "click"}
     loaded = set(done.stdout.split())
     assert not heavy & loaded
-    assert "labd.plugin.supervisor" not in loaded
+    assert "labd.features.plugins.supervisor" not in loaded

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from labd.features.plugins.manifest import read
 from labd.model.errors import ConfigError
-from labd.plugin.manifest import read
 from tests.unit.test_plugin_watchdog import REPO, load
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from labd.features.plugins.manifest import discover, read
 from labd.model.errors import ConfigError
-from labd.plugin.manifest import discover, read
 
 HEAD = 'name = "greeter"\n'
 NO_DURATION = "plugin greeter: setting wait: must be a duration, like 30s or 5m"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labd.engine.pressure import (
+from labd.features.memory.plan import (
     QUICK,
     SLOW,
     Change,

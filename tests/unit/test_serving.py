@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from labd.engine.diff import needs_new_ports, plan_changes
-from labd.engine.serving import lease_records
-from labd.hypervisor.interfaces import read as read_interfaces
+from labd.drivers.network.linux import dnsmasq, leases
+from labd.drivers.network.linux.plan import plan
+from labd.drivers.node.qemu.interfaces import read as read_interfaces
+from labd.features.labs.diff import needs_new_ports, plan_changes
+from labd.features.serving.service import lease_records
 from labd.model.dhcp_options import read_option
 from labd.model.errors import InputError, TemplateError
 from labd.model.guestconfig import Resolver, guest_config
 from labd.model.records import LeaseRecord
 from labd.model.serving import Lease, ServerPlan
 from labd.model.specs import LabSpec
-from labd.network import dnsmasq, leases
-from labd.network.plan import plan
 from labd.template import load
 
 GOLDEN = Path(__file__).parent / "golden" / "dnsmasq.txt"

@@ -1,4 +1,4 @@
-"""Ways into labs over the real API and `ways.sock`, with echoing nodes behind them."""
+"""Ways into labs over the real API and `connect.sock`, with echoing nodes behind them."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def drain(way: socket.socket) -> bytes:
 
 
 def test_a_connection_is_handed_over(client: Client) -> None:
-    with client.ways.to_node("web", "a", 80) as way:
+    with client.connect.to_node("web", "a", 80) as way:
         way.settimeout(60)
         way.sendall(b"hello ")
         way.shutdown(socket.SHUT_WR)
         assert drain(way) == b"HELLO bye", "the other way stays open"
-    with client.ways.to_host("web", "a", 80) as way:
+    with client.connect.to_host("web", "a", 80) as way:
         way.settimeout(60)
         way.shutdown(socket.SHUT_WR)
         assert drain(way) == b"bye"
@@ -65,7 +65,7 @@ def test_a_refusal_is_the_daemons_own_error(
     client: Client, node: str, port: int, kind: type[LabdError], message: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        client.ways.to_node("web", node, port)
+        client.connect.to_node("web", node, port)
     assert caught.value.message == message
 
 
@@ -90,7 +90,7 @@ def test_a_refusal_is_the_daemons_own_error(
 def test_what_is_no_request_is_told(server: Server, request_: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
         raw.settimeout(10)
-        raw.connect(str(server.root / "run" / "ways.sock"))
+        raw.connect(str(server.root / "run" / "connect.sock"))
         raw.sendall(request_)
         raw.shutdown(socket.SHUT_WR)
         answer = b""
@@ -111,17 +111,17 @@ def test_who_was_handed_a_way_is_on_record_as_over_a_websocket(
     """Whatever is handed out is written down first, and so is what was refused."""
     told = server.engine.access.told
     told.clear()
-    client.ways.to_node("web", "a", 80).close()
+    client.connect.to_node("web", "a", 80).close()
     with attach(server, "nodes/a/connect?port=80"):
         pass
-    client.ways.to_host("web", "a", 80).close()
+    client.connect.to_host("web", "a", 80).close()
     with attach(server, "connect?host=a&port=80"):
         pass
     with pytest.raises(NotFound):
-        client.ways.to_node("web", "b" * 99, 80)
+        client.connect.to_node("web", "b" * 99, 80)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
         raw.settimeout(10)
-        raw.connect(str(server.root / "run" / "ways.sock"))
+        raw.connect(str(server.root / "run" / "connect.sock"))
         raw.sendall(b"hello\n")
         assert json.loads(drain(raw))["code"] == "bad_input"
     user = f"user {pwd.getpwuid(os.getuid()).pw_name}"
@@ -136,20 +136,20 @@ def test_who_was_handed_a_way_is_on_record_as_over_a_websocket(
         ("attach_host_port", "lab web/a", "web", "", "accepted", 101),
         ("attach_host_port", "lab web/a", "web", "", "accepted", 101),
         ("attach_node_port", f"lab web/{'b' * 64}", "web", "b" * 64, "failed", 404),
-        ("ways.sock", "", "", "", "failed", 400),
+        ("connect.sock", "", "", "", "failed", 400),
     ]
 
 
 def test_a_daemon_without_the_socket_is_unreachable(server: Server) -> None:
     os.symlink(server.socket, server.root / "api.sock")
     with Client(str(server.root / "api.sock")) as client, pytest.raises(DaemonUnreachable):
-        client.ways.to_node("web", "a", 80)
+        client.connect.to_node("web", "a", 80)
 
 
 def test_the_key_is_of_its_lab(client: Client) -> None:
-    assert client.ways.key("web")["public"].startswith("ssh-ed25519 ")
+    assert client.connect.key("web")["public"].startswith("ssh-ed25519 ")
     with pytest.raises(NotFound, match="there is no lab nothing"):
-        client.ways.key("nothing")
+        client.connect.key("nothing")
 
 
 # over a WebSocket
@@ -213,7 +213,7 @@ def test_a_plugin_needs_the_scope(server: Server) -> None:
         Client(server.plugin_socket, token="good") as client,
         pytest.raises(LabdError, match="scope labs:console"),
     ):
-        client.ways.key("web")
+        client.connect.key("web")
 
 
 def test_a_wrong_port_is_refused_by_the_form() -> None:

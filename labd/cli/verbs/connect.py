@@ -32,8 +32,8 @@ def connect(session: Session, pass_fd: bool, identity: str | None, target: str, 
     if pass_fd and not stat.S_ISSOCK(os.fstat(out).st_mode):
         raise InputError("--pass-fd is for ssh's ProxyUseFdpass, whose stdout is a socket")
     if identity is not None:
-        write_key(identity, session.client.ways.key(lab)["private"])
-    way = session.client.ways.to_node(lab, node, port)
+        write_key(identity, session.client.connect.key(lab)["private"])
+    way = session.client.connect.to_node(lab, node, port)
     if pass_fd:
         with way, socket.socket(fileno=os.dup(out)) as ssh:
             socket.send_fds(ssh, [b"\0"], [way.fileno()])

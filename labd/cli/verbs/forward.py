@@ -48,7 +48,7 @@ def forward(session: Session, ref: str, forwards: tuple[str, ...]) -> None:
 
 
 def _handler(session: Session, lab: str, node: str, port: int) -> Callable[[socket.socket], None]:
-    ways = session.client.ways
+    ways = session.client.connect
 
     def handle(caller: socket.socket) -> None:
         try:
@@ -79,7 +79,7 @@ def proxy(session: Session, lab: str, port: int) -> None:
     from labd.cli.socks import Unsuitable, accept
 
     session.client.lab(lab)
-    ways = session.client.ways
+    ways = session.client.connect
     listener = listen("127.0.0.1", port)
     chosen = listener.getsockname()[1]
     if session.json:

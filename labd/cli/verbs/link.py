@@ -46,15 +46,15 @@ def _set(
         raise InputError("say what to change: --down, --up, --rate, --delay, --loss…")
     if sender and down is not None:
         raise InputError("a carrier is lost at every end: leave --from out, or name NODE/NIC")
-    wires = session.client.wires.set(lab, target, sender=sender, down=down, **fields)
-    _show_wires(session, wires)
+    links = session.client.links.set(lab, target, sender=sender, down=down, **fields)
+    _show_wires(session, links)
 
 
 @verb("show")
 @click.argument("lab", metavar="LAB")
 def _show(session: Session, lab: str) -> None:
     """Show the wires of a lab: who sends, whether there is a carrier, what happens to frames."""
-    _show_wires(session, session.client.wires.show(lab))
+    _show_wires(session, session.client.links.show(lab))
 
 
 @verb("reset")
@@ -62,14 +62,14 @@ def _show(session: Session, lab: str) -> None:
 @click.argument("target", metavar="[LINK|NODE/NIC]", default="")
 def _reset(session: Session, lab: str, target: str) -> None:
     """Have wires as the template says; all of the lab without a name."""
-    _show_wires(session, session.client.wires.reset(lab, target))
+    _show_wires(session, session.client.links.reset(lab, target))
 
 
-def _show_wires(session: Session, wires: list[dict[str, Any]]) -> None:
+def _show_wires(session: Session, links: list[dict[str, Any]]) -> None:
     from labd.model.impairment import describe
 
     if session.json:
-        session.emit({"wires": wires})
+        session.emit({"wires": links})
         return
     rows = [
         (
@@ -80,7 +80,7 @@ def _show_wires(session: Session, wires: list[dict[str, Any]]) -> None:
             describe({name: wire[name] for name in _FIELDS}) or "-",
             "yes" if wire["changed"] else "no",
         )
-        for wire in wires
+        for wire in links
     ]
     session.say(table(("LINK", "FROM", "TO", "CARRIER", "IMPAIRMENT", "CHANGED"), rows))
 

@@ -46,7 +46,7 @@ def ssh(
         raise NotFound("there is no ssh here; install the package openssh-client")
     try:
         # Tried first, so that what hinders is told in one line, and not by three programs in a row.
-        session.client.ways.to_node(lab, node, port).close()
+        session.client.connect.to_node(lab, node, port).close()
     except (IllegalTransition, NetworkFailed) as error:
         report(error.code, error.message, error.details, as_json=session.json)
         sys.exit(_SSH_FAILED)

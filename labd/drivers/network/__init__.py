@@ -1,0 +1,1 @@
+"""What segments need of their host."""

@@ -1,0 +1,142 @@
+"""The contract of a kind of node: machines that are launched, adopted, paused and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+from labd.model.machine import (
+    AccelChoice,
+    CpuSetting,
+    ExecResult,
+    FoundMachine,
+    GuestEvent,
+    MachineSpec,
+    RunState,
+)
+from labd.model.process import ProcessId
+from labd.model.specs import Accel
+
+
+class Console(Protocol):
+    """One viewer of a serial line."""
+
+    async def read(self) -> bytes:
+        """Return the next output; empty when the node has gone."""
+
+    async def write(self, data: bytes) -> None:
+        """Type into the line."""
+
+
+class Hypervisor(Protocol):
+    """QEMU processes. Every call but `launch` ends within its own deadline (seconds, default 5).
+
+    Calls by key raise `NodeGone` for a machine that has ended or was never known, and
+    `NodeUnresponsive` when QEMU misses the deadline (which also sends UNRESPONSIVE once).
+    """
+
+    def listen(self, listener: Callable[[GuestEvent], None]) -> None:
+        """Have `listener` called in the loop, in order per machine, for each guest event.
+
+        Set once, before anything is launched. EXITED is the last event of a machine.
+        """
+
+    async def accel(self, wanted: Accel, cpu: CpuSetting | None = None) -> AccelChoice:
+        """Choose the accelerator and the CPU; what a live probe finds to work is remembered.
+
+        Args:
+            wanted: `auto` becomes KVM where it works, else TCG.
+            cpu: With `kvm`, the only CPU that will do; None for the best that works.
+
+        Raises:
+            LaunchFailed: `kvm` was asked for and cannot be opened.
+            AcceleratorFailed: `kvm` was asked for, and QEMU dies with it.
+        """
+
+    async def launch(self, machine: MachineSpec, taps: Mapping[str, int]) -> ProcessId:
+        """Start QEMU with its CPUs stopped (-S), connect, and check it over QMP.
+
+        `taps` maps `Nic.id` to an open tap descriptor; they are closed in this process on return,
+        whatever happens. The serial line is recorded from before the first guest instruction.
+
+        Raises:
+            LaunchFailed: With QEMU's stderr; no process and no socket is left.
+        """
+
+    async def adopt(self, machine: MachineSpec, process: ProcessId) -> RunState:
+        """Take over a process that an earlier daemon launched, once it has proved its identity.
+
+        Raises:
+            NodeGone: That very process lives no more (boot id, start time or UUID differ).
+            NodeUnresponsive: It lives but QMP did not answer; it is known from now on, and a
+                RESPONSIVE event follows if it recovers.
+        """
+
+    async def scan(self) -> Sequence[FoundMachine]:
+        """Find every QEMU process that belongs to this root, known or not."""
+
+    async def resume(self, key: str) -> None:
+        """Let the CPUs run (QMP `cont`)."""
+
+    async def pause(self, key: str) -> None:
+        """Stop the CPUs (QMP `stop`)."""
+
+    async def reset(self, key: str) -> None:
+        """Reset the machine (QMP `system_reset`), also out of a panic."""
+
+    async def power_down(self, key: str) -> None:
+        """Ask the guest to power off: agent when it is open, else ACPI (`system_powerdown`)."""
+
+    async def kill(self, key: str) -> None:
+        """End the process and wait for its end; no error when there is none (idempotent).
+
+        QMP `quit` first when it is responsive, then SIGKILL through a pidfd.
+        """
+
+    async def kill_process(self, process: ProcessId) -> None:
+        """End a process found by `scan` that nobody knows, and wait for its end (SIGKILL)."""
+
+    async def query(self, key: str) -> RunState:
+        """Ask QEMU what it is doing (`query-status`)."""
+
+    def rename(self, machine: MachineSpec) -> None:
+        """Call a running machine what its new spec calls it; QEMU's own `-name` stays."""
+
+    async def forget(self, machine: MachineSpec) -> None:
+        """Remove sockets, logs and the run folder of a machine that has ended (idempotent)."""
+
+    async def wait_console(self, key: str, pattern: str) -> str:
+        """Return the first serial line since the launch or reset in which `pattern` is found.
+
+        Waits without limit of its own; ends with NodeGone when the machine ends.
+        """
+
+    async def agent_ping(self, key: str) -> bool:
+        """Tell whether the guest agent answers."""
+
+    async def agent_exec(
+        self, key: str, argv: Sequence[str], timeout: float, stdin: bytes = b""
+    ) -> ExecResult:
+        """Run a command by the guest agent (`guest-exec`).
+
+        Raises:
+            GuestAgentAbsent: No agent.
+            GuestFailed: It has no such program, or it took over `timeout` seconds.
+        """
+
+    def console(self, key: str) -> AbstractAsyncContextManager[Console]:
+        """Attach one more viewer; it first reads the last 4 KiB of what was said."""
+
+    def console_log(self, machine: MachineSpec) -> Path:
+        """Return the path of the bounded serial log; `.1` beside it is the older half.
+
+        Each half has its index of times (`labd.host.timelog`).
+        """
+
+    def message_log(self, machine: MachineSpec) -> Path:
+        """Return the path of what QEMU itself said since the launch."""
+
+    async def close(self) -> None:
+        """Let go of every machine without touching it."""

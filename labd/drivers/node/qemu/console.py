@@ -1,0 +1,466 @@
+"""The serial line of a machine: one connection to QEMU, a bounded log, any number of viewers.
+
+The guest is not trusted: it can neither fill the disk (the log is two files of bounded size), nor
+the memory (each viewer's queue and the current line are bounded), nor keep the daemon busy (beyond
+a rate, reading waits, and the guest's port with it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import re
+import socket
+import sys
+import termios
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from labd.drivers.node.qemu.console_backlog import ConsoleBacklog
+from labd.host.threads import quick
+from labd.host.timelog import TimeIndex, index_of
+from labd.model.errors import InputError, NodeGone
+
+LOG_LIMIT: Final = 512 << 10  # bytes of `console.log`, after which it becomes `console.log.1`
+REPLAY: Final = 4 << 10  # bytes of the past that a new viewer reads first
+VIEWER_LIMIT: Final = 256 << 10  # bytes that wait for a slow viewer; the oldest are dropped
+LINE_LIMIT: Final = 4 << 10  # bytes of one line that patterns see
+RATE_LIMIT: Final = 2 << 20  # bytes a second
+_WRITE_LIMIT = 64 << 10  # bytes typed that QEMU has not taken yet
+_QUIET = 0.05  # seconds without output after which an unfinished line (a prompt) is looked at
+_RECENT = 256  # reads of which it is known when they were
+
+# Colours and cursor movements (ECMA-48 CSI and OSC), which a pattern should not have to know.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+
+
+def clean_line(raw: bytes) -> str:
+    """Return one line of output as patterns see it: no line ends, no escape sequences."""
+    text = raw[:LINE_LIMIT].decode(errors="replace")
+    return _ESCAPES.sub("", text).strip("\r\n\0")
+
+
+class RotatingLog:
+    """`path` and, once it has grown to `limit` bytes, its older half `path.1`.
+
+    Writes go to the page cache from the event loop: they are small, and a thread for each would
+    cost more than they do.
+    """
+
+    def __init__(self, path: Path, limit: int = LOG_LIMIT) -> None:
+        self._path, self._limit = path, limit
+        self._fd = -1
+        self._size = 0
+        self._since_mark: int | None = None
+        self._times = TimeIndex(path)
+
+    @property
+    def older(self) -> Path:
+        """Where the older half is."""
+        return self._path.with_name(self._path.name + ".1")
+
+    def open(self, *, fresh: bool, base: int | None = None) -> None:
+        """Open for appending.
+
+        Args:
+            fresh: Forget what an earlier start has written.
+            base: Position of the first byte, where it is known (`labd.host.timelog`).
+        """
+        if fresh:
+            for path in (self.older, self._path):
+                path.unlink(missing_ok=True)
+                index_of(path).unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self._path, flags, 0o600)
+        self._size = os.fstat(self._fd).st_size
+        with contextlib.suppress(OSError):
+            self._times.open(self._size, base)
+
+    def write(self, data: bytes) -> None:
+        """Append; a full disk loses output and nothing else."""
+        if self._fd < 0:
+            return
+        with contextlib.suppress(OSError):
+            if self._size + len(data) > self._limit or self._times.full:
+                self._rotate()
+            self._times.note(self._times.base + self._size)
+            written = os.write(self._fd, data[-self._limit :])
+            self._size += written
+            if self._since_mark is not None:
+                self._since_mark += written
+
+    def read(self) -> bytes:
+        """Return everything that is kept. Blocks: call it in a thread."""
+        parts = []
+        for path in (self.older, self._path):
+            with contextlib.suppress(FileNotFoundError):
+                parts.append(path.read_bytes())
+        return b"".join(parts)
+
+    def mark(self, before: int = 0) -> None:
+        """Remember the place `before` bytes before the end for `read_since_mark`."""
+        self._since_mark = before
+
+    def read_since_mark(self) -> bytes:
+        """Return what is kept of the output since the last mark, or all without one. Blocks."""
+        kept = self.read()
+        if self._since_mark is None:
+            return kept
+        return kept[max(0, len(kept) - self._since_mark) :]
+
+    def close(self) -> None:
+        """Close the file (idempotent)."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._times.close()
+
+    def _rotate(self) -> None:
+        end = self._times.base + self._size
+        os.replace(self._path, self.older)
+        with contextlib.suppress(OSError):
+            os.replace(index_of(self._path), index_of(self.older))
+        self.close()
+        self.open(fresh=False, base=end)
+
+
+class Viewer:
+    """One viewer of a serial line (`drivers.node.port.Console`)."""
+
+    def __init__(self, hub: ConsoleHub, replay: bytes) -> None:
+        self._hub = hub
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._ended = False
+        self._wake = asyncio.Event()
+        if replay:
+            self.feed(replay)
+
+    def feed(self, data: bytes) -> None:
+        """Queue output; a viewer that does not read loses the oldest."""
+        self._chunks.append(data)
+        self._size += len(data)
+        while self._size > VIEWER_LIMIT and len(self._chunks) > 1:
+            self._size -= len(self._chunks.popleft())
+        self._wake.set()
+
+    def end(self) -> None:
+        """Say that nothing more will come."""
+        self._ended = True
+        self._wake.set()
+
+    async def read(self) -> bytes:
+        """Return the next output; empty when the node has gone."""
+        while not self._chunks:
+            if self._ended:
+                return b""
+            self._wake.clear()
+            await self._wake.wait()
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """Type into the line; waits while the guest does not take it.
+
+        Raises:
+            NodeGone: The node has ended.
+        """
+        await self._hub.write(data)
+
+
+class ConsoleHub(asyncio.Protocol):
+    """The only client of QEMU's serial socket.
+
+    Args:
+        log_path: Where the output is recorded.
+        name: `LAB/NODE`, for errors.
+        lost: Called when QEMU closes the connection.
+    """
+
+    def __init__(self, log_path: Path, name: str, lost: Callable[[], None]) -> None:
+        self._log = RotatingLog(log_path)
+        self.name = name
+        self._lost = lost
+        self._transport: asyncio.Transport | None = None
+        self._swaps = 0
+        self._heard = 0.0
+        self._writable = asyncio.Event()
+        self._tail = bytearray()
+        self._line = bytearray()
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)  # when, how many bytes
+        self._viewers: set[Viewer] = set()
+        self._waiters: dict[asyncio.Future[str], re.Pattern[str]] = {}
+        self._quiet: asyncio.TimerHandle | None = None
+        self._window, self._in_window = 0.0, 0
+        self._ended = False
+        self._held = False  # nothing is read until it is known what came before
+        self._backlog: ConsoleBacklog | None = None
+        self._detached = asyncio.Event()
+        self._detached.set()
+
+    async def attach(self, sock: socket.socket, *, fresh: bool) -> None:
+        """Take a connected socket and begin to record.
+
+        Args:
+            sock: Connected to QEMU's serial socket; the hub owns it from now on.
+            fresh: The machine was just launched: earlier output is forgotten. Of any other,
+                nothing is read before `catch_up`.
+        """
+        loop = asyncio.get_running_loop()
+        self._log.close()
+        self._log.open(fresh=fresh)
+        if not fresh and not self._tail:
+            kept = await quick(self._log.read)
+            self._tail[:0] = kept[-REPLAY:]
+        self._held = not fresh
+        await loop.create_unix_connection(lambda: self, sock=sock)
+
+    async def swap(self, sock: socket.socket) -> None:
+        """Put a fresh connection in place of the present one.
+
+        `sock` waits in QEMU's backlog already, so that no time passes between the two. Nothing is
+        read before `catch_up`.
+        """
+        if self._transport is None or self._ended:
+            sock.close()
+            return
+        self._swaps += 1
+        self._held = True
+        self._transport.close()
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        if self._ended:
+            transport.close()
+            return
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a socket's always is
+        transport.set_write_buffer_limits(high=_WRITE_LIMIT)
+        self._transport = transport
+        if self._held:
+            transport.pause_reading()
+        self._detached.clear()
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Tell the owner, who knows whether the machine still lives."""
+        if self._swaps:
+            self._swaps -= 1  # the old one of `swap`
+            return
+        self._transport = None
+        self._detached.set()
+        if not self._ended:
+            self._lost()
+
+    def pause_writing(self) -> None:
+        """Have writers wait: the guest does not read."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Let writers go on."""
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Record output, show it to the viewers and compare its lines with the patterns."""
+        if self._backlog is not None:
+            self._backlog.heard(len(data))
+        self._take(data)
+        self._throttle(len(data))
+
+    def _take(self, data: bytes) -> None:
+        self._log.write(data)
+        self._heard = asyncio.get_running_loop().time()
+        self._recent.append((time.time(), len(data)))
+        self._tail += data
+        del self._tail[:-REPLAY]
+        for viewer in self._viewers:
+            viewer.feed(data)
+        self._take_lines(data)
+
+    # what nobody has read
+
+    def remember(self, backlog: ConsoleBacklog | None) -> None:
+        """Have what is said kept for the next labd; the hub closes it."""
+        old, self._backlog = self._backlog, backlog
+        if old is not None and old is not backlog:
+            old.close()
+
+    def catch_up(self, backlog: ConsoleBacklog | None = None) -> None:
+        """Take what was said while nobody was connected, and begin to read.
+
+        Args:
+            unheard: The machine's, for `remember`; None: the one that is remembered.
+        """
+        if backlog is not None:
+            self.remember(backlog)
+        if self._ended:
+            self.remember(None)
+        if self._backlog is not None and (missed := self._backlog.take(self._waiting)):
+            self._take(missed)
+        self._held = False
+        self._go_on()
+
+    def _waiting(self) -> int:
+        """Return how many bytes the socket holds."""
+        if self._transport is None:
+            return 0
+        sock = self._transport.get_extra_info("socket")
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+
+    # what others ask for
+
+    @contextlib.contextmanager
+    def viewer(self) -> Iterator[Viewer]:
+        """Attach one more viewer."""
+        viewer = Viewer(self, bytes(self._tail))
+        if self._ended:
+            viewer.end()
+        self._viewers.add(viewer)
+        try:
+            yield viewer
+        finally:
+            self._viewers.discard(viewer)
+            viewer.end()
+
+    async def write(self, data: bytes) -> None:
+        """Type into the line; waits while the guest does not take it.
+
+        Raises:
+            NodeGone: The node has ended.
+        """
+        await self._writable.wait()
+        if self._ended:
+            raise self._gone()
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def was_reset(self, at: float) -> None:
+        """The machine begins anew: what it said before is no answer to `wait` any more.
+
+        Args:
+            at: When, in seconds since the epoch, by QEMU's own stamp. Its event comes by another
+                socket than the output: a guest that boots in milliseconds may have been read first.
+        """
+        anew = sum(size for when, size in self._recent if when >= at)
+        self._log.mark(anew)
+        # What it left unfinished, such as a prompt, is not the begin of its next line.
+        if not anew:
+            self._line.clear()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for a line."""
+        return bool(self._waiters)
+
+    @property
+    def quiet_for(self) -> float:
+        """Seconds since the last output."""
+        return asyncio.get_running_loop().time() - self._heard
+
+    async def wait(self, pattern: str) -> str:
+        """Return the first line since the launch or last reset in which `pattern` is found.
+
+        Raises:
+            InputError: It is not a regular expression.
+            NodeGone: The machine ended first.
+        """
+        try:
+            compiled = re.compile(pattern)
+        except re.error as error:
+            raise InputError(
+                f"console pattern {pattern[:80]!r} is not a regular expression: {error}"
+            ) from error
+        found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiters[found] = compiled
+        try:
+            # Registered first, so that no line falls between the past and the future.
+            earlier = await quick(self._search_past, compiled)
+            if earlier is not None:
+                return earlier
+            if self._ended and not found.done():
+                raise self._gone()
+            return await found
+        finally:
+            self._waiters.pop(found, None)
+            if found.done() and not found.cancelled():
+                found.exception()  # has been seen, also when the past was quicker
+
+    async def drain(self, timeout: float) -> None:
+        """Return when all output of a dead QEMU is recorded, or after `timeout` seconds."""
+        if self._transport is not None:
+            self._go_on()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._detached.wait(), timeout)
+
+    def end(self) -> None:
+        """The machine has ended: nothing more will come (idempotent)."""
+        self._ended = True
+        self._writable.set()
+        if self._quiet is not None:
+            self._quiet.cancel()
+        for viewer in self._viewers:
+            viewer.end()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(self._gone())
+        if self._transport is not None:
+            self._transport.close()
+        self._log.close()
+        self.remember(None)
+
+    def _gone(self) -> NodeGone:
+        return NodeGone(f"{self.name} has ended; start it again with `lab start {self.name}`")
+
+    def _search_past(self, pattern: re.Pattern[str]) -> str | None:
+        for raw in self._log.read_since_mark().split(b"\n"):
+            line = clean_line(raw)
+            if pattern.search(line):
+                return line
+        return None
+
+    def _take_lines(self, data: bytes) -> None:
+        *whole, rest = data.split(b"\n")
+        if self._waiters:
+            for index, raw in enumerate(whole):
+                self._compare(bytes(self._line) + raw if index == 0 else raw)
+        if whole:
+            self._line.clear()
+        if len(self._line) < LINE_LIMIT:
+            self._line += rest[: LINE_LIMIT - len(self._line)]
+        if self._waiters and self._line and self._quiet is None:
+            loop = asyncio.get_running_loop()
+            self._quiet = loop.call_later(_QUIET, self._compare_unfinished)
+
+    def _compare_unfinished(self) -> None:
+        self._quiet = None
+        self._compare(bytes(self._line))
+
+    def _compare(self, raw: bytes) -> None:
+        line = clean_line(raw)
+        for waiter, pattern in self._waiters.items():
+            if not waiter.done() and pattern.search(line):
+                waiter.set_result(line)
+
+    def _throttle(self, size: int) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now - self._window >= 1.0:
+            self._window, self._in_window = now, 0
+        self._in_window += size
+        if self._in_window > RATE_LIMIT and self._transport is not None:
+            self._transport.pause_reading()
+            loop.call_later(self._window + 1.0 - now, self._go_on)
+
+    def _go_on(self) -> None:
+        self._window, self._in_window = asyncio.get_running_loop().time(), 0
+        if self._transport is not None and not self._transport.is_closing() and not self._held:
+            self._transport.resume_reading()

@@ -1,0 +1,1 @@
+"""Disks, images and checkpoints in folders of this host."""

@@ -1,0 +1,1 @@
+"""What labd does, one folder a noun."""

@@ -1,0 +1,1 @@
+"""When labs were used last."""

@@ -1,0 +1,1 @@
+"""Checkpoints of labs, forks and restores."""

@@ -1,0 +1,1 @@
+"""Classes: a lab for each student of a roster."""

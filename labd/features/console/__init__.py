@@ -1,0 +1,1 @@
+"""Serial consoles and logs of nodes."""

@@ -1,0 +1,125 @@
+"""Events: replay of what is kept, and a stream of what comes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response, StreamingResponse
+
+from labd.api.callers import Services, ServicesDep
+from labd.api.policy import AuthorisationPolicy, PolicyDep
+from labd.api.problems import EventsPruned
+from labd.api.waiting import until_closing
+from labd.features import models
+from labd.features.facade import EngineApi
+from labd.features.models import OPTIONAL_NAME_PATTERN
+from labd.model.errors import LabdError
+from labd.model.events import TYPE_PREFIX, Event
+
+router = APIRouter(prefix="/events", tags=["events"])
+log = logging.getLogger(__name__)
+
+_KEEP_ALIVE = 15.0  # seconds of silence after which a stream gets a blank line
+_SCAN = 500  # events read at once
+_SCAN_LIMIT = 20_000  # events looked at for one page; a filter may let few of them pass
+_STREAM = "application/x-ndjson"
+_SEQ_LIMIT = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events a reader wants, of those that they may see; empty means all."""
+
+    policy: AuthorisationPolicy
+    lab: str = ""
+    type: str = ""
+
+    def wants(self, event: Event) -> bool:
+        """Tell whether an event passes."""
+        draft = event.draft
+        if self.lab and draft.lab != self.lab:
+            return False
+        pattern = self.type.removeprefix(TYPE_PREFIX)
+        if pattern and not fnmatchcase(str(draft.type), pattern):
+            return False
+        return self.policy.event(event)
+
+
+@router.get(
+    "",
+    response_model=models.Events,
+    responses={200: {"content": {_STREAM: {"schema": {"type": "string"}}}}},
+)
+async def list_events(
+    found: ServicesDep,
+    policy: PolicyDep,
+    after: Annotated[int | None, Query(ge=0, le=_SEQ_LIMIT, description="Seq; 0 for all")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+    *,
+    follow: Annotated[bool, Query(description="Stream JSON Lines as they come")] = False,
+    lab: Annotated[str, Query(pattern=OPTIONAL_NAME_PATTERN)] = "",
+    type: Annotated[
+        str, Query(pattern=r"^[a-z.*-]{0,64}$", description="Such as node.crashed or node.*")
+    ] = "",
+) -> models.Events | Response:
+    """Return events after a seq, in order.
+
+    With `follow`, a stream that begins after `after`, or with the present when that is not given;
+    a blank line is a sign of life. Events that are not kept any more are answered by the problem
+    `events_pruned`, whose details have `first`.
+    """
+    first, last = await found.engine.event_bounds()
+    if after is not None and after + 1 < first:
+        raise EventsPruned(
+            f"events up to {first - 1} are not kept any more: ask with after={first - 1}, and read "
+            "the present state of what you missed",
+            first=first,
+            last=last,
+        )
+    wanted = Filter(policy, lab, type)
+    if follow:
+        lines = _follow(found, last if after is None else after, wanted)
+        return StreamingResponse(lines, media_type=_STREAM)
+    return await _page(found.engine, first - 1 if after is None else after, limit, wanted)
+
+
+async def _page(engine: EngineApi, after: int, limit: int, wanted: Filter) -> models.Events:
+    """Collect one page; it ends early when a filter lets nothing pass for long."""
+    start, events = after, list[dict[str, object]]()
+    while len(events) < limit and after - start < _SCAN_LIMIT:
+        batch = await engine.events(after, _SCAN)
+        if not batch:
+            break
+        for event in batch:
+            after = event.seq
+            if wanted.wants(event):
+                events.append(event.cloudevent())
+                if len(events) == limit:
+                    break
+    first, last = await engine.event_bounds()
+    return models.Events(events=events, first=first, last=last, next=after)
+
+
+async def _follow(found: Services, after: int, wanted: Filter) -> AsyncIterator[bytes]:
+    """Give events for ever; the stream ends when labd stops or events were pruned meanwhile."""
+    engine = found.engine
+    try:
+        while not found.closing.is_set():
+            for event in await engine.events(after, _SCAN):
+                if event.seq != after + 1:
+                    log.warning("a reader of events fell behind; its stream ends at %d", after)
+                    return
+                after = event.seq
+                if wanted.wants(event):
+                    line = json.dumps(event.cloudevent(), separators=(",", ":"))
+                    yield line.encode() + b"\n"
+            if await until_closing(engine.wait_events(after), found.closing, _KEEP_ALIVE) is None:
+                yield b"\n"
+    except LabdError as error:
+        log.warning("a stream of events ended: %s", error)

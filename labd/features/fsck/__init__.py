@@ -1,0 +1,1 @@
+"""Compares the host with the inventory, and repairs."""

@@ -1,0 +1,1 @@
+"""Commands and files in guests, by their agents."""

@@ -1,0 +1,1 @@
+"""Labs: up, down, edits, and the machines that they run."""

@@ -1,0 +1,231 @@
+"""One node up or down: disks, QEMU, CPUs; each step undone when a later one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+
+from labd.core.adapters import Adapters
+from labd.core.resolve import SEED_FILE, DiskPlan, Sized, disk_plans
+from labd.core.state_writer import StateWriter
+from labd.features.labs.readiness import ReadinessKeeper, is_immediate
+from labd.features.labs.watch import Watcher
+from labd.features.links.service import LinkService
+from labd.host.threads import quick
+from labd.model.errors import LabdError, NodeGone, StorageFailed, WorldError
+from labd.model.machine import MachineSpec
+from labd.model.names import NodeRef
+from labd.model.records import NodeRecord
+from labd.model.states import NODE_ALIVE, NodeState
+
+log = logging.getLogger(__name__)
+
+_ASKABLE = {NodeState.RUNNING, NodeState.READY, NodeState.STOPPING}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """All that is needed to start one node.
+
+    Attributes:
+        taps: Machine key -> NIC -> descriptor, of the whole lab; who makes them closes what no
+            machine took out.
+        seed: Files of its CD for cloud-init; none when it gets none.
+    """
+
+    ref: NodeRef
+    namespace: str
+    sized: Sized
+    machine: MachineSpec
+    taps: dict[str, dict[str, int]]
+    starts: int
+    seed: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class NodeRunner:
+    """Starts and stops single nodes; knows nothing of labs."""
+
+    def __init__(
+        self,
+        adapters: Adapters,
+        state_writer: StateWriter,
+        watcher: Watcher,
+        readiness: ReadinessKeeper,
+        links: LinkService,
+    ) -> None:
+        self._adapters = adapters
+        self._state_writer = state_writer
+        self._watcher = watcher
+        self._readiness = readiness
+        self._links = links
+
+    async def start(self, launch: Launch, operation: str) -> None:
+        """Build and start a node; its CPUs run when this returns.
+
+        The state and the machine are committed before QEMU exists, and the process before its
+        CPUs run, so that a daemon that dies in between leaves nothing that the next one cannot
+        find and undo.
+
+        Raises:
+            LaunchFailed, StorageFailed, NodeGone, NodeUnresponsive: The node is stopped again.
+        """
+        ref, machine = launch.ref, launch.machine
+        self._watcher.expect(machine.key)
+        await self._state_writer.move(
+            ref,
+            NodeState.STARTING,
+            operation=operation,
+            machine=machine,
+            process=None,
+            starts=launch.starts,
+        )
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.abandon, ref, machine, operation)
+            paths = {disk.path for disk in machine.disks}
+            plans = disk_plans(launch.sized, machine.folder)
+            await self.make_disks([plan for plan in plans if plan.path in paths])
+            await self.make_seed(machine, launch.seed)
+            process = await self._adapters.hypervisor.launch(
+                machine, launch.taps.pop(machine.key, {})
+            )
+            await self._state_writer.update(ref, process=process)
+            await self._links.apply_carrier(ref, machine.key)
+            await self._adapters.hypervisor.resume(machine.key)
+            immediate = is_immediate(launch.sized.ready, launch.sized.node)
+            await self._state_writer.move(
+                ref,
+                NodeState.RUNNING,
+                operation=operation,
+                also=(NodeState.READY,) if immediate else (),
+                data={"accel": "kvm" if machine.kvm else "tcg", "pid": process.pid},
+            )
+            undo.pop_all()
+        if not immediate:
+            self._readiness.watch(
+                ref, machine.key, launch.namespace, launch.sized.node, launch.sized.ready, operation
+            )
+        await self._watcher.started(machine.key)
+
+    def expect(self, key: str) -> None:
+        """Begin another life of a machine that somebody else launches."""
+        self._watcher.expect(key)
+
+    async def started(self, key: str) -> None:
+        """Handle what such a machine did until its start was written."""
+        await self._watcher.started(key)
+
+    def boots_on(self, ref: NodeRef) -> None:
+        """Have a machine that runs, and was not ready, watched until it is."""
+        self._watcher.boots_again(ref)
+
+    async def abandon(self, ref: NodeRef, machine: MachineSpec, operation: str) -> None:
+        """Take back a start: end the process, and write that the node is stopped."""
+        await self._adapters.hypervisor.kill(machine.key)
+        self._watcher.give_up(machine.key)
+        with suppress(LabdError):  # the error that brought us here is the one to tell
+            await self._state_writer.move(
+                ref,
+                NodeState.STOPPED,
+                operation=operation,
+                reason="its start failed",
+                data={"cause": "start-failed"},
+                process=None,
+            )
+
+    async def make_disks(self, plans: Sequence[DiskPlan]) -> None:
+        """Make the disks that are not there yet.
+
+        Raises:
+            StorageFailed: No space; what was there before stays.
+        """
+        for plan in plans:
+            try:
+                plan.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageFailed(f"cannot make {plan.path.parent.name}: {error}") from error
+            if plan.path.exists():
+                continue
+            if plan.image is not None:
+                await self._adapters.images.make_overlay(plan.image, plan.path, plan.size)
+            elif plan.size is not None:
+                await self._adapters.images.make_blank(plan.path, plan.size)
+
+    async def make_seed(self, machine: MachineSpec, files: Mapping[str, bytes]) -> None:
+        """Write a machine's CD for cloud-init, if it gets one; what it was told before goes.
+
+        Raises:
+            StorageFailed: No space; what was there before stays.
+        """
+        if files:
+            await self._adapters.images.make_seed(machine.folder / SEED_FILE, files)
+
+    async def stop(
+        self, ref: NodeRef, operation: str, *, force: bool = False, grace: float = 20.0
+    ) -> None:
+        """Stop a node: ask its guest, wait `grace` seconds, then power off. Disks are kept.
+
+        A node that is found `stopping` is one whose stop an earlier daemon began; it is asked anew.
+        """
+        node = await self._adapters.inventory.node(ref.lab, ref.node)
+        if node is None or node.state is NodeState.STOPPED:
+            return
+        self._readiness.forget(node.key)
+        polite = not force and node.state in _ASKABLE
+        # It may end by itself at any moment; whoever writes first is right.
+        node = await self._state_writer.move(
+            ref, NodeState.STOPPING, operation=operation, unless=set(NodeState) - NODE_ALIVE
+        )
+        if node is None:
+            return
+        if node.state is not NodeState.STOPPING:
+            await self._state_writer.move(
+                ref, NodeState.STOPPED, operation=operation, data={"cause": "requested"}
+            )
+            return
+        obeyed = polite and await self._ask(node, grace)
+        await self._adapters.hypervisor.kill(node.key)
+        how = "the guest powered off" if obeyed else ("powered off" if polite else "")
+        await self._state_writer.move(
+            ref,
+            NodeState.STOPPED,
+            operation=operation,
+            reason=how,
+            data={"cause": "requested", "graceful": obeyed},
+            process=None,
+        )
+
+    async def _ask(self, node: NodeRecord, grace: float) -> bool:
+        """Ask the guest to power off; tell whether it did within `grace` seconds."""
+        off = self._watcher.off(node.key)
+        try:
+            async with asyncio.timeout(grace):
+                await self._adapters.hypervisor.power_down(node.key)
+                await off.wait()
+        except NodeGone:
+            return True
+        except (TimeoutError, WorldError):
+            return False
+        return True
+
+    async def erase(self, node: NodeRecord, operation: str) -> None:
+        """End a node's process and remove every file of it (idempotent)."""
+        self._readiness.forget(node.key)
+        if node.state in NODE_ALIVE:
+            # Said first, so that the end of its QEMU is no crash.
+            await self._state_writer.move(
+                NodeRef(node.lab, node.name),
+                NodeState.STOPPING,
+                operation=operation,
+                unless=set(NodeState) - NODE_ALIVE,
+            )
+        await self._adapters.hypervisor.kill(node.key)
+        node = await self._adapters.inventory.node_by_key(node.key) or node
+        if node.machine is not None:
+            await self._adapters.hypervisor.forget(node.machine)
+        folder = self._adapters.node_folder(node.key)
+        await quick(shutil.rmtree, folder, ignore_errors=True)
+        self._watcher.drop(node.key)

@@ -1,0 +1,1 @@
+"""Leases: until when labs run."""

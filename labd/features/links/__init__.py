@@ -1,0 +1,1 @@
+"""Links: carriers and impairments."""

@@ -1,0 +1,1 @@
+"""Memory and disk of the host: pressure, pauses, control groups."""

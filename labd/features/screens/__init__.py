@@ -1,0 +1,1 @@
+"""Screens of nodes: pictures, keys, viewers."""

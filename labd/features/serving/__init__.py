@@ -1,0 +1,1 @@
+"""What labd serves in labs: DHCP, DNS, and the addresses that follow."""

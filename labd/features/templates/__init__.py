@@ -1,0 +1,1 @@
+"""Templates: the shipped ones, validation, parameters."""

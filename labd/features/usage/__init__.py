@@ -1,0 +1,1 @@
+"""What nodes take of the host."""
