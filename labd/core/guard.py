@@ -1,7 +1,7 @@
 """A failpoint before and after every call by which the engine changes the world.
 
-The points follow from the protocols in `labd.core.ports`, so that a new method has its two from
-the day that it is written. What only looks is listed in `LOOKS`; a test holds both to the ports.
+The points follow from the protocols of the ports, so that a new method has its two from the day
+that it is written. What only looks is listed in `LOOKS`; a test holds both to the ports.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from labd.core import ports
 from labd.core.adapters import Adapters
-from labd.core.ports import Traces
+from labd.core.ports import PluginRunner, Traces
 from labd.core.taps import Taps, close_taps
 from labd.host.failpoints import Failpoints
+from labd.inventory.port import Inventory, Transaction
 
 # Calls that change nothing outside of the daemon, by port.
 LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "inventory": frozenset(
-        name for name, _ in inspect.getmembers(ports.Inventory, inspect.iscoroutinefunction)
+        name for name, _ in inspect.getmembers(Inventory, inspect.iscoroutinefunction)
     ),
     "hypervisor": frozenset(
         {"accel", "agent_exec", "agent_ping", "query", "scan", "wait_console", "close"}
@@ -44,6 +44,17 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "cgroups": frozenset({"hold", "groups", "outside"}),
     "memory": frozenset({"read", "prefer"}),  # ends with the process that it is said of
 }
+# Modules of the protocols that the core needs of the world.
+_PORTS: Final = frozenset(
+    {
+        "labd.core.ports",
+        "labd.drivers.network.port",
+        "labd.drivers.node.capabilities",
+        "labd.drivers.node.port",
+        "labd.drivers.storage.port",
+        "labd.inventory.port",
+    }
+)
 COMMIT: Final = "inventory.commit"
 # Calls whose second argument is taps, which are the callee's from then on.
 TAKES_TAPS: Final = frozenset({"launch"})
@@ -58,13 +69,13 @@ def guarded_ports() -> Mapping[str, type]:
     return {
         name: kind
         for name, kind in hints.items()
-        if isinstance(kind, type) and kind.__module__.startswith(ports.__name__)
+        if isinstance(kind, type) and kind.__module__ in _PORTS
     }
 
 
 def all_ports() -> Mapping[str, type]:
     """Return name -> protocol of every port, those too that are no plain field of `Adapters`."""
-    return {**guarded_ports(), "plugins": ports.PluginRunner, "traces": Traces}
+    return {**guarded_ports(), "plugins": PluginRunner, "traces": Traces}
 
 
 def changes(port: str, kind: type) -> list[str]:
@@ -146,13 +157,13 @@ class _GuardedInventory(_Guarded):
     """The inventory, with a point on each side of a commit."""
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[ports.Transaction]:
+    async def transaction(self) -> AsyncIterator[Transaction]:
         """See the port."""
-        target: AbstractAsyncContextManager[ports.Transaction] = self._inner().transaction()
+        target: AbstractAsyncContextManager[Transaction] = self._inner().transaction()
         async with target as tx:
             yield tx
             await self._failpoints.reach(f"{COMMIT}:before")
         await self._failpoints.reach(f"{COMMIT}:after")
 
-    def _inner(self) -> ports.Inventory:
-        return typing.cast("ports.Inventory", self._target)
+    def _inner(self) -> Inventory:
+        return typing.cast("Inventory", self._target)

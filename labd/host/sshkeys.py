@@ -1,4 +1,4 @@
-"""SSH key pairs of labs (`drivers.network.port_ways.LabKeys`), ed25519 as OpenSSH has them."""
+"""SSH key pairs of labs (`core.ports.LabKeys`), ed25519 as OpenSSH has them."""
 
 from __future__ import annotations
 

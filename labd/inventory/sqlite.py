@@ -359,7 +359,7 @@ class SqliteInventory:
         return self._last
 
     async def take_disk_reserve(self) -> None:
-        """Take the room by which labd can still write on a full disk; see `inventory.disk_reserve`."""
+        """Take the room by which labd can still write on a full disk; see `disk_reserve.py`."""
         await self._database.take_ballast()
         async with self._lock:
             await self._database.copy()

@@ -1,4 +1,4 @@
-"""What people and programs did with a lab. Values only; `labd.features.activity.service` has the rules."""
+"""What people and programs did with a lab. Values only; the feature `activity` has the rules."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ OWNERS = {
     "aiosqlite": ("labd/inventory/",),
     "sqlite3": ("labd/inventory/",),
     "aiomqtt": ("labd/events/",),
-    "fastapi": ("labd/api/",),
+    "fastapi": ("labd/api/", "labd/features/"),
     "uvicorn": ("labd/api/",),
     "subprocess": ("labd/host/spawn.py",),
     "multiprocessing": (),

@@ -1,6 +1,6 @@
 """Watches over the host's memory, and gives back before the kernel has to kill.
 
-`plan` of `features/memory/plan.py` says when; here stands what: the reliefs, in their order, the last of
+`plan.py` says when; here stands what: the reliefs, in their order, the last of
 which pauses the newest lab. Nothing is remembered over a restart: what is paused stays so, and a
 host that is still short is found short again.
 """

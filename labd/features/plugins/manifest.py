@@ -13,7 +13,7 @@
     description = "What is said"
 
 A word of `command` that is a file of the plugin's folder is that file; `python` is labd's own
-interpreter, with `labd.plugin` to import. `labd.features.plugins.settings` tells the types of settings.
+interpreter, with `labd.plugin` to import. `settings.py` tells the types of settings.
 """
 
 from __future__ import annotations

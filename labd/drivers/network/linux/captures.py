@@ -1,4 +1,4 @@
-"""The captures adapter (`drivers.network.port_captures.Captures`)."""
+"""The captures adapter (`drivers.network.port.Captures`)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _TAP = re.compile(r"t[a-z2-9]{6}[0-9]+")  # `shaping.tap_name`
 
 
 class LabCounters:
-    """Implements `drivers.network.port_usage.Counters`."""
+    """Implements `drivers.network.port.Counters`."""
 
     async def read(self, namespace: str) -> Mapping[str, PortUsage]:
         """Return interface name -> what has passed it; see the port."""

@@ -1,4 +1,4 @@
-"""TCP connections out of a lab's namespace to its nodes (`drivers.network.port_ways.Dialer`)."""
+"""TCP connections out of a lab's namespace to its nodes (`drivers.network.port.Dialer`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wires adapter: impairments of what NICs send (`drivers.network.port_wires.Wires`)."""
+"""The wires adapter: impairments of what NICs send (`drivers.network.port.Links`)."""
 
 from __future__ import annotations
 

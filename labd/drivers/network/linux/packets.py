@@ -76,7 +76,7 @@ def _attach(made: socket.socket, program: Sequence[Instruction]) -> None:
 
 
 class PacketStream:
-    """Frames of one socket as pcapng (`drivers.network.port_captures.PacketCapture`).
+    """Frames of one socket as pcapng (`drivers.network.port.PacketCapture`).
 
     Args:
         made: From `open_socket`; closed with this.

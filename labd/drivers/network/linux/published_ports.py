@@ -1,4 +1,4 @@
-"""Ports of the host that lead to nodes of labs (`drivers.network.port_ways.Doors`)."""
+"""Ports of the host that lead to nodes of labs (`drivers.network.port.PublishedPorts`)."""
 
 from __future__ import annotations
 

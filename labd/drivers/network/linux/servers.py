@@ -1,4 +1,4 @@
-"""The adapter of what labd serves in labs: one dnsmasq a lab (`drivers.network.port_serving.Servers`)."""
+"""What labd serves in labs: one dnsmasq a lab (`drivers.network.port.Servers`)."""
 
 from __future__ import annotations
 

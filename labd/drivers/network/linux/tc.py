@@ -1,6 +1,6 @@
 """Impairments by netlink (tc(8) does the same): queues of taps, and ifb devices for senders.
 
-Everything here is synchronous and runs inside a lab's namespace (`labd.drivers.network.linux.netns`).
+Everything here is synchronous and runs inside a lab's namespace (`netns.py`).
 """
 
 from __future__ import annotations

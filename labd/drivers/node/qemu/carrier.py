@@ -1,4 +1,4 @@
-"""The carrier that a guest sees (`drivers.network.port_wires.Carriers`)."""
+"""The carrier that a guest sees (`drivers.node.capabilities.Carriers`)."""
 
 from __future__ import annotations
 
