@@ -69,7 +69,7 @@ class Engine(FakeEngine):
         for node in nodes:
             self.put(operation.lab, node, fate)
             if fate is not NodeState.STOPPED:
-                await self.tell(
+                await self.emit(
                     EventDraft(type=EventType(f"node.{fate}"), lab=operation.lab, node=node)
                 )
         await self._end(operation, "it did not start")
@@ -163,7 +163,7 @@ class House:
         self, kind: EventType = EventType.NODE_RESET, lab: str = "web", **data: object
     ) -> int:
         """Have something happen; return its seq."""
-        await self.engine.tell(EventDraft(type=kind, lab=lab, node="a", data=data))
+        await self.engine.emit(EventDraft(type=kind, lab=lab, node="a", data=data))
         return len(self.engine.all_events)
 
     async def up(self, policy: RestartPolicy, lab: str = "web") -> None:

@@ -350,7 +350,7 @@ async def test_a_lease_of_idle_goes_when_the_lab_is_used_unless_it_is_somebody_s
     await house.start("idle", **settings)
     await house.until(lambda: set(engine.leases.kept) == {"web", "mine"}, "they have leases")
     await engine.leases.extend("mine", 60)
-    await engine.tell(
+    await engine.emit(
         EventDraft(
             type=EventType.LAB_LEASE_SET, lab="mine", data={"cause": "extended", "ends": "x"}
         )
