@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.fakes.connect import FakeDialer, FakeKeys, FakePublishedPorts
 
 from labd.client.relay import relay
 from labd.core.ports import LabKeys
@@ -27,6 +26,7 @@ from labd.drivers.network.port import Dial, Dialer, PublishedPorts
 from labd.host.sshkeys import SshKeys
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.network import BridgePlan, LabNetworkPlan
+from tests.fakes.connect import FakeDialer, FakeKeys, FakePublishedPorts
 
 # keys
 

@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.connect import FakeDialer, FakeKeys, FakePublishedPorts
-
 from bench.chaos.check import gaps
 from bench.chaos.fold import fold
 from labd.core.adapters import NODE_UIDS, Adapters, Limits, present_moment
@@ -39,6 +37,7 @@ from labd.model.units import GIB
 from labd.model.usage import ProcessUsage
 from tests.event_contract import unpromised
 from tests.fakes.checkpoints import FakeCheckpoints, FakeSnapshots
+from tests.fakes.connect import FakeDialer, FakeKeys, FakePublishedPorts
 from tests.fakes.crash import ASKED, CrashingInventory, CrashingPort, CrashPoint
 from tests.fakes.devices import FakeDevices
 from tests.fakes.guests import FakeGuestFiles
