@@ -33,6 +33,7 @@ from labd.model.records import (
     PublicationRecord,
     Wanted,
 )
+from labd.model.request_kinds import UpRequest
 from labd.model.specs import Image, ImageFormat, LabSpec, Profile, PublishSpec
 from labd.model.states import LabState, NodeState, OperationState
 from labd.template import load
@@ -107,7 +108,13 @@ async def _labs(tx: SqliteTransaction, spec: LabSpec) -> None:
     await tx.put_link(LinkRecord(lab="web", node=first.name, nic=nic, down=True, sends=sends))
     done = OperationState.SUCCEEDED
     await tx.put_operation(
-        OperationRecord(id="op-000000000001", kind=OperationKind.UP, lab="web", state=done)
+        OperationRecord(
+            id="op-000000000001",
+            kind=OperationKind.UP,
+            request=UpRequest(memory={"web": 1 << 30}, before=("db",)),
+            lab="web",
+            state=done,
+        )
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ from labd.host.threads import quick
 from labd.model.errors import GuestFailed, LabdError
 from labd.model.names import NodeRef
 from labd.model.records import NodeRecord, OperationKind, OperationRecord, Wanted
+from labd.model.request_kinds import Starting, UpRequest
 from labd.model.states import NodeState
 
 _LOG_LIMIT: Final = 1 << 20  # bytes of a console's log
@@ -81,11 +81,9 @@ async def with_failure_context(
 
 def _advice(operation: OperationRecord, node: NodeRecord) -> str:
     """Return where to read on, which is nowhere for a node that goes with its failure."""
-    request = operation.request
-    was = request.get("was")
-    there = was.get("nodes") if isinstance(was, Mapping) else None
-    kept = request.get("keep") or (isinstance(there, Mapping) and node.name in there)
-    if kept:
+    request = operation.request_as(Starting)
+    kept = isinstance(request, UpRequest) and request.keep
+    if kept or (request.was is not None and node.name in request.was.nodes):
         return f"; `lab logs {node.lab}/{node.name}` shows more"
     if operation.kind is OperationKind.UP:
         return "; with --keep, `lab up` leaves it to look at"

@@ -13,14 +13,16 @@ from labd.model.errors import Busy, Conflict, Fault, LabdError, NotFound, Storag
 from labd.model.events import EventDraft, EventType
 from labd.model.people import Owned
 from labd.model.records import OperationKind, OperationRecord
+from labd.model.request_kinds import Starting
+from labd.model.requests import Request
 from labd.model.states import OperationState
 
 log = logging.getLogger(__name__)
 
 Work = Callable[[OperationRecord], Awaitable[None]]
 # Checks and writes inside the transaction that accepts an operation, where nothing else moves;
-# returns what to add to the request.
-Intent = Callable[[Transaction, OperationRecord], Awaitable[Mapping[str, object]]]
+# returns the whole request.
+Intent = Callable[[Transaction, OperationRecord], Awaitable[Request]]
 # Kinds of which `Works` does a part as `breakable`.
 _BREAKABLE = frozenset({OperationKind.UP, OperationKind.START, OperationKind.RESTART})
 _SOON = 0.01  # seconds
@@ -86,17 +88,21 @@ class Operations:
 
     async def begin(
         self,
-        kind: OperationKind,
         lab: str,
-        request: Mapping[str, object],
+        request: Request,
         work: Work,
         intent: Intent | None = None,
         look: Callable[[], Awaitable[None]] | None = None,
     ) -> OperationRecord:
         """Write the operation and its intent in one transaction, then work on it in a task.
 
-        `look` is called before that, while the lab is held already: what must be asked of disks and
-        of the host for `intent`, which may wait for nothing, is asked there.
+        Args:
+            lab: That it holds; empty for none.
+            request: What is asked for, as far as it is known before `intent`.
+            work: Works on it.
+            intent: Fills the request in.
+            look: Is called before the transaction, while the lab is held already: what must be
+                asked of disks and of the host for `intent`, which may wait for nothing.
 
         A cancellation of the caller that comes after the commit takes nothing back: the operation
         was accepted, and is worked on.
@@ -111,9 +117,9 @@ class Operations:
             self.require_free(lab)
         operation = OperationRecord(
             id=f"op-{secrets.token_hex(6)}",
-            kind=kind,
+            kind=request.kind,
             lab=lab,
-            request=dict(request),
+            request=request,
             created=self._clock(),
         )
         if lab:
@@ -126,8 +132,7 @@ class Operations:
                 self._require_open()  # nothing follows the word that labd has stopped
                 await tx.emit(self._draft(operation, EventType.OPERATION_STARTED, {}))
                 if intent is not None:
-                    more = await intent(tx, operation)
-                    operation = replace(operation, request={**operation.request, **more})
+                    operation = replace(operation, request=await intent(tx, operation))
                 record = await self._inventory.lab(lab)
                 if record is not None:
                     operation = replace(operation, of=Owned(owner=record.owner, key=record.key))
@@ -206,8 +211,8 @@ class Operations:
         self, tx: Transaction, operation: OperationRecord, error: LabdError
     ) -> None:
         """Write that an operation has failed and is being undone, also by the next daemon."""
-        marked = replace(operation, request={**operation.request, "undoing": error.message})
-        await tx.put_operation(marked)
+        request = replace(operation.request_as(Starting), undoing=error.message)
+        await tx.put_operation(replace(operation, request=request))
 
     def resume(self, operation: OperationRecord, work: Work) -> None:
         """Go on with an operation that an earlier daemon left half done."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter
 
+from labd.inventory import requests
 from labd.inventory.copies import EVENT_INTO
 from labd.inventory.database import Statement
 from labd.model.checkpoints import CheckpointRecord
@@ -26,7 +27,6 @@ from labd.model.process import ProcessId
 from labd.model.records import (
     LabRecord,
     NodeRecord,
-    OperationKind,
     OperationRecord,
     PluginRecord,
     PublicationRecord,
@@ -225,7 +225,7 @@ def put_operation(operation: OperationRecord) -> Statement:
         operation.state,
         operation.created,
         operation.finished,
-        _json(dict(operation.request)),
+        requests.write(operation.request),
         _json(dict(operation.progress)),
         _json(dict(operation.error)) if operation.error is not None else None,
         operation.of.owner,
@@ -235,12 +235,13 @@ def put_operation(operation: OperationRecord) -> Statement:
 
 def operation_of(row: Row) -> OperationRecord:
     """Return the operation of a row of SELECT_OPERATIONS."""
-    id_, kind, lab, state, created, finished, request, progress, error, owner, key = row
+    id_, column, lab, state, created, finished, text, progress, error, owner, key = row
+    kind, request = requests.read(column, text)
     return OperationRecord(
         id=id_,
-        kind=OperationKind(kind),
+        kind=kind,
         lab=lab,
-        request=json.loads(request),
+        request=request,
         state=OperationState(state),
         progress=json.loads(progress),
         error=json.loads(error) if error is not None else None,

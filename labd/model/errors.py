@@ -27,6 +27,7 @@
         ├── NetworkFailed          the kernel refused a network request
         ├── StorageFailed          the disk or the inventory failed
         │   └── InventoryDamaged   the inventory is not what labd has written; see `labd rebuild`
+        ├── RequestUnreadable      an operation of an earlier labd cannot be carried on
         ├── DownloadFailed         a transfer ended before its time
         └── DaemonUnreachable      the client cannot talk to labd
 
@@ -248,6 +249,12 @@ class InventoryDamaged(StorageFailed):
     """The inventory is not what labd has written: bad pages, or values that nobody can read."""
 
     code = "inventory_damaged"
+
+
+class RequestUnreadable(WorldError):
+    """What an operation was asked for is not what labd writes; it was not carried on."""
+
+    code = "request_unreadable"
 
 
 class DownloadFailed(WorldError):

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
+from labd.model.errors import RequestUnreadable
 from labd.model.machine import MachineSpec
 from labd.model.people import Owned
 from labd.model.process import ProcessId
+from labd.model.requests import OperationKind as OperationKind  # noqa: PLC0414 - a part of the record
+from labd.model.requests import Request, Unreadable
 from labd.model.specs import LabSpec, PublishSpec
 from labd.model.states import LabState, NodeState, OperationState
+
+_R = TypeVar("_R", bound=Request)
 
 
 class Wanted(StrEnum):
@@ -19,26 +25,6 @@ class Wanted(StrEnum):
     RUNNING = "running"
     STOPPED = "stopped"
     DESTROYED = "destroyed"
-
-
-class OperationKind(StrEnum):
-    """What was asked for."""
-
-    UP = "up"
-    DOWN = "down"
-    DESTROY = "destroy"
-    START = "start"
-    STOP = "stop"
-    RESTART = "restart"
-    PAUSE = "pause"
-    RESUME = "resume"
-    RESET = "reset"
-    CHECKPOINT = "checkpoint"
-    FORK = "fork"
-    RESTORE = "restore"
-    EDIT = "edit"
-    IMAGE_IMPORT = "image-import"
-    IMAGE_BUILD = "image-build"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +142,7 @@ class OperationRecord:
         id: `op-` and 12 hex digits.
         kind: What.
         lab: The lab that it holds, or empty (image operations).
-        request: JSON-compatible arguments, enough to go on after a crash.
+        request: What was asked for, enough to go on after a crash.
         state: Life.
         progress: JSON-compatible; `done`, `total` (steps, or bytes for imports), `text`.
         error: `{"code", "message", ...}` when failed, else None.
@@ -166,14 +152,29 @@ class OperationRecord:
 
     id: str
     kind: OperationKind
+    request: Request | Unreadable
     lab: str = ""
-    request: Mapping[str, object] = field(default_factory=dict)
     state: OperationState = OperationState.RUNNING
     progress: Mapping[str, object] = field(default_factory=dict)
     error: Mapping[str, object] | None = None
     created: str = ""
     finished: str = ""
     of: Owned = field(default_factory=Owned)
+
+    def request_as(self, request: type[_R]) -> _R:
+        """Return the request, which is of a class or one that is derived from it.
+
+        Raises:
+            RequestUnreadable: It is another, or could not be read.
+        """
+        if isinstance(self.request, request):
+            return self.request
+        why = self.request.why if isinstance(self.request, Unreadable) else "it is of another kind"
+        raise RequestUnreadable(
+            f"what was asked for by {self.id} cannot be read: {why}; labd did not carry it on: see "
+            f"`lab status{f' {self.lab}' if self.lab else ''}`, and ask for it again",
+            operation=self.id,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

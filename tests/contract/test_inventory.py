@@ -25,6 +25,7 @@ from labd.model.records import (
     PluginRecord,
     Wanted,
 )
+from labd.model.request_kinds import UpRequest
 from labd.model.specs import (
     Image,
     ImageFormat,
@@ -139,7 +140,7 @@ async def test_every_record_comes_back_equal_after_a_reopen(tmp_path: Path) -> N
         id="op-000000000001",
         kind=OperationKind.UP,
         lab="web",
-        request={"keep": True, "nodes": ["n0"]},
+        request=UpRequest(keep=True, before=("n0",)),
         state=OperationState.FAILED,
         progress={"done": 1, "total": None, "text": "ä"},
         error={"code": "busy", "message": "no"},
@@ -389,7 +390,9 @@ async def test_pruning_takes_only_what_is_published_and_beyond_the_kept(tmp_path
 
 async def test_operations_are_newest_first_and_old_finished_ones_go(inventory: Inventory) -> None:
     def operation(n: int, state: OperationState) -> OperationRecord:
-        return OperationRecord(id=f"op-{n:012x}", kind=OperationKind.UP, state=state)
+        return OperationRecord(
+            id=f"op-{n:012x}", kind=OperationKind.UP, request=UpRequest(), state=state
+        )
 
     async with inventory.transaction() as tx:
         await tx.put_operation(operation(0, OperationState.RUNNING))

@@ -104,6 +104,7 @@ class FakeDaemon:
         self.counters = FakeCounters()
         self.inventory = inventory
         self.root = root
+        self.path = Path(":memory:")
         self.memory = 64 * GIB
         self.own_memory = 0  # of each process
         self.slots = 8
@@ -183,6 +184,10 @@ class FakeDaemon:
             await self.engine.close()
         for tap in open_taps():
             os.close(tap)
+
+    async def reopen(self) -> None:
+        """Open the inventory again, which a test has closed and changed."""
+        self.inventory = await SqliteInventory.open(self.path, strict=True)
 
     async def restart(self, **crash: Any) -> Recovered:
         """Kill the daemon, and start another one."""
@@ -355,11 +360,16 @@ class FakeDaemon:
 
 @asynccontextmanager
 async def engine_over_fakes(
-    root: Path, *, moment: Callable[[], Moment] = present_moment, **crash: Any
+    root: Path,
+    *,
+    moment: Callable[[], Moment] = present_moment,
+    path: Path = Path(":memory:"),
+    **crash: Any,
 ) -> AsyncIterator[FakeDaemon]:
-    """Start a daemon with an image `disk` (raw, 1 MiB)."""
-    inventory = await SqliteInventory.open(Path(":memory:"), strict=True)
+    """Start a daemon with an image `disk` (raw, 1 MiB); its inventory is at `path`."""
+    inventory = await SqliteInventory.open(path, strict=True)
     it = FakeDaemon(inventory, root)
+    it.path = path
     it.moment = moment
     try:
         async with inventory.transaction() as tx:
@@ -369,8 +379,8 @@ async def engine_over_fakes(
         if not it.crash.dead.is_set():
             await it.check()
         await it.close()
-        said = await inventory.events(0, 100_000)
+        said = await it.inventory.events(0, 100_000)
         wrong = unpromised((e.draft.type, e.draft.data) for e in said)
         assert not wrong, wrong
     finally:
-        await inventory.close()
+        await it.inventory.close()

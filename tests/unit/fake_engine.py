@@ -51,6 +51,7 @@ from tests.unit.fake_screens import FakeScreensApi
 from tests.unit.fake_usage import FakeUsageApi
 from tests.unit.fake_ways import FakeWays
 from tests.unit.fake_wires import FakeWiresApi
+from tests.unit.sample_requests import a_request
 
 NOW = "2026-01-31T12:00:00.123456Z"
 K = OperationKind
@@ -174,7 +175,11 @@ class FakeEngine:
 
     async def _begin(self, kind: OperationKind, lab: str = "") -> OperationRecord:
         operation = OperationRecord(
-            id=f"op-{secrets.token_hex(6)}", kind=kind, lab=lab, created=NOW
+            id=f"op-{secrets.token_hex(6)}",
+            kind=kind,
+            request=a_request(kind),
+            lab=lab,
+            created=NOW,
         )
         self.all_operations[operation.id] = operation
         await self.emit(

@@ -29,6 +29,7 @@ from labd.model.machine import MachineSpec
 from labd.model.names import NodeRef
 from labd.model.process import ProcessId
 from labd.model.records import NodeRecord, OperationRecord
+from labd.model.request_kinds import ForkRequest
 from labd.model.specs import LabSpec
 from labd.model.states import NODE_ALIVE, NodeState
 
@@ -415,7 +416,8 @@ def _loaded(snapshot: LabSnapshot, only: Collection[str] | None) -> list[NodeRec
 
 def _environment(operation: OperationRecord, spec: LabSpec) -> dict[str, str]:
     """Return what on_fork commands find in their environment."""
-    settings = operation.request.get("settings")
-    values = {**spec.parameters, **(settings if isinstance(settings, Mapping) else {})}
+    request = operation.request
+    settings = request.settings if isinstance(request, ForkRequest) else {}
+    values = {**spec.parameters, **settings}
     names = {key: f"LABD_{key.upper().replace('-', '_')}" for key in values}
     return {**{names[key]: str(values[key]) for key in values}, "LABD_LAB": operation.lab}

@@ -29,6 +29,7 @@ from labd.model.events import EventDraft, EventType
 from labd.model.machine import MachineSpec, RunState
 from labd.model.names import NodeRef
 from labd.model.records import LabRecord, NodeRecord, OperationRecord, Wanted
+from labd.model.request_kinds import CheckpointRequest
 from labd.model.states import NodeState
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,9 @@ class Saving:
 
     async def work(self, operation: OperationRecord) -> None:
         """Save a lab; on failure it runs on and nothing is left of the checkpoint."""
-        key = str(operation.request["key"])
-        go_on = operation.request["mode"] == SaveMode.LIVE
+        request = operation.request_as(CheckpointRequest)
+        key = request.key
+        go_on = request.mode is SaveMode.LIVE
         folder = await self._store.stage(key)
         try:
             snapshot = await self._grow(operation, key, folder)
@@ -89,10 +91,12 @@ class Saving:
         Raises:
             WorldError: There is no row: an earlier daemon died before it was written.
         """
-        key = operation.request["key"]
-        if all(record.key != key for record in await self._adapters.inventory.checkpoints()):
+        request = operation.request_as(CheckpointRequest)
+        if all(
+            record.key != request.key for record in await self._adapters.inventory.checkpoints()
+        ):
             raise WorldError("labd was restarted meanwhile; ask for it again")
-        if operation.request["mode"] == SaveMode.STOP:
+        if request.mode is SaveMode.STOP:
             await self._teardown.take_down(operation.lab, operation, force=True, grace=0)
 
     async def _grow(self, operation: OperationRecord, key: str, folder: Path) -> _SaveScope:
@@ -168,6 +172,7 @@ class Saving:
         self, snapshot: _SaveScope, operation: OperationRecord, saved: Saved, facts: HostFacts
     ) -> CheckpointRecord:
         """Take in what QEMU wrote; the last step makes it a checkpoint."""
+        request = operation.request_as(CheckpointRequest)
         moved = await self._move_layers(snapshot)
         machines = {name: chains.settle(m, moved) for name, m in snapshot.machines.items()}
         total = len(snapshot.nodes)
@@ -177,10 +182,10 @@ class Saving:
             nodes.append(await self._saved_node(snapshot, node, machines[node.name], saved))
         order = {spec.name: index for index, spec in enumerate(snapshot.lab.spec.nodes)}
         record = CheckpointRecord(
-            name=str(operation.request["name"]),
+            name=request.name,
             key=snapshot.key,
             lab=snapshot.lab.name,
-            message=str(operation.request["message"]),
+            message=request.message,
             created=self._adapters.clock(),
             spec=snapshot.lab.spec,
             nodes=tuple(sorted(nodes, key=lambda node: order[node.name])),
@@ -241,7 +246,7 @@ class Saving:
     ) -> None:
         async with self._adapters.inventory.transaction() as tx:
             await tx.put_checkpoint(record)
-            stop = operation.request["mode"] == SaveMode.STOP
+            stop = operation.request_as(CheckpointRequest).mode is SaveMode.STOP
             if stop:
                 lab = await self._state_writer.lab(snapshot.lab.name)
                 await tx.put_lab(replace(lab, wanted=Wanted.STOPPED))

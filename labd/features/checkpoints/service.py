@@ -36,7 +36,9 @@ from labd.model.events import EventDraft, EventType
 from labd.model.lab_leases import LeaseAsk
 from labd.model.names import check_name, did_you_mean
 from labd.model.people import owner_now
-from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
+from labd.model.records import LabRecord, NodeRecord, OperationRecord, Wanted
+from labd.model.request_kinds import CheckpointRequest, ForkRequest, RestoreRequest
+from labd.model.requests import Request
 from labd.model.specs import Accel, LabSpec
 from labd.model.states import LabState
 from labd.model.units import format_size
@@ -139,7 +141,9 @@ class CheckpointService:
             raise InputError(f"the message must be one line of at most {_MESSAGE} characters")
         self._operations.require_free(lab)
 
-        async def intent(_: Transaction, operation: OperationRecord) -> Mapping[str, object]:
+        request = CheckpointRequest(name=name, mode=mode, message=message)
+
+        async def intent(_: Transaction, operation: OperationRecord) -> Request:
             await self._require_name(name, operation.id)
             record = await self._state_writer.lab(lab)
             nodes = await self._adapters.inventory.nodes(lab)
@@ -150,12 +154,10 @@ class CheckpointService:
                 _check_chain(node)
             if not nodes:
                 raise Conflict(f"lab {record.name} has no nodes to save")
-            was = {node.name: str(node.state) for node in nodes}
-            return {"key": key or new_key(), "was": was}
+            was = {node.name: node.state for node in nodes}
+            return replace(request, key=key or new_key(), was=was)
 
-        request = {"name": name, "mode": str(mode), "message": message}
-        kind = OperationKind.CHECKPOINT
-        return await self._operations.begin(kind, lab, request, self._saving.work, intent)
+        return await self._operations.begin(lab, request, self._saving.work, intent)
 
     async def _require_name(self, name: str, own: str) -> None:
         if any(record.name == name for record in await self._adapters.inventory.checkpoints()):
@@ -164,8 +166,10 @@ class CheckpointService:
                 f"`lab checkpoint rm {name}`"
             )
         for operation in self._operations.running():
-            saving = operation.kind is OperationKind.CHECKPOINT and operation.id != own
-            if saving and operation.request["name"] == name:
+            request = operation.request
+            if operation.id == own or not isinstance(request, CheckpointRequest):
+                continue
+            if request.name == name:
                 raise Conflict(f"a checkpoint {name} is being saved at this moment")
 
     # other hosts
@@ -213,7 +217,8 @@ class CheckpointService:
                 *(
                     operation.lab
                     for operation in self._operations.running()
-                    if operation.request.get("checkpoint") == record.key
+                    if isinstance(operation.request, ForkRequest | RestoreRequest)
+                    and operation.request.checkpoint == record.key
                 ),
             ]
             if users:
@@ -362,7 +367,9 @@ class CheckpointService:
         more: More | None,
         memory: Mapping[str, int],
     ) -> OperationRecord:
-        async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
+        request = ForkRequest(checkpoint=record.key, settings=dict(settings))
+
+        async def intent(tx: Transaction, operation: OperationRecord) -> Request:
             if await self._adapters.inventory.lab(name) is not None:
                 raise Conflict(f"there is a lab {name} already; choose another name")
             await self.record(record.name)  # it may be gone by now
@@ -387,11 +394,10 @@ class CheckpointService:
             if more is not None:
                 await more(tx)
             # Promised until it is used; one of a pool uses it already.
-            return {"new": True, "memory": {} if taken else dict(memory)}
+            return replace(request, memory={} if taken else dict(memory))
 
-        request = {"checkpoint": record.key, "settings": dict(settings)}
-        kind = OperationKind.FORK
-        return await self._operations.begin(kind, name, request, self._handlers.of(kind), intent)
+        work = self._handlers.of(request.kind)
+        return await self._operations.begin(name, request, work, intent)
 
     async def _put(
         self,
@@ -427,7 +433,9 @@ class CheckpointService:
         record = await self.usable(checkpoint or (await self._start_of(row)).name)
         self._operations.require_free(lab)
 
-        async def intent(tx: Transaction, _: OperationRecord) -> Mapping[str, object]:
+        request = RestoreRequest(checkpoint=record.key)
+
+        async def intent(tx: Transaction, _: OperationRecord) -> Request:
             row = await self._state_writer.lab(lab)
             present = {node.name: node for node in await self._adapters.inventory.nodes(lab)}
             _require_of(record, row, present)
@@ -448,11 +456,10 @@ class CheckpointService:
             targets = sorted(nodes or present)
             for name in targets:
                 await tx.put_node(replace(present[name], wanted=Wanted.RUNNING))
-            return {"nodes": targets}
+            return replace(request, nodes=tuple(targets))
 
-        request = {"checkpoint": record.key}
-        kind = OperationKind.RESTORE
-        return await self._operations.begin(kind, lab, request, self._handlers.of(kind), intent)
+        work = self._handlers.of(request.kind)
+        return await self._operations.begin(lab, request, work, intent)
 
     async def _start_of(self, lab: LabRecord) -> CheckpointRecord:
         """Return the checkpoint from which a lab was started.

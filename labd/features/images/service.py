@@ -14,7 +14,8 @@ from labd.core.operations import Operations
 from labd.model.errors import Conflict, InputError, InUse, LabdError, NotFound
 from labd.model.events import EventDraft, EventType
 from labd.model.names import check_name, did_you_mean
-from labd.model.records import OperationKind, OperationRecord
+from labd.model.records import OperationRecord
+from labd.model.request_kinds import ImageBuildRequest, ImageImportRequest
 from labd.model.specs import MAX_VCPUS, Image, ImageFormat, Profile
 from labd.model.units import MIB
 
@@ -128,7 +129,7 @@ class Library:
                 name, url, format=format, sha256=sha256, progress=progress
             )
 
-        return await self._begin(OperationKind.IMAGE_IMPORT, name, {"url": url}, fetch)
+        return await self._begin(ImageImportRequest(name=name, url=url), fetch)
 
     async def build(self, recipe: str, name: str) -> OperationRecord:
         """Build a recipe; see `EngineApi.build_image`."""
@@ -138,15 +139,14 @@ class Library:
                 recipe, name, lambda text: relay.emit(0, None, text)
             )
 
-        return await self._begin(OperationKind.IMAGE_BUILD, name, {"recipe": recipe}, make)
+        return await self._begin(ImageBuildRequest(name=name, recipe=recipe), make)
 
     async def _begin(
         self,
-        kind: OperationKind,
-        name: str,
-        request: dict[str, object],
+        request: ImageImportRequest | ImageBuildRequest,
         bring: Callable[[_Relay], Awaitable[Image]],
     ) -> OperationRecord:
+        name = request.name
         async with self._reserved(name):
             pass  # a name that is taken is refused now, not later
 
@@ -159,7 +159,7 @@ class Library:
                     raise
                 await self._add(image, operation.id)
 
-        return await self._operations.begin(kind, "", {"name": name, **request}, work)
+        return await self._operations.begin("", request, work)
 
     async def _add(self, image: Image, operation: str = "") -> Image:
         async with self._adapters.inventory.transaction() as tx:

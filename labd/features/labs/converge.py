@@ -25,6 +25,7 @@ from labd.model.errors import GuestFailed, NodeGone
 from labd.model.events import EventDraft, EventType
 from labd.model.names import NodeRef
 from labd.model.records import LabRecord, NodeRecord, OperationRecord, Wanted
+from labd.model.request_kinds import UpRequest
 from labd.model.specs import LabSpec, NodeSpec
 from labd.model.states import NODE_ALIVE, NodeState
 
@@ -289,7 +290,7 @@ class Converger:
             self._runner.stop(
                 NodeRef(lab.name, node.name),
                 operation.id,
-                force=operation.request.get("force") is True,
+                force=isinstance(operation.request, UpRequest) and operation.request.force,
             )
             for node in lab.spec.nodes
             if node.name in old

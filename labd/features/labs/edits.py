@@ -21,7 +21,9 @@ from labd.inventory.port import Transaction
 from labd.model.errors import Conflict, InputError, NotFound
 from labd.model.events import EventDraft, EventType
 from labd.model.names import NodeRef, check_name, did_you_mean, stable_mac
-from labd.model.records import LabRecord, OperationKind, OperationRecord, Wanted
+from labd.model.records import LabRecord, OperationRecord, Wanted
+from labd.model.request_kinds import EditRequest, WantedBefore
+from labd.model.requests import Request
 from labd.model.slots import pin
 from labd.model.specs import DiskBus, DiskSpec, LabSpec, NicSpec, NodeSpec
 from labd.model.states import NODE_ALIVE, LabState
@@ -228,12 +230,12 @@ class Edits:
             if starts:
                 ground = await look_at(self._adapters, name)
 
-        async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
+        async def intent(tx: Transaction, operation: OperationRecord) -> Request:
             return await self._write(tx, operation, edit, starts, ground)
 
-        return await self._operations.begin(
-            OperationKind.EDIT, name, {}, self._handlers.of(OperationKind.EDIT), intent, look
-        )
+        request = EditRequest(starts=tuple(starts))
+        work = self._handlers.of(request.kind)
+        return await self._operations.begin(name, request, work, intent, look)
 
     async def _require_bearable(
         self, lab: LabRecord, new: LabSpec, sized: Mapping[str, Sized]
@@ -263,7 +265,7 @@ class Edits:
         edit: _Edit,
         starts: Sequence[str],
         ground: Ground,
-    ) -> Mapping[str, object]:
+    ) -> EditRequest:
         """Admit, and write what shall be. All is read here, where nothing else can move."""
         name = operation.lab
         lab = await self._state_writer.lab(name)
@@ -273,7 +275,7 @@ class Edits:
         runs = lab.wanted is Wanted.RUNNING
         due = {item: sized[item].memory for item in starts} if runs else {}
         await self._labs.admit(name, due, ground.free)
-        was = {"lab": str(lab.wanted), "nodes": {node.name: str(node.wanted) for node in nodes}}
+        was = WantedBefore(lab=lab.wanted, nodes={node.name: node.wanted for node in nodes})
         alive = sorted(node.name for node in nodes if node.state in NODE_ALIVE)
         lab = replace(lab, spec=spec, previous=lab.previous or lab.spec)
         await tx.put_lab(lab)
@@ -298,7 +300,7 @@ class Edits:
                     type=EventType.NODE_CREATED, lab=name, node=node.name, operation=operation.id
                 )
             )
-        return {"before": alive, "was": was, "memory": due, "starts": list(starts)}
+        return EditRequest(before=tuple(alive), was=was, memory=due, starts=tuple(starts))
 
 
 def _find(spec: LabSpec, ref: NodeRef) -> NodeSpec:

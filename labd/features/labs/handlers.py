@@ -28,6 +28,18 @@ from labd.model.errors import GuestFailed, LabdError, NotFound, WorldError
 from labd.model.events import EventDraft, EventType
 from labd.model.names import NodeRef
 from labd.model.records import LabRecord, OperationKind, OperationRecord, Wanted
+from labd.model.request_kinds import (
+    DownRequest,
+    EditRequest,
+    ForkRequest,
+    RestartRequest,
+    RestoreRequest,
+    Starting,
+    StartRequest,
+    StopRequest,
+    Telling,
+    UpRequest,
+)
 from labd.model.states import LabState, NodeState
 
 log = logging.getLogger(__name__)
@@ -93,8 +105,7 @@ class OperationHandlers:
 
     async def up(self, operation: OperationRecord) -> None:
         """Bring it up; on failure take back what this operation did, unless it shall be kept."""
-        timeout = operation.request.get("timeout")
-        limit = float(timeout) if isinstance(timeout, int | float) else None
+        limit = operation.request_as(UpRequest).timeout
 
         async def work() -> None:
             scope = asyncio.timeout(limit)
@@ -112,11 +123,12 @@ class OperationHandlers:
 
     async def _edit(self, operation: OperationRecord) -> None:
         """Bring a lab to its edited spec; one that is down stays so."""
+        request = operation.request_as(EditRequest)
 
         async def work() -> None:
             lab = await self._state_writer.lab(operation.lab)
             if lab.wanted is Wanted.RUNNING:
-                await self._converger.apply(operation.lab, operation, _starts(operation) or ())
+                await self._converger.apply(operation.lab, operation, request.starts)
             else:
                 await self._teardown.remove_left_out(operation.lab, operation, networks=False)
                 await self._state_writer.forget_previous(operation.lab)
@@ -124,15 +136,17 @@ class OperationHandlers:
         await self._or_undo(operation, work)
 
     async def _start(self, operation: OperationRecord) -> None:
+        starts = operation.request_as(StartRequest).starts
         await self._or_undo(
-            operation,
-            lambda: self._converger.bring_up(operation.lab, operation, _starts(operation)),
+            operation, lambda: self._converger.bring_up(operation.lab, operation, starts)
         )
 
     async def _restart(self, operation: OperationRecord) -> None:
+        request = operation.request_as(RestartRequest)
+
         async def work() -> None:
-            await self._stop(operation)
-            await self._converger.bring_up(operation.lab, operation, _starts(operation))
+            await self._stop_nodes(operation, request)
+            await self._converger.bring_up(operation.lab, operation, request.starts)
 
         await self._or_undo(operation, work)
 
@@ -146,10 +160,10 @@ class OperationHandlers:
         Raises:
             LabdError: Why it failed; that the undoing failed too is only logged.
         """
-        undoing = operation.request.get("undoing")
-        if undoing:
+        request = operation.request_as(Starting)
+        if request.undoing:
             await self._undo(operation)
-            raise WorldError(f"{undoing} (taken back after a restart of labd)")
+            raise WorldError(f"{request.undoing} (taken back after a restart of labd)")
         try:
             await self._operations.breakable(operation, work())
         except LabdError as failure:
@@ -170,15 +184,16 @@ class OperationHandlers:
 
     async def _write_failed(self, operation: OperationRecord, error: LabdError) -> bool:
         """Write the intent of the undoing; tell whether there is anything to undo."""
+        request = operation.request_as(Starting)
         async with self._adapters.inventory.transaction() as tx:
             lab = await self._state_writer.lab(operation.lab)
-            if operation.request.get("keep"):
+            if isinstance(request, UpRequest) and request.keep:
                 await self._state_writer.put_lab_state(
                     tx, lab, LabState.FAILED, operation.id, error.message
                 )
                 return False
             await self._operations.mark_undoing(tx, operation, error)
-            if operation.request.get("new"):
+            if request.makes_lab:
                 lab = replace(lab, wanted=Wanted.DESTROYED)
                 await self._state_writer.put_lab_state(tx, lab, LabState.DESTROYING, operation.id)
             else:
@@ -197,28 +212,27 @@ class OperationHandlers:
                     data={"template": lab.spec.template},
                 )
             )
-        was = operation.request.get("was")
-        if isinstance(was, Mapping) and was:
-            lab = replace(lab, wanted=Wanted(was["lab"]))
+        was = operation.request_as(Starting).was
+        if was is not None:
+            lab = replace(lab, wanted=was.lab)
             for node in await self._adapters.inventory.nodes(lab.name):
-                wanted = was["nodes"].get(node.name)
+                wanted = was.nodes.get(node.name)
                 if wanted is not None:
-                    await tx.put_node(replace(node, wanted=Wanted(wanted)))
+                    await tx.put_node(replace(node, wanted=wanted))
         await tx.put_lab(lab)
 
     async def _undo(self, operation: OperationRecord) -> None:
         name = operation.lab
-        if operation.request.get("new"):
+        request = operation.request_as(Starting)
+        if request.makes_lab:
             await self._teardown.destroy(name, operation)
             return
-        before = operation.request.get("before")
-        kept = {str(item) for item in before} if isinstance(before, list) else set()
-        await self._teardown.undo_starts(name, operation, before=kept, only=_starts(operation))
+        before = set(request.before)
+        await self._teardown.undo_starts(name, operation, before=before, only=request.only)
         lab = await self._state_writer.lab(name)
         if operation.kind in _CHANGES and lab.previous is not None:
             try:
-                only = _starts(operation) if operation.kind is _K.EDIT else None
-                await self._converger.apply(name, operation, only)
+                await self._converger.apply(name, operation, request.only)
             except LabdError as error:
                 log.warning("lab %s could not be taken back to its old spec: %s", name, error)
                 await self._teardown.remove_left_out(name, operation)
@@ -229,23 +243,24 @@ class OperationHandlers:
 
     # from a checkpoint
 
-    async def _checkpoint(self, operation: OperationRecord) -> CheckpointRecord:
-        key = operation.request.get("checkpoint")
+    async def _checkpoint(self, key: str) -> CheckpointRecord:
         for record in await self._adapters.inventory.checkpoints():
             if record.key == key:
                 return record
         raise NotFound("the checkpoint has been removed meanwhile")
 
     async def _fork(self, operation: OperationRecord) -> None:
+        key = operation.request_as(ForkRequest).checkpoint
+
         async def work() -> None:
-            await self._forking.work(operation, await self._checkpoint(operation))
+            await self._forking.work(operation, await self._checkpoint(key))
 
         await self._or_undo(operation, work)
 
     async def _restore_checkpoint(self, operation: OperationRecord) -> None:
         """End what runs, and start it anew from the checkpoint. Can be done again."""
-        record = await self._checkpoint(operation)
-        names = _nodes(operation)
+        request = operation.request_as(RestoreRequest)
+        record, names = await self._checkpoint(request.checkpoint), request.nodes
         # What runs is ended only when everything that takes its place is known to be whole.
         await self._forking.preflight(record, names)
         await self._teardown.stop_nodes(operation.lab, names, operation, force=True, grace=0)
@@ -254,17 +269,23 @@ class OperationHandlers:
     # ending
 
     async def _down(self, operation: OperationRecord) -> None:
-        force, grace = _manner(operation)
-        await self._teardown.take_down(operation.lab, operation, force=force, grace=grace)
+        request = operation.request_as(DownRequest)
+        await self._teardown.take_down(
+            operation.lab, operation, force=request.force, grace=request.grace
+        )
 
     async def _destroy(self, operation: OperationRecord) -> None:
         await self._teardown.destroy(operation.lab, operation)
         await self._collector.tidy()
 
     async def _stop(self, operation: OperationRecord) -> None:
-        force, grace = _manner(operation)
+        await self._stop_nodes(operation, operation.request_as(StopRequest))
+
+    async def _stop_nodes(
+        self, operation: OperationRecord, request: StopRequest | RestartRequest
+    ) -> None:
         await self._teardown.stop_nodes(
-            operation.lab, _nodes(operation), operation, force=force, grace=grace
+            operation.lab, request.nodes, operation, force=request.force, grace=request.grace
         )
 
     # what QEMU is told
@@ -302,7 +323,7 @@ class OperationHandlers:
                         f"`lab status {ref.lab}` shows how it is"
                     ) from None
 
-        await gather_all(one(name) for name in _nodes(operation))
+        await gather_all(one(name) for name in operation.request_as(Telling).nodes)
 
     async def _reset(self, operation: OperationRecord) -> None:
         async def one(name: str) -> None:
@@ -313,22 +334,4 @@ class OperationHandlers:
                     await self._adapters.hypervisor.resume(node.key)
                 await self._watcher.drain()
 
-        await gather_all(one(name) for name in _nodes(operation))
-
-
-def _nodes(operation: OperationRecord) -> list[str]:
-    nodes = operation.request.get("nodes")
-    return [str(name) for name in nodes] if isinstance(nodes, list | tuple) else []
-
-
-def _starts(operation: OperationRecord) -> list[str] | None:
-    """Return the nodes that an operation starts, None for all of its lab."""
-    starts = operation.request.get("starts")
-    return [str(name) for name in starts] if isinstance(starts, list | tuple) else None
-
-
-def _manner(operation: OperationRecord) -> tuple[bool, float]:
-    """Return `force` and `grace` (seconds) of a request."""
-    grace = operation.request.get("grace", 20.0)
-    force = bool(operation.request.get("force"))
-    return force, float(grace) if isinstance(grace, int | float) else 20.0
+        await gather_all(one(name) for name in operation.request_as(Telling).nodes)

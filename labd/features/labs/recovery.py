@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from labd.core.adapters import Adapters
 from labd.core.chains import layers_of, references
 from labd.core.operations import Operations
 from labd.core.state_writer import StateWriter
+from labd.features.checkpoints.saving import SAVEABLE
 from labd.features.labs.handlers import OperationHandlers
 from labd.features.labs.watch import Watcher
 from labd.features.links.service import LinkService
@@ -35,7 +36,9 @@ from labd.model.events import EventDraft, EventType
 from labd.model.machine import RunState
 from labd.model.names import NodeRef
 from labd.model.pools import MemberState, waiting
-from labd.model.records import LabRecord, NodeRecord, OperationKind, Wanted
+from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
+from labd.model.request_kinds import CheckpointRequest, Starting
+from labd.model.requests import Request
 from labd.model.states import NODE_ALIVE, NodeState
 
 log = logging.getLogger(__name__)
@@ -129,10 +132,17 @@ class Recovery:
         """Return `LAB/NODE` -> its state, of the nodes that a dead daemon was saving."""
         found: dict[str, NodeState] = {}
         for operation in await self._adapters.inventory.operations(running=True, limit=10_000):
-            was = operation.request.get("was")
-            if operation.kind is OperationKind.CHECKPOINT and isinstance(was, dict):
-                found |= {f"{operation.lab}/{node}": NodeState(was[node]) for node in was}
+            if operation.kind is OperationKind.CHECKPOINT:
+                was = await self._states_before(operation)
+                found |= {f"{operation.lab}/{node}": state for node, state in was.items()}
         return found
+
+    async def _states_before(self, operation: OperationRecord) -> Mapping[str, NodeState]:
+        """Return node -> its state before a save, which the rows kept if nobody can read it."""
+        if isinstance(operation.request, CheckpointRequest):
+            return operation.request.was
+        nodes = await self._adapters.inventory.nodes(operation.lab)
+        return {node.name: node.state for node in nodes if node.state in SAVEABLE}
 
     async def _put_back(self, ref: NodeRef, node: NodeRecord) -> None:
         """Let a node run on that was being saved; what it was doing is told by `adopt` again."""
@@ -325,29 +335,44 @@ class Recovery:
         for operation in await self._adapters.inventory.operations(limit=10_000):
             newest.setdefault(operation.lab, operation.id)
         for operation in await self._adapters.inventory.operations(running=True, limit=10_000):
-            if operation.lab and newest[operation.lab] != operation.id:
-                # Its outcome could not be written, and others have had the lab since.
-                await self._operations.finish(
-                    operation, Superseded(f"{operation.kind} of lab {operation.lab} was not ended")
-                )
-                continue
-            if not self._handlers.handles(operation.kind):
-                await self._operations.finish(
-                    operation, WorldError("labd was restarted meanwhile; ask for it again")
-                )
-                continue
-            if await self._adapters.inventory.lab(operation.lab) is None:
-                # Only `destroy`, or the undoing of `up`, ends with no lab.
-                error = None
-                if operation.kind is not OperationKind.DESTROY:
-                    why = operation.request.get("undoing") or f"lab {operation.lab} is no more"
-                    error = WorldError(f"{why} (taken back before a restart of labd)")
+            try:
+                over = await self._is_over(operation, newest)
+            except LabdError as error:
                 await self._operations.finish(operation, error)
+                continue
+            if over:
+                await self._operations.finish(operation, None)
                 continue
             log.info("going on with %s of lab %s (%s)", operation.kind, operation.lab, operation.id)
             self._operations.resume(operation, self._handlers.of(operation.kind))
             resumed += 1
         return resumed
+
+    async def _is_over(self, operation: OperationRecord, newest: Mapping[str, str]) -> bool:
+        """True if an operation of an earlier daemon has done all, False if it must be carried on.
+
+        Args:
+            operation: Without an outcome.
+            newest: Lab -> id of its newest operation.
+
+        Raises:
+            LabdError: It has failed, or cannot be carried on; tells why.
+        """
+        lab = operation.lab
+        if lab and newest[lab] != operation.id:
+            # Its outcome could not be written, and others have had the lab since.
+            raise Superseded(f"{operation.kind} of lab {lab} was not ended")
+        request = operation.request_as(Request)
+        if not self._handlers.handles(operation.kind):
+            raise WorldError("labd was restarted meanwhile; ask for it again")
+        if await self._adapters.inventory.lab(lab) is not None:
+            return False
+        # Only `destroy`, or the undoing of `up`, ends with no lab.
+        if operation.kind is OperationKind.DESTROY:
+            return True
+        undoing = request.undoing if isinstance(request, Starting) else ""
+        why = undoing or f"lab {lab} is no more"
+        raise WorldError(f"{why} (taken back before a restart of labd)")
 
 
 def _remove_all_but(folder: Path, keep: set[str]) -> None:

@@ -27,6 +27,18 @@ from labd.model.events import EventDraft, EventType
 from labd.model.names import check_name, did_you_mean
 from labd.model.people import owner_now
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
+from labd.model.request_kinds import (
+    ActionRequest,
+    DestroyRequest,
+    DownRequest,
+    RestartRequest,
+    Starting,
+    StartRequest,
+    UpRequest,
+    WantedBefore,
+    action_request,
+)
+from labd.model.requests import Request
 from labd.model.slots import pin
 from labd.model.specs import Accel, LabSpec
 from labd.model.states import NODE_ALIVE, LabState, NodeState
@@ -144,19 +156,18 @@ class Labs:
             nonlocal ground
             ground = await look_at(self._adapters, name)
 
-        async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
-            added = await self._write_up(tx, operation, spec, key, ground)
+        request = UpRequest(keep=keep, force=force, timeout=timeout)
+
+        async def intent(tx: Transaction, operation: OperationRecord) -> Request:
+            whole = await self._write_up(tx, operation, request, spec, key, ground)
             if more is not None:
                 await more(tx)
-            return added
+            return whole
 
-        request = {"keep": keep, "force": force, "timeout": timeout}
         taken = await self._publications.reserve(name, spec)
         try:
             return await self.with_room(
-                lambda: self._operations.begin(
-                    _K.UP, name, request, self._handlers.up, intent, look
-                )
+                lambda: self._operations.begin(name, request, self._handlers.up, intent, look)
             )
         except BaseException:
             await self._publications.release(taken)
@@ -260,8 +271,14 @@ class Labs:
         ]
 
     async def _write_up(
-        self, tx: Transaction, operation: OperationRecord, spec: LabSpec, key: str, ground: Ground
-    ) -> Mapping[str, object]:
+        self,
+        tx: Transaction,
+        operation: OperationRecord,
+        request: UpRequest,
+        spec: LabSpec,
+        key: str,
+        ground: Ground,
+    ) -> UpRequest:
         """Admit, and write what shall be. All is read here, where nothing else can move."""
         name = operation.lab
         lab = await self._adapters.inventory.lab(name)
@@ -275,12 +292,13 @@ class Labs:
         due = {item: s.memory for item, s in sized.items() if item not in alive}
         await self.admit(name, due, ground.free)
         new = await self.new_nodes(name, spec, {node.name for node in nodes})
-        request = {
-            "new": lab is None,
-            "before": sorted(alive),
-            "was": _was(lab, nodes),
-            "memory": due,
-        }
+        request = replace(
+            request,
+            new=lab is None,
+            before=tuple(sorted(alive)),
+            was=_was(lab, nodes) if lab is not None else None,
+            memory=due,
+        )
         if lab is None:
             lab = LabRecord(
                 name=name,
@@ -374,17 +392,16 @@ class Labs:
             if kind in _STARTS:
                 ground = await look_at(self._adapters, lab)
 
-        async def intent(tx: Transaction, operation: OperationRecord) -> Mapping[str, object]:
-            return await self._write_act(tx, operation, nodes, ground)
+        request = action_request(kind, force=force, grace=grace)
 
-        request = {"force": force, "grace": grace}
+        async def intent(tx: Transaction, operation: OperationRecord) -> Request:
+            return await self._write_act(tx, operation, request, nodes, ground)
+
         # Whole labs and single nodes alike: a lab that is partly up has all its ports.
         taken = await self._publications.reserve(lab, record.spec) if kind in _STARTS else []
         try:
             return await self.with_room(
-                lambda: self._operations.begin(
-                    kind, lab, request, self._handlers.of(kind), intent, look
-                )
+                lambda: self._operations.begin(lab, request, self._handlers.of(kind), intent, look)
             )
         except BaseException:
             await self._publications.release(taken)
@@ -422,28 +439,38 @@ class Labs:
         return able
 
     async def _write_act(
-        self, tx: Transaction, operation: OperationRecord, nodes: Sequence[str], ground: Ground
-    ) -> Mapping[str, object]:
+        self,
+        tx: Transaction,
+        operation: OperationRecord,
+        request: ActionRequest,
+        nodes: Sequence[str],
+        ground: Ground,
+    ) -> ActionRequest:
         """Check, admit, and write what shall be. All is read here, where nothing else can move."""
         kind = operation.kind
         lab = await self._state_writer.lab(operation.lab)
         present = {node.name: node for node in await self._adapters.inventory.nodes(lab.name)}
         targets = self._targets(kind, lab, nodes, present)
-        request: dict[str, object] = {"nodes": sorted(targets)}
+        if not isinstance(request, DownRequest | DestroyRequest):
+            request = replace(request, nodes=tuple(sorted(targets)))
         wanted = _WANTED.get(kind)
         if wanted is None:
             return request
         changed = list(targets)
-        if kind in _STARTS:
+        if isinstance(request, StartRequest | RestartRequest):
             changed = sorted(closure(targets, {node.name: node for node in lab.spec.nodes}))
             alive = {node.name for node in present.values() if node.state in NODE_ALIVE}
             sized = await self._loader.size(lab.spec)
             due = {name: sized[name].memory for name in changed if name not in alive}
             await self.admit(lab.name, due, ground.free)
             before = alive - set(targets) if kind is _K.RESTART else alive
-            was = _was(lab, present.values())
-            request |= {"before": sorted(before), "was": was, "memory": due}
-            request["starts"] = changed
+            request = replace(
+                request,
+                before=tuple(sorted(before)),
+                was=_was(lab, present.values()),
+                memory=due,
+                starts=tuple(changed),
+            )
         for name in changed:
             await tx.put_node(replace(present[name], wanted=wanted))
         if kind in _STARTS or kind in _WHOLE:
@@ -460,14 +487,11 @@ async def _nothing(_: int) -> int:
     return 0
 
 
-def _was(lab: LabRecord | None, nodes: Iterable[NodeRecord]) -> Mapping[str, object]:
+def _was(lab: LabRecord, nodes: Iterable[NodeRecord]) -> WantedBefore:
     """Return the intent before an operation, for its undoing."""
-    if lab is None:
-        return {}
-    return {"lab": str(lab.wanted), "nodes": {node.name: str(node.wanted) for node in nodes}}
+    return WantedBefore(lab=lab.wanted, nodes={node.name: node.wanted for node in nodes})
 
 
 def _memory(operation: OperationRecord) -> Mapping[str, int]:
     """Return the bytes of memory of each node that an operation starts."""
-    memory = operation.request.get("memory")
-    return memory if isinstance(memory, Mapping) else {}
+    return operation.request.memory if isinstance(operation.request, Starting) else {}

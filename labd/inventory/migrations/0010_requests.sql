@@ -1,0 +1,2 @@
+-- Requests of operations have a version in their JSON from here on; rows without one are upgraded as they are read
+-- (inventory/requests_v0.py). No table changes: the number keeps an older labd from reading what it would half know.
