@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-import time
 from typing import Final
 from weakref import WeakSet
 
 from labd.api.authenticators import Peer
+from labd.host.ratelimit import RateLimiter
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class ConnectionLimiter:
         self._each = each
         self._total = total
         self._open: dict[str, WeakSet[asyncio.BaseTransport]] = {}
-        self._said = -_SAY_AGAIN
+        self._said = RateLimiter(1 / _SAY_AGAIN, 1)
 
     def admit(self, origin: str, transport: asyncio.BaseTransport) -> bool:
         """Count a connection, unless there are too many; tell whether it was."""
@@ -60,9 +60,7 @@ class ConnectionLimiter:
 
     def _say(self, origin: str) -> None:
         """Tell that a connection is cut off; not each time, for the log is to stay readable."""
-        now = time.monotonic()
-        if now - self._said >= _SAY_AGAIN:
-            self._said = now
+        if not self._said.take():
             log.warning("%s has too many connections: new ones are cut off", origin)
 
     def _forget(self) -> None:

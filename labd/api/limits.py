@@ -11,12 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.types import Scope
 
 from labd.api import problems
 from labd.host.config_people import LimitsConfig
+from labd.host.ratelimit import RateLimiter
 from labd.model.people import Role
 
 _FORGET = 1_000  # callers whose buckets are kept at most, but for those that are in use
@@ -64,51 +65,30 @@ def student_bounds(limits: LimitsConfig) -> Bounds:
     )
 
 
-@dataclass(slots=True)
-class Bucket:
-    """Tokens that fill up by time (a token bucket)."""
-
-    burst: float
-    at: float
-    level: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.level = self.burst
-
-    def take(self, now: float, rate: float) -> float:
-        """Take one token; return 0, or the seconds until there is one."""
-        self.level = min(self.burst, self.level + (now - self.at) * rate)
-        self.at = now
-        if self.level < 1:
-            return (1 - self.level) / rate
-        self.level -= 1
-        return 0.0
-
-
 class Meter:
     """Counts what callers ask."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._buckets: dict[str, Bucket] = {}
+        self._limiters: dict[str, RateLimiter] = {}
         self._open: Counter[tuple[str, str]] = Counter()
 
     def take(self, who: str, rate: float, burst: int) -> float:
         """Count one request; return 0, or the seconds until the caller may ask again."""
-        now = self._clock()
-        bucket = self._buckets.get(who)
-        if bucket is None:
+        limiter = self._limiters.get(who)
+        if limiter is None:
             self._forget()
-            bucket = self._buckets[who] = Bucket(burst, now)
-        return bucket.take(now, rate)
+            limiter = self._limiters[who] = RateLimiter(rate, burst, clock=self._clock)
+        limiter.rate = rate  # whoever has another role by now
+        return limiter.take()
 
     def _forget(self) -> None:
         """Forget the callers that were silent for longest; a full bucket tells nothing."""
-        if len(self._buckets) < _FORGET:
+        if len(self._limiters) < _FORGET:
             return
-        oldest = sorted(self._buckets, key=lambda name: self._buckets[name].at)
+        oldest = sorted(self._limiters, key=lambda name: self._limiters[name].used)
         for name in oldest[: _FORGET // 2]:
-            del self._buckets[name]
+            del self._limiters[name]
 
     def require(self, who: str, bounds: Bounds) -> None:
         """Count one request.

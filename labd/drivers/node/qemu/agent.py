@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from labd.host.backoff import Backoff
 from labd.model.errors import GuestAgentAbsent, GuestFailed
 from labd.model.machine import ExecResult
 
@@ -117,15 +118,14 @@ class GuestAgent:
         pid = started.get("pid") if isinstance(started, Mapping) else None
         if not isinstance(pid, int):
             raise self.nonsense("guest-exec")
-        pause = _FIRST_POLL
+        backoff = Backoff(_FIRST_POLL, _LAST_POLL)
         while (left := end - loop.time()) > 0:
             status = await self.call("guest-exec-status", {"pid": pid}, left)
             if not isinstance(status, Mapping):
                 raise self.nonsense("guest-exec-status")
             if status.get("exited"):
                 return self._result(status)
-            await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
-            pause = min(pause * 2, _LAST_POLL)
+            await asyncio.sleep(min(backoff.pause(), max(0.0, end - loop.time())))
         raise GuestFailed(
             f"{argv[0][:80]!r} in {self.name} did not end within {timeout:g} s; "
             "it may still run in the guest"
