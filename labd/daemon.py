@@ -20,7 +20,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +92,7 @@ from labd.host.priority import go_first
 from labd.host.resolvers import host_resolvers
 from labd.host.secret import secret_of
 from labd.host.sshkeys import SshKeys
+from labd.host.supervision import TaskSupervisor, Work, cancel_all
 from labd.host.threads import finish, quick
 from labd.host.traces import HostTraces
 from labd.host.usage import folder_size, process_usage
@@ -108,7 +109,6 @@ log = logging.getLogger("labd")
 
 _READER = "reader"  # the broker's user for people
 _RESERVE_EVERY = 60.0  # seconds
-_CANCEL_AGAIN = 3.0  # seconds that a background task has for its farewell
 _FLUSH = 2.0  # seconds that the last events have to reach the broker
 _THREADS_END = 5.0  # seconds that threads have to end what they do
 
@@ -276,14 +276,17 @@ async def _end_threads() -> None:
 class Daemon:
     """The parts of a running daemon, and the facts that `lab version` shows."""
 
-    def __init__(self, settings: Settings, inventory: SqliteInventory, host_id: str) -> None:
+    def __init__(
+        self, settings: Settings, inventory: SqliteInventory, host_id: str, tasks: TaskSupervisor
+    ) -> None:
         self._settings = settings
+        self._tasks = tasks
         self._paths = settings.paths
         self._config = settings.config
         self._inventory = inventory
         self._host_id = host_id
         merge = settings.config.memory.ksm != "off"
-        self._hypervisor = QemuHypervisor(host_id, settings.paths.run, merge=merge)
+        self._hypervisor = QemuHypervisor(host_id, settings.paths.run, merge=merge, tasks=tasks)
         self._reader = new_password()
         self._broker: ManagedBroker | None = None
         self._publisher: Publisher | None = None
@@ -296,11 +299,13 @@ class Daemon:
         Raises:
             LabdError: Something cannot be had; what was started is ended by the stack.
         """
+        tasks = TaskSupervisor()
+        tasks.hear(asyncio.get_running_loop())
         inventory = await SqliteInventory.open(settings.paths.database)
         stack.push_async_callback(inventory.close)
-        _background(_keep_disk_reserve(inventory), "reserve", stack)
+        _background(tasks, "reserve", functools.partial(_keep_disk_reserve, inventory), stack)
         _switch_ksm(settings, stack)
-        daemon = cls(settings, inventory, await inventory.host_id())
+        daemon = cls(settings, inventory, await inventory.host_id(), tasks)
         broker = await daemon._start_broker(stack)
         runner = daemon._plugin_runner(broker)
         daemon.engine = Engine(
@@ -336,10 +341,10 @@ class Daemon:
                 password=password,
                 ca_file=broker.ca_file,
             )
-        managed = ManagedBroker(self._paths.broker_run, tcp_port=broker.tcp_port)
+        managed = ManagedBroker(self._paths.broker_run, tcp_port=broker.tcp_port, tasks=self._tasks)
         await managed.start()
         stack.push_async_callback(managed.stop)
-        _background(managed.run(), "broker", stack)
+        _background(self._tasks, "broker", managed.run, stack)
         self._broker = managed
         await managed.set_users(self._people())
         _write_secret(self._paths.broker_password, self._reader, self._group)
@@ -365,13 +370,14 @@ class Daemon:
                 host_id=self._host_id,
                 broker=managed.plugin_address if managed is not None else broker,
                 set_users=set_users if managed is not None else None,
+                tasks=self._tasks,
             )
         )
 
     def _publish(self, broker: BrokerAddress, stack: AsyncExitStack) -> None:
         publisher = Publisher(self._inventory, broker, self._host_id)
         self._publisher = publisher
-        _background(publisher.run(), "publisher", stack)
+        _background(self._tasks, "publisher", publisher.run, stack)
         # Pushed last, so done first: what the stop itself told still goes out.
         stack.push_async_callback(publisher.flush, _FLUSH)
 
@@ -404,7 +410,7 @@ class Daemon:
             hypervisor=self._hypervisor,
             networks=LabNetworks(host_id),
             uplinks=LabUplinks(host_id, self._uplink_settings()),
-            servers=LabServers(self._paths.lab_runs, uid_base + SERVER_UID),
+            servers=LabServers(self._paths.lab_runs, uid_base + SERVER_UID, self._tasks),
             links=LabLinks(),
             captures=LabCaptures(),
             counters=LabCounters(),
@@ -418,7 +424,7 @@ class Daemon:
             checkpoints=CheckpointStore(self._paths.state, MEMORY_ID),
             screens=QemuScreens(self._hypervisor.machine),
             dialer=NamespaceDialer(),
-            published_ports=HostPublishedPorts(relay),
+            published_ports=HostPublishedPorts(relay, self._tasks),
             keys=SshKeys(self._paths.keys),
             devices=QemuDevices(self._hypervisor.machine),
             interfaces=QemuInterfaces(self._hypervisor.machine),
@@ -448,6 +454,7 @@ class Daemon:
                 HostTraces(self._paths),
             ],
             token_secret=secret_of(self._paths.token_secret),
+            tasks=self._tasks,
         )
 
     def _place(self) -> Place:
@@ -481,12 +488,12 @@ class Daemon:
             _listen(self._paths.people_socket, 0o666, None, stack),
             _listen(self._paths.plugin_socket, 0o666, None, stack),
         ]
-        await stack.enter_async_context(serving(app, sockets))
-        await stack.enter_async_context(serving_tcp(app, self._config.api))
+        await stack.enter_async_context(serving(app, sockets, tasks=self._tasks))
+        await stack.enter_async_context(serving_tcp(app, self._config.api, self._tasks))
         # The administrators of `api.sock`, by the same means: the mode of the file.
         ways = _listen(self._paths.connect_socket, 0o660, self._group, stack)
         await stack.enter_async_context(
-            ConnectSocket(self.engine.connect, self.engine.access, ways)
+            ConnectSocket(self.engine.connect, self.engine.access, ways, self._tasks)
         )
 
     @functools.cached_property
@@ -559,26 +566,9 @@ async def _keep_disk_reserve(inventory: SqliteInventory) -> None:
         await inventory.take_disk_reserve()
 
 
-def _background(work: Coroutine[None, None, None], name: str, stack: AsyncExitStack) -> None:
-    """Run something until the stack is unwound."""
-    task = asyncio.create_task(work, name=name)
-    task.add_done_callback(_told)
-
-    async def end() -> None:
-        # Python 3.11 loses a cancellation that comes just as a `wait_for` or a task group ends.
-        while not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=_CANCEL_AGAIN)
-        if not task.cancelled():
-            task.result()
-
-    stack.push_async_callback(end)
-
-
-def _told(task: asyncio.Task[None]) -> None:
-    """Log a background task that ended by a fault: nobody waits for it."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("%s has ended by a fault of labd", task.get_name(), exc_info=error)
+def _background(tasks: TaskSupervisor, name: str, work: Work, stack: AsyncExitStack) -> None:
+    """Run a loop until the stack is unwound."""
+    stack.push_async_callback(cancel_all, [tasks.supervise(name, work)])
 
 
 def _listen(path: Path, mode: int, group: int | None, stack: AsyncExitStack) -> socket.socket:

@@ -20,6 +20,7 @@ from labd.api.callers import Services
 from labd.api.connection_limiter import ConnectionLimiter, bound, origin
 from labd.host.config_people import ApiConfig
 from labd.host.listening import check_tls, listen_tcp
+from labd.host.supervision import TaskState, TaskSupervisor
 from labd.host.threads import quick
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ async def serving(
     *,
     tls: Tls | None = None,
     limiter: ConnectionLimiter | None = None,
+    tasks: TaskSupervisor | None = None,
 ) -> AsyncIterator[None]:
     """Answer requests while the block runs; the sockets are closed at its end.
 
@@ -125,9 +127,17 @@ async def serving(
         sockets: Bound (and with their modes set); uvicorn listens on them.
         tls: Without it, plain HTTP.
         crowd: Bounds the connections; by default those of each user of the host but root.
+        tasks: Counts the end of the server, when nobody has asked for it.
     """
     server = _server(app, tls, limiter or ConnectionLimiter(bound()))
     task = asyncio.create_task(server.serve(list(sockets)), name="api")
+
+    def ended(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and tasks is not None:
+            tasks.note("api", error, TaskState.ENDED)
+
+    task.add_done_callback(ended)
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 -- uvicorn tells by no event
             await asyncio.sleep(0.005)
@@ -140,7 +150,9 @@ async def serving(
 
 
 @asynccontextmanager
-async def serving_tcp(app: FastAPI, api: ApiConfig) -> AsyncIterator[None]:
+async def serving_tcp(
+    app: FastAPI, api: ApiConfig, tasks: TaskSupervisor | None = None
+) -> AsyncIterator[None]:
     """Answer people with tokens while the block runs, if the configuration asks for it.
 
     Raises:
@@ -157,7 +169,8 @@ async def serving_tcp(app: FastAPI, api: ApiConfig) -> AsyncIterator[None]:
     with contextlib.closing(listener):
         most = bound()
         # A class behind one address has its half of all.
-        async with serving(app, [listener], tls=tls, limiter=ConnectionLimiter(most // 2, most)):
+        limiter = ConnectionLimiter(most // 2, most)
+        async with serving(app, [listener], tls=tls, limiter=limiter, tasks=tasks):
             log.info("serving people at %s%s", api.listen, "" if tls else " without TLS")
             yield
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
+from starlette.websockets import WebSocketDisconnect
+
+from labd.model.errors import LabdError
+
 T = TypeVar("T")
+
+# How callers and machines leave, while something is copied between them.
+_LEAVING = (LabdError, OSError, RuntimeError, WebSocketDisconnect)
 
 
 async def until_closing(
@@ -22,3 +29,13 @@ async def until_closing(
         for item in (task, stop):
             item.cancel()
         await asyncio.gather(task, stop, return_exceptions=True)
+
+
+async def cancel_copies(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """End tasks that copy between a caller and a machine; raise what was a fault of labd in one."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception) and not isinstance(outcome, _LEAVING):
+            raise outcome

@@ -33,6 +33,7 @@ from labd.drivers.node.port import Hypervisor
 from labd.drivers.storage.port import Checkpoints, Images
 from labd.host.failpoints import WALL_CLOCK, failpoints
 from labd.host.identity import boot_id
+from labd.host.supervision import TaskSupervisor
 from labd.inventory.port import Inventory
 from labd.model.lab_leases import Moment
 from labd.model.machine import AccelChoice
@@ -118,6 +119,7 @@ class Adapters:
         traces: Find what labd has made on the host, for `lab fsck`.
         authorized_keys: OpenSSH public keys of the administrators, for every node.
         token_secret: From which the tokens of classes follow.
+        tasks: Runs everything that goes on for long.
     """
 
     inventory: Inventory
@@ -158,6 +160,7 @@ class Adapters:
     authorized_keys: tuple[str, ...] = ()
     traces: Sequence[Traces] = ()
     token_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    tasks: TaskSupervisor = field(default_factory=TaskSupervisor)
 
     async def choose_accel(self, wanted: Accel) -> AccelChoice:
         """Return the accelerator of a node: its own wish, else the daemon's, else what works.

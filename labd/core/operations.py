@@ -8,6 +8,9 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 
+from labd.host.backoff import Backoff
+from labd.host.ratelimit import RateLimiter
+from labd.host.supervision import TaskSupervisor
 from labd.inventory.port import Inventory, Transaction
 from labd.model.errors import Busy, Conflict, Fault, LabdError, NotFound, StorageFailed, Superseded
 from labd.model.events import EventDraft, EventType
@@ -55,14 +58,16 @@ class Operations:
         inventory: Inventory,
         clock: Callable[[], str],
         begun: Callable[[str], None] = lambda _: None,
+        tasks: TaskSupervisor | None = None,
     ) -> None:
         self._inventory = inventory
         self._clock = clock
         self._begun = begun
+        self._supervisor = tasks or TaskSupervisor()
         self._held: dict[str, OperationRecord] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._progress: dict[str, Mapping[str, object]] = {}
-        self._told: dict[str, float] = {}
+        self._told: dict[str, RateLimiter] = {}  # progress, by operation
         self._breakable: dict[str, asyncio.Task[None]] = {}
         self._superseded: dict[str, str] = {}
         self._closed = False
@@ -223,7 +228,7 @@ class Operations:
             return  # the next daemon goes on with it
         if operation.lab:
             self._held[operation.lab] = operation
-        task = asyncio.create_task(self._run(operation, work), name=operation.id)
+        task = self._supervisor.spawn("operations", self._run(operation, work))
         self._tasks[operation.id] = task
 
     async def _run(self, operation: OperationRecord, work: Work) -> None:
@@ -247,7 +252,7 @@ class Operations:
 
     async def _finish_surely(self, operation: OperationRecord, error: BaseException | None) -> None:
         """Write the outcome as soon as the inventory can be written."""
-        wait = _FIRST_RETRY
+        backoff = Backoff(_FIRST_RETRY, _LAST_RETRY)
         while True:
             try:
                 await self.finish(operation, error)
@@ -256,8 +261,7 @@ class Operations:
                     return  # the next daemon finds the operation running, and goes on with it
                 log.warning("the outcome of operation %s waits: %s", operation.id, problem)
                 self._let_go(operation)  # another operation may be what makes room
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, _LAST_RETRY)
+                await asyncio.sleep(backoff.pause())
             except LabdError:
                 log.exception("the outcome of operation %s cannot be written", operation.id)
                 return
@@ -312,10 +316,9 @@ class Operations:
     ) -> None:
         """Tell how far an operation is; an event at most once a second."""
         self._progress[operation.id] = {"done": done, "total": total, "text": text}
-        now = asyncio.get_running_loop().time()
-        if now - self._told.get(operation.id, -1e9) < _PROGRESS_EVERY:
+        limiter = self._told.setdefault(operation.id, RateLimiter(1 / _PROGRESS_EVERY, 1))
+        if limiter.take() > 0:
             return
-        self._told[operation.id] = now
         async with self._inventory.transaction() as tx:
             await tx.emit(
                 self._draft(operation, EventType.OPERATION_PROGRESS, self._progress[operation.id])

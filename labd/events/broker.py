@@ -3,7 +3,7 @@
     broker = ManagedBroker(run / "broker")
     await broker.start()
     stack.push_async_callback(broker.stop)
-    tasks.create_task(broker.run())
+    tasks.supervise("broker", broker.run)
 
 It listens on a unix socket for labd and on loopback TCP for plugins, runs as the user `mosquitto`,
 and dies with the daemon. Paths in its configuration are relative to its working folder, so that it
@@ -40,7 +40,9 @@ from labd.events.accounts import (
 )
 from labd.events.mqtt import BrokerAddress, reachable
 from labd.host import identity
+from labd.host.backoff import Backoff
 from labd.host.spawn import PIPE, Child, Jail, spawn
+from labd.host.supervision import TaskSupervisor, cancel_all
 from labd.host.threads import quick
 from labd.model.errors import CommandFailed, ConfigError, LabdError, StorageFailed
 from labd.model.process import ProcessId
@@ -88,18 +90,27 @@ class ManagedBroker:
         port: TCP port on 127.0.0.1, known after `start`; it stays over restarts.
     """
 
-    def __init__(self, folder: Path, *, tcp_port: int = 0, user: str = "mosquitto") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tcp_port: int = 0,
+        user: str = "mosquitto",
+        tasks: TaskSupervisor | None = None,
+    ) -> None:
         """Plan a broker; nothing is started.
 
         Args:
             folder: Made when needed; the path of the socket in it must be under 107 bytes.
             tcp_port: 0 for one that is free.
             user: System user that it runs as, when labd is root.
+            tasks: Runs what reads its words.
         """
         self.folder = folder
         self.port = tcp_port
         self._chosen = tcp_port == 0
         self._user = user
+        self._tasks = tasks or TaskSupervisor()
         self._password = new_password()
         self._users: tuple[BrokerUser, ...] = ()
         self._lines: dict[tuple[str, str], str] = {}
@@ -164,17 +175,13 @@ class ManagedBroker:
 
     async def run(self) -> None:
         """Start it again whenever it ends, with back-off, for ever."""
-        loop = asyncio.get_running_loop()
-        delay = _FIRST_DELAY
+        backoff = Backoff(_FIRST_DELAY, _LAST_DELAY, steady=_STEADY)
         while True:
-            started = loop.time()
+            backoff.begin()
             if self._child is not None:
                 status = await self._child.wait()
                 log.warning("the broker ended with status %s; starting it again", status)
-            if loop.time() - started > _STEADY:
-                delay = _FIRST_DELAY
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LAST_DELAY)
+            await asyncio.sleep(backoff.pause())
             try:
                 # Plugins know the port: it is never chosen anew.
                 await self._launch(self._owner())
@@ -255,7 +262,9 @@ class ManagedBroker:
                 umask=0o077,
             )
             self._child = child
-            self._reader = asyncio.create_task(self._read_words(child))
+            self._reader = self._tasks.supervise(
+                "broker-log", functools.partial(self._read_words, child)
+            )
             try:
                 await quick(self._record, child.process)
                 await self._await_ready(child)
@@ -297,9 +306,7 @@ class ManagedBroker:
             await child.stop(_GRACE)
         reader, self._reader = self._reader, None
         if reader is not None:
-            reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
+            await cancel_all([reader])
 
     async def _end_stale(self) -> None:
         try:

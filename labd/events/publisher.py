@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from labd.events.messages import (
     status_message,
 )
 from labd.events.mqtt import BrokerAddress, Connection, MqttError, Will, connect, properties
+from labd.host.backoff import Backoff
 from labd.model.errors import LabdError
 from labd.model.events import CONTENT_TYPE, Event
 from labd.model.records import LabRecord, NodeRecord
@@ -88,23 +88,22 @@ class Publisher:
 
         Failures of the broker or the inventory are logged once and tried again with back-off.
         """
-        delay = _FIRST_DELAY
-        loop = asyncio.get_running_loop()
+        # Jitter, so that many hosts do not come back to one broker at one time.
+        backoff = Backoff(_FIRST_DELAY, _LAST_DELAY, steady=_STEADY, jitter=0.5)
         while True:
-            started = loop.time()
+            backoff.begin()
             try:
                 await self._session()
             except* (MqttError, LabdError) as group:
                 self._tell_problem(_first(group))
+            except* Exception:
+                self.connected, self.problem = False, "a fault of labd; see `lab doctor`"
+                raise
             # When a member of a task group fails just as it is cancelled, only the failure is told.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError
-            if loop.time() - started > _STEADY:
-                delay = _FIRST_DELAY
-            # Jitter, so that many hosts do not come back to one broker at one time.
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
-            delay = min(delay * 2, _LAST_DELAY)
+            await asyncio.sleep(backoff.pause())
 
     async def flush(self, timeout: float) -> bool:
         """Wait until the broker has everything that was committed before this call.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from labd.core import supervision
 from labd.core.adapters import Adapters
 from labd.core.failure_context import read_log
 from labd.core.operations import Operations
@@ -14,6 +16,7 @@ from labd.core.ports import PluginRunner
 from labd.core.resolve import size_node
 from labd.core.snapshot import SnapshotLoader
 from labd.core.state_writer import StateWriter
+from labd.core.supervision import FailureReporter
 from labd.drivers.node.port import Console
 from labd.features.access.service import Access
 from labd.features.activity.attended import AttendedConsole
@@ -52,6 +55,7 @@ from labd.features.serving.service import Serving
 from labd.features.usage.service import UsageService
 from labd.features.warm.members import WarmMembers
 from labd.features.warm.service import WarmPools
+from labd.host.supervision import Work, cancel_all
 from labd.host.threads import quick
 from labd.host.timelog import LogLine, read_lines, read_stamped
 from labd.model.activity import Source
@@ -93,10 +97,14 @@ class Engine:
             adapters.inventory,
             adapters.clock,
             lambda lab: self.activity.touch(lab, Source.OPERATION),
+            adapters.tasks,
         )
         self.activity = ActivityService(adapters, self.state_writer, self._operations)
         self.access = Access(adapters, self.state_writer)
-        self._watcher = Watcher(adapters.inventory, adapters.hypervisor, self.state_writer)
+        self._failures = FailureReporter(adapters.tasks, adapters.inventory)
+        self._watcher = Watcher(
+            adapters.inventory, adapters.hypervisor, self.state_writer, adapters.tasks
+        )
         self._readiness = ReadinessKeeper(adapters, self.state_writer)
         self.links = LinkService(adapters, self.state_writer)
         self.captures = CaptureService(adapters, self.state_writer, self.activity)
@@ -191,20 +199,27 @@ class Engine:
 
     async def start(self) -> Recovered:
         """Recover, then work. Nothing is asked of the engine before this returns."""
-        self._tasks = [
-            asyncio.create_task(self._watcher.run(), name="watcher"),
-            asyncio.create_task(self._watch_boots(), name="boots"),
-            asyncio.create_task(self._keep_house(), name="keeper"),
-            asyncio.create_task(self._serving.run(), name="serving"),
-        ]
+        self._supervise(
+            {
+                supervision.NAME: self._failures.run,
+                "watcher": self._watcher.run,
+                "boots": self._watch_boots,
+                "keeper": self._keep_house,
+                "serving": self._serving.run,
+            }
+        )
         recovered = await self._recovery.run()
-        self._tasks.append(asyncio.create_task(self.leases.run(), name="leases"))
-        self._tasks.append(asyncio.create_task(self.classes.run(), name="classes"))
-        self._tasks.append(asyncio.create_task(self.memory_guard.run(), name="memory"))
-        self._tasks.append(asyncio.create_task(self.disk_guard.run(), name="disk-quotas"))
-        self._tasks.append(asyncio.create_task(self.activity.run(), name="activity"))
-        self._tasks.append(asyncio.create_task(self.pools.run(), name="pools"))
-        self._tasks.append(asyncio.create_task(self.cgroup_controller.run(), name="cgroups"))
+        self._supervise(
+            {
+                "leases": self.leases.run,
+                "classes": self.classes.run,
+                "memory": self.memory_guard.run,
+                "disk-quotas": self.disk_guard.run,
+                "activity": self.activity.run,
+                "pools": self.pools.run,
+                "cgroups": self.cgroup_controller.run,
+            }
+        )
         await self.state_writer.emit(
             EventDraft(
                 type=EventType.DAEMON_STARTED,
@@ -218,6 +233,10 @@ class Engine:
         )
         return recovered
 
+    def _supervise(self, loops: Mapping[str, Work]) -> None:
+        supervise = self._adapters.tasks.supervise
+        self._tasks += [supervise(name, work) for name, work in loops.items()]
+
     async def close(self) -> None:
         """Stop working and leave every VM as it is."""
         try:
@@ -230,9 +249,7 @@ class Engine:
             await self.links.close()
             await self.plugin_service.close()
             self._readiness.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await cancel_all(self._tasks)
             await self._watcher.close()
             await self.cgroup_controller.close()
             await self.state_writer.emit(EventDraft(type=EventType.DAEMON_STOPPED))
@@ -266,12 +283,11 @@ class Engine:
         """Watch nodes that run again on their own account until they are ready."""
         while True:
             for ref in await self._watcher.boots():
-                try:
-                    await self._watch_boot(ref)
-                except LabdError as error:
-                    log.warning("node %s cannot be watched: %s", ref, error)
-                except Exception:  # supervisor loop: the other nodes are watched on
-                    log.exception("node %s cannot be watched by a fault of labd", ref)
+                with self._adapters.tasks.contained("boots"):  # the other nodes are watched on
+                    try:
+                        await self._watch_boot(ref)
+                    except LabdError as error:
+                        log.warning("node %s cannot be watched: %s", ref, error)
 
     async def _watch_boot(self, ref: NodeRef) -> None:
         lab, node = await self.state_writer.lab(ref.lab), await self.state_writer.node(ref)
@@ -513,7 +529,8 @@ class Engine:
 
     async def findings(self) -> Sequence[Mapping[str, str]]:
         """See `EngineApi.findings`."""
-        return await self._findings()
+        own = [finding.as_dict() for finding in self._failures.findings(time.time)]
+        return [*await self._findings(), *own]
 
     async def info(self) -> Mapping[str, object]:
         """See `EngineApi.info`."""

@@ -22,6 +22,8 @@ class EventType(StrEnum):
     DAEMON_STOPPED = "daemon.stopped"
     HOST_MEMORY_LOW = "host.memory-low"  # the newest labs are paused now
     HOST_MEMORY_OK = "host.memory-ok"
+    HOST_TASK_FAILED = "host.task-failed"  # by a fault of labd; it is started again
+    HOST_TASK_RECOVERED = "host.task-recovered"  # it has run for a while without a fault
     DAEMON_REBUILT = "daemon.rebuilt"  # the inventory was damaged, and made anew
 
     LAB_CREATED = "lab.created"

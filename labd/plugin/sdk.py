@@ -23,6 +23,8 @@ from labd.client import AsyncClient
 from labd.client.errors import EventsPruned
 from labd.client.types import EventPage
 from labd.events.mqtt import BrokerAddress, MqttError, connect
+from labd.host.backoff import Backoff
+from labd.host.supervision import TaskSupervisor, cancel_all
 from labd.model.errors import LabdError
 from labd.plugin.event import Event
 from labd.plugin.files import CURSOR, SINCE, Credentials, replace_file
@@ -159,7 +161,7 @@ class Plugin:
         Raises:
             EventsPruned: They are not kept any more.
         """
-        wait = _FIRST_WAIT
+        backoff = Backoff(_FIRST_WAIT, _LAST_WAIT)
         while True:
             try:
                 page = await client.events(after, _PAGE if after is not None else 1)
@@ -167,8 +169,7 @@ class Plugin:
                 raise
             except LabdError as error:
                 self._warn(f"labd does not give events: {error}")
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, _LAST_WAIT)
+                await asyncio.sleep(backoff.pause())
             else:
                 return page
 
@@ -208,16 +209,14 @@ class Plugin:
                 async with self._turn:
                     await self._catch_up(client)
 
-        task = asyncio.create_task(patrol(), name="patrol")
+        task = TaskSupervisor().supervise("patrol", patrol)
         try:
             yield
         except MqttError:
             async with self._turn:  # a handler is not broken off because the broker is gone
                 raise
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await cancel_all([task])
 
     async def _follow(self, client: AsyncClient) -> None:
         """Read the API's stream until it ends."""
@@ -272,7 +271,7 @@ class Plugin:
 
     async def _call(self, handler: Handler, event: Event, client: AsyncClient) -> None:
         """Call a handler, a few times when it fails: the supervisor loop of a plugin."""
-        delay = _RETRY_DELAY
+        backoff = Backoff(_RETRY_DELAY)
         for attempt in range(1, _RETRIES + 2):
             try:
                 await handler(event, client)
@@ -282,8 +281,8 @@ class Plugin:
                         "event %d (%s) was left: its handler fails", event.seq, event.type
                     )
                     return
+                delay = backoff.pause()
                 log.warning("handler failed for event %d; again in %g s", event.seq, delay)
                 await asyncio.sleep(delay)
-                delay *= 2
             else:
                 return

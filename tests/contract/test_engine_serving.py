@@ -175,3 +175,14 @@ async def test_the_agent_is_asked_first_then_leases_then_neighbours(home: FakeDa
     assert await home.engine.addresses.of("web") == []
     with pytest.raises(NotFound):
         await home.engine.addresses.of("other")
+
+
+async def test_addresses_are_written_after_a_fault(home: FakeDaemon) -> None:
+    await home.up(served())
+    seq = await home.seq()
+    home.servers.given[await namespace(home)] = [
+        Lease(mac=MACS["a"], address="10.0.0.101", name="a")
+    ]
+    home.crash.faults["leases"] = 1
+    home.servers.happen(await namespace(home), ServerState.LEASES)
+    assert await until_told(home, seq, "lease") == [("lease", "a", "10.0.0.101")]

@@ -20,6 +20,7 @@ from labd.drivers.node.qemu.monitor import Monitor, QmpEvent
 from labd.drivers.node.qemu.vm import Vm, VmTimes
 from labd.host.identity import is_alive
 from labd.host.spawn import spawn
+from labd.host.supervision import TaskSupervisor
 from labd.model.errors import LabdError
 from tests.guests import machine_spec
 
@@ -119,6 +120,35 @@ async def test_one_that_says_it_quits_and_does_not_is_ended(tmp_path: Path) -> N
     finally:
         await qemu.stop(grace=0)
         await vm.close()
+
+
+async def test_a_fault_of_labd_at_an_event_costs_neither_connection_nor_the_next_event() -> None:
+    ours, theirs = socket.socketpair()
+    heard: list[object] = []
+    lost = asyncio.Event()
+    tasks = TaskSupervisor()
+
+    def hear(event: QmpEvent) -> None:
+        if event["event"] == "STOP":
+            raise ZeroDivisionError("a bug")
+        heard.append(event["event"])
+
+    def answer(asked: dict[str, Any]) -> bytes:
+        done = json.dumps({"return": {}, "id": asked["id"]}).encode() + b"\n"
+        return b'{"event": "STOP"}\n{"event": "RESUME"}\n' + done
+
+    made = Monitor("web/a", hear, lambda _: None, lost.set, tasks)
+    async with answering(theirs, answer), asyncio.timeout(60):
+        await made.connect(ours)
+        assert await made.execute("query-status", deadline=50) == {}
+        assert heard == ["RESUME"]
+        assert made.connected
+        assert not lost.is_set()
+        theirs.shutdown(socket.SHUT_RDWR)
+        await lost.wait()  # it is watched on
+        await made.close()
+    (found,) = tasks.failures()
+    assert (found.task, found.error) == ("monitor web/a", "ZeroDivisionError: a bug")
 
 
 async def test_a_flood_of_events_waits_in_the_socket() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
+from pathlib import Path
 
+from labd.host.failpoints import VARIABLE
 from tests.system.harness import TEMPLATES, Daemon, Json, until
 
 BOOT = str(TEMPLATES / "bootsector.yaml")
@@ -65,3 +69,32 @@ def test_a_lease_in_the_past_makes_nothing(daemon: Daemon) -> None:
         "lab: the lease would have ended at 2020-01-01T00:00:00Z, which is in the past\n"
     )
     assert names(daemon) == []
+
+
+def test_a_lease_ends_after_a_fault_of_labd(
+    make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = make_daemon(start=False)
+    orders = tmp_path / "orders"
+    orders.touch()
+    daemon.environment[VARIABLE] = str(orders)
+    daemon.start()
+    daemon.image("bootsector")
+    daemon.lab("up", BOOT, "--name", "b", "--lease", "5s", "--keep-for", "1h")
+    broken = tmp_path / "broken"
+    broken.write_text("clock.wall = offset nonsense\n")  # which no clock expects: ValueError
+    broken.replace(orders)
+    until(lambda: "task leases met a fault of labd" in daemon.log.read_text(), "it has failed")
+    sound = tmp_path / "sound"
+    sound.touch()
+    sound.replace(orders)
+    until(lambda: daemon.json("status", "b")["state"] == "stopped", "it is stopped")
+
+    def failures() -> list[Json]:
+        return [e["data"] for e in daemon.events() if e["type"] == "io.labd.host.task-failed"]
+
+    until(lambda: "leases" in [data["task"] for data in failures()], "it is told")
+    findings = json.loads(daemon.run("--json", "doctor").stdout)["findings"]
+    texts = [item["text"] for item in findings if item["name"] == "tasks"]
+    assert any(text.startswith("leases has failed") and "ValueError" in text for text in texts)
+    assert "Traceback" in daemon.log.read_text()

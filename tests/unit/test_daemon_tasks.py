@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from labd.daemon import _background, _listen
+from labd.host.supervision import TaskSupervisor
 from labd.model.errors import ConfigError
 
 
@@ -25,7 +26,7 @@ async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
 
     async with asyncio.timeout(60):
         async with AsyncExitStack() as stack:
-            _background(work(), "stubborn", stack)
+            _background(TaskSupervisor(), "stubborn", work, stack)
             await asyncio.sleep(0)
     assert lost == 1
 

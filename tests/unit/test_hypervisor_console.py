@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 
 from labd.drivers.node.qemu import console
 from labd.drivers.node.qemu.console import ConsoleHub, RotatingLog, clean_line
+from labd.drivers.node.qemu.console_backlog import ConsoleBacklog
 from labd.model.errors import InputError, NodeGone
 
 
@@ -213,3 +214,46 @@ def test_the_log_is_never_a_link(tmp_path: Path) -> None:
 )
 def test_clean_line(raw: bytes, text: str) -> None:
     assert clean_line(raw) == text
+
+
+class Broken(ConsoleBacklog):
+    """The memory of what nobody has read, with a fault in each of its ways."""
+
+    def __init__(self) -> None:
+        """Have none."""
+
+    def heard(self, size: int) -> None:
+        raise ZeroDivisionError("heard")
+
+    def take(self, waiting: Callable[[], int]) -> bytes:
+        raise ZeroDivisionError("take")
+
+    def close(self) -> None:
+        """Have none."""
+
+
+async def test_a_fault_of_labd_costs_no_line(line: Line) -> None:
+    line.hub.catch_up(Broken())
+    await line.say(b"one\n")
+    await line.say(b"two\n")
+    assert line.lost == []
+    line.hub.remember(None)
+    await line.say(b"three\n")
+    assert line.log.read_bytes().endswith(b"one\ntwo\nthree\n")
+
+
+async def test_a_line_is_read_though_the_past_is_lost_by_a_fault(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    hub = ConsoleHub(tmp_path / "console.log", "web/server", lambda: None)
+    try:
+        await hub.attach(ours, fresh=False)  # nothing is read before `catch_up`
+        hub.catch_up(Broken())
+        hub.remember(None)
+        waiting = asyncio.create_task(hub.wait("^ready$"))
+        await asyncio.get_running_loop().sock_sendall(theirs, b"ready\n")
+        assert await asyncio.wait_for(waiting, 30) == "ready"
+    finally:
+        hub.end()
+        theirs.close()
+        await asyncio.sleep(0)

@@ -7,13 +7,16 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from labd.drivers.node.qemu.process import open_file
 from labd.drivers.node.qemu.vm import Vm, VmTimes
+from labd.host.backoff import Backoff
 from labd.host.spawn import spawn
+from labd.host.supervision import TaskSupervisor
 from labd.model.errors import LaunchFailed
 from labd.model.machine import GuestEvent, GuestEventKind
 from tests.guests import machine_spec
@@ -56,3 +59,42 @@ async def test_an_end_is_seen_though_descriptors_had_run_out(tmp_path: Path) -> 
         await qemu.stop(grace=0)
         await vm.close()
     assert [event.kind for event in told] == [GuestEventKind.EXITED]
+
+
+async def test_an_end_is_told_whatever_fails_on_the_way(tmp_path: Path) -> None:
+    told: list[GuestEvent] = []
+    tasks = TaskSupervisor()
+
+    def ended(_: Vm) -> None:
+        raise ZeroDivisionError("a bug")
+
+    qemu = await spawn(["sleep", "600"])
+    vm = Vm(machine_spec(tmp_path), told.append, ended, VmTimes(), tasks)
+    vm.process = qemu.process
+    try:
+        vm.begin()
+        async with asyncio.timeout(60):
+            await vm.kill()
+            while not told:
+                await asyncio.sleep(0.01)
+    finally:
+        await qemu.stop(grace=0)
+        await vm.close()
+    assert [event.kind for event in told] == [GuestEventKind.EXITED]
+    assert [item.error for item in tasks.failures()] == ["ZeroDivisionError: a bug"]
+
+
+async def test_a_heart_beats_on_after_a_fault(tmp_path: Path) -> None:
+    tasks = TaskSupervisor(backoff=lambda: Backoff(0.01, 0.01))
+    qemu = await spawn(["sleep", "600"])
+    vm = Vm(machine_spec(tmp_path), lambda _: None, lambda _: None, VmTimes(heartbeat=0.02), tasks)
+    vm.process = qemu.process
+    vm.spec = replace(vm.spec, run=Path("\0"))  # which no system call takes: ValueError
+    try:
+        vm.begin()
+        async with asyncio.timeout(60):
+            while sum(item.failures for item in tasks.failures()) < 3:
+                await asyncio.sleep(0.01)
+    finally:
+        await qemu.stop(grace=0)
+        await vm.close()

@@ -209,8 +209,8 @@ class ActivityService:
                     continue
                 now = self._now()  # of before: the answer makes no connection newer than it is
                 try:
-                    glance = await self._adapters.counters.glance(self._adapters.namespace(lab))
+                    with self._adapters.tasks.contained("activity"):  # of the others it is seen
+                        glance = await self._adapters.counters.glance(self._adapters.namespace(lab))
+                        seen.take(glance, now, BACKGROUND)
                 except LabdError as error:
                     log.info("lab %s: its network tells nothing: %s", name, error)
-                    continue
-                seen.take(glance, now, BACKGROUND)

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Query, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from labd.api.callers import ServicesDep
+from labd.api.waiting import cancel_copies
 from labd.drivers.network.port import PacketCapture
 from labd.features import models
 from labd.features.links.routes import TARGET
@@ -62,9 +63,7 @@ async def _stream(socket: WebSocket, capture: PacketCapture, closing: asyncio.Ev
         elif tasks[0].done():
             return
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_copies(tasks)
     tail, told = capture.end()
     await socket.send_bytes(tail)
     await socket.send_json(asdict(told))

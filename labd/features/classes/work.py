@@ -121,10 +121,11 @@ class ClassWork:
         records = await self._adapters.inventory.classes()
         due: list[Step] = []
         for record in records:
-            plan = await self._plan(record)
-            due += self._steps(record, plan)
-            if plan.gone or (plan.ready and not record.told):
-                await self._conclude(record.name)
+            with self._adapters.tasks.contained("classes"):  # the others go on
+                plan = await self._plan(record)
+                due += self._steps(record, plan)
+                if plan.gone or (plan.ready and not record.told):
+                    await self._conclude(record.name)
         self._turns.keep(due, {record.name for record in records})
         room = await self._labs.room() if any(step.queued for step in due) else 0
         for step in self._turns.pick(due, asyncio.get_running_loop().time(), room):
@@ -158,7 +159,7 @@ class ClassWork:
             self._turns.done(step)
 
         with asking(on_behalf(step.record.owner)):
-            task = asyncio.create_task(self._supervise(step), name=f"class {step.lab} {step.act}")
+            task = self._adapters.tasks.spawn("classes", self._supervise(step))
         self._tasks.add(task)
         task.add_done_callback(done)
 
@@ -186,7 +187,8 @@ class ClassWork:
     async def _supervise(self, step: Step) -> None:
         """Do one thing; what goes wrong is told, and harms no other."""
         try:
-            await self._do(step)
+            with self._adapters.tasks.contained("classes") as block:  # the other labs go on
+                await self._do(step)
         except NoRoom as error:
             if step.queued:
                 need = _needed(error)
@@ -195,11 +197,12 @@ class ClassWork:
                 await self._went_wrong(step, error)
         except LabdError as error:
             await self._went_wrong(step, error)
-        except Exception as fault:  # supervisor loop: a bug must not end the other labs
-            log.exception("%s of lab %s met a fault of labd", step.act, step.lab)
-            await self._went_wrong(step, Conflict(f"labd has a fault: {fault}"))
         else:
-            self._turns.succeeded(step)
+            if block.failed:
+                log.error("%s of lab %s met a fault of labd", step.act, step.lab)
+                await self._went_wrong(step, Conflict(f"labd has a fault: {block.error}"))
+            else:
+                self._turns.succeeded(step)
 
     async def _went_wrong(self, step: Step, error: LabdError) -> None:
         record = step.record

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from labd.api.callers import EngineDep, ServicesDep
 from labd.api.policy import note
-from labd.api.waiting import until_closing
+from labd.api.waiting import cancel_copies, until_closing
 from labd.features import models
 from labd.features.connect.models import SshKey
 from labd.model.names import NodeRef
@@ -74,9 +74,7 @@ async def _both(ws: WebSocket, way: socket.socket) -> None:
         if all(task.result() for task in done):
             await asyncio.wait({into, out})
     finally:
-        for task in (into, out):
-            task.cancel()
-        await asyncio.gather(into, out, return_exceptions=True)
+        await cancel_copies((into, out))
 
 
 async def _into(ws: WebSocket, way: socket.socket) -> bool:

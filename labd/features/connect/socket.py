@@ -18,7 +18,7 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Self
 
 from labd.api import problems
@@ -26,6 +26,7 @@ from labd.api.audit import Audit
 from labd.api.authenticators import Peer
 from labd.features.access.views import AccessApi
 from labd.features.connect.views import ConnectApi
+from labd.host.supervision import TaskSupervisor, cancel_all
 from labd.model.errors import InputError, LabdError
 from labd.model.names import NodeRef
 from labd.model.people import Asked, Role
@@ -47,29 +48,33 @@ class ConnectSocket:
         ways: Makes the connections.
         access: Keeps the record.
         listener: A unix socket that is bound and has its mode; it is closed at the end.
+        tasks: Runs what answers.
     """
 
-    def __init__(self, connect: ConnectApi, access: AccessApi, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        connect: ConnectApi,
+        access: AccessApi,
+        listener: socket.socket,
+        tasks: TaskSupervisor | None = None,
+    ) -> None:
         self._connect = connect
         self._audit = Audit(access)
         self._listener = listener
+        self._supervisor = tasks or TaskSupervisor()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._listener.setblocking(False)
         self._listener.listen(_BACKLOG)
-        self._start(self._accept())
+        self._keep(self._supervisor.supervise("ways.sock", self._accept))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(self._tasks)
         self._listener.close()
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work, name="ways")
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -83,7 +88,7 @@ class ConnectSocket:
                 await asyncio.sleep(0.2)
                 continue
             caller.setblocking(False)
-            self._start(self._serve(caller))
+            self._keep(self._supervisor.spawn("ways.sock", self._serve(caller)))
 
     async def _serve(self, caller: socket.socket) -> None:
         peer = Peer.of(caller)

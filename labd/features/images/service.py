@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Self
 
 from labd.core.adapters import Adapters
 from labd.core.operations import Operations
+from labd.host.supervision import TaskSupervisor
 from labd.model.errors import Conflict, InputError, InUse, LabdError, NotFound
 from labd.model.events import EventDraft, EventType
 from labd.model.names import check_name, did_you_mean
@@ -151,7 +152,10 @@ class Library:
             pass  # a name that is taken is refused now, not later
 
         async def work(operation: OperationRecord) -> None:
-            async with self._reserved(name), _Relay(self._operations, operation) as relay:
+            async with (
+                self._reserved(name),
+                _Relay(self._operations, operation, self._adapters.tasks) as relay,
+            ):
                 try:
                     image = await bring(relay)
                 except LabdError as error:
@@ -283,8 +287,11 @@ class Library:
 class _Relay:
     """Carries progress from worker threads to an operation; ends with all of it told."""
 
-    def __init__(self, operations: Operations, operation: OperationRecord) -> None:
+    def __init__(
+        self, operations: Operations, operation: OperationRecord, tasks: TaskSupervisor
+    ) -> None:
         self._operations = operations
+        self._tasks = tasks
         self._operation = operation
         self._loop = asyncio.get_running_loop()
         self._pending: set[asyncio.Task[None]] = set()
@@ -300,6 +307,10 @@ class _Relay:
         self._loop.call_soon_threadsafe(self._tell, done, total, text)
 
     def _tell(self, done: int, total: int | None, text: str) -> None:
-        task = self._loop.create_task(self._operations.progress(self._operation, done, total, text))
+        task = self._tasks.spawn("progress", self._write(done, total, text))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
+
+    async def _write(self, done: int, total: int | None, text: str) -> None:
+        with suppress(LabdError):  # the outcome is what counts
+            await self._operations.progress(self._operation, done, total, text)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from labd.core.adapters import Adapters
 from labd.core.state_writer import StateWriter
+from labd.host.supervision import TaskState
 from labd.model.errors import GuestFailed, LabdError, NodeGone, NodeUnresponsive
 from labd.model.names import NodeRef
 from labd.model.specs import NodeSpec, Readiness
@@ -85,7 +86,7 @@ class ReadinessKeeper:
             return
         log.info("node %s did not become ready: %s", ref, error)
         if not isinstance(error, LabdError):
-            log.error("the watch of node %s failed by a fault of labd", ref, exc_info=error)
+            self._adapters.tasks.note("readiness", error, TaskState.ENDED)
             error = GuestFailed(f"the readiness of node {ref} cannot be told: {error}")
         self._failures[key] = error
         self._state_writer.wake(ref.lab)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from labd.core.state_writer import StateWriter
 from labd.drivers.node.port import Hypervisor
+from labd.host.backoff import Backoff
+from labd.host.supervision import TaskSupervisor, cancel_all
 from labd.inventory.port import Inventory
 from labd.model.errors import LabdError, StorageFailed
 from labd.model.events import EventDraft, EventType
@@ -47,7 +49,11 @@ class Watcher:
     """
 
     def __init__(
-        self, inventory: Inventory, hypervisor: Hypervisor, state_writer: StateWriter
+        self,
+        inventory: Inventory,
+        hypervisor: Hypervisor,
+        state_writer: StateWriter,
+        tasks: TaskSupervisor,
     ) -> None:
         self._inventory = inventory
         self._hypervisor = hypervisor
@@ -61,6 +67,7 @@ class Watcher:
         self._causes: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
         self._hushed: set[str] = set()
+        self._supervisor = tasks
         self._tasks: set[asyncio.Task[None]] = set()
         self._boots: list[NodeRef] = []
         self._rewatch = asyncio.Event()
@@ -164,16 +171,17 @@ class Watcher:
             await self._try(heard.event)
 
     async def _try(self, event: GuestEvent) -> None:
-        try:
-            await self._until_written(event)
-        except LabdError as error:
-            log.warning("event %s of machine %s: %s", event.kind, event.key, error)
-        except Exception:  # supervisor loop: a bug must not make labd deaf
-            log.exception("event %s of machine %s met a fault of labd", event.kind, event.key)
+        with self._supervisor.contained("watcher") as block:  # a bug must not make labd deaf
+            try:
+                await self._until_written(event)
+            except LabdError as error:
+                log.warning("event %s of machine %s: %s", event.kind, event.key, error)
+        if block.failed:
+            log.error("event %s of machine %s met a fault of labd", event.kind, event.key)
 
     async def _until_written(self, event: GuestEvent) -> None:
         """Handle an event; while the inventory cannot be written, try again: it is not lost."""
-        wait = _FIRST_RETRY
+        backoff = Backoff(_FIRST_RETRY, _LAST_RETRY)
         while True:
             try:
                 await self._handle(event)
@@ -182,8 +190,7 @@ class Watcher:
                     "event %s of machine %s waits for the inventory: %s",
                     event.kind, event.key, error,
                 )  # fmt: skip
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, _LAST_RETRY)
+                await asyncio.sleep(backoff.pause())
             else:
                 return
 
@@ -227,7 +234,7 @@ class Watcher:
             except LabdError as error:
                 log.warning("watching a machine: %s", error)
 
-        task = asyncio.create_task(run())
+        task = self._supervisor.spawn("watcher", run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -389,10 +396,7 @@ class Watcher:
 
     async def close(self) -> None:
         """End the tasks of the watcher."""
-        for task in list(self._tasks):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await cancel_all(self._tasks)
 
 
 def _facts(event: GuestEvent) -> dict[str, object]:

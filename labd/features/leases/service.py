@@ -149,13 +149,17 @@ class Leasing:
     async def tick(self) -> None:
         """Do once what is due for each lease."""
         for lease in await self._adapters.inventory.lab_leases():
-            step = leases.plan(lease, self._adapters.moment())
-            if step.act not in {LeaseAct.NOTHING, LeaseAct.DESTROY}:
-                await self._write_step(lease.lab)
-            elif step.act is LeaseAct.DESTROY:
-                self._begin(lease.lab, OperationKind.DESTROY)
-            elif lease.stage is LeaseStage.ENDED and await self._is_up(lease.lab):
-                self._begin(lease.lab, OperationKind.DOWN)
+            with self._adapters.tasks.contained("leases"):  # the others end all the same
+                await self._act_on(lease)
+
+    async def _act_on(self, lease: LabLease) -> None:
+        step = leases.plan(lease, self._adapters.moment())
+        if step.act not in {LeaseAct.NOTHING, LeaseAct.DESTROY}:
+            await self._write_step(lease.lab)
+        elif step.act is LeaseAct.DESTROY:
+            self._begin(lease.lab, OperationKind.DESTROY)
+        elif lease.stage is LeaseStage.ENDED and await self._is_up(lease.lab):
+            self._begin(lease.lab, OperationKind.DOWN)
 
     async def _write_step(self, lab: str) -> None:
         """Write what is due, planned anew where nothing else can move."""
@@ -182,7 +186,7 @@ class Leasing:
         self._tried = {key: again for key, again in self._tried.items() if again > now}
         if lab not in self._acting and (lab, kind) not in self._tried:
             self._tried[lab, kind] = now + _AGAIN
-            task = asyncio.create_task(self._act(lab, kind), name=f"lease-{lab}")
+            task = self._adapters.tasks.spawn("leases", self._act(lab, kind))
             self._acting[lab] = task
             task.add_done_callback(lambda _: self._acting.pop(lab, None))
 

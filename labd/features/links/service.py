@@ -214,7 +214,7 @@ class LinkService:
                 log.info("carrier of %s/%s: %s", node.name, nic.name, error)
 
     def _do_later(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
+        task = self._adapters.tasks.spawn("links", work)
         self._later.add(task)
         task.add_done_callback(self._later.discard)
 

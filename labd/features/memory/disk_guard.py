@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from labd.core.adapters import Adapters
 from labd.features.memory.pausing import Pauser
 from labd.host.threads import quick
 from labd.model.errors import LabdError
+from labd.model.records import LabRecord, NodeRecord
 from labd.model.units import format_size
 
 log = logging.getLogger(__name__)
@@ -28,24 +30,31 @@ class DiskGuard:
         while self._adapters.limits.quotas.written:
             try:
                 await self.tick()
-            except (LabdError, OSError) as error:
+            except LabdError as error:
                 log.warning("what labs have written cannot be watched: %s", error)
             await asyncio.sleep(_EVERY)
 
     async def tick(self) -> None:
         """Look once at each lab that runs."""
-        allowed = self._adapters.limits.quotas.written
         for lab, running in await self._pauser.running():
-            nodes = await self._adapters.inventory.nodes(lab.name)
-            folders = [self._adapters.node_folder(node.key) for node in nodes]
-            sizes = [await quick(self._adapters.folder_size, path) for path in folders]
-            written = sum(sizes)
-            if written <= allowed or not self._pauser.bears(lab.name):
-                continue
-            why = (
-                f"the disks of the lab take {format_size(written)} of the host, and "
-                f"{format_size(allowed)} is allowed; destroy it, or have the administrator raise "
-                "written_mib in labd.toml"
-            )
-            facts = {"written": written, "allowed": allowed}
-            await self._pauser.pause(lab.name, running, "disk-quota", why, facts)
+            with self._adapters.tasks.contained("disk-quotas"):  # the others are held to theirs
+                try:
+                    await self._look(lab, running)
+                except OSError as error:
+                    log.warning("what lab %s has written cannot be told: %s", lab.name, error)
+
+    async def _look(self, lab: LabRecord, running: Sequence[NodeRecord]) -> None:
+        allowed = self._adapters.limits.quotas.written
+        nodes = await self._adapters.inventory.nodes(lab.name)
+        folders = [self._adapters.node_folder(node.key) for node in nodes]
+        sizes = [await quick(self._adapters.folder_size, path) for path in folders]
+        written = sum(sizes)
+        if written <= allowed or not self._pauser.bears(lab.name):
+            return
+        why = (
+            f"the disks of the lab take {format_size(written)} of the host, and "
+            f"{format_size(allowed)} is allowed; destroy it, or have the administrator raise "
+            "written_mib in labd.toml"
+        )
+        facts = {"written": written, "allowed": allowed}
+        await self._pauser.pause(lab.name, running, "disk-quota", why, facts)

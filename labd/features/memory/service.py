@@ -59,12 +59,11 @@ class MemoryGuard:
         """Look for ever, the more often the less there is."""
         while True:
             wait = 1.0
-            try:
-                wait = await self.tick()
-            except LabdError as error:
-                log.warning("the host's memory cannot be watched: %s", error)
-            except Exception:  # supervisor loop: the host is watched on
-                log.exception("watching the host's memory met a fault of labd")
+            with self._adapters.tasks.contained("memory"):  # it is watched on at once
+                try:
+                    wait = await self.tick()
+                except LabdError as error:
+                    log.warning("the host's memory cannot be watched: %s", error)
             await asyncio.sleep(wait)
 
     async def tick(self, now: float | None = None) -> float:
@@ -101,9 +100,10 @@ class MemoryGuard:
     async def _relieve(self, reading: MemoryReading) -> None:
         for relief in self.reliefs:
             try:
-                if given := await relief():
-                    log.warning("the host is short of memory: %s", given)
-                    return
+                with self._adapters.tasks.contained("memory"):  # there are others
+                    if given := await relief():
+                        log.warning("the host is short of memory: %s", given)
+                        return
             except LabdError as error:
                 log.warning("the host is short of memory, and cannot be relieved: %s", error)
         why = (

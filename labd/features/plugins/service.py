@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from labd.core.adapters import NODE_UIDS, PLUGIN_UIDS, Adapters
 from labd.core.ports import PluginRunner
 from labd.features.facade import PluginView
+from labd.host.supervision import cancel_all
 from labd.host.threads import quick
 from labd.model.errors import ConfigError, Conflict, LabdError, NotFound
 from labd.model.events import EventDraft, EventType
@@ -30,6 +31,7 @@ class Plugins:
 
     def __init__(self, adapters: Adapters, runner: PluginRunner) -> None:
         self._inventory = adapters.inventory
+        self._tasks = adapters.tasks
         self._uid_base = adapters.limits.uid_base + NODE_UIDS
         self._runner = runner
         self._uids: dict[str, int] = {}
@@ -40,7 +42,7 @@ class Plugins:
 
     async def start(self) -> None:
         """Start every enabled plugin; one that cannot run is logged and holds up nothing."""
-        self._task = asyncio.create_task(self._tell(), name="plugins")
+        self._task = self._tasks.supervise("plugins", self._tell)
         for record in await self._inventory.plugins():
             if not record.enabled:
                 continue
@@ -53,8 +55,7 @@ class Plugins:
         """Stop every plugin."""
         await self._runner.close()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel_all([self._task])
 
     async def _start(self, record: PluginRecord, since: int | None = None) -> None:
         settings = self._runner.check_settings(record.name, record.settings)
@@ -88,8 +89,6 @@ class Plugins:
                     await tx.emit(EventDraft(type=kind, subject=change.name, data=data))
             except LabdError as error:
                 log.warning("plugin %s: its change was not told: %s", change.name, error)
-            except Exception:  # supervisor loop: later changes are told
-                log.exception("plugin %s: its change met a fault of labd", change.name)
 
     def _find(self, name: str) -> InstalledPlugin:
         installed = {plugin.name: plugin for plugin in self._runner.installed()}

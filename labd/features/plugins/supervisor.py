@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -17,7 +18,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from labd.events.accounts import BrokerUser, new_password
@@ -25,7 +26,9 @@ from labd.events.messages import Topics
 from labd.events.mqtt import BrokerAddress
 from labd.features.plugins.leftovers import end_leftovers
 from labd.features.plugins.manifest import Manifest, discover
+from labd.host.backoff import Backoff
 from labd.host.spawn import PIPE, STDOUT, Child, Jail, spawn
+from labd.host.supervision import TaskSupervisor, cancel_all
 from labd.host.threads import quick
 from labd.model.errors import ConfigError, LabdError, NotFound
 from labd.model.names import did_you_mean
@@ -58,6 +61,7 @@ class SupervisorConfig:
         set_users: Tells the broker its users; None for a broker that is not labd's, where labd
             cannot make users, so that plugins hear events by the API alone.
         python: The interpreter of plugins in Python.
+        tasks: Runs what keeps them.
     """
 
     folders: tuple[Path, ...]
@@ -67,6 +71,7 @@ class SupervisorConfig:
     broker: BrokerAddress
     set_users: SetUsers | None
     python: str = sys.executable
+    tasks: TaskSupervisor = field(default_factory=TaskSupervisor)
 
 
 @dataclass
@@ -88,6 +93,7 @@ class Supervisor:
 
     def __init__(self, around: SupervisorConfig) -> None:
         self._around = around
+        self._tasks = around.tasks
         self._running: dict[str, _Running] = {}
         self._listener: Callable[[PluginChange], None] = _nobody
         self._lock = asyncio.Lock()
@@ -180,7 +186,9 @@ class Supervisor:
             except BaseException:
                 del self._running[name]
                 raise
-            plugin.task = asyncio.create_task(self._supervise(plugin), name=f"plugin {name}")
+            plugin.task = self._tasks.supervise(
+                f"plugin {name}", functools.partial(self._supervise, plugin)
+            )
 
     def _free_uid(self, name: str, wanted: int) -> int:
         folder = self._around.state / name
@@ -214,9 +222,7 @@ class Supervisor:
         if plugin.child is not None:
             await plugin.child.stop(_GRACE)
         if plugin.task is not None:
-            plugin.task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await plugin.task
+            await cancel_all([plugin.task])
         await self._sweep(plugin)
 
     async def _sweep(self, plugin: _Running) -> None:
@@ -248,10 +254,9 @@ class Supervisor:
 
     async def _supervise(self, plugin: _Running) -> None:
         name = plugin.manifest.name
-        loop = asyncio.get_running_loop()
-        delay = _FIRST_DELAY
+        backoff = Backoff(_FIRST_DELAY, _LAST_DELAY, steady=_STEADY)
         while True:
-            began = loop.time()
+            backoff.begin()
             try:
                 status: int | None
                 status = ended = await self._run_once(plugin)
@@ -262,15 +267,13 @@ class Supervisor:
                 status, reason = None, f"cannot be started: {error}"
             if name not in self._running:
                 return
-            if loop.time() - began > _STEADY:
-                delay = _FIRST_DELAY
+            delay = backoff.pause()
             plugin.state = PluginState.BACKOFF
             log.warning("plugin %s: %s; again in %g s", name, reason, delay)
             self._listener(
                 PluginChange(name=name, state=PluginState.BACKOFF, status=status, reason=reason)
             )
             await asyncio.sleep(delay)
-            delay = min(delay * 2, _LAST_DELAY)
 
     async def _run_once(self, plugin: _Running) -> int:
         """Run the plugin's process to its end and return its status, negative for a signal."""
@@ -285,7 +288,8 @@ class Supervisor:
         plugin.state = PluginState.RUNNING
         log.info("plugin %s runs (pid %d)", name, child.pid)
         self._listener(PluginChange(name=name, state=PluginState.RUNNING))
-        words = asyncio.create_task(self._record(plugin, child), name=f"log of plugin {name}")
+        record = functools.partial(self._record, plugin, child)
+        words = self._tasks.supervise(f"log of plugin {name}", record)
         try:
             status = await child.wait()
             await self._sweep(plugin)  # also of what holds the other end of its pipe

@@ -11,6 +11,7 @@ from pydantic import Field
 from starlette.websockets import WebSocketDisconnect
 
 from labd.api.callers import EngineDep, ServicesDep
+from labd.api.waiting import cancel_copies
 from labd.drivers.node.capabilities import ViewerStream
 from labd.features import models
 from labd.model.keys import MAX_KEYS
@@ -73,9 +74,7 @@ async def _relay(socket: WebSocket, stream: ViewerStream, closing: asyncio.Event
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return not into.done()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_copies(tasks)
 
 
 async def _to_viewer(socket: WebSocket, stream: ViewerStream) -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from labd.core.adapters import Adapters
 from labd.core.state_writer import StateWriter
+from labd.host.supervision import cancel_all
 from labd.inventory.port import Transaction
 from labd.model.errors import LabdError
 from labd.model.events import EventDraft, EventType
@@ -86,9 +87,7 @@ class Serving:
     async def close(self) -> None:
         """Stop following; servers run on."""
         tasks = list(self._due.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(tasks)
         await self._adapters.servers.close()
 
     async def _tell(self, change: ServerChange) -> None:
@@ -107,17 +106,20 @@ class Serving:
         if namespace in self._due:
             self._again.add(namespace)
             return
-        task = asyncio.create_task(self._compare(namespace), name="leases")
-        self._due[namespace] = task
+        self._due[namespace] = self._adapters.tasks.spawn("serving", self._compare(namespace))
 
     async def _compare(self, namespace: str) -> None:
         try:
+            told = 20
             try:
-                told = await self._sync(namespace)
+                with self._adapters.tasks.contained("serving") as block:
+                    told = await self._sync(namespace)
+                again = block.failed
             except LabdError as error:
                 log.warning("leases of %s are not written: %s", namespace, error)
+                again = True
+            if again:
                 self._again.add(namespace)
-                told = 20
             await asyncio.sleep(min(told * _REST, _MOST_REST))
         finally:
             self._due.pop(namespace, None)

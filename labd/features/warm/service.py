@@ -16,6 +16,7 @@ from labd.features.labs.service import Labs
 from labd.features.labs.watch import Watcher
 from labd.features.warm.members import WarmMembers
 from labd.features.warm.views import WarmPoolView
+from labd.host.backoff import Backoff
 from labd.host.threads import quick
 from labd.inventory.port import Transaction
 from labd.model.checkpoints import MAX_COUNT, CheckpointRecord
@@ -109,7 +110,8 @@ class WarmPools:
         self._members = members
         self._making: dict[asyncio.Task[None], str] = {}  # -> key of the checkpoint
         self._reasons: dict[str, str] = {}
-        self._again: dict[str, tuple[float, float]] = {}  # loop time, and the pause before it
+        self._again: dict[str, float] = {}  # loop time
+        self._backoffs: dict[str, Backoff] = {}
         self._spoilt: set[str] = set()  # machine keys
         self._wake = asyncio.Event()
         self._resting = False
@@ -182,6 +184,7 @@ class WarmPools:
                 data = {"size": size, "was": old.size if old is not None else 0}
                 await tx.emit(EventDraft(type=EventType.POOL_SET, subject=checkpoint, data=data))
         self._again.pop(record.key, None)
+        self._backoffs.pop(record.key, None)
         self._reasons.pop(record.key, None)
         return await self.get(checkpoint)
 
@@ -257,15 +260,18 @@ class WarmPools:
         return f"{given} forks that stood ready were given back" if given else ""
 
     async def _tell_given_back(self, checkpoint: str, forks: int) -> None:
-        self._hold(checkpoint, _LAST_AGAIN)
+        self._backoffs[checkpoint] = Backoff(_LAST_AGAIN, _LAST_AGAIN)
+        self._hold(checkpoint)
         async with self._adapters.inventory.transaction() as tx:
             data = {"forks": forks, "left": len(await self._members.of(checkpoint, KEPT))}
             name = await self._name(checkpoint)
             await tx.emit(EventDraft(type=EventType.POOL_GIVEN_BACK, subject=name, data=data))
         self._reasons[checkpoint] = "the host is short of memory"
 
-    def _hold(self, checkpoint: str, pause: float) -> None:
-        self._again[checkpoint] = (asyncio.get_running_loop().time() + pause, pause)
+    def _hold(self, checkpoint: str) -> None:
+        """Make no member for a while, the longer the more often there was a reason."""
+        backoff = self._backoffs.setdefault(checkpoint, Backoff(_FIRST_AGAIN, _LAST_AGAIN))
+        self._again[checkpoint] = asyncio.get_running_loop().time() + backoff.pause()
 
     # what is due
 
@@ -315,12 +321,12 @@ class WarmPools:
         if any(operation.kind in _STARTS for operation in self._operations.running()):
             return
         now = asyncio.get_running_loop().time()
-        ripe = [key for key in due.make if self._again.get(key, (0.0, 0.0))[0] <= now]
+        ripe = [key for key in due.make if self._again.get(key, 0.0) <= now]
         for key in ripe[: max(_AT_ONCE - making, 0)]:
             self._begin(key, self._make(key))
 
     def _begin(self, checkpoint: str, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work, name=f"pool-{checkpoint}")
+        task = self._adapters.tasks.spawn("pools", work)
         self._making[task] = checkpoint
         task.add_done_callback(self._done)
 
@@ -337,11 +343,14 @@ class WarmPools:
             require_room(record.name, 1, await self._checkpoints.need(record), await self._room())
             await self._members.make(record, self._checkpoints.wanted(record))
         except (LabdError, OSError) as error:
-            _, pause = self._again.get(checkpoint, (0.0, _FIRST_AGAIN / 2))
-            self._hold(checkpoint, min(2 * pause, _LAST_AGAIN))
+            self._hold(checkpoint)
             await self._tell_failed(record, str(error))
+        except Exception:  # a fault of labd: its supervisor tells it
+            self._hold(checkpoint)
+            raise
         else:
             self._again.pop(checkpoint, None)
+            self._backoffs.pop(checkpoint, None)
             self._reasons.pop(checkpoint, None)
 
     async def _tell_failed(self, record: CheckpointRecord, reason: str) -> None:

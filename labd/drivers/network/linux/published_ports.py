@@ -12,6 +12,7 @@ import struct
 import threading
 from collections.abc import Awaitable, Callable
 
+from labd.host.supervision import TaskSupervisor, cancel_all
 from labd.model.errors import InputError, LabdError
 from labd.model.publish import endpoint
 
@@ -33,14 +34,16 @@ class HostPublishedPorts:
     Args:
         relay: Copies between two sockets until both ways have ended and closes them; it is run
             in a thread, so that no amount of bytes holds up the loop.
+        tasks: Runs what accepts.
     """
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, tasks: TaskSupervisor | None = None) -> None:
         self._relay = relay
+        self._tasks = tasks or TaskSupervisor()
 
     def open(self, address: str, port: int, dial: Dial) -> HostPublishedPort:
         """Listen at a port; see the port of the engine."""
-        return HostPublishedPort(_listen(address, port), dial, self._relay)
+        return HostPublishedPort(_listen(address, port), dial, self._relay, self._tasks)
 
 
 def _listen(address: str, port: int) -> socket.socket:
@@ -70,14 +73,18 @@ def _listen(address: str, port: int) -> socket.socket:
 class HostPublishedPort:
     """One port, and the connections that came through it."""
 
-    def __init__(self, listener: socket.socket, dial: Dial, relay: Relay) -> None:
+    def __init__(
+        self, listener: socket.socket, dial: Dial, relay: Relay, tasks: TaskSupervisor
+    ) -> None:
         self._listener = listener
         self._dial = dial
         self._relay = relay
         self._port = int(listener.getsockname()[1])
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._accepting = asyncio.create_task(self._accept(), name=f"door {self._port}")
+        self._supervisor = tasks
+        self._name = f"port {self._port}"
+        self._accepting = tasks.supervise(self._name, self._accept)
 
     @property
     def port(self) -> int:
@@ -96,7 +103,7 @@ class HostPublishedPort:
             if len(self._tasks) + len(self._pairs) >= _CONNECTIONS:
                 _reset(caller)
                 continue
-            task = asyncio.create_task(self._lead(caller))
+            task = self._supervisor.spawn(self._name, self._lead(caller))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -120,14 +127,17 @@ class HostPublishedPort:
             finally:
                 self._pairs.discard(pair)
 
-        threading.Thread(target=run, name=f"door {self._port}", daemon=True).start()
+        try:
+            threading.Thread(target=run, name=f"door {self._port}", daemon=True).start()
+        except RuntimeError as error:  # no more threads
+            log.warning("port %d: %s", self._port, error)
+            self._pairs.discard(pair)
+            _reset(caller)
+            way.close()
 
     async def close(self) -> None:
         """Listen no more, and end every connection."""
-        tasks = {self._accepting, *self._tasks}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all([self._accepting, *self._tasks])
         self._listener.close()
         for pair in list(self._pairs):
             for end in pair:

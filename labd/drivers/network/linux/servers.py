@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from labd.drivers.network.linux import dnsmasq, leases, links, neighbours, netns
 from labd.host import identity
+from labd.host.backoff import Backoff
 from labd.host.spawn import PACKAGES, SEARCH_PATH, Child
+from labd.host.supervision import TaskSupervisor, cancel_all
 from labd.host.threads import quick
 from labd.model.errors import CommandFailed, LabdError
 from labd.model.network import LabNetworkPlan
@@ -31,11 +34,14 @@ Report = Callable[[ServerChange], None]
 class _Server:
     """One lab's dnsmasq, kept running."""
 
-    def __init__(self, namespace: str, folder: Path, uid: int, report: Report) -> None:
+    def __init__(
+        self, namespace: str, folder: Path, uid: int, report: Report, tasks: TaskSupervisor
+    ) -> None:
         self.namespace = namespace
         self.folder = folder
         self._uid = uid
         self._report = report
+        self._supervisor = tasks
         self._lock = asyncio.Lock()
         self._plan: ServerPlan | None = None
         self._process: ProcessId | None = None
@@ -71,9 +77,11 @@ class _Server:
                 dnsmasq.reload(found)
             self._plan = plan
             await quick(dnsmasq.drop_old_configs, self.folder, plan)
-            self._tasks = [asyncio.create_task(self._keep(plan), name="dnsmasq")]
+            name, supervise = f"dnsmasq {self.namespace}", self._supervisor.supervise
+            self._tasks = [supervise(name, partial(self._keep, plan))]
             if plan.dhcp:
-                self._tasks.append(asyncio.create_task(self._look(), name="leases"))
+                stamp = leases.stamp(self.leases)
+                self._tasks.append(supervise(name, partial(self._look, [stamp])))
             if first:
                 self._report(ServerChange(namespace=self.namespace, state=ServerState.LEASES))
 
@@ -96,10 +104,9 @@ class _Server:
 
     async def _keep(self, plan: ServerPlan) -> None:
         """Start it again whenever it ends, with back-off."""
-        loop = asyncio.get_running_loop()
-        delay = _FIRST_DELAY
+        backoff = Backoff(_FIRST_DELAY, _LAST_DELAY, steady=_STEADY)
         while True:
-            began = loop.time()
+            backoff.begin()
             if self._process is not None:
                 await self._await_end(self._process)
                 words = await quick(dnsmasq.last_words, self.folder)
@@ -109,10 +116,7 @@ class _Server:
                 )
                 self._process = None
                 self._report(change)
-            if loop.time() - began > _STEADY:
-                delay = _FIRST_DELAY
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LAST_DELAY)
+            await asyncio.sleep(backoff.pause())
             try:
                 await quick(dnsmasq.write_files, self.folder, plan, self._uid)
                 await self._start(plan)
@@ -127,15 +131,19 @@ class _Server:
         else:
             await identity.watch_exit(process)
 
-    async def _look(self) -> None:
-        """Tell when the lease file has changed, and rests: it is written in place."""
-        told = last = leases.stamp(self.leases)
+    async def _look(self, told: list[tuple[int, int]]) -> None:
+        """Tell when the lease file has changed, and rests: it is written in place.
+
+        Args:
+            told: The stamp of the file that was told last, which is kept up to date.
+        """
+        last = told[0]
         looks = 0
         while True:
             await asyncio.sleep(_LOOK)
             now = await quick(leases.stamp, self.leases)
-            if now == last and now != told:
-                told = now
+            if now == last and now != told[0]:
+                told[0] = now
                 self._report(ServerChange(namespace=self.namespace, state=ServerState.LEASES))
             last = now
             looks += 1
@@ -162,9 +170,7 @@ class _Server:
 
     async def _rest(self) -> None:
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(tasks)
 
     def _let_go(self) -> None:
         if self._child is not None:
@@ -184,10 +190,12 @@ class LabServers:
     Args:
         folder: Holds a folder for each lab, by its key.
         uid: The user that they run as.
+        tasks: Runs what keeps them.
     """
 
-    def __init__(self, folder: Path, uid: int) -> None:
+    def __init__(self, folder: Path, uid: int, tasks: TaskSupervisor | None = None) -> None:
         self._folder = folder
+        self._tasks = tasks or TaskSupervisor()
         self._uid = uid
         self._servers: dict[str, _Server] = {}
         self._listener: Report = lambda _: None
@@ -208,7 +216,9 @@ class LabServers:
     def _server(self, namespace: str) -> _Server:
         if namespace not in self._servers:
             folder = self._folder / namespace.rpartition("-")[2]
-            self._servers[namespace] = _Server(namespace, folder, self._uid, self._listener)
+            self._servers[namespace] = _Server(
+                namespace, folder, self._uid, self._listener, self._tasks
+            )
         return self._servers[namespace]
 
     async def apply(self, plan: LabNetworkPlan) -> None:

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from labd.drivers.node.qemu.console_backlog import ConsoleBacklog
+from labd.host.ratelimit import RateLimiter
+from labd.host.supervision import Contained, TaskSupervisor
 from labd.host.threads import quick
 from labd.host.timelog import TimeIndex, index_of
 from labd.model.errors import InputError, NodeGone
@@ -182,9 +184,17 @@ class ConsoleHub(asyncio.Protocol):
         log_path: Where the output is recorded.
         name: `LAB/NODE`, for errors.
         lost: Called when QEMU closes the connection.
+        tasks: Counts faults of labd; none of them costs the line.
     """
 
-    def __init__(self, log_path: Path, name: str, lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        log_path: Path,
+        name: str,
+        lost: Callable[[], None],
+        tasks: TaskSupervisor | None = None,
+    ) -> None:
+        self._tasks = tasks or TaskSupervisor()
         self._log = RotatingLog(log_path)
         self.name = name
         self._lost = lost
@@ -198,7 +208,7 @@ class ConsoleHub(asyncio.Protocol):
         self._viewers: set[Viewer] = set()
         self._waiters: dict[asyncio.Future[str], re.Pattern[str]] = {}
         self._quiet: asyncio.TimerHandle | None = None
-        self._window, self._in_window = 0.0, 0
+        self._limiter = RateLimiter(RATE_LIMIT, RATE_LIMIT)
         self._ended = False
         self._held = False  # nothing is read until it is known what came before
         self._backlog: ConsoleBacklog | None = None
@@ -271,10 +281,15 @@ class ConsoleHub(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Record output, show it to the viewers and compare its lines with the patterns."""
-        if self._backlog is not None:
-            self._backlog.heard(len(data))
-        self._take(data)
+        with self._contained():
+            if self._backlog is not None:
+                self._backlog.heard(len(data))
+        with self._contained():
+            self._take(data)
         self._throttle(len(data))
+
+    def _contained(self) -> Contained:
+        return self._tasks.contained(f"console {self.name}")
 
     def _take(self, data: bytes) -> None:
         self._log.write(data)
@@ -304,9 +319,11 @@ class ConsoleHub(asyncio.Protocol):
             self.remember(backlog)
         if self._ended:
             self.remember(None)
-        if self._backlog is not None and (missed := self._backlog.take(self._waiting)):
-            self._take(missed)
+        with self._contained():  # whatever comes of it, the line is read from now on
+            if self._backlog is not None and (missed := self._backlog.take(self._waiting)):
+                self._take(missed)
         self._held = False
+        self._limiter.refill()
         self._go_on()
 
     def _waiting(self) -> int:
@@ -396,8 +413,8 @@ class ConsoleHub(asyncio.Protocol):
 
     async def drain(self, timeout: float) -> None:
         """Return when all output of a dead QEMU is recorded, or after `timeout` seconds."""
-        if self._transport is not None:
-            self._go_on()
+        self._limiter.refill()
+        self._go_on()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._detached.wait(), timeout)
 
@@ -451,16 +468,11 @@ class ConsoleHub(asyncio.Protocol):
                 waiter.set_result(line)
 
     def _throttle(self, size: int) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if now - self._window >= 1.0:
-            self._window, self._in_window = now, 0
-        self._in_window += size
-        if self._in_window > RATE_LIMIT and self._transport is not None:
+        wait = self._limiter.owe(size)
+        if wait > 0 and self._transport is not None:
             self._transport.pause_reading()
-            loop.call_later(self._window + 1.0 - now, self._go_on)
+            asyncio.get_running_loop().call_later(wait, self._go_on)
 
     def _go_on(self) -> None:
-        self._window, self._in_window = asyncio.get_running_loop().time(), 0
         if self._transport is not None and not self._transport.is_closing() and not self._held:
             self._transport.resume_reading()

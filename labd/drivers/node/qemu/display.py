@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 from pathlib import Path
 
 from labd.drivers.node.qemu import process
 from labd.drivers.node.qemu.monitor import Monitor
+from labd.host.supervision import TaskSupervisor, cancel_all
 from labd.model.errors import LabdError
 
 log = logging.getLogger(__name__)
+
+_PAUSE = 0.2  # seconds before accept is tried again
 
 
 class VncPort:
@@ -26,9 +30,11 @@ class VncPort:
     Args:
         path: Where to listen.
         monitor: Whose machine has the screen.
+        tasks: Runs what accepts.
     """
 
-    def __init__(self, path: Path, monitor: Monitor) -> None:
+    def __init__(self, path: Path, monitor: Monitor, tasks: TaskSupervisor | None = None) -> None:
+        self._tasks = tasks or TaskSupervisor()
         self._path = path
         self._monitor = monitor
         self._task: asyncio.Task[None] | None = None
@@ -42,25 +48,30 @@ class VncPort:
         """
         self._path.unlink(missing_ok=True)
         sock = process.listen(self._path)
-        self._task = asyncio.create_task(self._serve(sock))
+        name = f"screen {self._monitor.name}"
+        self._task = self._tasks.supervise(name, functools.partial(self._serve, sock))
+        self._task.add_done_callback(lambda _: sock.close())
 
     async def close(self) -> None:
         """Stop listening; who watches goes on watching (idempotent)."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            await cancel_all([task])
 
     async def _serve(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with contextlib.closing(sock):
-            while True:
+        while True:
+            try:
                 viewer, _ = await loop.sock_accept(sock)
-                with contextlib.closing(viewer):
-                    try:
-                        await self.hand_over(viewer)
-                    except LabdError as error:
-                        log.warning("a viewer was turned away: %s", error)
+            except OSError as error:  # no descriptors left, for example
+                log.warning("screen of %s: %s", self._monitor.name, error)
+                await asyncio.sleep(_PAUSE)
+                continue
+            with contextlib.closing(viewer):
+                try:
+                    await self.hand_over(viewer)
+                except LabdError as error:
+                    log.warning("a viewer was turned away: %s", error)
 
     async def hand_over(self, viewer: socket.socket) -> None:
         """Give QEMU a connected viewer; errors as in `Monitor.execute`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,6 +21,8 @@ from qemu.qmp.events import EventListener
 from qemu.qmp.message import Message
 from qemu.qmp.protocol import Runstate, StateError
 
+from labd.host.ratelimit import RateLimiter
+from labd.host.supervision import Contained, TaskSupervisor, cancel_all
 from labd.model.errors import NodeGone, NodeUnresponsive, QmpRefused
 
 DEADLINE: Final = 5.0  # seconds for one call
@@ -50,19 +53,10 @@ class _Listener(EventListener):
         self._heard(cast("QmpEvent", event))
 
 
-class _Pace:
-    """Lets so many pass a second on average, and makes others wait (a token bucket)."""
-
-    def __init__(self, rate: float, burst: int) -> None:
-        self._rate, self._burst = rate, burst
-        self._level, self._at = float(burst), 0.0
-
-    async def keep(self) -> None:
-        now = asyncio.get_running_loop().time()
-        self._level = min(self._burst, self._level + (now - self._at) * self._rate) - 1
-        self._at = now
-        if self._level < 0:
-            await asyncio.sleep(-self._level / self._rate)
+async def _keep_pace(limiter: RateLimiter) -> None:
+    """Let one pass, when it is its turn."""
+    if (wait := limiter.owe()) > 0:
+        await asyncio.sleep(wait)
 
 
 class _Client(QMPClient):
@@ -74,7 +68,7 @@ class _Client(QMPClient):
 
     def __init__(self, heard: Callable[[QmpEvent], None]) -> None:
         super().__init__(None, _READ_LIMIT)
-        self._messages, self._told = _Pace(*_MESSAGES), _Pace(*_TOLD)
+        self._messages, self._told = RateLimiter(*_MESSAGES), RateLimiter(*_TOLD)
         self.logger = _library_log
         self._listeners = [_Listener(heard)]
 
@@ -91,10 +85,10 @@ class _Client(QMPClient):
             raise QMPError("not a message of QMP") from error
 
     async def _on_message(self, msg: Message) -> None:
-        await self._messages.keep()
+        await _keep_pace(self._messages)
         # A guest may reset itself as often as it likes; `resets` tells those together.
         if msg.get("event") not in {None, "RESET"}:
-            await self._told.keep()
+            await _keep_pace(self._told)
         try:
             await super()._on_message(msg)
         except _NONSENSE as error:
@@ -109,6 +103,7 @@ class Monitor:
         heard: Called in the loop for each QMP event, in order.
         responsive: Called with False when a call misses its deadline, with True on recovery.
         lost: Called when the connection ends without `close`.
+        tasks: Counts faults of labd; none of them costs the connection, or leaves it unwatched.
     """
 
     def __init__(
@@ -117,9 +112,11 @@ class Monitor:
         heard: Callable[[QmpEvent], None],
         responsive: Callable[[bool], None],
         lost: Callable[[], None],
+        tasks: TaskSupervisor | None = None,
     ) -> None:
         self.name = name
-        self._heard = heard
+        self._tasks = tasks or TaskSupervisor()
+        self._listener = heard
         self._responsive = responsive
         self._lost = lost
         self._client: _Client | None = None
@@ -163,7 +160,9 @@ class Monitor:
         except ConnectError as error:
             raise NodeGone(f"QEMU of {self.name} closed its monitor: {error.exc!r}") from error
         self._client = client
-        self._watch = asyncio.create_task(self._watch_connection(client))
+        self._watch = self._tasks.supervise(
+            f"monitor {self.name}", functools.partial(self._watch_connection, client)
+        )
         self._answered()
 
     async def execute(
@@ -249,6 +248,14 @@ class Monitor:
         self.declare_hung()
         return self._unresponsive("the greeting", waited)
 
+    def _heard(self, event: QmpEvent) -> None:
+        """Hand an event on; a fault in what is done with it would end the reader of the others."""
+        with self._contained():
+            self._listener(event)
+
+    def _contained(self) -> Contained:
+        return self._tasks.contained(f"monitor {self.name}")
+
     async def drain(self, timeout: float) -> None:
         """Return when everything that a dead QEMU had sent is heard, or after `timeout` seconds."""
         if self._watch is not None:
@@ -258,11 +265,11 @@ class Monitor:
         """Let go of the connection (idempotent). Calls under way end with NodeGone."""
         watch, self._watch = self._watch, None
         if watch is not None:
-            watch.cancel()
-            await asyncio.wait([watch])
+            await cancel_all([watch])
         client, self._client = self._client, None
         if client is not None:
-            await _disconnect(client)
+            with self._contained():
+                await _disconnect(client)
 
     def _ended(self, call: asyncio.Task[object]) -> None:
         self._calls.discard(call)
@@ -282,7 +289,8 @@ class Monitor:
     async def _watch_connection(self, client: _Client) -> None:
         while client.runstate is Runstate.RUNNING:
             await client.runstate_changed()
-        await _disconnect(client)
+        with self._contained():  # whatever ended the reader: somebody has to connect again
+            await _disconnect(client)
         if self._client is client:
             self._client = None
             self._watch = None
@@ -302,6 +310,7 @@ async def _disconnect(client: _Client) -> None:
     # A hung QEMU does not drain its socket: closing must not wait for that.
     with contextlib.suppress(QMPError, EOFError, OSError):
         ending = asyncio.ensure_future(client.disconnect())
+        ending.add_done_callback(lambda done: done.cancelled() or done.exception())  # is seen
         done, _ = await asyncio.wait([ending], timeout=0.5)
         if not done and client._writer is not None:
             client._writer.transport.abort()

@@ -20,6 +20,7 @@ from labd.drivers.node.qemu.process import QEMU_LOG
 from labd.drivers.node.qemu.vm import Vm, VmTimes, console_log
 from labd.host import identity
 from labd.host.failpoints import failpoints
+from labd.host.supervision import TaskSupervisor
 from labd.host.threads import quick
 from labd.model.checkpoints import Incoming
 from labd.model.errors import (
@@ -56,6 +57,7 @@ class QemuHypervisor:
         times: Deadlines and heartbeat; the defaults suit all but tests.
         merge: The kernel may merge equal memory of machines (KSM).
         program: The QEMU to start; the last part of a path must be `argv.PROGRAM`.
+        tasks: Runs what watches machines.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class QemuHypervisor:
         *,
         merge: bool = True,
         program: str = argv.PROGRAM,
+        tasks: TaskSupervisor | None = None,
     ) -> None:
         self._root_id = root_id
         self._merge = merge
         self._program = program
+        self._tasks = tasks or TaskSupervisor()
         self._accelerator = Accelerator(run, program)
         self._times = times or VmTimes()
         self._vms: dict[str, Vm] = {}
@@ -110,7 +114,7 @@ class QemuHypervisor:
                 passed.callback(os.close, fd)
             if machine.key in self._vms:
                 raise LaunchFailed(f"{machine.lab}/{machine.node} runs already: stop it first")
-            vm = Vm(machine, self._report, self._ended, self._times)
+            vm = Vm(machine, self._report, self._ended, self._times, self._tasks)
             self._vms[machine.key] = vm
             try:
                 await self._launch(vm, taps, passed, incoming)
@@ -131,7 +135,7 @@ class QemuHypervisor:
         same = mark == (self._root_id, machine.key, machine.uuid)
         if not identity.is_alive(process) or not same:
             raise _ended_while_away(machine)
-        vm = Vm(machine, self._report, self._ended, self._times)
+        vm = Vm(machine, self._report, self._ended, self._times, self._tasks)
         self._vms[machine.key] = vm
         try:
             state = await vm.adopt(process)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import socket
@@ -24,6 +25,7 @@ from labd.drivers.node.qemu.resets import ResetMeter
 from labd.host import identity
 from labd.host.priority import serve
 from labd.host.spawn import Child
+from labd.host.supervision import Contained, TaskSupervisor, cancel_all
 from labd.model.errors import Conflict, LabdError, NodeGone, NodeUnresponsive, QmpRefused
 from labd.model.machine import GuestEvent, GuestEventKind, MachineSpec, RunState
 from labd.model.process import ProcessId
@@ -61,6 +63,7 @@ class Vm:
         tell: Hears its events.
         ended: Called once, before EXITED is told.
         times: Deadlines.
+        tasks: Runs what watches it.
     """
 
     def __init__(
@@ -69,7 +72,9 @@ class Vm:
         tell: Callable[[GuestEvent], None],
         ended: Callable[[Vm], None],
         times: VmTimes,
+        tasks: TaskSupervisor | None = None,
     ) -> None:
+        self._supervisor = tasks = tasks or TaskSupervisor()
         self.spec = spec
         self.name = f"{spec.lab}/{spec.node}"
         self.process: ProcessId | None = None
@@ -88,12 +93,12 @@ class Vm:
         self._unstick_left = 0  # tries, of the one task that does it
         self._tasks: set[asyncio.Task[None]] = set()
         self._beat: asyncio.TimerHandle | None = None
-        self.monitor = Monitor(self.name, self._heard, self._responsive, self._monitor_lost)
+        self.monitor = Monitor(self.name, self._heard, self._responsive, self._monitor_lost, tasks)
         self.hub = ConsoleHub(
-            spec.run / process.CONSOLE_LOG, self.name, lambda: self._spawn(self._reattach)
+            spec.run / process.CONSOLE_LOG, self.name, lambda: self._spawn(self._reattach), tasks
         )
         self.agent = GuestAgent(spec.run / process.AGENT_SOCKET, self.name)
-        self.vnc = VncPort(spec.run / process.VNC_SOCKET, self.monitor)
+        self.vnc = VncPort(spec.run / process.VNC_SOCKET, self.monitor, tasks)
 
     # coming to life
 
@@ -242,10 +247,7 @@ class Vm:
         self._closing = True
         if self._beat is not None:
             self._beat.cancel()
-        for task in tuple(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await cancel_all(self._tasks)
         await self.vnc.close()
         await self.monitor.close()
         self.hub.end()
@@ -257,23 +259,31 @@ class Vm:
 
     async def _watch(self) -> None:
         status = await self._wait_end()
+        # From here on each step is done once, whatever befalls the others: its end is told.
         try:
             # What it said last is still in the sockets, and comes before its end.
-            await self.monitor.drain(_DRAIN)
-            await self.hub.drain(_DRAIN)
-            await self.vnc.close()
+            for drain in (self.monitor.drain, self.hub.drain):
+                with self._contained():
+                    await drain(_DRAIN)
+            with self._contained():
+                await self.vnc.close()
         finally:  # who waits for its end shall not wait for these
             if self._beat is not None:
                 self._beat.cancel()
             self.gone.set()
-        self._on_end(self)
-        self.hub.end()
-        self.agent.close()
-        self._report(self._exit_event(status))
-        this = asyncio.current_task()
-        for task in self._tasks - {this}:
+        steps: tuple[Callable[[], None], ...] = (
+            lambda: self._on_end(self),
+            self.hub.end,
+            self.agent.close,
+            lambda: self._report(self._exit_event(status)),
+        )
+        for step in steps:
+            with self._contained():
+                step()
+        for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
-        await self.monitor.close()
+        with self._contained():
+            await self.monitor.close()
 
     async def _wait_end(self) -> int | None:
         if self._child is not None:
@@ -292,7 +302,9 @@ class Vm:
         await self._wait_end()
 
     def _exit_event(self, status: int | None) -> GuestEvent:
-        data: dict[str, object] = {"status": status, "stderr": process.log_tail(self.spec)}
+        data: dict[str, object] = {"status": status}
+        with self._contained():
+            data["stderr"] = process.log_tail(self.spec)
         if status is not None and status < 0:
             with contextlib.suppress(ValueError):
                 data["signal"] = signal.Signals(-status).name
@@ -303,7 +315,8 @@ class Vm:
             self.unplugged.set()
             self.unplugged = asyncio.Event()
         for listener in tuple(self.listeners):
-            listener(raw)
+            with self._contained():
+                listener(raw)
         change = folding.agent_change(raw)
         if change is not None:
             self.agent.open = change
@@ -322,7 +335,8 @@ class Vm:
 
     def _report(self, event: GuestEvent) -> None:
         if event.kind is not _K.RESET:
-            self._resets.flush()
+            with self._contained():
+                self._resets.flush()
         if self._told:
             self._tell_listener(event)
         elif event.kind is not _K.UNRESPONSIVE:  # `launch` and `adopt` raise it instead
@@ -438,9 +452,14 @@ class Vm:
     def _spawn(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
         if self._closing:
             return
-        task: asyncio.Task[None] = asyncio.create_task(_quiet(work, self.name))
+        task = self._supervisor.supervise(
+            f"machine {self.name}", functools.partial(_quiet, work, self.name)
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _contained(self) -> Contained:
+        return self._supervisor.contained(f"machine {self.name}")
 
 
 async def _quiet(work: Callable[[], Coroutine[object, object, None]], name: str) -> None:
