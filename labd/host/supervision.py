@@ -36,6 +36,8 @@ _NAMES = 200  # tasks whose faults are kept
 _KINDS = 16  # distinct faults of a task that are logged with a traceback
 UNHEARD: Final = "unheard"  # what failed where no task of labd's waited: a callback, for example
 
+_OF_THE_WORLD = (OSError, EOFError, LabdError)
+
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -178,10 +180,12 @@ class TaskSupervisor:
     def _unheard(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         # What the world does to a connection is no fault of labd; asyncio logs it.
-        if isinstance(error, Exception) and not isinstance(error, OSError | EOFError | LabdError):
-            self.note(UNHEARD, error, TaskState.ENDED, where=str(context.get("message", "")))
-        else:
+        if not isinstance(error, Exception) or isinstance(error, _OF_THE_WORLD) or loop.is_closed():
             loop.default_exception_handler(context)
+            return
+        # A forgotten task is found by the garbage collector, which runs in any thread.
+        where = str(context.get("message", ""))
+        loop.call_soon_threadsafe(partial(self.note, UNHEARD, error, TaskState.ENDED, where=where))
 
     # counting
 
