@@ -10,12 +10,14 @@ import statistics
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from labd.events.broker import ManagedBroker
 from labd.events.mqtt import BrokerAddress, connect
-from labd.events.publisher import Publisher
+from labd.events.publisher import EventSource, Publisher
+from labd.host.supervision import TaskSupervisor, cancel_all
 from labd.inventory import SqliteInventory
 from labd.model.events import EventDraft, EventType
 from labd.model.records import LabRecord, NodeRecord, Wanted
@@ -394,3 +396,33 @@ async def test_a_host_that_is_none_is_a_problem_not_an_end(inventory: SqliteInve
     nowhere = BrokerAddress(host="x" * 70 + ".invalid")
     async with publishing(inventory, nowhere) as publisher:
         await until(lambda: "no such host" in publisher.problem)
+
+
+class Faulty:
+    """An inventory whose events cannot be read once, by a fault of labd."""
+
+    def __init__(self, inventory: SqliteInventory) -> None:
+        self._inventory = inventory
+        self._left = 1
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "events" and self._left:
+            self._left -= 1
+            raise ZeroDivisionError("a bug")
+        return getattr(self._inventory, name)
+
+
+async def test_a_fault_of_labd_loses_no_event(
+    broker: ManagedBroker, inventory: SqliteInventory
+) -> None:
+    tasks, source = TaskSupervisor(), cast("EventSource", Faulty(inventory))
+    publisher = Publisher(source, broker.address, await inventory.host_id())
+    async with subscriber(broker.address) as record:
+        run = tasks.supervise("publisher", publisher.run)
+        try:
+            await create(inventory)
+            await until(lambda: record.seqs == [1, 2])
+            assert publisher.connected
+        finally:
+            await cancel_all([run])
+    assert [item.error for item in tasks.failures()] == ["ZeroDivisionError: a bug"]
