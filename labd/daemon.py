@@ -109,6 +109,7 @@ log = logging.getLogger("labd")
 
 _READER = "reader"  # the broker's user for people
 _RESERVE_EVERY = 60.0  # seconds
+_CANCEL_AGAIN = 3.0  # seconds that a background task has for its farewell
 _FLUSH = 2.0  # seconds that the last events have to reach the broker
 _THREADS_END = 5.0  # seconds that threads have to end what they do
 
@@ -568,7 +569,7 @@ async def _keep_disk_reserve(inventory: SqliteInventory) -> None:
 
 def _background(tasks: TaskSupervisor, name: str, work: Work, stack: AsyncExitStack) -> None:
     """Run a loop until the stack is unwound."""
-    stack.push_async_callback(cancel_all, [tasks.supervise(name, work)])
+    stack.push_async_callback(cancel_all, [tasks.supervise(name, work)], _CANCEL_AGAIN)
 
 
 def _listen(path: Path, mode: int, group: int | None, stack: AsyncExitStack) -> socket.socket:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 STEADY: Final = 60.0  # seconds without a fault after which a task counts as sound again
 _FIRST, _LAST, _JITTER = 0.2, 30.0, 0.25  # of the pauses before a loop is started again
-_CANCEL_AGAIN = 3.0  # seconds that a task has for its farewell
+_CANCEL_AGAIN = 15.0  # seconds: what a task undoes on its way out is not to be broken off
 _NAMES = 200  # tasks whose faults are kept
 _KINDS = 16  # distinct faults of a task that are logged with a traceback
 UNHEARD: Final = "unheard"  # what failed where no task of labd's waited: a callback, for example
@@ -282,17 +282,21 @@ class Contained(AbstractContextManager["Contained"]):
         return True
 
 
-async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def cancel_all(tasks: Iterable[asyncio.Task[Any]], again: float = _CANCEL_AGAIN) -> None:
     """Cancel tasks and wait until they have ended, whatever they raise.
 
     Python 3.11 loses a cancellation that comes just as a `wait_for` or a task group ends, so that
     one who goes on is cancelled again.
+
+    Args:
+        tasks: None of them is the caller's own.
+        again: Seconds that a task has for its farewell before it is cancelled again.
     """
     left = {task for task in tasks if not task.done()}
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN)
+        _, left = await asyncio.wait(left, timeout=again)
 
 
 def describe(error: BaseException) -> str:

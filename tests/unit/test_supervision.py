@@ -141,7 +141,7 @@ async def test_a_lost_cancellation_comes_again() -> None:
     task = TaskSupervisor().supervise("stubborn", work)
     await asyncio.sleep(0)
     async with asyncio.timeout(LIMIT):
-        await cancel_all([task])
+        await cancel_all([task], again=0.01)
     assert lost == 1
 
 
