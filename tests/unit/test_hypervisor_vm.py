@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from labd.drivers.node.qemu.process import open_file
+from labd.drivers.node.qemu.process import SERIAL_SOCKET, listen, open_file
 from labd.drivers.node.qemu.vm import Vm, VmTimes
 from labd.host.backoff import Backoff
 from labd.host.spawn import spawn
@@ -98,3 +99,26 @@ async def test_a_heart_beats_on_after_a_fault(tmp_path: Path) -> None:
     finally:
         await qemu.stop(grace=0)
         await vm.close()
+
+
+async def test_a_serial_line_is_attached_again_after_a_fault(tmp_path: Path) -> None:
+    tasks = TaskSupervisor(backoff=lambda: Backoff(0.01, 0.01))
+    vm = Vm(machine_spec(tmp_path), lambda _: None, lambda _: None, VmTimes(), tasks)
+    spec = vm.spec
+    spec.run.mkdir(parents=True, exist_ok=True)
+    listener = listen(spec.run / SERIAL_SOCKET)
+    vm.spec = replace(spec, run=cast("Path", None))  # TypeError
+    try:
+        async with asyncio.timeout(60):
+            vm.hub.connection_lost(None)
+            while not tasks.failures():
+                await asyncio.sleep(0.01)
+            vm.spec = spec
+            qemu, _ = await asyncio.get_running_loop().sock_accept(listener)
+            with qemu:
+                await asyncio.get_running_loop().sock_sendall(qemu, b"ready\n")
+                assert await vm.hub.wait("^ready$") == "ready"
+    finally:
+        listener.close()
+        await vm.close()
+        await asyncio.sleep(0)
