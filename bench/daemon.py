@@ -8,11 +8,11 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from tests.system.harness import Daemon
+from tests.system.harness import Daemon, end
 
 CONFIG = '[daemon]\naccel = "tcg"\n'
 
@@ -23,14 +23,27 @@ def scratch_daemon(config: str = CONFIG) -> Iterator[Daemon]:
     root = Path(tempfile.mkdtemp(prefix="labd-bench-"))
     root.chmod(0o755)
     daemon = Daemon(root, config)
-    daemon.start()
     try:
-        yield daemon
+        daemon.start()
+        try:
+            yield daemon
+        except BaseException:
+            with suppress(Exception):  # the error is worth more than that of a dead daemon
+                sweep(daemon)
+            raise
+        sweep(daemon)
     finally:
-        for lab in daemon.json("ls")["labs"]:
-            daemon.lab("destroy", lab["name"], "--force")
         daemon.stop()
+        for pid in daemon.qemus():
+            end(pid)
         shutil.rmtree(root)
+
+
+def sweep(daemon: Daemon, *but: str) -> None:
+    """Destroy all labs, whatever they do, but those named."""
+    for lab in daemon.json("ls")["labs"]:
+        if lab["name"] not in but:
+            daemon.lab("destroy", lab["name"], "--force")
 
 
 class _Connection(http.client.HTTPConnection):

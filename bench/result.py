@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
+
+_REASON = 300  # characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,71 @@ class Result:
             ),
             "ok": self.ok,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A figure that could not be measured.
+
+    Attributes:
+        n: As of a result; None where the benchmark did not come as far as to say.
+        reason: One line.
+    """
+
+    name: str
+    n: int | None = None
+    reason: str
+
+    @classmethod
+    def of(cls, error: Exception, name: str, n: int | None = None) -> Self:
+        """Return the failure that an error is."""
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return cls(name=name, n=n, reason=text[:_REASON])
+
+    @property
+    def ok(self) -> bool:
+        """A figure that is missing clears no bar."""
+        return False
+
+    def row(self) -> str:
+        """Return the line of the table."""
+        size = "-" if self.n is None else self.n
+        return f"{self.name:<20} {size:>4} FAILED: {self.reason}"
+
+    def record(self) -> dict[str, object]:
+        """Return what goes into results.json."""
+        missing = dict.fromkeys(("unit", "labd", "baseline", "ratio", "bar"))
+        return {"name": self.name, "n": self.n, **missing, "ok": False, "error": self.reason}
+
+
+Figure = Result | Failure
+
+
+def attempt(
+    measure: Callable[[], Iterable[Result]],
+    names: Iterable[str],
+    n: int,
+    clean: Callable[[], None],
+) -> Iterator[Figure]:
+    """Yield figures as they are measured, and those that are still missing after an error.
+
+    So a benchmark of several sizes goes on with the next.
+
+    Args:
+        measure: Yields results of the one size.
+        names: Of all that it yields.
+        n: The size.
+        clean: Removes what an error leaves behind; what it raises ends the benchmark.
+    """
+    missing = list(names)
+    try:
+        for result in measure():
+            missing.remove(result.name)
+            yield result
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and others go on
+        for name in missing:
+            yield Failure.of(error, name, n)
+        clean()
 
 
 def median(values: Sequence[float]) -> float:

@@ -3,30 +3,35 @@
     make bench                                  all of them
     make bench BENCH_ARGS="--only cli_ls"       some of them
 
-Prints a table and writes `bench/out/results.json`: a list of `{name, n, unit, labd, baseline,
-ratio}`, with `bar` and `ok` where there is a bar. Figures are medians; the header says of how many
-runs, and how loaded the machine was.
+Prints a table and writes `bench/out/results.json` after each figure: a list of `{name, n, unit,
+labd, baseline, ratio}`, with `bar` and `ok` where there is a bar. A figure that fails has `error`
+and no value, and the others go on. Figures are medians; the header says of how many runs, and how
+loaded the machine was.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import adopt, burst, cli, events, forks, forward, guests, idle, labs, networks, soak
-from bench.result import Result
+from bench.report import Report, measure
+from bench.result import Failure, Figure
 
 OUT = Path(__file__).resolve().parent / "out"
+_INTERRUPTED = 128 + signal.SIGINT
 
 # Each benchmark, and the names of the results that it gives.
-BENCHMARKS: list[tuple[Callable[[list[int], int], Iterable[Result]], tuple[str, ...]]] = [
+Benchmark = Callable[[list[int], int], Iterable[Figure]]
+BENCHMARKS: list[tuple[Benchmark, tuple[str, ...]]] = [
     (cli.run, ("cli_ls", "cli_version")),
     (labs.run, ("up_running", "up_output", "destroy")),
     (
@@ -62,13 +67,17 @@ BENCHMARKS: list[tuple[Callable[[list[int], int], Iterable[Result]], tuple[str, 
 ]
 
 
-def _sizes(benchmark: Callable[[list[int], int], Iterable[Result]]) -> list[int]:
+def _sizes(benchmark: Benchmark) -> list[int]:
     """Return how many labs or nodes a benchmark is run with; a class has thirty students."""
     return [1, 10, 30] if benchmark is forks.run else [1, 10, 50]
 
 
 def main() -> int:
-    """Run what was asked for; the exit status is 1 when a bar was missed."""
+    """Run what was asked for.
+
+    Returns:
+        1 if a bar was missed or a figure failed, 130 if it was interrupted, else 0.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     known = [name for _, names in BENCHMARKS for name in names]
     parser.add_argument("--only", nargs="+", choices=known, metavar="NAME", help=", ".join(known))
@@ -85,29 +94,22 @@ def main() -> int:
         f"medians of {args.repeat} runs"
     )
     print(f"{'name':<20} {'n':>4} {'unit':<8} {'labd':>10} {'baseline':>10} {'ratio':>7}  bar")
-    results: list[Result] = []
-    for benchmark, names in BENCHMARKS:
-        if not wanted.intersection(names):
-            continue
-        for result in benchmark(args.sizes or _sizes(benchmark), args.repeat):
-            if result.name in wanted:
-                results.append(result)
-                print(result.row(), flush=True)
-    write(results, keep=bool(args.only))
-    missed = [result for result in results if result.ok is False]
-    print(f"# load {os.getloadavg()[0]:.2f} at the end; bars missed: {len(missed)}")
-    return 1 if missed else 0
-
-
-def write(results: list[Result], *, keep: bool) -> None:
-    """Write the figures; with `keep`, what was measured before and not now stays."""
-    OUT.mkdir(exist_ok=True)
-    file = OUT / "results.json"
-    fresh = [result.record() for result in results]
-    known = {(record["name"], record["n"]) for record in fresh}
-    old = json.loads(file.read_text()) if keep and file.exists() else []
-    stay = [record for record in old if (record["name"], record["n"]) not in known]
-    file.write_text(json.dumps([*stay, *fresh], indent=1) + "\n")
+    report = Report(OUT / "results.json", keep=bool(args.only))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for benchmark, names in BENCHMARKS:
+            chosen = wanted.intersection(names)
+            if chosen:
+                sizes = args.sizes or _sizes(benchmark)
+                measure(partial(benchmark, sizes, args.repeat), names, chosen, report)
+    except KeyboardInterrupt:
+        print("# interrupted; what was measured is kept", flush=True)
+        return _INTERRUPTED
+    failed = sum(isinstance(figure, Failure) for figure in report.figures)
+    missed = sum(figure.ok is False for figure in report.figures) - failed
+    load = os.getloadavg()
+    print(f"# load {load[0]:.2f} at the end; bars missed: {missed}; figures failed: {failed}")
+    return 1 if missed or failed else 0
 
 
 if __name__ == "__main__":
