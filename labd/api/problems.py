@@ -23,6 +23,7 @@ from labd.model.errors import (
     ImageRefused,
     InputError,
     LabdError,
+    NodeStuck,
     NodeUnresponsive,
     NotFound,
     TemplateError,
@@ -48,6 +49,7 @@ _STATUS: Sequence[tuple[type[LabdError], int]] = (
     (Conflict, HTTPStatus.CONFLICT),
     (Forbidden, HTTPStatus.FORBIDDEN),
     (NodeUnresponsive, HTTPStatus.SERVICE_UNAVAILABLE),
+    (NodeStuck, HTTPStatus.SERVICE_UNAVAILABLE),
     (DaemonUnreachable, HTTPStatus.SERVICE_UNAVAILABLE),
     (WorldError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )

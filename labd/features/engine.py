@@ -66,7 +66,7 @@ from labd.model.lab_leases import LeaseAsk
 from labd.model.names import NodeRef, did_you_mean
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, by_lab
 from labd.model.specs import Image, ImageFormat, LabSpec, Profile
-from labd.model.states import LabState, NetworkState, NodeState
+from labd.model.states import LabState, NetworkState, NodeState, OperationState
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +191,7 @@ class Engine:
             self._serving,
             self.links,
             members,
+            nodes,
         )
         self._fsck = Fsck(adapters, self._operations)
         self._tasks: list[asyncio.Task[None]] = []
@@ -259,16 +260,25 @@ class Engine:
     async def take_everything_down(self) -> None:
         """Stop every lab, and what stands ready; used by `labd serve --down`."""
         await self.pools.rest()
-        for lab in await self._inventory.labs():
-            if lab.state is LabState.STOPPED:
-                continue
-            holder = self._operations.holder(lab.name)
+        labs = [lab for lab in await self._inventory.labs() if lab.state is not LabState.STOPPED]
+        await asyncio.gather(*(self._take_down(lab.name) for lab in labs))
+
+    async def _take_down(self, lab: str) -> None:
+        """Stop a lab; one that cannot be stopped is told, and keeps no other from it."""
+        try:
+            holder = self._operations.holder(lab)
             if holder is not None:
                 await self._operations.wait(holder.id, 120.0)
-                if await self._inventory.lab(lab.name) is None:
-                    continue
-            operation = await self.act(OperationKind.DOWN, lab.name)
-            await self._operations.wait(operation.id, 120.0)
+                if await self._inventory.lab(lab) is None:
+                    return
+            operation = await self.act(OperationKind.DOWN, lab)
+            done = await self._operations.wait(operation.id, 120.0)
+        except LabdError as error:
+            log.warning("lab %s could not be stopped: %s", lab, error)
+            return
+        if done.state is not OperationState.SUCCEEDED:
+            why = (done.error or {}).get("message", "it did not end in time")
+            log.warning("lab %s could not be stopped: %s", lab, why)
 
     async def _keep_house(self) -> None:
         """Let go, now and then, of what checkpoints left behind."""

@@ -39,6 +39,9 @@ def boot_id() -> str:
 def read_stat(pid: int) -> tuple[str, int] | None:
     """Return the state letter and the start time in clock ticks (proc(5), fields 3 and 22).
 
+    A process whose first thread has ended while others live counts as a zombie for the kernel. It
+    still has its memory and files, and is told as `L` here.
+
     Returns None when there is no such process.
     """
     try:
@@ -47,7 +50,8 @@ def read_stat(pid: int) -> tuple[str, int] | None:
         return None
     # Field 2 is the command's name, which may hold blanks and parentheses: cut after the last one.
     fields = text[text.rindex(")") + 2 :].split()
-    return fields[0], int(fields[19])
+    left = fields[0] in _DEAD_STATES and int(fields[17]) > 1
+    return "L" if left else fields[0], int(fields[19])
 
 
 def identify(pid: int) -> ProcessId | None:
@@ -117,16 +121,21 @@ async def watch_exit(process: ProcessId) -> None:
             loop.remove_reader(fd)
 
 
-async def end(process: ProcessId, *, grace: float = 5.0) -> None:
+async def end(process: ProcessId, *, grace: float = 5.0, deadline: float | None = None) -> None:
     """Send SIGTERM, after `grace` seconds SIGKILL, and return when the process has ended.
 
     With `grace=0` it is killed at once. No error when it has already ended.
+
+    Raises:
+        TimeoutError: It has not ended `deadline` seconds after SIGKILL, as one that waits for a
+            device (state D) cannot; it ends as soon as it can.
     """
     if grace > 0 and kill(process, signal.SIGTERM):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(watch_exit(process), grace)
     if kill(process, signal.SIGKILL):
-        await watch_exit(process)
+        async with asyncio.timeout(deadline):
+            await watch_exit(process)
 
 
 def read_argv(pid: int) -> tuple[str, ...]:

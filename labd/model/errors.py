@@ -19,6 +19,7 @@
         ├── CommandFailed          a child process exited with an error; carries its last words
         ├── NodeGone               the QEMU process of a node has ended
         ├── NodeUnresponsive       QEMU did not answer a QMP call before its deadline
+        ├── NodeStuck              QEMU was killed, and the kernel does not let it end
         ├── LaunchFailed           QEMU could not be started; carries its stderr
         │   └── AcceleratorFailed  KVM itself failed as QEMU started
         ├── QmpRefused             QEMU understood a QMP command and refused it; its own words
@@ -201,6 +202,12 @@ class NodeUnresponsive(WorldError):
     """QEMU did not answer a QMP call before its deadline."""
 
     code = "node_unresponsive"
+
+
+class NodeStuck(WorldError):
+    """QEMU was killed and has not ended in time: the kernel waits for a device or file system."""
+
+    code = "node_stuck"
 
 
 class LaunchFailed(WorldError):

@@ -52,6 +52,9 @@ class EventType(StrEnum):
     NODE_IO_ERROR = "node.io-error"
     NODE_UNRESPONSIVE = "node.unresponsive"
     NODE_RESPONSIVE = "node.responsive"
+    NODE_STUCK = "node.stuck"  # its QEMU was killed and does not end
+    NODE_CONSOLE_LOST = "node.console-lost"  # nobody hears its serial line
+    NODE_CONSOLE_RESTORED = "node.console-restored"
     NODE_ADOPTED = "node.adopted"
     NODE_PUBLISHED = "node.published"
     NODE_UNPUBLISHED = "node.unpublished"

@@ -143,6 +143,9 @@ class GuestEventKind(StrEnum):
     AGENT_OPENED = "agent-opened"  # VSERPORT_CHANGE of the guest agent's port
     UNRESPONSIVE = "unresponsive"  # a QMP call missed its deadline
     RESPONSIVE = "responsive"
+    STUCK = "stuck"  # it was killed and does not end; data: pid, process_state, seconds, reason
+    CONSOLE_LOST = "console-lost"  # nobody hears its serial line; data: reason
+    CONSOLE_RESTORED = "console-restored"  # it is heard again; data: seconds
     EXITED = "exited"  # the process has ended; data: status, signal, stderr
 
 

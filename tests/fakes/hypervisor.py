@@ -22,6 +22,7 @@ from labd.model.errors import (
     GuestAgentAbsent,
     LaunchFailed,
     NodeGone,
+    NodeStuck,
     NodeUnresponsive,
 )
 from labd.model.machine import (
@@ -102,6 +103,7 @@ class FakeHost:
         exec_result: What the agent says to a command; set a function to choose by argv.
         kvm: What `accel: auto` comes to.
         dead_cpus: With these, KVM dies.
+        stuck: Keys of machines whose process does not end when it is killed, as one in state D.
         patience: Seconds that the adoption of a machine that hangs waits for it.
         waiting: Adoptions that wait so, now and the most at one time.
     """
@@ -120,6 +122,7 @@ class FakeHost:
         self.kvm = AccelChoice(kvm=False, warning="there is no KVM in a fake")
         self.dead_cpus: set[CpuSetting] = set()
         self.clings: set[str] = set()
+        self.stuck: set[str] = set()
         self.no_place: set[str] = set()
         self.daemon: FakeHypervisor | None = None
         self._pids = iter(range(100_000, 200_000))
@@ -204,6 +207,11 @@ class FakeHost:
         if self.daemon is not None:
             self.daemon.told(GuestEvent(key=key, kind=_K.EXITED, time=time.time(), data=data))
 
+    def let_end(self, key: str) -> None:
+        """Have the kernel let a process go that was killed while it was stuck."""
+        self.stuck.discard(key)
+        self.die(key)
+
     def hang(self, key: str) -> None:
         """Have QEMU answer no more; the next call tells."""
         self.machines[key].hung = True
@@ -236,6 +244,7 @@ class FakeHypervisor:
         self._listener: Callable[[GuestEvent], None] = lambda _: None
         self._known: set[str] = set()
         self._told_hung: set[str] = set()
+        self._told_stuck: set[str] = set()
 
     def listen(self, listener: Callable[[GuestEvent], None]) -> None:
         self._listener = listener
@@ -323,12 +332,19 @@ class FakeHypervisor:
     async def kill(self, key: str) -> None:
         self.calls.append(("kill", key))
         if key in self.host.machines and key in self._known:
+            if key in self.host.stuck:
+                if key not in self._told_stuck:
+                    self._told_stuck.add(key)
+                    self.host.emit(key, _K.STUCK, pid=1, process_state="D", seconds=0.0)
+                raise NodeStuck(f"the QEMU of {key} was killed and has not ended")
             hung = self.host.machines[key].hung
             self.host.die(key, status=-9 if hung else 0)
 
     async def kill_process(self, process: ProcessId) -> None:
         for key, machine in list(self.host.machines.items()):
             if machine.process == process:
+                if key in self.host.stuck:
+                    raise NodeStuck(f"the QEMU of {key} was killed and has not ended")
                 self.calls.append(("kill_process", key))
                 self.host.die(key)
 

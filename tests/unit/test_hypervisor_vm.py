@@ -18,9 +18,10 @@ from labd.drivers.node.qemu.vm import Vm, VmTimes
 from labd.host.backoff import Backoff
 from labd.host.spawn import spawn
 from labd.host.supervision import TaskSupervisor
-from labd.model.errors import LaunchFailed
+from labd.model.errors import LaunchFailed, NodeStuck
 from labd.model.machine import GuestEvent, GuestEventKind
 from tests.guests import machine_spec
+from tests.unkillable import unkillable
 
 
 @contextmanager
@@ -122,3 +123,22 @@ async def test_a_serial_line_is_attached_again_after_a_fault(tmp_path: Path) -> 
         listener.close()
         await vm.close()
         await asyncio.sleep(0)
+
+
+async def test_one_that_does_not_end_is_told_and_its_end_comes_later(tmp_path: Path) -> None:
+    told: list[GuestEvent] = []
+    async with unkillable() as (process, let_go):
+        vm = Vm(machine_spec(tmp_path), told.append, lambda _: None, VmTimes(kill=0.3))
+        vm.process = process
+        vm.begin()
+        try:
+            for _ in range(2):
+                with pytest.raises(NodeStuck, match=r"process \d+, state .\) was killed and has"):
+                    await asyncio.wait_for(vm.kill(), 20)
+            assert [event.kind for event in told] == [GuestEventKind.STUCK]
+            assert told[0].data["pid"] == process.pid
+            let_go.set()
+            await asyncio.wait_for(vm.kill(), 20)
+        finally:
+            await vm.close()
+    assert [event.kind for event in told] == [GuestEventKind.STUCK, GuestEventKind.EXITED]

@@ -93,10 +93,18 @@ class Hypervisor(Protocol):
         """End the process and wait for its end; no error when there is none (idempotent).
 
         QMP `quit` first when it is responsive, then SIGKILL through a pidfd.
+
+        Raises:
+            NodeStuck: It was killed and does not end. STUCK is told, once; EXITED follows when it
+                has ended after all.
         """
 
     async def kill_process(self, process: ProcessId) -> None:
-        """End a process found by `scan` that nobody knows, and wait for its end (SIGKILL)."""
+        """End a process found by `scan` that nobody knows, and wait for its end (SIGKILL).
+
+        Raises:
+            NodeStuck: It does not end.
+        """
 
     async def query(self, key: str) -> RunState:
         """Ask QEMU what it is doing (`query-status`)."""

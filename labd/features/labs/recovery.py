@@ -18,6 +18,7 @@ from labd.core.operations import Operations
 from labd.core.state_writer import StateWriter
 from labd.features.checkpoints.saving import SAVEABLE
 from labd.features.labs.handlers import OperationHandlers
+from labd.features.labs.runner import NodeRunner
 from labd.features.labs.watch import Watcher
 from labd.features.links.service import LinkService
 from labd.features.publish.service import Publications
@@ -27,13 +28,14 @@ from labd.host.threads import quick
 from labd.model.errors import (
     LabdError,
     NodeGone,
+    NodeStuck,
     NodeUnresponsive,
     StorageFailed,
     Superseded,
     WorldError,
 )
 from labd.model.events import EventDraft, EventType
-from labd.model.machine import RunState
+from labd.model.machine import FoundMachine, RunState
 from labd.model.names import NodeRef
 from labd.model.pools import MemberState, waiting
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
@@ -44,6 +46,7 @@ from labd.model.states import NODE_ALIVE, NodeState
 log = logging.getLogger(__name__)
 
 _AWAY = "while labd was away"
+_NOT_STARTED = "its start was not finished"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,7 @@ class Recovery:
         serving: Serving,
         links: LinkService,
         members: WarmMembers,
+        runner: NodeRunner,
     ) -> None:
         self._adapters = adapters
         self._state_writer = state_writer
@@ -81,6 +85,7 @@ class Recovery:
         self._saved: dict[str, NodeState] = {}
         self._serving = serving
         self._members = members
+        self._runner = runner
 
     async def run(self) -> Recovered:
         """Adopt every node, end what nobody knows, and go on with operations.
@@ -93,6 +98,11 @@ class Recovery:
         known = {node.key: node for node in (*nodes, *await self._waiting(pools))}
         orphans = await self._end_orphans(known)
         alive = [node for node in nodes if node.state in NODE_ALIVE]
+        running = await self._adapters.inventory.operations(running=True, limit=10_000)
+        held = {operation.lab for operation in running}
+        for node in alive:
+            if node.state is NodeState.STOPPING and node.lab not in held:
+                self._watcher.left_stopping(node.key)
         outcomes = await asyncio.gather(*(self._take_over(node) for node in alive))
         stay = await self._members.recover(pools)
         if stay:
@@ -157,7 +167,7 @@ class Recovery:
 
     async def _end_orphans(self, known: dict[str, NodeRecord]) -> int:
         """End every QEMU of this root whose process was never committed: it was not let go yet."""
-        ended = 0
+        orphans: list[FoundMachine] = []
         for found in await self._adapters.hypervisor.scan():
             node = known.get(found.key)
             if node is not None and node.process == found.process:
@@ -165,9 +175,18 @@ class Recovery:
             log.warning(
                 "ending QEMU %d of machine %s: nobody knows it", found.process.pid, found.key
             )
+            orphans.append(found)
+        ended = await asyncio.gather(*(self._end_orphan(found) for found in orphans))
+        return sum(ended)
+
+    async def _end_orphan(self, found: FoundMachine) -> bool:
+        """End a QEMU; tell whether it did end. One that cannot holds up neither labd nor others."""
+        try:
             await self._adapters.hypervisor.kill_process(found.process)
-            ended += 1
-        return ended
+        except NodeStuck as error:
+            log.warning("it stays: %s", error)
+            return False
+        return True
 
     async def _take_over(self, node: NodeRecord) -> bool:
         """Take over one node; one that cannot be taken over holds up neither labd nor others."""
@@ -183,7 +202,7 @@ class Recovery:
         """Take over one node; tell whether it still lives."""
         ref = NodeRef(node.lab, node.name)
         if node.process is None or node.machine is None:
-            await self._stopped(ref, "its start was not finished", "start-failed")
+            await self._stopped(ref, _NOT_STARTED, "start-failed")
             return False
         try:
             found = await self._adapters.hypervisor.adopt(node.machine, node.process)
@@ -195,8 +214,7 @@ class Recovery:
             return False
         except NodeUnresponsive:
             if node.state is NodeState.STARTING:
-                await self._undo_start(ref, node)
-                return False
+                return not await self._end(ref, node, _NOT_STARTED, "start-failed")
             await self._tell_adopted(ref, node, "unresponsive")
             await self._state_writer.move(
                 ref,
@@ -241,17 +259,14 @@ class Recovery:
 
     async def _fit(self, ref: NodeRef, node: NodeRecord, found: RunState) -> bool:
         """Bring the record of an adopted node in line with what QEMU says."""
-        hypervisor = self._adapters.hypervisor
         if found is RunState.SHUTDOWN:
             self._watcher.powered_off(node.key, _AWAY)  # its end is heard by the watcher, too
-            await hypervisor.kill(node.key)
-            await self._stopped(ref, f"the guest powered off {_AWAY}", "guest-poweroff")
-            return False
+            why = f"the guest powered off {_AWAY}"
+            return not await self._end(ref, node, why, "guest-poweroff")
         if node.state is NodeState.STARTING:
             # It was never let go, or its start was not committed: undone here, done anew by the
             # operation that goes on.
-            await self._undo_start(ref, node)
-            return False
+            return not await self._end(ref, node, _NOT_STARTED, "start-failed")
         if node.state is NodeState.STOPPING:
             return True  # the operation that goes on will end it
         if found is RunState.PANICKED:
@@ -269,9 +284,15 @@ class Recovery:
             self._watcher.boots_again(ref)
         return True
 
-    async def _undo_start(self, ref: NodeRef, node: NodeRecord) -> None:
-        await self._adapters.hypervisor.kill(node.key)
-        await self._stopped(ref, "its start was not finished", "start-failed")
+    async def _end(self, ref: NodeRef, node: NodeRecord, reason: str, cause: str) -> bool:
+        """End a node's QEMU; tell whether it did end. Where it cannot, the node is stopping."""
+        try:
+            await self._adapters.hypervisor.kill(node.key)
+        except NodeStuck as error:
+            await self._runner.left_stuck(ref, error)
+            return False
+        await self._stopped(ref, reason, cause)
+        return True
 
     async def _sweep(self, nodes: Sequence[NodeRecord]) -> None:
         """Remove namespaces, folders and image files that belong to nothing."""

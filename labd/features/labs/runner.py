@@ -16,7 +16,7 @@ from labd.features.labs.readiness import ReadinessKeeper, is_immediate
 from labd.features.labs.watch import Watcher
 from labd.features.links.service import LinkService
 from labd.host.threads import quick
-from labd.model.errors import LabdError, NodeGone, StorageFailed, WorldError
+from labd.model.errors import LabdError, NodeGone, NodeStuck, StorageFailed, WorldError
 from labd.model.machine import MachineSpec
 from labd.model.names import NodeRef
 from labd.model.records import NodeRecord
@@ -124,7 +124,12 @@ class NodeRunner:
 
     async def abandon(self, ref: NodeRef, machine: MachineSpec, operation: str) -> None:
         """Take back a start: end the process, and write that the node is stopped."""
-        await self._adapters.hypervisor.kill(machine.key)
+        try:
+            await self._adapters.hypervisor.kill(machine.key)
+        except NodeStuck as error:
+            self._watcher.give_up(machine.key)
+            await self.left_stuck(ref, error, operation)
+            return
         self._watcher.give_up(machine.key)
         with suppress(LabdError):  # the error that brought us here is the one to tell
             await self._state_writer.move(
@@ -135,6 +140,32 @@ class NodeRunner:
                 data={"cause": "start-failed"},
                 process=None,
             )
+
+    async def left_stuck(self, ref: NodeRef, error: NodeStuck, operation: str = "") -> None:
+        """Write that a node is still stopping, and why: the watcher hears when it has ended."""
+        with suppress(LabdError):  # the error itself is the one to tell
+            await self._state_writer.move(
+                ref,
+                NodeState.STOPPING,
+                operation=operation,
+                reason=error.message,
+                unless=set(NodeState) - NODE_ALIVE,
+            )
+            await self._state_writer.update(
+                ref, reason=error.message, unless=set(NodeState) - {NodeState.STOPPING}
+            )
+
+    async def _end(self, ref: NodeRef, key: str) -> None:
+        """End the process of a node that is stopping.
+
+        Raises:
+            NodeStuck: It does not end; the node stays `stopping` and can be stopped again.
+        """
+        try:
+            await self._adapters.hypervisor.kill(key)
+        except NodeStuck as error:
+            await self.left_stuck(ref, error)
+            raise
 
     async def make_disks(self, plans: Sequence[DiskPlan]) -> None:
         """Make the disks that are not there yet.
@@ -168,7 +199,11 @@ class NodeRunner:
     ) -> None:
         """Stop a node: ask its guest, wait `grace` seconds, then power off. Disks are kept.
 
-        A node that is found `stopping` is one whose stop an earlier daemon began; it is asked anew.
+        A node that is found `stopping` is one whose stop an earlier daemon began, or whose QEMU
+        could not be ended then; it is asked anew.
+
+        Raises:
+            NodeStuck: Its QEMU does not end.
         """
         node = await self._adapters.inventory.node(ref.lab, ref.node)
         if node is None or node.state is NodeState.STOPPED:
@@ -187,7 +222,7 @@ class NodeRunner:
             )
             return
         obeyed = polite and await self._ask(node, grace)
-        await self._adapters.hypervisor.kill(node.key)
+        await self._end(ref, node.key)
         how = "the guest powered off" if obeyed else ("powered off" if polite else "")
         await self._state_writer.move(
             ref,
@@ -212,7 +247,11 @@ class NodeRunner:
         return True
 
     async def erase(self, node: NodeRecord, operation: str) -> None:
-        """End a node's process and remove every file of it (idempotent)."""
+        """End a node's process and remove every file of it (idempotent).
+
+        Raises:
+            NodeStuck: Its QEMU does not end; its files stay.
+        """
         self._readiness.forget(node.key)
         if node.state in NODE_ALIVE:
             # Said first, so that the end of its QEMU is no crash.
@@ -222,7 +261,7 @@ class NodeRunner:
                 operation=operation,
                 unless=set(NodeState) - NODE_ALIVE,
             )
-        await self._adapters.hypervisor.kill(node.key)
+        await self._end(NodeRef(node.lab, node.name), node.key)
         node = await self._adapters.inventory.node_by_key(node.key) or node
         if node.machine is not None:
             await self._adapters.hypervisor.forget(node.machine)

@@ -12,11 +12,11 @@ from labd.features.labs.runner import NodeRunner
 from labd.features.links.service import LinkService
 from labd.features.publish.service import Publications
 from labd.features.serving.service import Serving
-from labd.model.errors import NetworkFailed
+from labd.model.errors import LabdError, NetworkFailed
 from labd.model.events import EventDraft, EventType
 from labd.model.names import NodeRef
 from labd.model.records import LabRecord, NodeRecord, OperationRecord
-from labd.model.states import NODE_ALIVE, LabState
+from labd.model.states import NODE_ALIVE, LabState, NodeState
 
 log = logging.getLogger(__name__)
 
@@ -74,14 +74,18 @@ class Teardown:
             await self._tell_networks_down(lab, [n.name for n in lab.spec.networks], operation)
 
     async def destroy(self, name: str, operation: OperationRecord) -> None:
-        """Remove everything of a lab; its rows go last, so that it can be done again."""
+        """Remove everything of a lab; its rows go last, so that it can be done again.
+
+        Raises:
+            NodeStuck: The QEMU of a node does not end; all other nodes are ended.
+        """
         lab = await self._adapters.inventory.lab(name)
         if lab is None:
             return
         await self._publications.close_lab(name, operation.id)
         nodes = await self._adapters.inventory.nodes(name)
         await self._unplug(lab, nodes)
-        await gather_all(self._runner.erase(node, operation.id) for node in nodes)
+        await self._erase(nodes, operation)
         await self._remove_networks(lab, operation)
         await self._adapters.keys.remove(lab.key)
         nodes = await self._adapters.inventory.nodes(name)
@@ -98,6 +102,28 @@ class Teardown:
         self._links.forget(name)
         self._state_writer.wake(name)
 
+    async def _erase(self, nodes: Iterable[NodeRecord], operation: OperationRecord) -> None:
+        """Erase nodes at one time; when one stays, the rows of the others say that they ended."""
+        gone: list[NodeRecord] = []
+
+        async def one(node: NodeRecord) -> None:
+            await self._runner.erase(node, operation.id)
+            gone.append(node)
+
+        try:
+            await gather_all(one(node) for node in nodes)
+        except LabdError:
+            for node in gone:
+                await self._state_writer.move(
+                    NodeRef(node.lab, node.name),
+                    NodeState.STOPPED,
+                    operation=operation.id,
+                    data={"cause": "requested"},
+                    unless={NodeState.STOPPED, NodeState.CRASHED},
+                    process=None,
+                )
+            raise
+
     async def remove_left_out(
         self, name: str, operation: OperationRecord, *, networks: bool = True
     ) -> None:
@@ -105,7 +131,7 @@ class Teardown:
         lab = await self._state_writer.lab(name)
         kept = {node.name for node in lab.spec.nodes}
         gone = [n for n in await self._adapters.inventory.nodes(name) if n.name not in kept]
-        await gather_all(self._runner.erase(node, operation.id) for node in gone)
+        await self._erase(gone, operation)
         if gone:
             async with self._adapters.inventory.transaction() as tx:
                 for node in await self._adapters.inventory.nodes(name):  # as they are by now

@@ -27,7 +27,13 @@ _FIRST_RETRY, _LAST_RETRY = 0.2, 2.0  # seconds between tries to write
 _K = GuestEventKind
 _OWNED = {NodeState.STARTING, NodeState.STOPPING}  # an operation has the node in its hands
 _LIVE = {NodeState.RUNNING, NodeState.READY}
-_PLAIN = {_K.WATCHDOG: EventType.NODE_WATCHDOG, _K.IO_ERROR: EventType.NODE_IO_ERROR}
+_PLAIN = {
+    _K.WATCHDOG: EventType.NODE_WATCHDOG,
+    _K.IO_ERROR: EventType.NODE_IO_ERROR,
+    _K.STUCK: EventType.NODE_STUCK,
+    _K.CONSOLE_LOST: EventType.NODE_CONSOLE_LOST,
+    _K.CONSOLE_RESTORED: EventType.NODE_CONSOLE_RESTORED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,7 @@ class Watcher:
         self._reasons: dict[str, str] = {}
         self._hushed: set[str] = set()
         self._supervisor = tasks
+        self._stuck: set[str] = set()  # killed in vain: no operation may wait for their end
         self._tasks: set[asyncio.Task[None]] = set()
         self._boots: list[NodeRef] = []
         self._rewatch = asyncio.Event()
@@ -78,6 +85,8 @@ class Watcher:
     def _hear(self, event: GuestEvent) -> None:
         if event.kind in {_K.POWERED_OFF, _K.EXITED}:
             self.off(event.key).set()
+        if event.kind is _K.STUCK:
+            self._stuck.add(event.key)
         self._put(event.key, event)
 
     def _put(self, key: str, event: GuestEvent | None) -> asyncio.Event:
@@ -95,6 +104,10 @@ class Watcher:
     async def started(self, key: str) -> None:
         """Handle what a machine did while its start was being written; `running` is committed."""
         await self._put(key, None).wait()
+
+    def left_stopping(self, key: str) -> None:
+        """Have the end of a machine that is stopping written: no operation waits for it."""
+        self._stuck.add(key)
 
     def off(self, key: str) -> asyncio.Event:
         """Return the event that is set when the guest powers off or QEMU ends."""
@@ -138,6 +151,7 @@ class Watcher:
     def drop(self, key: str) -> None:
         """Forget a machine that never comes back."""
         self._forget(key)
+        self._stuck.discard(key)
         del self._life[key]
 
     def _forget(self, key: str) -> None:
@@ -222,8 +236,8 @@ class Watcher:
                 await self._unresponsive(ref, node, event)
             case _K.EXITED:
                 await self._exited(event)
-            case _K.WATCHDOG | _K.IO_ERROR:
-                await self._tell(_PLAIN[event.kind], ref, event)
+            case kind if kind in _PLAIN:
+                await self._tell(_PLAIN[kind], ref, event)
             case _K.AGENT_OPENED:
                 log.debug("agent of %s opened its port", ref)
 
@@ -357,6 +371,19 @@ class Watcher:
         if node is None or node.process is None:
             return
         ref = NodeRef(node.lab, node.name)
+        late = event.key in self._stuck
+        self._stuck.discard(event.key)
+        if late and node.state is NodeState.STOPPING:
+            self._powered_off.pop(event.key, None)
+            await self._state_writer.move(
+                ref,
+                NodeState.STOPPED,
+                reason="its QEMU ended late",
+                data={**_facts(event), "cause": "requested"},
+                unless=set(NodeState) - {NodeState.STOPPING},
+                process=None,
+            )
+            return
         if event.key in self._powered_off:
             when = self._powered_off[event.key]
             await self._state_writer.move(

@@ -109,6 +109,7 @@ class WarmPools:
         self._checkpoints = checkpoints
         self._members = members
         self._making: dict[asyncio.Task[None], str] = {}  # -> key of the checkpoint
+        self._staying: dict[str, float] = {}  # members that could not be ended, and until when
         self._reasons: dict[str, str] = {}
         self._again: dict[str, float] = {}  # loop time
         self._backoffs: dict[str, Backoff] = {}
@@ -248,7 +249,7 @@ class WarmPools:
         for member in reversed([m for m in ready if m.state is MemberState.READY]):
             if sum(given.values()) == at_most or self._adapters.memory_available() >= free:
                 break
-            if await self._members.end(member.key):
+            if await self._end(member.key):
                 given[member.checkpoint] = given.get(member.checkpoint, 0) + 1
         for checkpoint, forks in given.items():
             await self._tell_given_back(checkpoint, forks)
@@ -307,7 +308,7 @@ class WarmPools:
         making = len(self._making)
         for member in members:
             if member.state is MemberState.READY and any(n.key in spoilt for n in member.nodes):
-                await self._members.end(member.key)
+                await self._end(member.key)
         if members and await self._labs.room() < self._adapters.limits.pool_reserve // 2:
             # One; the next look sees what it was good for.
             await self.release(self._adapters.memory_total, at_most=1)
@@ -317,13 +318,26 @@ class WarmPools:
         )
         for key in due.end:
             if (found := await self._members.find(key)) and found.state is not MemberState.MAKING:
-                await self._members.end(key)
+                await self._end(key)
         if any(operation.kind in _STARTS for operation in self._operations.running()):
             return
         now = asyncio.get_running_loop().time()
         ripe = [key for key in due.make if self._again.get(key, 0.0) <= now]
         for key in ripe[: max(_AT_ONCE - making, 0)]:
             self._begin(key, self._make(key))
+
+    async def _end(self, key: str) -> bool:
+        """End a member; tell whether there was one. One that stays is tried again later."""
+        now = asyncio.get_running_loop().time()
+        self._staying = {item: again for item, again in self._staying.items() if again > now}
+        if key in self._staying and not self._resting:
+            return False
+        try:
+            return await self._members.end(key)
+        except LabdError as error:
+            self._staying[key] = now + _LAST_AGAIN
+            log.warning("a fork that stood ready cannot be removed: %s", error)
+            return False
 
     def _begin(self, checkpoint: str, work: Coroutine[None, None, None]) -> None:
         task = self._adapters.tasks.spawn("pools", work)
@@ -378,8 +392,8 @@ class WarmPools:
         """End all members and make no more in this life of the daemon; the wish stays."""
         self._resting = True
         await self._stop_making()
-        for member in await self._adapters.inventory.pool_members():
-            await self._members.end(member.key)
+        members = await self._adapters.inventory.pool_members()
+        await asyncio.gather(*(self._end(member.key) for member in members))
 
     async def close(self) -> None:
         """Stop working; members stay as they are, and those half made are gone."""

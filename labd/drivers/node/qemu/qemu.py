@@ -17,9 +17,10 @@ from labd.drivers.node.qemu.console import Viewer
 from labd.drivers.node.qemu.console_backlog import ConsoleBacklog
 from labd.drivers.node.qemu.probe import Probe, cause, ending, is_of_kvm
 from labd.drivers.node.qemu.process import QEMU_LOG
-from labd.drivers.node.qemu.vm import Vm, VmTimes, console_log
+from labd.drivers.node.qemu.vm import Vm, VmTimes, console_log, stuck
 from labd.host import identity
 from labd.host.failpoints import failpoints
+from labd.host.spawn import Child
 from labd.host.supervision import TaskSupervisor
 from labd.host.threads import quick
 from labd.model.checkpoints import Incoming
@@ -131,8 +132,9 @@ class QemuHypervisor:
             if known.process == process:
                 return await known.query()
             raise NodeGone(f"{known.name} is process {known.process}: not {process.pid}")
-        mark = argv.identify(identity.read_argv(process.pid))
-        same = mark == (self._root_id, machine.key, machine.uuid)
+        words = identity.read_argv(process.pid)
+        # One that is ending, and cannot, has no command line any more.
+        same = not words or argv.identify(words) == (self._root_id, machine.key, machine.uuid)
         if not identity.is_alive(process) or not same:
             raise _ended_while_away(machine)
         vm = Vm(machine, self._report, self._ended, self._times, self._tasks)
@@ -186,10 +188,25 @@ class QemuHypervisor:
             await vm.kill()
 
     async def kill_process(self, process: ProcessId) -> None:
-        """End a process found by `scan` (SIGKILL)."""
+        """End a process found by `scan` (SIGKILL).
+
+        Raises:
+            NodeStuck: It has not ended in time.
+        """
         mark = argv.identify(identity.read_argv(process.pid))
         if mark is not None and mark[0] == self._root_id:
-            await identity.end(process, grace=0)
+            try:
+                await identity.end(process, grace=0, deadline=self._times.kill)
+            except TimeoutError:
+                raise stuck(f"machine {mark[1]}", process, self._times.kill) from None
+
+    async def _end_child(self, name: str, child: Child) -> None:
+        """End a QEMU that did not come up; one that cannot end holds nobody up."""
+        try:
+            async with asyncio.timeout(self._times.kill):
+                await child.stop(0)
+        except TimeoutError:
+            log.warning("%s; it is left", stuck(name, child.process, self._times.kill))
 
     async def query(self, key: str) -> RunState:
         """Ask QEMU what it is doing."""
@@ -293,13 +310,13 @@ class QemuHypervisor:
         undo.callback(backlog.close)
         again = tuple(fd for fd in (fds.kernel, fds.initrd) if fd is not None)
         child = await process.start(machine, command, _numbers(fds), access, again)
-        undo.push_async_callback(child.stop, 0)
+        undo.push_async_callback(self._end_child, vm.name, child)
         passed.close()
         await failpoints.reach("qemu.spawned")
         try:
             await vm.connect(child, qmp, serial, backlog, incoming=incoming is not None)
         except LabdError as error:
-            await child.stop(0)
+            await self._end_child(vm.name, child)
             raise self._not_started(vm, child.status, error.message) from error
 
     def _not_started(self, vm: Vm, status: int | None, why: str) -> LaunchFailed:

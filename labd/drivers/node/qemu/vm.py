@@ -26,7 +26,14 @@ from labd.host import identity
 from labd.host.priority import serve
 from labd.host.spawn import Child
 from labd.host.supervision import Contained, TaskSupervisor, cancel_all
-from labd.model.errors import Conflict, LabdError, NodeGone, NodeUnresponsive, QmpRefused
+from labd.model.errors import (
+    Conflict,
+    LabdError,
+    NodeGone,
+    NodeStuck,
+    NodeUnresponsive,
+    QmpRefused,
+)
 from labd.model.machine import GuestEvent, GuestEventKind, MachineSpec, RunState
 from labd.model.process import ProcessId
 from labd.model.specs import Display
@@ -35,6 +42,9 @@ HEARTBEAT: Final = 15.0  # seconds between looks at a silent QEMU
 GREETING: Final = 3.0  # seconds for the first word of a QEMU that is taken over
 _DRAIN = 1.0  # seconds for what a dead QEMU has left in its sockets
 _QUIT_GRACE = 2.0  # seconds from QMP `quit` to SIGKILL
+# Seconds from SIGKILL to the end of the process: to free much memory takes seconds on a busy host.
+# What has not ended by then waits for a device or a file system (state D).
+KILL: Final = 20.0
 _RESET_TIMEOUT = 2.0  # seconds until the RESET event after `system_reset`
 _UNSTICK_EVERY, _UNSTICK_TRIES = 2.0, 30  # seconds, and how often
 _WATCH_AGAIN = 1.0  # seconds
@@ -51,6 +61,7 @@ class VmTimes:
     deadline: float = DEADLINE
     heartbeat: float = HEARTBEAT
     greeting: float = GREETING
+    kill: float = KILL
 
 
 class Vm:
@@ -90,6 +101,7 @@ class Vm:
         self.unplugged = asyncio.Event()  # set, and made anew, when a device has gone
         self._reset = asyncio.Event()
         self._resets = ResetMeter(self._report)
+        self._stuck_told = False
         self._unstick_left = 0  # tries, of the one task that does it
         self._tasks: set[asyncio.Task[None]] = set()
         self._beat: asyncio.TimerHandle | None = None
@@ -227,16 +239,35 @@ class Vm:
             part.name = self.name
 
     async def kill(self) -> None:
-        """End the process and wait for it (idempotent)."""
+        """End the process and wait for it (idempotent).
+
+        Raises:
+            NodeStuck: It was killed and has not ended in time; STUCK is told, and EXITED when it
+                does end.
+        """
         if self.process is None:
             return
         if not self.gone.is_set() and self.monitor.connected and not self.monitor.hung:
             with contextlib.suppress(LabdError, TimeoutError):
                 await self.monitor.execute("quit", deadline=1.0)
                 await asyncio.wait_for(self._process_ended(), _QUIT_GRACE)
-        await identity.end(self.process, grace=0)
-        if self._told:
-            await self.gone.wait()
+        try:
+            async with asyncio.timeout(self._times.kill):
+                await identity.end(self.process, grace=0)
+                if self._told:
+                    await self.gone.wait()
+        except TimeoutError:
+            if self.gone.is_set():
+                return
+            raise self._stuck(self.process) from None
+
+    def _stuck(self, known: ProcessId) -> NodeStuck:
+        error = stuck(self.name, known, self._times.kill)
+        if not self._stuck_told:
+            self._stuck_told = True
+            data = {**error.details, "reason": error.message}
+            self._report(GuestEvent(key=self.spec.key, kind=_K.STUCK, time=time.time(), data=data))
+        return error
 
     def error_gone(self) -> NodeGone:
         """Return the error for a machine that has ended."""
@@ -460,6 +491,20 @@ class Vm:
 
     def _contained(self) -> Contained:
         return self._supervisor.contained(f"machine {self.name}")
+
+
+def stuck(name: str, known: ProcessId, seconds: float) -> NodeStuck:
+    """Return the error of a process that was killed and has not ended in time."""
+    stat = identity.read_stat(known.pid)
+    state = stat[0] if stat is not None else "?"
+    return NodeStuck(
+        f"the QEMU of {name} (process {known.pid}, state {state}) was killed and has not ended "
+        f"after {seconds:g} s: the kernel waits for a device or file system of the host; look at "
+        "the kernel's log, then ask again",
+        pid=known.pid,
+        process_state=state,
+        seconds=seconds,
+    )
 
 
 async def _quiet(work: Callable[[], Coroutine[object, object, None]], name: str) -> None:
