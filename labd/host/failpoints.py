@@ -1,4 +1,4 @@
-"""Named places in labd at which tests make the daemon die, wait or meet an error.
+"""Named places in labd at which tests make the daemon die, stop, wait or meet an error.
 
 A place is reached before and after every call by which the engine changes the world (see
 `labd.core.guard`), and at the steps inside of such calls where a death leaves half a thing
@@ -11,6 +11,9 @@ when the daemon starts. The file is read each time that a place is reached, one 
     networks.apply:before = delay 0.5           seconds
     snapshots.save:before = hold /path          make this file, and wait until somebody removes it
     images.publish = errno ENOSPC
+    inventory.commit:after = cancel             the task is cancelled here
+    inventory.commit:before = cancel next       it is cancelled where it waits next: in the commit
+    inventory.commit:after@3 = stop             labd gets SIGTERM, and this waits to be cancelled
     clock.wall = offset -86400                  seconds by which labd's wall clock is set
     * = trace /path                             append each reached name to a file
 """
@@ -41,6 +44,8 @@ STEPS: Final[Mapping[str, str]] = {
 }
 WALL_CLOCK: Final = "clock.wall"
 _LOOK = 0.005  # seconds
+_STOPS_WITHIN = 20.0  # seconds in which a stop must have cancelled who asked for it
+_THREAD_LINGERS = 0.3  # seconds that a thread, which cannot be cancelled, lets a stop come
 _ORDER_LIMIT = 1 << 16  # characters of the file that are read
 
 
@@ -121,6 +126,8 @@ class Failpoints:
             _touch(file)
             while _exists(file):  # noqa: ASYNC110 - another process removes it
                 await asyncio.sleep(_LOOK)
+        elif order in {"cancel", "cancel next", "stop"}:
+            await _cancel(order)
         elif order:
             _obey(name, order)
 
@@ -135,8 +142,24 @@ class Failpoints:
             time.sleep(float(order.removeprefix("delay ")))
         elif order.startswith("hold "):
             _hold(Path(order.removeprefix("hold ")))
+        elif order == "stop":
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(_THREAD_LINGERS)
         elif order:
             _obey(name, order)
+
+
+async def _cancel(order: str) -> None:
+    """Have this task cancelled, as a stop of labd does."""
+    if order == "stop":
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(_STOPS_WITHIN)
+        return
+    task = asyncio.current_task()
+    if task is not None:
+        task.cancel()
+    if order == "cancel":
+        await asyncio.sleep(0)
 
 
 def _obey(name: str, order: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -114,6 +114,15 @@ class Transaction(Protocol):
     async def emit(self, draft: EventDraft) -> Event:
         """Number the happening and put it in the outbox."""
 
+    def on_commit(self, then: Callable[[], object]) -> None:
+        """Call `then` if, and only if, this change is committed.
+
+        It is called as the rows become visible, before a cancellation of the task or anything else
+        can come in between. An undo of what the rows refer to is disarmed by it: an exception that
+        leaves the block does not say whether the change was committed. `then` does not block and
+        does not raise.
+        """
+
 
 class Inventory(Protocol):
     """What labd wants and last knew, and the outbox.
@@ -126,7 +135,9 @@ class Inventory(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Begin; commit at the end of the block, roll back on any exception (also cancellation).
 
-        One at a time; others wait. Followers are woken after the commit.
+        One at a time; others wait. Followers are woken after the commit. A cancellation that comes
+        as it commits leaves the block when the commit is over, and the change stands; see
+        `Transaction.on_commit`. When the block is left, reads say whether it was committed.
         """
 
     async def host_id(self) -> str:

@@ -135,7 +135,8 @@ class SqliteInventory:
 
         One at a time; others wait. So the block waits for nothing: what it reads is in memory, and
         what must be asked of disks, machines or anybody else is asked before. A cancellation that
-        comes while SQLite commits takes effect after it: the change stands.
+        comes while SQLite commits takes effect after it: the change stands, and
+        `Transaction.on_commit` has told so.
 
         Raises:
             StorageFailed: Nothing was changed.
@@ -157,6 +158,8 @@ class SqliteInventory:
                 if tx.statements or tx.event_statements:
                     asked = await tx.sign()
                     await _to_the_end(self._commit(tx, asked))
+                else:
+                    tx.committed()
             finally:
                 body.end()
                 self._holder = self._held = None
@@ -173,6 +176,7 @@ class SqliteInventory:
         if asked is not None:
             asked.told = True
         self._tables = tx.tables
+        tx.committed()
         if tx.events:
             self._recent.extend(tx.events)
             self._last = tx.events[-1].seq

@@ -43,6 +43,7 @@ class SqliteTransaction:
         self.statements: list[Statement] = []
         self.event_statements: list[Statement] = []
         self.events: list[Event] = []
+        self._then: list[Callable[[], object]] = []
         self._seq = seq
         self._source = source
         self._clock = clock
@@ -205,6 +206,15 @@ class SqliteTransaction:
         self.event_statements.append(statement)
         self.events.append(event)
         return event
+
+    def on_commit(self, then: Callable[[], object]) -> None:
+        """Call `then` if, and only if, this change is committed; see the port."""
+        self._then.append(then)
+
+    def committed(self) -> None:
+        """Call what waits for the commit."""
+        for then in self._then:
+            then()
 
     async def sign(self) -> Asked | None:
         """Tell who asked for this change, if it is the first of a request; return the request."""

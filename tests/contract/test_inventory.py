@@ -290,6 +290,34 @@ async def test_a_cancelled_commit_is_whole_or_nothing(tmp_path: Path) -> None:
     await again.close()
 
 
+async def test_a_commit_tells_who_waits_for_it_also_when_it_is_cancelled() -> None:
+    inventory = await SqliteInventory.open(Path(":memory:"))
+    told: list[str] = []
+
+    async def write(name: str, key: str) -> None:
+        async with inventory.transaction() as tx:
+            tx.on_commit(lambda: told.append(name))
+            await tx.put_lab(a_lab(name, key))
+
+    for n in range(60):
+        task = asyncio.create_task(write(f"lab{n:02}", f"key{n:03}"))
+        for _ in range(n % 12):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        # Not a moment later: an undo may run as soon as the cancellation comes out.
+        assert told == [lab.name for lab in await inventory.labs()]
+    assert 0 < len(told) < 60
+    before = list(told)
+    with pytest.raises(StorageFailed):
+        await write("twin", (await inventory.labs())[0].key)
+    assert told == before
+    async with inventory.transaction() as tx:
+        tx.on_commit(lambda: told.append("nothing"))
+    assert told == [*before, "nothing"], "with nothing to write, too"
+    await inventory.close()
+
+
 async def test_concurrent_transactions_are_numbered_without_gaps(inventory: Inventory) -> None:
     async def write(n: int) -> None:
         async with inventory.transaction() as tx:

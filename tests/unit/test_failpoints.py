@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from pathlib import Path
 
@@ -31,6 +32,26 @@ def test_orders_are_read_when_a_place_is_reached(tmp_path: Path) -> None:
     assert caught.value.errno == errno.ENOSPC
     assert points.offset("clock.wall") == -60.5
     assert points.offset("a:before") == 0
+
+
+@pytest.mark.parametrize(("order", "goes_on"), [("cancel", False), ("cancel next", True)])
+async def test_a_task_is_cancelled_here_or_where_it_waits_next(
+    tmp_path: Path, order: str, goes_on: bool
+) -> None:
+    orders = tmp_path / "orders"
+    orders.write_text(f"a:before = {order}\n")
+    went_on = False
+
+    async def work() -> None:
+        nonlocal went_on
+        await Failpoints(orders).reach("a:before")
+        went_on = True
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert went_on is goes_on
 
 
 def test_a_clock_that_is_looked_at_is_no_place(tmp_path: Path) -> None:
