@@ -124,6 +124,7 @@ class StateWriter:
         data: Mapping[str, object] | None = None,
         unless: Iterable[NodeState] = (),
         also: Iterable[NodeState] = (),
+        then: Callable[[], object] | None = None,
         **changes: Unpack[NodeChanges],
     ) -> NodeRecord | None:
         """Move a node to a state, tell it, and derive the lab's state, in one transaction.
@@ -137,6 +138,7 @@ class StateWriter:
             data: Facts for the event, besides `from`, `to` and `reason`.
             unless: States in which the move is not due any more; nothing happens then.
             also: Further states reached in the same transaction, each with its own event.
+            then: Called when the move is committed; see `Transaction.on_commit`.
             changes: Other fields of the record.
 
         Returns:
@@ -161,6 +163,8 @@ class StateWriter:
                 )
                 event = None
             await self.derive(tx, ref.lab, operation)
+            if then is not None:
+                tx.on_commit(then)
         for state in moved:
             log.info("node %s is %s%s", ref, state, f": {reason}" if reason else "")
         return node

@@ -30,6 +30,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _IDLE = 10.0  # seconds after which a thread without work ends
+_STUCK = 10.0  # seconds after which the end of work is not waited for any more
 
 
 class WaitInTransaction(RuntimeError):
@@ -128,6 +129,30 @@ class Pool:
         call = partial(contextvars.copy_context().run, work, *args, **kwargs)
         return await asyncio.wrap_future(self.submit(call))
 
+    async def whole(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `work` in a thread and return its result; whoever undoes its work finds it ended.
+
+        Cancelled, however often, it waits for the end of `work` all the same, but for a disk that
+        does not answer no longer than 10 seconds.
+
+        Raises:
+            WaitInTransaction: A transaction of this task is open.
+        """
+        require_outside(work)
+        call = partial(contextvars.copy_context().run, work, *args, **kwargs)
+        future = self.submit(call)
+        done = asyncio.wrap_future(future)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            end = time.monotonic() + _STUCK
+            while not (done.done() or future.cancel()) and (left := end - time.monotonic()) > 0:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({done}, timeout=left)
+            if not done.cancel() and not done.cancelled():
+                done.exception()  # seen: it is the cancellation that is told
+            raise
+
     def finish(self, seconds: float) -> int:
         """Wait until all work has ended; return how many calls have not by then. Blocks."""
         with self._lock:
@@ -176,6 +201,8 @@ _DOWNLOADS: Final = Pool("download", 16)
 quick = _QUICK.run
 # Work on whole images, checkpoints and trees of files, which takes as long as it takes.
 bulk = _BULK.run
+# The same, for what is undone when it fails or is cancelled.
+bulk_whole = _BULK.whole
 # Work that waits for servers on the network most of the time.
 download = _DOWNLOADS.run
 

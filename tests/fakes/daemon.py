@@ -19,9 +19,11 @@ from bench.chaos.check import gaps
 from bench.chaos.fold import fold
 from labd.core.adapters import NODE_UIDS, Adapters, Limits, present_moment
 from labd.core.boot_slots import BootSlots
+from labd.core.guard import guard
 from labd.drivers.network.linux.plan import plan
 from labd.features.engine import Engine
 from labd.features.labs.recovery import Recovered
+from labd.host.failpoints import Failpoints
 from labd.inventory.sqlite import SqliteInventory
 from labd.model.errors import StorageFailed
 from labd.model.lab_leases import Moment
@@ -113,6 +115,13 @@ class FakeDaemon:
         self.quotas = Quotas()
         self.written = 0  # bytes that the folder of each node takes
         self.moment = present_moment
+        self._orders = root / "orders"
+
+    def order(self, text: str = "") -> None:
+        """Order something of the failpoints of daemons; see `labd.host.failpoints`."""
+        fresh = self._orders.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self._orders)
 
     def _lives(self, process: ProcessId) -> bool:
         return process in {machine.process for machine in self.host.machines.values()}
@@ -173,6 +182,7 @@ class FakeDaemon:
         async def findings() -> Sequence[Mapping[str, str]]:
             return []
 
+        adapters = guard(adapters, Failpoints(self._orders if self._orders.exists() else None))
         self.engine = Engine(adapters, self.plugins, findings=findings, info=dict)
         return await self.engine.start()
 

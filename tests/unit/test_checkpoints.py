@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import json
@@ -21,6 +22,7 @@ from labd.cli.verbs.profile import profile as profile_verbs
 from labd.core import chains
 from labd.drivers.node.qemu.argv import fingerprint
 from labd.drivers.storage.local import archive, checking, memory
+from labd.drivers.storage.local.checkpoints import CheckpointStore
 from labd.drivers.storage.local.stream import PAGE, split
 from labd.features.checkpoints.service import misfit
 from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedDisk, SavedNode
@@ -403,3 +405,34 @@ def test_a_checkpoint_is_refused_where_it_cannot_work() -> None:
     assert "saved on Old CPU, and this host's CPU lacks avx, avx2" in misfit(
         record(kvm=True, flags=("avx", "avx2", "sse2")), newer
     )
+
+
+async def test_what_is_cancelled_as_it_is_published_is_published_by_then(tmp_path: Path) -> None:
+    """Whoever discards it after the cancellation leaves no half of it to a thread."""
+    store = CheckpointStore(tmp_path, "pc.ram")
+    record = CheckpointRecord(
+        name="c",
+        key="k",
+        lab="web",
+        message="",
+        created="",
+        spec=LabSpec(template="t"),
+        nodes=(),
+        qemu="7.2.0",
+        cpu_model="",
+        cpu_flags=(),
+        spread=0.0,
+        pause=0.0,
+    )
+    folder = await store.stage("k")
+    for number in range(200):  # each is made durable, which takes a while
+        (folder / f"{number}.nvram").write_bytes(b"x" * 4096)
+    task = asyncio.create_task(store.publish(record))
+    await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (tmp_path / "checkpoints/k/manifest.json").exists()
+    await store.discard("k")
+    assert not (tmp_path / "checkpoints/k").exists()
+    assert list((tmp_path / "checkpoints/.partial").iterdir()) == []

@@ -12,15 +12,18 @@ from typing import Any
 
 import pytest
 
-from labd.host.threads import Pool, WaitInTransaction, bulk, finish, in_thread, quick
+from labd.host.threads import Pool, WaitInTransaction, bulk, bulk_whole, finish, in_thread, quick
 from labd.inventory.sqlite import SqliteInventory
 from labd.model.events import EventDraft, EventType
 
-IN_THREADS = [quick, bulk, in_thread]
+IN_THREADS = [quick, bulk, bulk_whole, in_thread]
 
 
+@pytest.mark.parametrize("run", [in_thread, bulk_whole])
 @pytest.mark.parametrize("times", [1, 3])
-async def test_whoever_cancels_finds_the_work_ended(times: int) -> None:
+async def test_whoever_cancels_finds_the_work_ended(
+    times: int, run: Callable[[Callable[[], None]], Awaitable[None]]
+) -> None:
     begun, go_on, ended = (threading.Event() for _ in range(3))
 
     def work() -> None:
@@ -28,7 +31,7 @@ async def test_whoever_cancels_finds_the_work_ended(times: int) -> None:
         assert go_on.wait(30)
         ended.set()
 
-    task = asyncio.create_task(in_thread(work))
+    task = asyncio.ensure_future(run(work))
     await asyncio.to_thread(begun.wait, 30)
     for _ in range(times):
         task.cancel()

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from types import TracebackType
 
 from labd.core import chains
 from labd.core.adapters import Adapters
@@ -40,6 +41,10 @@ _POLL = 0.5  # seconds between two questions whether it is there
 _AGENT_SHARE = 4  # guests that are told at one time what they are
 _LET_GO = {NodeState.RUNNING, NodeState.READY}
 _UNTOLD = _LET_GO | {NodeState.PAUSED, NodeState.UNRESPONSIVE}
+
+_Undo = Callable[
+    [type[BaseException] | None, BaseException | None, TracebackType | None], Awaitable[None]
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +156,7 @@ class Forking:
         ]
         copies = [*cold, *warm]
         for copy in [*earlier, *copies]:
-            undo.push_async_callback(self._runner.abandon, copy.ref, copy.machine, operation.id)
+            undo.push_async_exit(self._taking_back(operation, copy))
         taken = await asyncio.gather(*(self._take(operation, copy) for copy in warm))
         cold += [copy for copy, fits in zip(warm, taken, strict=True) if not fits]
         await self._restore(operation, record, snapshot, cold)
@@ -162,6 +167,24 @@ class Forking:
         untold = [*copies, *earlier]
         await gather_all(self._announce(copy) for copy in untold)
         return untold
+
+    def _taking_back(self, operation: OperationRecord, copy: ForkedNode) -> _Undo:
+        """Return what takes back the start of a copy.
+
+        When labd stops, one that was let go runs on, as after a death: the next daemon tells it
+        what it is. See `_have_run`.
+        """
+
+        async def take_back(
+            kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+        ) -> None:
+            if kind is not None and issubclass(kind, asyncio.CancelledError):
+                node = await self._adapters.inventory.node(copy.ref.lab, copy.ref.node)
+                if node is not None and node.state in _UNTOLD:
+                    return
+            await self._runner.abandon(copy.ref, copy.machine, operation.id)
+
+        return take_back
 
     async def _awake(self, copy: ForkedNode) -> None:
         """Return when a guest that an earlier daemon let go can hear what it is.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,13 +41,19 @@ _RAN = frozenset({NodeState.RUNNING, NodeState.READY})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SaveScope:
-    """What is being saved."""
+    """What is being saved.
+
+    Attributes:
+        machines: Node -> machine, with the new tops.
+        undo: What takes the files back; the commit of the row disarms it.
+    """
 
     lab: LabRecord
     nodes: tuple[NodeRecord, ...]
-    machines: Mapping[str, MachineSpec]  # node -> machine, with the new tops
+    machines: Mapping[str, MachineSpec]
     folder: Path
     key: str
+    undo: AsyncExitStack
 
 
 class Saving:
@@ -70,17 +77,18 @@ class Saving:
         self._store = adapters.checkpoints
 
     async def work(self, operation: OperationRecord) -> None:
-        """Save a lab; on failure it runs on and nothing is left of the checkpoint."""
+        """Save a lab; on failure it runs on and nothing is left of the checkpoint.
+
+        Once its row is committed there is no way back: whatever comes then, a stop of labd as well,
+        the checkpoint is there, and the next daemon does what is left.
+        """
         request = operation.request_as(CheckpointRequest)
         key = request.key
         go_on = request.mode is SaveMode.LIVE
-        folder = await self._store.stage(key)
-        try:
-            snapshot = await self._grow(operation, key, folder)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._store.discard, key)
+            snapshot = await self._grow(operation, key, undo)
             record = await self._save(snapshot, operation, go_on=go_on)
-        except BaseException:
-            await self._store.discard(key)
-            raise
         log.info("lab %s is saved as %s (%s)", snapshot.lab.name, record.name, key)
         await self._tidy(snapshot)
         await self.finish(operation)
@@ -99,8 +107,9 @@ class Saving:
         if request.mode is SaveMode.STOP:
             await self._teardown.take_down(operation.lab, operation, force=True, grace=0)
 
-    async def _grow(self, operation: OperationRecord, key: str, folder: Path) -> _SaveScope:
+    async def _grow(self, operation: OperationRecord, key: str, undo: AsyncExitStack) -> _SaveScope:
         """Make a new top for each disk, and write it down."""
+        folder = await self._store.stage(key)
         lab = await self._state_writer.lab(operation.lab)
         nodes = await self._adapters.inventory.nodes(lab.name)
         machines: dict[str, MachineSpec] = {}
@@ -121,7 +130,9 @@ class Saving:
             async with self._adapters.inventory.transaction() as tx:
                 for node in await self._adapters.inventory.nodes(lab.name):
                     await tx.put_node(replace(node, machine=machines[node.name]))
-        return _SaveScope(lab=lab, nodes=tuple(nodes), machines=machines, folder=folder, key=key)
+        return _SaveScope(
+            lab=lab, nodes=tuple(nodes), machines=machines, folder=folder, key=key, undo=undo
+        )
 
     async def _save(
         self, snapshot: _SaveScope, operation: OperationRecord, *, go_on: bool
@@ -131,11 +142,10 @@ class Saving:
         keys = [node.key for node in snapshot.nodes]
         with self._watcher.suppressed(keys):
             try:
-                saved = await self._adapters.snapshots.save(orders, go_on=go_on)
-                record = await self._write(snapshot, operation, saved, facts)
-            except BaseException:
-                await self._put_back(snapshot)
-                raise
+                async with AsyncExitStack() as undo:
+                    undo.push_async_callback(self._put_back, snapshot)
+                    saved = await self._adapters.snapshots.save(orders, go_on=go_on)
+                    record = await self._write(snapshot, operation, saved, facts, undo.pop_all)
             finally:
                 await self._watcher.drain()
         return record
@@ -169,7 +179,12 @@ class Saving:
                 log.warning("node %s may not run on: %s", ref, error)
 
     async def _write(
-        self, snapshot: _SaveScope, operation: OperationRecord, saved: Saved, facts: HostFacts
+        self,
+        snapshot: _SaveScope,
+        operation: OperationRecord,
+        saved: Saved,
+        facts: HostFacts,
+        then: Callable[[], object],
     ) -> CheckpointRecord:
         """Take in what QEMU wrote; the last step makes it a checkpoint."""
         request = operation.request_as(CheckpointRequest)
@@ -198,7 +213,7 @@ class Saving:
             owner=snapshot.lab.owner,
         )
         record = replace(record, size=await self._store.publish(record))
-        await self._commit(snapshot, operation, record, machines)
+        await self._commit(snapshot, operation, record, machines, then)
         return record
 
     async def _move_layers(self, snapshot: _SaveScope) -> dict[Path, Path]:
@@ -243,8 +258,12 @@ class Saving:
         operation: OperationRecord,
         record: CheckpointRecord,
         machines: Mapping[str, MachineSpec],
+        then: Callable[[], object],
     ) -> None:
+        """Write the row and what it means for the lab; `then` is called when it is committed."""
         async with self._adapters.inventory.transaction() as tx:
+            tx.on_commit(snapshot.undo.pop_all)
+            tx.on_commit(then)
             await tx.put_checkpoint(record)
             stop = operation.request_as(CheckpointRequest).mode is SaveMode.STOP
             if stop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from labd.core import chains
@@ -183,28 +184,28 @@ class CheckpointService:
         """Take a stream as a checkpoint; see the facade."""
         check_name(name, "checkpoint")
         await self._require_name(name, "")
-        key = new_key()
         with self._collector.held():
-            try:
-                record = await self._adapters.checkpoints.receive(key, name, chunks)
-                check_spec(record.spec)
-                record = replace(record, created=self._adapters.clock(), owner=owner_now())
-                record = replace(record, size=await self._adapters.checkpoints.publish(record))
-                async with self._adapters.inventory.transaction() as tx:
-                    await self._require_name(name, "")
-                    await tx.put_checkpoint(record)
-                    data = {
-                        "key": key,
-                        "nodes": [node.name for node in record.nodes],
-                        "size": record.size,
-                    }
-                    await tx.emit(
-                        EventDraft(type=EventType.CHECKPOINT_SAVED, subject=name, data=data)
-                    )
-            except BaseException:
-                await self._adapters.checkpoints.discard(key)
-                raise
-        return await self._view(record)
+            return await self._view(await self._receive(new_key(), name, chunks))
+
+    async def _receive(self, key: str, name: str, chunks: AsyncIterator[bytes]) -> CheckpointRecord:
+        store = self._adapters.checkpoints
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(store.discard, key)
+            record = await store.receive(key, name, chunks)
+            check_spec(record.spec)
+            record = replace(record, created=self._adapters.clock(), owner=owner_now())
+            record = replace(record, size=await store.publish(record))
+            async with self._adapters.inventory.transaction() as tx:
+                await self._require_name(name, "")
+                await tx.put_checkpoint(record)
+                data = {
+                    "key": key,
+                    "nodes": [node.name for node in record.nodes],
+                    "size": record.size,
+                }
+                await tx.emit(EventDraft(type=EventType.CHECKPOINT_SAVED, subject=name, data=data))
+                tx.on_commit(undo.pop_all)
+        return record
 
     # removing
 

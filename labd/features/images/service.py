@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Self
 
@@ -166,7 +166,22 @@ class Library:
         return await self._operations.begin("", request, work)
 
     async def _add(self, image: Image, operation: str = "") -> Image:
+        """Write the row; its files go again unless it is committed."""
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._discard_unused, image)
+            await self._write(image, operation, undo.pop_all)
+        return image
+
+    async def _discard_unused(self, image: Image) -> None:
+        """Remove the files of an image that has no row, unless another may stand for them."""
+        if self._incoming - {image.name}:
+            return  # one of them may be the same file; what is left over goes at the next start
+        if all(other.digest != image.digest for other in await self._adapters.inventory.images()):
+            await self._adapters.images.discard(image)
+
+    async def _write(self, image: Image, operation: str, then: Callable[[], object]) -> None:
         async with self._adapters.inventory.transaction() as tx:
+            tx.on_commit(then)
             await tx.put_image(image)
             await tx.emit(
                 EventDraft(
@@ -180,7 +195,6 @@ class Library:
                     },
                 )
             )
-        return image
 
     async def _failed(self, name: str, error: LabdError, operation: str = "") -> None:
         async with self._adapters.inventory.transaction() as tx:
@@ -210,10 +224,7 @@ class Library:
                 )
             await tx.delete_image(name)
             await tx.emit(EventDraft(type=EventType.IMAGE_REMOVED, subject=name))
-        if self._incoming:
-            return  # one of them may be the same file; what is left over goes at the next start
-        if all(other.digest != image.digest for other in await self._adapters.inventory.images()):
-            await self._adapters.images.discard(image)
+        await self._discard_unused(image)
 
     # profiles
 

@@ -25,6 +25,7 @@ from labd.features.publish.service import Publications
 from labd.features.serving.service import Serving
 from labd.features.warm.members import WarmMembers
 from labd.host.threads import quick
+from labd.model.checkpoints import SaveMode
 from labd.model.errors import (
     LabdError,
     NodeGone,
@@ -139,12 +140,20 @@ class Recovery:
             log.warning("the wires of lab %s are as they were: %s", lab.name, error)
 
     async def _interrupted_saves(self) -> dict[str, NodeState]:
-        """Return `LAB/NODE` -> its state, of the nodes that a dead daemon was saving."""
+        """Return `LAB/NODE` -> its state, of the nodes that a dead daemon was saving.
+
+        Those of a lab that is saved already, and shall stop, do not run on.
+        """
         found: dict[str, NodeState] = {}
+        saved = {record.key for record in await self._adapters.inventory.checkpoints()}
         for operation in await self._adapters.inventory.operations(running=True, limit=10_000):
-            if operation.kind is OperationKind.CHECKPOINT:
-                was = await self._states_before(operation)
-                found |= {f"{operation.lab}/{node}": state for node, state in was.items()}
+            if operation.kind is not OperationKind.CHECKPOINT:
+                continue
+            request, was = operation.request, await self._states_before(operation)
+            if isinstance(request, CheckpointRequest) and request.key in saved:
+                over = request.mode is SaveMode.STOP
+                was = dict.fromkeys(was, NodeState.PAUSED) if over else was
+            found |= {f"{operation.lab}/{node}": state for node, state in was.items()}
         return found
 
     async def _states_before(self, operation: OperationRecord) -> Mapping[str, NodeState]:

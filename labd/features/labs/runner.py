@@ -96,19 +96,33 @@ class NodeRunner:
             await self._links.apply_carrier(ref, machine.key)
             await self._adapters.hypervisor.resume(machine.key)
             immediate = is_immediate(launch.sized.ready, launch.sized.node)
+
+            def runs() -> None:
+                # Also when the task is cancelled as it commits: it is written that the node runs.
+                undo.pop_all()
+                if not immediate:
+                    self._watch(launch, operation)
+                self._watcher.begun(machine.key)
+
             await self._state_writer.move(
                 ref,
                 NodeState.RUNNING,
                 operation=operation,
                 also=(NodeState.READY,) if immediate else (),
+                then=runs,
                 data={"accel": "kvm" if machine.kvm else "tcg", "pid": process.pid},
             )
-            undo.pop_all()
-        if not immediate:
-            self._readiness.watch(
-                ref, machine.key, launch.namespace, launch.sized.node, launch.sized.ready, operation
-            )
         await self._watcher.started(machine.key)
+
+    def _watch(self, launch: Launch, operation: str) -> None:
+        self._readiness.watch(
+            launch.ref,
+            launch.machine.key,
+            launch.namespace,
+            launch.sized.node,
+            launch.sized.ready,
+            operation,
+        )
 
     def expect(self, key: str) -> None:
         """Begin another life of a machine that somebody else launches."""

@@ -162,6 +162,7 @@ class Labs:
             whole = await self._write_up(tx, operation, request, spec, key, ground)
             if more is not None:
                 await more(tx)
+            tx.on_commit(taken.clear)  # the operation's from here on
             return whole
 
         taken = await self._publications.reserve(name, spec)
@@ -395,6 +396,7 @@ class Labs:
         request = action_request(kind, force=force, grace=grace)
 
         async def intent(tx: Transaction, operation: OperationRecord) -> Request:
+            tx.on_commit(taken.clear)  # the operation's from here on
             return await self._write_act(tx, operation, request, nodes, ground)
 
         # Whole labs and single nodes alike: a lab that is partly up has all its ports.

@@ -101,6 +101,10 @@ class Watcher:
         self._forget(key)
         self._early[key] = []
 
+    def begun(self, key: str) -> None:
+        """Handle, soon, what a machine did while its start was written; `running` is committed."""
+        self._put(key, None)
+
     async def started(self, key: str) -> None:
         """Handle what a machine did while its start was being written; `running` is committed."""
         await self._put(key, None).wait()

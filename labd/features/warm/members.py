@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -115,8 +115,7 @@ class WarmMembers:
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.end, member.key)
             member = replace(member, nodes=await self._load(record, member, spec))
-            await self._write_ready(record, member)
-            undo.pop_all()
+            await self._write_ready(record, member, undo.pop_all)
 
     async def _due(self, checkpoint: str) -> bool:
         """Tell whether the pool of a checkpoint has not its size yet."""
@@ -158,8 +157,11 @@ class WarmMembers:
         found[copy.record.name] = await self._forking.launch(record, copy, taps)
         await self._adapters.snapshots.loaded(copy.machine.key)
 
-    async def _write_ready(self, record: CheckpointRecord, member: WarmMember) -> None:
+    async def _write_ready(
+        self, record: CheckpointRecord, member: WarmMember, then: Callable[[], object]
+    ) -> None:
         async with self._adapters.inventory.transaction() as tx:
+            tx.on_commit(then)
             await tx.put_pool_member(replace(member, state=MemberState.READY))
             pools = {pool.checkpoint: pool for pool in await self._adapters.inventory.pools()}
             ready = await self.of(record.key, READY)

@@ -27,7 +27,7 @@ from pathlib import Path
 from labd.drivers.storage.local import archive, checking, memory
 from labd.drivers.storage.local.archive import MANIFEST
 from labd.drivers.storage.local.stream import split
-from labd.host.threads import bulk, quick
+from labd.host.threads import bulk, bulk_whole, quick
 from labd.model.checkpoints import CheckpointRecord, Incoming, SavedNode
 from labd.model.errors import InputError, StorageFailed
 from labd.model.units import format_size
@@ -88,7 +88,7 @@ class CheckpointStore:
         Raises:
             StorageFailed: No room, or it is no such stream.
         """
-        return await bulk(self._absorb, key, node, stream)
+        return await bulk_whole(self._absorb, key, node, stream)
 
     def _absorb(self, key: str, node: str, stream: Path) -> tuple[str, int, str]:
         folder = self._partial / key
@@ -133,7 +133,7 @@ class CheckpointStore:
         Raises:
             StorageFailed: No room; nothing stays behind.
         """
-        return await bulk(self._add_layer, path)
+        return await bulk_whole(self._add_layer, path)
 
     def _add_layer(self, path: Path) -> str:
         fresh = self.layers / f".new-{os.urandom(6).hex()}"
@@ -168,7 +168,7 @@ class CheckpointStore:
 
     async def publish(self, record: CheckpointRecord) -> int:
         """Make what was staged durable and visible; return its bytes on disk."""
-        return await bulk(self._publish, record)
+        return await bulk_whole(self._publish, record)
 
     def _publish(self, record: CheckpointRecord) -> int:
         key = record.key
@@ -292,7 +292,7 @@ class CheckpointStore:
                 async for chunk in chunks:
                     await quick(self._require_room, len(chunk))
                     await bulk(file.write, chunk)
-            return await bulk(self._admit, key, name, path, folder)
+            return await bulk_whole(self._admit, key, name, path, folder)
         except OSError as error:
             raise StorageFailed(f"cannot store the checkpoint: {error.strerror}") from error
         finally:

@@ -25,7 +25,7 @@ from pathlib import Path
 from labd.drivers.storage.local.overlay import Fresh, fresh
 from labd.drivers.storage.local.seed import write_seed
 from labd.host.failpoints import failpoints
-from labd.host.threads import bulk, quick
+from labd.host.threads import bulk, bulk_whole, quick
 from labd.images import debian, headers, recipes, tiny
 from labd.images.bootsector import READY, boot_sector
 from labd.images.convert import Converter
@@ -106,7 +106,7 @@ class ImageStore:
             if format is None and (made := await self._converted(folder)) is not None:
                 digest, size, kind = made
                 source = f"{source} (converted from {kind})".lstrip()
-            return await bulk(
+            return await bulk_whole(
                 self._admit,
                 Image(
                     name=name,
@@ -175,7 +175,7 @@ class ImageStore:
         image = replace(built.image, name=name, source=f"recipe {recipe}", created=_now())
         async with contextlib.AsyncExitStack() as undo:
             folder = await self._staging(undo)
-            return await bulk(self._admit_built, image, built.parts, folder)
+            return await bulk_whole(self._admit_built, image, built.parts, folder)
 
     async def discard(self, image: Image) -> None:
         """Delete the files of a digest (idempotent)."""
