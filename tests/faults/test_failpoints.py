@@ -3,11 +3,17 @@
 For each request, the places that it comes by are found by a first run that only writes them down;
 then the request is made once for each, with a kill at it. `SOAK=1` kills at every single visit,
 otherwise once for each place, at its first visit or its last.
+
+And it is stopped in order (SIGTERM, as for an upgrade) at the same places, which cancels what is
+under way there: with `SOAK=1` at every visit, otherwise at some places of each request, which are
+drawn from the commit that is tested. `FAULTS_SEED` draws others, `FAULTS_STOPS` says how many.
 """
 
 from __future__ import annotations
 
 import os
+import random
+import time
 from collections import Counter
 from collections.abc import Callable, Collection
 
@@ -17,15 +23,18 @@ from bench.chaos.check import gaps
 from bench.chaos.fold import fold
 from bench.chaos.history import replay
 from labd.client.client import Client
-from labd.core.guard import LOOKS, all_ports, registry
+from labd.core.guard import COMMIT, LOOKS, all_ports, registry
 from labd.host.failpoints import STEPS, VARIABLE
 from labd.model.errors import DaemonUnreachable, WorldError
+from tests.asked import stops_asked
 from tests.faults.scene import Outcome, Scene, settle
 from tests.faults.scenes import SCENES, up
+from tests.faults.stores import misfits
 from tests.system.harness import Daemon, until
 
 pytestmark = pytest.mark.usefixtures("built_tiny")
 
+_STOPS_WITHIN = 15.0  # seconds after a request; a daemon that hangs is stopped with patience
 SOAK = bool(os.environ.get("SOAK"))
 # Places that no scene comes by, and why.
 UNREACHED = {
@@ -70,6 +79,22 @@ class Faulty:
         fresh.write_text(text)
         fresh.replace(self.orders)
 
+    def stopped(self) -> bool:
+        """Assert that the daemon has ended in order; tell whether by itself.
+
+        How often progress is told, which is a commit, depends on time: a late visit may not come.
+        """
+        assert self.daemon.process is not None
+        end = time.monotonic() + _STOPS_WITHIN
+        while not self.dead() and time.monotonic() < end:
+            time.sleep(0.03)
+        itself = self.dead()
+        assert self.daemon.stop() == 0, self.said()
+        return itself
+
+    def said(self) -> str:
+        return self.daemon.log.read_text(errors="replace")[-3000:]
+
     def dead(self) -> bool:
         assert self.daemon.process is not None
         return self.daemon.process.poll() is not None
@@ -111,8 +136,7 @@ class Faulty:
         """Return what keeps it from being idle."""
         with self.client() as client:
             running = [item for item in client.operations() if item["state"] == "running"]
-        log = self.daemon.log.read_text(errors="replace")[-3000:]
-        return f"no operation runs, but {running} in {self.outcomes()}\n--- labd:\n{log}"
+        return f"no operation runs, but {running} in {self.outcomes()}\n--- labd:\n{self.said()}"
 
     def clear(self) -> None:
         """Remove all that scenes make."""
@@ -169,7 +193,7 @@ class Faulty:
             assert len(daemon.servers()) == len(served), daemon.servers()
             keys = len(nodes) + len(pids)
             assert len(list((daemon.root / "lib" / "nodes").glob("*"))) <= keys
-            assert not list((daemon.root / "lib" / "images" / ".partial").glob("*"))
+            assert misfits(daemon.root) == []
             events = replay(client)
             assert gaps(events) == []
             assert fold(events)[1] == []
@@ -216,6 +240,48 @@ def test_a_death_anywhere_ends_done_or_undone(faulty: Faulty, name: str) -> None
         if not scene.lasting:
             faulty.clear()
     faulty.clear()
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_a_stop_anywhere_ends_done_or_undone(faulty: Faulty, name: str) -> None:
+    scene = SCENES[name]
+    faulty.have(scene)
+    places = drawn(name, stops(faulty.places(scene), scene.only))
+    reached = []
+    for place in places:
+        with faulty.client() as client:
+            scene.prepare(client)
+        faulty.order(f"{place} = stop")
+        faulty.ask(scene)
+        try:
+            reached += [place] if faulty.stopped() else []
+            faulty.order()
+            faulty.restart()
+            faulty.check(scene)
+        except AssertionError as error:
+            raise AssertionError(f"{name}, stopped at {place}: {error}") from error
+        if not scene.lasting:
+            faulty.clear()
+    sure = {place for place in places if place.endswith("@1")}
+    assert sure <= set(reached)
+    faulty.clear()
+
+
+def stops(visits: list[str], only: Collection[str]) -> list[str]:
+    """Return the visits to stop at: those to die at, and every commit, each of which is another."""
+    found = dict.fromkeys(chosen(visits, only))
+    for name in (f"{COMMIT}:before", f"{COMMIT}:after") if not only or COMMIT in only else ():
+        found |= dict.fromkeys(f"{name}@{n}" for n in range(1, visits.count(name) + 1))
+    return list(found)
+
+
+def drawn(name: str, places: list[str]) -> list[str]:
+    """Return the places to stop at, in their order: with `SOAK=1` all, otherwise some."""
+    seed, count = stops_asked()
+    if SOAK or count >= len(places):
+        return places
+    kept = random.Random(f"{seed} {name}").sample(range(len(places)), count)
+    return [places[at] for at in sorted(kept)]
 
 
 def die_again(faulty: Faulty) -> None:
