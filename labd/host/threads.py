@@ -1,6 +1,6 @@
-"""Work in threads: small work, bulk work, downloads, and work in a thread of its own.
+"""Work in threads: small work, bulk work, downloads, logs, and work in a thread of its own.
 
-Three pools, so that nobody who opens a small file waits behind somebody who hashes an image, and so
+Four pools, so that nobody who opens a small file waits behind somebody who hashes an image, and so
 that a disk that does not answer holds up only those who ask it. Their threads are daemons: a call
 that a dead disk never lets go of does not keep labd from ending.
 
@@ -161,7 +161,7 @@ class Pool:
 
     def _serve(self) -> None:
         while (job := self._next()) is not None:
-            _call(*job)
+            call(*job)
             with self._lock:
                 self._futures.discard(job[0])
             del job  # a thread that waits must not keep what it worked on
@@ -180,7 +180,8 @@ class Pool:
             return self._work.popleft()
 
 
-def _call(future: Future[object], work: Callable[[], object]) -> None:
+def call(future: Future[T], work: Callable[[], T]) -> None:
+    """Do something in this thread, and tell a future, unless that was cancelled before."""
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -196,6 +197,8 @@ _QUICK: Final = Pool("quick", 128)
 # As many as keep the CPUs and a few disks busy: hashing, converting, loading and copying.
 _BULK: Final = Pool("bulk", (os.cpu_count() or 1) + 4)
 _DOWNLOADS: Final = Pool("download", 16)
+# Logs of machines, one thread at a time for each; see `logkeeper.py` of the driver.
+LOGS: Final = Pool("log", 16)
 
 # Small work: opens, looks, a few KiB. It never waits behind bulk work.
 quick = _QUICK.run
@@ -211,8 +214,8 @@ async def finish(seconds: float) -> int:
     """Wait until the work of all pools has ended; return how many calls have not by then."""
 
     def work() -> int:
-        end = time.monotonic() + seconds
-        return sum(p.finish(max(0.0, end - time.monotonic())) for p in (_QUICK, _BULK, _DOWNLOADS))
+        end, pools = time.monotonic() + seconds, (_QUICK, _BULK, _DOWNLOADS, LOGS)
+        return sum(p.finish(max(0.0, end - time.monotonic())) for p in pools)
 
     return await in_thread(work)
 

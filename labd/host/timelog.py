@@ -92,9 +92,9 @@ class TimeIndex:
             os.ftruncate(self._fd, 0)
             self._append(self.base, now)
 
-    def note(self, position: int) -> None:
-        """Remember that output comes now, from a position on."""
-        now = time.time_ns()
+    def note(self, position: int, now: int | None = None) -> None:
+        """Remember that output came `now` (nanoseconds since 1970), from a position on."""
+        now = time.time_ns() if now is None else now
         at, when = self._last
         if self._fd < 0 or self.full or (position - at < _STEP and now - when < _PAUSE):
             return

@@ -127,10 +127,7 @@ class Copies:
                 _log_of(self._folder, old).unlink(missing_ok=True)
 
     def note(self, changes: Sequence[_Change]) -> None:
-        """Write down what has been committed; never fails.
-
-        It goes to the page cache from the event loop: a thread for it would cost each commit more.
-        """
+        """Write down what has been committed; never fails. Blocks: in the commit's thread."""
         if self._log >= 0:
             line = json.dumps([[sql, list(values)] for sql, values in changes]) + "\n"
             self._append(line.encode())

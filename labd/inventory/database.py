@@ -6,11 +6,12 @@ There is exactly one connection for the life of the daemon: the WAL-reset bug of
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from itertools import groupby
@@ -59,11 +60,18 @@ class _Connection(aiosqlite.Connection):
     On a busy host each trip waits twice for a CPU, and a commit has up to five statements.
     """
 
-    async def transact(self, statements: Sequence[Statement]) -> None:
-        """Do statements in one transaction, all or none. Runs of the same SQL are one batch."""
-        await self._execute(self._transact, statements)  # type: ignore[no-untyped-call]
+    async def transact(
+        self, statements: Sequence[Statement], note: Callable[[Sequence[Statement]], None] | None
+    ) -> None:
+        """Do statements in one transaction, all or none. Runs of the same SQL are one batch.
 
-    def _transact(self, statements: Sequence[Statement]) -> None:
+        `note` is called in the thread with what was committed, and must not fail.
+        """
+        await self._execute(self._transact, statements, note)  # type: ignore[no-untyped-call]
+
+    def _transact(
+        self, statements: Sequence[Statement], note: Callable[[Sequence[Statement]], None] | None
+    ) -> None:
         try:
             for sql, run in groupby(statements, key=itemgetter(0)):
                 self._conn.executemany(sql, [values for _, values in run])
@@ -71,6 +79,8 @@ class _Connection(aiosqlite.Connection):
         except BaseException:
             self._conn.rollback()
             raise
+        if note is not None:
+            note(statements)
 
 
 class Database:
@@ -185,15 +195,14 @@ class Database:
         Raises:
             StorageFailed: The database did; nothing was written.
         """
+        note = self._copies.note if self._copies is not None else None
         with _storage_errors(self._path, "writing"):
             try:
-                await self._connection.transact(statements)
+                await self._connection.transact(statements, note)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not await self._drop():
                     raise
-                await self._connection.transact(statements)
-        if self._copies is not None:
-            self._copies.note(statements)
+                await self._connection.transact(statements, note)
 
     async def copy(self) -> None:
         """Copy the whole inventory where that is due; nothing may be written meanwhile."""
@@ -240,3 +249,19 @@ def _storage_errors(path: Path, doing: str) -> Iterator[None]:
         if "onnection" not in str(error):
             raise
         raise StorageFailed(f"the inventory {path} is closed; start labd again") from error
+
+
+async def to_the_end(work: Coroutine[None, None, None]) -> None:
+    """Do `work` whole even when this task is cancelled meanwhile; the cancellation follows it."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    error = task.exception()
+    if cancelled:
+        raise asyncio.CancelledError from error
+    if error is not None:
+        raise error

@@ -13,14 +13,14 @@ import datetime as dt
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
 from labd.host.threads import TransactionBody, WaitInTransaction, quick
 from labd.inventory import rows
-from labd.inventory.database import Database, damaged
+from labd.inventory.database import Database, damaged, to_the_end
 from labd.inventory.tables import Tables
 from labd.inventory.transaction import SqliteTransaction
 from labd.model.checkpoints import CheckpointRecord
@@ -157,7 +157,7 @@ class SqliteInventory:
                     self._tell_waited(tx, body)
                 if tx.statements or tx.event_statements:
                     asked = await tx.sign()
-                    await _to_the_end(self._commit(tx, asked))
+                    await to_the_end(self._commit(tx, asked))
                 else:
                     tx.committed()
             finally:
@@ -343,7 +343,7 @@ class SqliteInventory:
         async with self._lock:
             seq = min(seq, self._last)
             if seq > self._published:
-                await _to_the_end(self._mark(seq))
+                await to_the_end(self._mark(seq))
 
     async def _mark(self, seq: int) -> None:
         statements = [rows.put_meta("published", str(seq))]
@@ -392,19 +392,3 @@ async def damage_of(path: Path) -> str | None:
         return error.message
     await inventory.close()
     return None
-
-
-async def _to_the_end(work: Coroutine[None, None, None]) -> None:
-    """Do `work` whole even when this task is cancelled meanwhile; the cancellation follows it."""
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            cancelled = True
-    error = task.exception()
-    if cancelled:
-        raise asyncio.CancelledError from error
-    if error is not None:
-        raise error

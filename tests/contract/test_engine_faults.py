@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from labd.features.labs import disk_sizes as disksizes
+from labd.host.threads import bulk
 from labd.model.differences import Mismatch
 from labd.model.errors import Busy, Conflict, NotFound
 from labd.model.records import OperationKind, OperationRecord
@@ -132,3 +134,24 @@ async def test_a_disk_that_does_not_answer_holds_up_no_other_lab(
     await home.ok(slow)
     await home.act(K.DESTROY)
     await home.ok(home.engine.act(K.DESTROY, "other"))
+
+
+async def test_bulk_work_that_hangs_holds_up_no_lab(home: FakeDaemon, tmp_path: Path) -> None:
+    # As on a disk that does not answer: the open of a pipe that nobody writes to.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    hung = [asyncio.create_task(bulk(pipe.read_bytes)) for _ in range(64)]
+    try:
+        async with asyncio.timeout(LIMIT):
+            await home.up(spec(node("a"), node("b")))
+            await home.act(K.DOWN)
+            await home.up(spec(node("a"), node("b")))
+            assert [lab.name for lab, _ in await home.engine.labs()] == ["web"]
+            await home.act(K.DESTROY)
+        assert not any(task.done() for task in hung)
+    finally:
+        while not all(task.done() for task in hung):
+            fd = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+            await asyncio.sleep(0.01)
+            os.close(fd)
+            await asyncio.sleep(0.01)

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from labd.drivers.node.qemu import QemuHypervisor, VmTimes, console, process
+from labd.drivers.node.qemu import QemuHypervisor, VmTimes, console, consolelog, process
 from labd.model.errors import InputError, LaunchFailed, NodeUnresponsive, QmpRefused
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, Nic, RunState
 from labd.model.process import ProcessId
@@ -395,7 +395,7 @@ async def test_a_flood_of_output_fills_no_disk(host: Host) -> None:
         await asyncio.sleep(1)
         assert time.process_time() - used < 0.5 * (time.monotonic() - begin)
         sizes = [entry.stat().st_size for entry in machine.run.glob("console.log*")]
-        assert sum(sizes) <= 2 * console.LOG_LIMIT
+        assert sum(sizes) <= 2 * consolelog.LOG_LIMIT
         assert len(await viewer.read()) <= console.VIEWER_LIMIT + (64 << 10)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB
     assert grown << 10 < 8 * console.VIEWER_LIMIT + (16 << 20)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.drivers.node.qemu.console import RotatingLog
+from labd.drivers.node.qemu.consolelog import RotatingLog
 from labd.host import timelog
 from labd.host.timelog import LogLine, index_of, read_lines, read_stamped, split_lines, stamp
 

@@ -117,13 +117,14 @@ TASKS = {
     "labd/events/publisher.py:_send_all": "of the session's task group",
     "labd/events/publisher.py:run": "of the session's task group",
     "labd/host/spawn.py:run": "a task group",
+    "labd/drivers/node/qemu/console.py:wait": "raises what the search raised",
     "labd/drivers/node/qemu/monitor.py:_disconnect": "waited for",
     "labd/drivers/node/qemu/monitor.py:execute": "returns the answer; a late one is looked at",
     "labd/drivers/node/qemu/process.py:readable": "waits for an event",
     "labd/drivers/node/qemu/qemu.py:_start": "waited for",
     "labd/drivers/node/qemu/snapshots.py:_news": "waits for events",
     "labd/images/download.py:fetch": "waited for",
-    "labd/inventory/sqlite.py:_to_the_end": "raises what the work raised",
+    "labd/inventory/database.py:to_the_end": "raises what the work raised",
     "labd/drivers/network/linux/packets.py:_wait": "waits for an event",
 }
 _MAKERS = {"create_task", "ensure_future", "TaskGroup"}

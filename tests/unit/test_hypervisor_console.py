@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from labd.drivers.node.qemu import console
-from labd.drivers.node.qemu.console import ConsoleHub, RotatingLog, clean_line
-from labd.drivers.node.qemu.console_backlog import ConsoleBacklog
+from labd.drivers.node.qemu import console, logkeeper
+from labd.drivers.node.qemu.console import ConsoleHub, clean_line
+from labd.drivers.node.qemu.console_backlog import ConsoleBacklog, open_for
+from labd.drivers.node.qemu.consolelog import LOG_LIMIT, RotatingLog
 from labd.model.errors import InputError, NodeGone
 
 
@@ -29,12 +34,11 @@ class Line:
         await asyncio.sleep(0.02)
 
 
-@pytest.fixture
-async def line(tmp_path: Path) -> AsyncIterator[Line]:
+@asynccontextmanager
+async def a_line(log: Path) -> AsyncIterator[Line]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     lost: list[bool] = []
-    log = tmp_path / "console.log"
     log.write_text("of an earlier start: ready\n")
     hub = ConsoleHub(log, "web/server", lambda: lost.append(True))
     await hub.attach(ours, fresh=True)
@@ -44,6 +48,56 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
         hub.end()
         theirs.close()
         await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def line(tmp_path: Path) -> AsyncIterator[Line]:
+    async with a_line(tmp_path / "console.log") as it:
+        yield it
+
+
+@dataclass
+class HungDisk:
+    """A full pipe in the place of a log: a write to it waits, as on a disk that does not answer."""
+
+    let_go: threading.Event = field(default_factory=threading.Event)
+    seen: bytearray = field(default_factory=bytearray)
+    _thread: threading.Thread | None = None
+
+    def take(self, hub: ConsoleHub) -> None:
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        try:
+            while True:
+                os.write(writing, bytes(4096))
+        except BlockingIOError:
+            os.set_blocking(writing, True)
+        os.dup2(writing, hub._log._fd, inheritable=False)
+        os.close(writing)
+        self._thread = threading.Thread(target=self._answer, args=(reading,), daemon=True)
+        self._thread.start()
+
+    def _answer(self, reading: int) -> None:
+        self.let_go.wait(15)  # a loop that hangs along goes on then, and the test fails
+        self.let_go.set()
+        while data := os.read(reading, 1 << 16):
+            self.seen += data.lstrip(b"\0")
+        os.close(reading)
+
+    def end(self) -> None:
+        self.let_go.set()
+        assert self._thread is not None
+        self._thread.join(30)
+
+
+@pytest.fixture
+async def hung(line: Line) -> AsyncIterator[HungDisk]:
+    disk = HungDisk()
+    disk.take(line.hub)
+    try:
+        yield disk
+    finally:
+        disk.let_go.set()
 
 
 async def test_lines_are_found_whole_or_as_prompt(line: Line) -> None:
@@ -102,9 +156,10 @@ async def test_a_line_without_end_is_bounded(line: Line) -> None:
 async def test_the_log_is_bounded(line: Line) -> None:
     for number in range(30):
         await line.say(b"%06d" % number + b"z" * 65_530)
+    assert await line.hub.recorded(10)
     sizes = [path.stat().st_size for path in line.log.parent.iterdir()]
     assert len(sizes) == 4, "two halves, each with its index"
-    assert max(sizes) <= console.LOG_LIMIT
+    assert max(sizes) <= LOG_LIMIT
     assert b"000029" in line.log.read_bytes()
 
 
@@ -195,6 +250,88 @@ async def test_a_later_daemon_appends(line: Line, tmp_path: Path) -> None:
     await asyncio.sleep(0)
 
 
+async def test_a_log_whose_disk_hangs_holds_up_nobody(
+    line: Line, hung: HungDisk, tmp_path: Path
+) -> None:
+    waiting = asyncio.create_task(line.hub.wait("^ready$"))
+    await line.say(b"said\nready\n")
+    with line.hub.viewer() as viewer:
+        assert await viewer.read() == b"said\nready\n"
+    assert await asyncio.wait_for(waiting, 10) == "ready"
+    (tmp_path / "other").mkdir()
+    async with a_line(tmp_path / "other" / "console.log") as other:
+        await other.say(b"also ready\n")
+        assert await asyncio.wait_for(other.hub.wait("ready"), 10) == "also ready"
+        assert await other.hub.recorded(10)
+        assert other.log.read_bytes() == b"also ready\n"
+    assert not await line.hub.recorded(0.05)
+    assert not hung.let_go.is_set()
+    hung.let_go.set()
+    assert await line.hub.recorded(10)
+    line.hub.end()
+    hung.end()
+    assert bytes(hung.seen) == b"said\nready\n"
+
+
+async def test_reading_waits_for_the_disk_of_the_log_and_nothing_is_lost(
+    line: Line, hung: HungDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logkeeper, "PATIENCE", 60.0)
+    monkeypatch.setattr(console, "RATE_LIMIT", 1 << 40)
+    said = b"".join(b"%07d\n" % number for number in range(200_000))
+    sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(line.qemu, said))
+    await asyncio.sleep(0.5)
+    assert not sending.done()
+    assert logkeeper.WAITING_LIMIT < line.hub._keeper._waiting <= 2 * logkeeper.WAITING_LIMIT
+    assert not hung.let_go.is_set()
+    monkeypatch.setattr(line.hub._log, "_limit", 1 << 30)
+    hung.let_go.set()
+    await asyncio.wait_for(sending, 10)
+    line.qemu.close()
+    await line.hub.drain(10)
+    line.hub.end()
+    hung.end()
+    assert bytes(hung.seen) == said
+
+
+async def test_a_guest_waits_for_the_disk_of_its_log_for_some_seconds_only(
+    line: Line,
+    hung: HungDisk,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(logkeeper, "PATIENCE", 0.1)
+    monkeypatch.setattr(console, "RATE_LIMIT", 1 << 40)
+    with caplog.at_level(logging.WARNING):
+        async with asyncio.timeout(10):
+            await asyncio.get_running_loop().sock_sendall(line.qemu, b"z" * (2 << 20))
+            await line.say(b"\nready\n")
+            with line.hub.viewer() as viewer:
+                while not (await viewer.read()).endswith(b"ready\n"):
+                    pass
+        assert not hung.let_go.is_set()
+        assert "has not answered for 0.1 s" in caplog.text
+        assert line.hub._keeper._waiting <= 2 * logkeeper.WAITING_LIMIT
+        hung.let_go.set()
+        assert await line.hub.recorded(10)
+        await asyncio.sleep(0.05)
+    lost = 2 * (1 << 20) + 7 - len(hung.seen)
+    assert f"is written again; {lost} bytes were not recorded" in caplog.text
+
+
+async def test_what_is_not_recorded_is_left_to_the_next_labd(line: Line, hung: HungDisk) -> None:
+    with ExitStack() as stack:
+        backlog = ConsoleBacklog(os.dup(open_for("k00001", stack)))
+        backlog.begin()
+        line.hub.remember(backlog)
+        await line.say(b"0123456789")
+        assert backlog._read == 0
+        hung.let_go.set()
+        assert await line.hub.recorded(10)
+        await asyncio.sleep(0.05)
+        assert backlog._read == 10
+
+
 def test_the_log_is_never_a_link(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "console.log").symlink_to(tmp_path / "victim")
@@ -239,6 +376,7 @@ async def test_a_fault_of_labd_costs_no_line(line: Line) -> None:
     assert line.lost == []
     line.hub.remember(None)
     await line.say(b"three\n")
+    assert await line.hub.recorded(10)
     assert line.log.read_bytes().endswith(b"one\ntwo\nthree\n")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import os
 import re
 import socket
 import sys
@@ -18,23 +17,25 @@ import termios
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from labd.drivers.node.qemu.console_backlog import ConsoleBacklog
+from labd.drivers.node.qemu.consolelog import RotatingLog
+from labd.drivers.node.qemu.logkeeper import LogKeeper
 from labd.host.ratelimit import RateLimiter
 from labd.host.supervision import Contained, TaskSupervisor
 from labd.host.threads import quick
-from labd.host.timelog import TimeIndex, index_of
 from labd.model.errors import InputError, NodeGone
 
-LOG_LIMIT: Final = 512 << 10  # bytes of `console.log`, after which it becomes `console.log.1`
 REPLAY: Final = 4 << 10  # bytes of the past that a new viewer reads first
 VIEWER_LIMIT: Final = 256 << 10  # bytes that wait for a slow viewer; the oldest are dropped
 LINE_LIMIT: Final = 4 << 10  # bytes of one line that patterns see
 RATE_LIMIT: Final = 2 << 20  # bytes a second
 _WRITE_LIMIT = 64 << 10  # bytes typed that QEMU has not taken yet
 _QUIET = 0.05  # seconds without output after which an unfinished line (a prompt) is looked at
+_RECORDED = 1.0  # seconds that somebody who waits for a line waits for the log as well
 _RECENT = 256  # reads of which it is known when they were
 
 # Colours and cursor movements (ECMA-48 CSI and OSC), which a pattern should not have to know.
@@ -47,88 +48,9 @@ def clean_line(raw: bytes) -> str:
     return _ESCAPES.sub("", text).strip("\r\n\0")
 
 
-class RotatingLog:
-    """`path` and, once it has grown to `limit` bytes, its older half `path.1`.
-
-    Writes go to the page cache from the event loop: they are small, and a thread for each would
-    cost more than they do.
-    """
-
-    def __init__(self, path: Path, limit: int = LOG_LIMIT) -> None:
-        self._path, self._limit = path, limit
-        self._fd = -1
-        self._size = 0
-        self._since_mark: int | None = None
-        self._times = TimeIndex(path)
-
-    @property
-    def older(self) -> Path:
-        """Where the older half is."""
-        return self._path.with_name(self._path.name + ".1")
-
-    def open(self, *, fresh: bool, base: int | None = None) -> None:
-        """Open for appending.
-
-        Args:
-            fresh: Forget what an earlier start has written.
-            base: Position of the first byte, where it is known (`labd.host.timelog`).
-        """
-        if fresh:
-            for path in (self.older, self._path):
-                path.unlink(missing_ok=True)
-                index_of(path).unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(self._path, flags, 0o600)
-        self._size = os.fstat(self._fd).st_size
-        with contextlib.suppress(OSError):
-            self._times.open(self._size, base)
-
-    def write(self, data: bytes) -> None:
-        """Append; a full disk loses output and nothing else."""
-        if self._fd < 0:
-            return
-        with contextlib.suppress(OSError):
-            if self._size + len(data) > self._limit or self._times.full:
-                self._rotate()
-            self._times.note(self._times.base + self._size)
-            written = os.write(self._fd, data[-self._limit :])
-            self._size += written
-            if self._since_mark is not None:
-                self._since_mark += written
-
-    def read(self) -> bytes:
-        """Return everything that is kept. Blocks: call it in a thread."""
-        parts = []
-        for path in (self.older, self._path):
-            with contextlib.suppress(FileNotFoundError):
-                parts.append(path.read_bytes())
-        return b"".join(parts)
-
-    def mark(self, before: int = 0) -> None:
-        """Remember the place `before` bytes before the end for `read_since_mark`."""
-        self._since_mark = before
-
-    def read_since_mark(self) -> bytes:
-        """Return what is kept of the output since the last mark, or all without one. Blocks."""
-        kept = self.read()
-        if self._since_mark is None:
-            return kept
-        return kept[max(0, len(kept) - self._since_mark) :]
-
-    def close(self) -> None:
-        """Close the file (idempotent)."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        self._times.close()
-
-    def _rotate(self) -> None:
-        end = self._times.base + self._size
-        os.replace(self._path, self.older)
-        with contextlib.suppress(OSError):
-            os.replace(index_of(self._path), index_of(self.older))
-        self.close()
-        self.open(fresh=False, base=end)
+def _search(text: bytes, pattern: re.Pattern[str]) -> str | None:
+    lines = map(clean_line, text.split(b"\n"))
+    return next((line for line in lines if pattern.search(line)), None)
 
 
 class Viewer:
@@ -196,6 +118,10 @@ class ConsoleHub(asyncio.Protocol):
     ) -> None:
         self._tasks = tasks or TaskSupervisor()
         self._log = RotatingLog(log_path)
+        self._keeper = LogKeeper(self._log, name, self)
+        self._throttled = False
+        self._full = False  # nothing is read while too much waits for the log's disk
+        self._unnoted = 0  # bytes of the socket that are not recorded yet
         self.name = name
         self._lost = lost
         self._transport: asyncio.Transport | None = None
@@ -224,10 +150,10 @@ class ConsoleHub(asyncio.Protocol):
                 nothing is read before `catch_up`.
         """
         loop = asyncio.get_running_loop()
-        self._log.close()
-        self._log.open(fresh=fresh)
+        await self._keeper.do(self._log.close)
+        await self._keeper.do(partial(self._log.open, fresh=fresh))
         if not fresh and not self._tail:
-            kept = await quick(self._log.read)
+            kept = await self._keeper.do(self._log.read)
             self._tail[:0] = kept[-REPLAY:]
         self._held = not fresh
         await loop.create_unix_connection(lambda: self, sock=sock)
@@ -256,7 +182,7 @@ class ConsoleHub(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a socket's always is
         transport.set_write_buffer_limits(high=_WRITE_LIMIT)
         self._transport = transport
-        if self._held:
+        if self._held or self._full:
             transport.pause_reading()
         self._detached.clear()
         self._writable.set()
@@ -281,9 +207,7 @@ class ConsoleHub(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Record output, show it to the viewers and compare its lines with the patterns."""
-        with self._contained():
-            if self._backlog is not None:
-                self._backlog.heard(len(data))
+        self._unnoted += len(data)
         with self._contained():
             self._take(data)
         self._throttle(len(data))
@@ -292,7 +216,7 @@ class ConsoleHub(asyncio.Protocol):
         return self._tasks.contained(f"console {self.name}")
 
     def _take(self, data: bytes) -> None:
-        self._log.write(data)
+        self._keeper.write(data)
         self._heard = asyncio.get_running_loop().time()
         self._recent.append((time.time(), len(data)))
         self._tail += data
@@ -300,6 +224,29 @@ class ConsoleHub(asyncio.Protocol):
         for viewer in self._viewers:
             viewer.feed(data)
         self._take_lines(data)
+
+    def written(self, size: int) -> None:
+        """Note what the next labd need not hear again: only what is recorded already."""
+        size = min(size, self._unnoted)
+        self._unnoted -= size
+        if self._backlog is not None and size:
+            with self._contained():
+                self._backlog.heard(size)
+
+    def press(self, full: bool) -> None:  # noqa: FBT001
+        """Stop reading, or go on, as the log's disk has it."""
+        self._full = full
+        if self._transport is None:
+            return
+        if full:
+            self._transport.pause_reading()
+        else:
+            self._resume()
+
+    def failed(self, error: BaseException) -> None:
+        """Count a fault of labd in the thread of the log."""
+        with self._contained():
+            raise error
 
     # what nobody has read
 
@@ -320,6 +267,7 @@ class ConsoleHub(asyncio.Protocol):
         if self._ended:
             self.remember(None)
         with self._contained():  # whatever comes of it, the line is read from now on
+            self.written(self._unnoted)  # they stand in the queue of the log
             if self._backlog is not None and (missed := self._backlog.take(self._waiting)):
                 self._take(missed)
         self._held = False
@@ -368,7 +316,7 @@ class ConsoleHub(asyncio.Protocol):
                 socket than the output: a guest that boots in milliseconds may have been read first.
         """
         anew = sum(size for when, size in self._recent if when >= at)
-        self._log.mark(anew)
+        self._keeper.mark(anew)
         # What it left unfinished, such as a prompt, is not the begin of its next line.
         if not anew:
             self._line.clear()
@@ -397,16 +345,22 @@ class ConsoleHub(asyncio.Protocol):
                 f"console pattern {pattern[:80]!r} is not a regular expression: {error}"
             ) from error
         found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        # Registered first, so that no line falls between the past and the future. A disk that does
+        # not answer hides the past, and nothing that comes.
         self._waiters[found] = compiled
+        past: asyncio.Future[str | None] = asyncio.ensure_future(self._search_past(compiled))
         try:
-            # Registered first, so that no line falls between the past and the future.
-            earlier = await quick(self._search_past, compiled)
-            if earlier is not None:
+            await asyncio.wait((found, past), return_when=asyncio.FIRST_COMPLETED)
+            if not found.done() and (earlier := past.result()) is not None:
                 return earlier
             if self._ended and not found.done():
                 raise self._gone()
-            return await found
+            line = await found
+            # Whoever looks into the log now shall find the line there.
+            await self._keeper.settled(_RECORDED)
+            return line
         finally:
+            past.cancel()
             self._waiters.pop(found, None)
             if found.done() and not found.cancelled():
                 found.exception()  # has been seen, also when the past was quicker
@@ -416,7 +370,13 @@ class ConsoleHub(asyncio.Protocol):
         self._limiter.refill()
         self._go_on()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._detached.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._detached.wait()
+                await self._keeper.settled(timeout)
+
+    async def recorded(self, timeout: float = _RECORDED) -> bool:
+        """Wait until the log has all that was read so far; tell whether it has in time."""
+        return await self._keeper.settled(timeout)
 
     def end(self) -> None:
         """The machine has ended: nothing more will come (idempotent)."""
@@ -431,18 +391,16 @@ class ConsoleHub(asyncio.Protocol):
                 waiter.set_exception(self._gone())
         if self._transport is not None:
             self._transport.close()
-        self._log.close()
+        self.written(self._unnoted)  # the thread records it yet
+        self._keeper.close()
         self.remember(None)
 
     def _gone(self) -> NodeGone:
         return NodeGone(f"{self.name} has ended; start it again with `lab start {self.name}`")
 
-    def _search_past(self, pattern: re.Pattern[str]) -> str | None:
-        for raw in self._log.read_since_mark().split(b"\n"):
-            line = clean_line(raw)
-            if pattern.search(line):
-                return line
-        return None
+    async def _search_past(self, pattern: re.Pattern[str]) -> str | None:
+        kept = await self._keeper.do(self._log.read_since_mark)
+        return await quick(_search, kept, pattern)
 
     def _take_lines(self, data: bytes) -> None:
         *whole, rest = data.split(b"\n")
@@ -470,9 +428,16 @@ class ConsoleHub(asyncio.Protocol):
     def _throttle(self, size: int) -> None:
         wait = self._limiter.owe(size)
         if wait > 0 and self._transport is not None:
+            self._throttled = True
             self._transport.pause_reading()
             asyncio.get_running_loop().call_later(wait, self._go_on)
 
     def _go_on(self) -> None:
-        if self._transport is not None and not self._transport.is_closing() and not self._held:
+        self._throttled = False
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if not self._held and not self._full and not self._throttled:
             self._transport.resume_reading()

@@ -22,7 +22,7 @@ from labd.host import identity
 from labd.host.failpoints import failpoints
 from labd.host.spawn import Child
 from labd.host.supervision import TaskSupervisor
-from labd.host.threads import quick
+from labd.host.threads import in_thread, quick
 from labd.model.checkpoints import Incoming
 from labd.model.errors import (
     AcceleratorFailed,
@@ -136,7 +136,7 @@ class QemuHypervisor:
         # One that is ending, and cannot, has no command line any more.
         same = not words or argv.identify(words) == (self._root_id, machine.key, machine.uuid)
         if not identity.is_alive(process) or not same:
-            raise _ended_while_away(machine)
+            raise await quick(_ended_while_away, machine)
         vm = Vm(machine, self._report, self._ended, self._times, self._tasks)
         self._vms[machine.key] = vm
         try:
@@ -265,7 +265,8 @@ class QemuHypervisor:
         try:
             async with AsyncExitStack() as undo:
                 undo.callback(process.remove_folder, machine)
-                process.make_folder(machine)
+                # Cancelled, it has ended before it is undone.
+                await in_thread(lambda: process.make_folder(machine))
                 undo.push_async_callback(vm.close)
                 await self._start(vm, taps, passed, access, undo, incoming)
                 await vm.open_screen()
@@ -317,12 +318,12 @@ class QemuHypervisor:
             await vm.connect(child, qmp, serial, backlog, incoming=incoming is not None)
         except LabdError as error:
             await self._end_child(vm.name, child)
-            raise self._not_started(vm, child.status, error.message) from error
+            said = _STAMP.sub("", await quick(process.log_tail, machine)) or error.message
+            raise self._not_started(vm, child.status, said) from error
 
-    def _not_started(self, vm: Vm, status: int | None, why: str) -> LaunchFailed:
-        """Return the error for a QEMU that did not start; `why` is for one that said nothing."""
+    def _not_started(self, vm: Vm, status: int | None, said: str) -> LaunchFailed:
+        """Return the error for a QEMU that did not start, with what it said, or why."""
         machine = vm.spec
-        said = _STAMP.sub("", process.log_tail(machine)) or why
         if machine.kvm and status is not None and is_of_kvm(status, said):
             # The host may be another one by now: virtual machines move.
             self._accelerator.forget()

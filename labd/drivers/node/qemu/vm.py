@@ -26,6 +26,7 @@ from labd.host import identity
 from labd.host.priority import serve
 from labd.host.spawn import Child
 from labd.host.supervision import Contained, TaskSupervisor, cancel_all
+from labd.host.threads import LOGS, quick
 from labd.model.errors import (
     Conflict,
     LabdError,
@@ -40,6 +41,7 @@ from labd.model.specs import Display
 
 HEARTBEAT: Final = 15.0  # seconds between looks at a silent QEMU
 GREETING: Final = 3.0  # seconds for the first word of a QEMU that is taken over
+_BOUND = 1.0  # seconds that the disk of QEMU's own log has to answer
 _DRAIN = 1.0  # seconds for what a dead QEMU has left in its sockets
 _QUIT_GRACE = 2.0  # seconds from QMP `quit` to SIGKILL
 # Seconds from SIGKILL to the end of the process: to free much memory takes seconds on a busy host.
@@ -289,7 +291,7 @@ class Vm:
     # its life
 
     async def _watch(self) -> None:
-        status = await self._wait_end()
+        status, said = await self._wait_end(), ""
         # From here on each step is done once, whatever befalls the others: its end is told.
         try:
             # What it said last is still in the sockets, and comes before its end.
@@ -298,6 +300,8 @@ class Vm:
                     await drain(_DRAIN)
             with self._contained():
                 await self.vnc.close()
+            with self._contained(), contextlib.suppress(TimeoutError):
+                said = await asyncio.wait_for(quick(process.log_tail, self.spec), _BOUND)
         finally:  # who waits for its end shall not wait for these
             if self._beat is not None:
                 self._beat.cancel()
@@ -306,7 +310,7 @@ class Vm:
             lambda: self._on_end(self),
             self.hub.end,
             self.agent.close,
-            lambda: self._report(self._exit_event(status)),
+            lambda: self._report(self._exit_event(status, said)),
         )
         for step in steps:
             with self._contained():
@@ -332,10 +336,8 @@ class Vm:
     async def _process_ended(self) -> None:
         await self._wait_end()
 
-    def _exit_event(self, status: int | None) -> GuestEvent:
-        data: dict[str, object] = {"status": status}
-        with self._contained():
-            data["stderr"] = process.log_tail(self.spec)
+    def _exit_event(self, status: int | None, said: str) -> GuestEvent:
+        data: dict[str, object] = {"status": status, "stderr": said}
         if status is not None and status < 0:
             with contextlib.suppress(ValueError):
                 data["signal"] = signal.Signals(-status).name
@@ -392,7 +394,9 @@ class Vm:
         if self.monitor.connected and not self.monitor.hung:
             with contextlib.suppress(LabdError):
                 await self.query()
-        process.bound_log(self.spec)
+        # A disk that does not answer must not keep the next look from coming.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(LOGS.run(process.bound_log, self.spec), _BOUND)
         if not self.gone.is_set():
             self._beat_in(self._times.heartbeat)
 
