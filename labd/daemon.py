@@ -69,6 +69,7 @@ from labd.events.accounts import BrokerUser, new_password
 from labd.events.broker import ManagedBroker
 from labd.events.messages import Topics
 from labd.events.mqtt import BrokerAddress
+from labd.events.outbox import OutboxGuard, OutboxLimits
 from labd.events.publisher import Publisher
 from labd.features.connect.socket import ConnectSocket
 from labd.features.engine import Engine
@@ -291,6 +292,10 @@ class Daemon:
         self._reader = new_password()
         self._broker: ManagedBroker | None = None
         self._publisher: Publisher | None = None
+        kept = settings.config.broker
+        self._outbox = OutboxGuard(
+            inventory, OutboxLimits(events=kept.outbox_events, age=kept.outbox_days * 86_400.0)
+        )
         self._accel = AccelChoice(kvm=False)
 
     @classmethod
@@ -378,6 +383,7 @@ class Daemon:
     def _publish(self, broker: BrokerAddress, stack: AsyncExitStack) -> None:
         publisher = Publisher(self._inventory, broker, self._host_id)
         self._publisher = publisher
+        _background(self._tasks, "outbox", self._outbox.run, stack)
         _background(self._tasks, "publisher", publisher.run, stack)
         # Pushed last, so done first: what the stop itself told still goes out.
         stack.push_async_callback(publisher.flush, _FLUSH)
@@ -512,6 +518,7 @@ class Daemon:
 
     async def _findings(self) -> Sequence[Mapping[str, str]]:
         findings = await _judge(self._paths, self._config, self._hypervisor)
+        findings.append(self._outbox.finding())
         return [finding.as_dict() for finding in findings]
 
     def _info(self) -> Mapping[str, object]:

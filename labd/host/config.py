@@ -17,6 +17,8 @@
     username = ""
     password_file = ""
     ca_file = ""
+    outbox_events = 500000      # that wait for a broker that is away
+    outbox_days = 14            # and for how long
 
     [network]
     bridges = []                # host bridges that `uplink: bridge:NAME` may name
@@ -110,6 +112,8 @@ class BrokerConfig:
     username: str = ""
     password_file: Path | None = None
     ca_file: Path | None = None
+    outbox_events: int = 500_000
+    outbox_days: int = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,6 +351,8 @@ _CHECKS: Final[Mapping[tuple[str, str], Callable[[object], Any]]] = {
     ("broker", "username"): values.text,
     ("broker", "password_file"): values.file,
     ("broker", "ca_file"): values.file,
+    ("broker", "outbox_events"): values.number(1_000, 100_000_000),
+    ("broker", "outbox_days"): values.number(1, 3_650),
     ("network", "bridges"): values.list_of(values.matching(values.INTERFACE, "an interface name")),
     ("access", "authorized_keys"): values.list_of(values.public_key),
     ("access", "authorized_keys_file"): values.file,

@@ -24,6 +24,8 @@ class EventType(StrEnum):
     HOST_MEMORY_OK = "host.memory-ok"
     HOST_TASK_FAILED = "host.task-failed"  # by a fault of labd; it is started again
     HOST_TASK_RECOVERED = "host.task-recovered"  # it has run for a while without a fault
+    OUTBOX_FILLING = "outbox.filling"  # half of what may wait for the broker does
+    OUTBOX_DROPPED = "outbox.dropped"  # the oldest were never published; data: first, last
     DAEMON_REBUILT = "daemon.rebuilt"  # the inventory was damaged, and made anew
 
     LAB_CREATED = "lab.created"

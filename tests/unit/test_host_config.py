@@ -121,6 +121,7 @@ def test_every_key_is_read() -> None:
             '[daemon]\nlog_level = "loud"\n',
             "x:2: log_level = 'loud': must be one of debug, info, warning, error",
         ),
+        ("[broker]\noutbox_days = 0\n", "x:2: outbox_days = 0: must be 1 to 3650"),
         ("[broker]\ntcp_port = 70000\n", "x:2: tcp_port = 70000: must be 0 to 65535"),
         (
             '[broker]\nmode = "external"\n',
