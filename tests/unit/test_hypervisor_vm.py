@@ -18,7 +18,7 @@ from labd.drivers.node.qemu.vm import Vm, VmTimes
 from labd.host.backoff import Backoff
 from labd.host.spawn import spawn
 from labd.host.supervision import TaskSupervisor
-from labd.model.errors import LaunchFailed, NodeStuck
+from labd.model.errors import LaunchFailed, NodeStuck, NodeUnresponsive
 from labd.model.machine import GuestEvent, GuestEventKind
 from tests.guests import machine_spec
 from tests.unkillable import unkillable
@@ -142,3 +142,30 @@ async def test_one_that_does_not_end_is_told_and_its_end_comes_later(tmp_path: P
         finally:
             await vm.close()
     assert [event.kind for event in told] == [GuestEventKind.STUCK, GuestEventKind.EXITED]
+
+
+async def test_a_line_that_is_deaf_at_the_adoption_is_heard_again(tmp_path: Path) -> None:
+    told: list[GuestEvent] = []
+    qemu = await spawn(["sleep", "600"])
+    vm = Vm(machine_spec(tmp_path), told.append, lambda _: None, VmTimes(deadline=0.5))
+    vm.spec.run.mkdir(parents=True, exist_ok=True)
+    loop = asyncio.get_running_loop()
+    try:
+        with pytest.raises(NodeUnresponsive):
+            await vm.adopt(qemu.process)  # nobody listens at its sockets
+        vm.begin()
+        async with asyncio.timeout(60):
+            while GuestEventKind.CONSOLE_LOST not in [event.kind for event in told]:
+                await asyncio.sleep(0.01)
+            with listen(vm.spec.run / SERIAL_SOCKET) as listener:
+                line, _ = await loop.sock_accept(listener)
+            with line:
+                await loop.sock_sendall(line, b"ready\n")
+                assert await vm.hub.wait("^ready$") == "ready"
+            while GuestEventKind.CONSOLE_RESTORED not in [event.kind for event in told]:
+                await asyncio.sleep(0.01)
+    finally:
+        await qemu.stop(grace=0)
+        await vm.close()
+    (lost,) = [event for event in told if event.kind is GuestEventKind.CONSOLE_LOST]
+    assert "cannot connect to the serial line" in str(lost.data["reason"])

@@ -170,7 +170,13 @@ class ConsoleHub(asyncio.Protocol):
         self._swaps += 1
         self._held = True
         self._transport.close()
-        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
+        try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
+        except BaseException:
+            sock.close()
+            self._transport = None
+            self._detached.set()
+            raise
 
     # asyncio.Protocol
 
@@ -320,6 +326,11 @@ class ConsoleHub(asyncio.Protocol):
         # What it left unfinished, such as a prompt, is not the begin of its next line.
         if not anew:
             self._line.clear()
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is a connection to the line."""
+        return self._transport is not None
 
     @property
     def awaited(self) -> bool:

@@ -22,6 +22,7 @@ from labd.drivers.node.qemu.console_backlog import ConsoleBacklog
 from labd.drivers.node.qemu.display import VncPort
 from labd.drivers.node.qemu.monitor import DEADLINE, Monitor, QmpEvent
 from labd.drivers.node.qemu.resets import ResetMeter
+from labd.drivers.node.qemu.serial_line import SerialLine
 from labd.host import identity
 from labd.host.priority import serve
 from labd.host.spawn import Child
@@ -109,7 +110,17 @@ class Vm:
         self._beat: asyncio.TimerHandle | None = None
         self.monitor = Monitor(self.name, self._heard, self._responsive, self._monitor_lost, tasks)
         self.hub = ConsoleHub(
-            spec.run / process.CONSOLE_LOG, self.name, lambda: self._spawn(self._reattach), tasks
+            spec.run / process.CONSOLE_LOG,
+            self.name,
+            lambda: self._spawn(self._line.reconnect),
+            tasks,
+        )
+        self._line = SerialLine(
+            self.hub,
+            lambda: self.spec.run / process.SERIAL_SOCKET,
+            self._look,
+            self._is_over,
+            self._report_line,
         )
         self.agent = GuestAgent(spec.run / process.AGENT_SOCKET, self.name)
         self.vnc = VncPort(spec.run / process.VNC_SOCKET, self.monitor, tasks)
@@ -152,8 +163,7 @@ class Vm:
         self.process = known
         self.agent.open = False
         with contextlib.suppress(OSError):
-            sock = process.connect(self.spec.run / process.SERIAL_SOCKET)
-            await self.hub.attach(sock, fresh=False)
+            await self._line.connect()
         try:
             line = await self._first_word()
             await self.monitor.connect(line, self._times.deadline)
@@ -173,6 +183,8 @@ class Vm:
         finally:
             # QEMU, which answers, has taken the line by now: what it says goes there.
             self.hub.catch_up(ConsoleBacklog.of(known.pid))
+            if not self.hub.attached:
+                self._spawn(self._line.reconnect)
 
     async def open_screen(self) -> None:
         """Listen for viewers of the screen, if there is one.
@@ -440,21 +452,18 @@ class Vm:
         finally:
             patience.cancel()
 
-    async def _reattach(self) -> None:
-        """Connect to the serial line again, unless the machine has ended."""
-        while not self.gone.is_set() and not self._closing:
-            await asyncio.sleep(0.2)
-            with contextlib.suppress(OSError):
-                sock = process.connect(self.spec.run / process.SERIAL_SOCKET)
-                await self.hub.attach(sock, fresh=False)
-                await self._catch_up()
-                return
-
-    async def _catch_up(self) -> None:
-        """Hear what was said between two connections to the serial line."""
+    async def _look(self) -> None:
+        """Return when QEMU has taken a new connection to its serial line, if it answers."""
         with contextlib.suppress(LabdError):
-            await self.query()  # it has taken the new one when it answers
-        self.hub.catch_up()
+            await self.query()
+
+    def _is_over(self) -> bool:
+        if self._closing or self.gone.is_set():
+            return True
+        return self.process is not None and not identity.is_alive(self.process)
+
+    def _report_line(self, kind: GuestEventKind, data: dict[str, object]) -> None:
+        self._report(GuestEvent(key=self.spec.key, kind=kind, time=time.time(), data=data))
 
     async def _unstick(self) -> None:
         """Make the serial line speak again after a reset.
@@ -468,9 +477,11 @@ class Vm:
             if not self.hub.awaited or self._closing or self.gone.is_set():
                 self._unstick_left = 0
             elif self.hub.quiet_for >= _UNSTICK_EVERY / 2:
-                with contextlib.suppress(OSError):
-                    await self.hub.swap(process.connect(self.spec.run / process.SERIAL_SOCKET))
-                    await self._catch_up()
+                try:
+                    await self._line.swap()
+                except OSError as error:
+                    log.warning("the serial line of %s is connected anew: %s", self.name, error)
+                    self._spawn(self._line.reconnect)
 
     async def _check_uuid(self) -> None:
         answer = await self.execute("query-uuid")
