@@ -164,6 +164,7 @@ class FakeEngine:
         self.broken = False
         self.delay = 0.0  # seconds an operation takes
         self.level = "ok"
+        self.newer_facts = {"accel_cpu": "host,migratable=on"}
         self._news = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -558,7 +559,7 @@ class FakeEngine:
             "host_id": "00000000",
             "pid": 1,
             "accel": "kvm",
-            "accel_cpu": "host,migratable=on",
+            **self.newer_facts,
             "last_seq": len(self.all_events),
             "broker": {
                 "mode": "managed",

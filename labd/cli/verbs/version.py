@@ -16,5 +16,6 @@ def version(session: Session) -> None:
         session.emit({"client": __version__, "daemon": info})
     else:
         session.say(f"labd {info['version']} on {session.socket_path}")
-        if "accel" in info:  # the host's facts are for administrators
+        # The host's facts are for administrators, and an older labd does not tell this one.
+        if "accel_cpu" in info:
             session.say(f"machines run by {info['accel']}, -cpu {info['accel_cpu']}")
