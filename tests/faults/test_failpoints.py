@@ -54,6 +54,11 @@ UNREACHED = {
 }
 
 
+# One worker has both tests of a scene, so that its places are looked for once.
+EACH = [pytest.param(name, marks=pytest.mark.xdist_group(f"faults-{name}")) for name in SCENES]
+_VISITS: dict[str, list[str]] = {}
+
+
 class Faulty:
     """A daemon with failpoints, and what must hold after each of its deaths."""
 
@@ -207,16 +212,23 @@ def chosen(visits: list[str], only: Collection[str]) -> list[str]:
     return [f"{name}@{last if at % 2 else 1}" for at, (name, last) in enumerate(total.items())]
 
 
+def visits_of(faulty: Faulty, name: str) -> list[str]:
+    """Return what a scene comes by; see `Faulty.places`."""
+    if name not in _VISITS:
+        _VISITS[name] = faulty.places(SCENES[name])
+    return _VISITS[name]
+
+
 @pytest.fixture
 def faulty(make_daemon: Callable[..., Daemon]) -> Faulty:
     return Faulty(make_daemon)
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", EACH)
 def test_a_death_anywhere_ends_done_or_undone(faulty: Faulty, name: str) -> None:
     scene = SCENES[name]
     faulty.have(scene)
-    visits = faulty.places(scene)
+    visits = visits_of(faulty, name)
     assert visits, f"{name} comes by no place at all"
     for number, place in enumerate(chosen(visits, scene.only)):
         with faulty.client() as client:
@@ -242,11 +254,11 @@ def test_a_death_anywhere_ends_done_or_undone(faulty: Faulty, name: str) -> None
     faulty.clear()
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", EACH)
 def test_a_stop_anywhere_ends_done_or_undone(faulty: Faulty, name: str) -> None:
     scene = SCENES[name]
     faulty.have(scene)
-    places = drawn(name, stops(faulty.places(scene), scene.only))
+    places = drawn(name, stops(visits_of(faulty, name), scene.only))
     reached = []
     for place in places:
         with faulty.client() as client:
