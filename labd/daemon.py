@@ -35,7 +35,7 @@ from labd.api.authenticators import user_roles
 from labd.api.callers import Caller
 from labd.api.limits import student_bounds
 from labd.api.server import serving, serving_tcp
-from labd.client.relay import relay
+from labd.client.relay import Relays
 from labd.core.adapters import CONVERTER_UID, SERVER_UID, Adapters, Limits
 from labd.core.boot_slots import BootSlots
 from labd.core.guard import guard, guard_port
@@ -431,7 +431,9 @@ class Daemon:
             checkpoints=CheckpointStore(self._paths.state, MEMORY_ID),
             screens=QemuScreens(self._hypervisor.machine),
             dialer=NamespaceDialer(),
-            published_ports=HostPublishedPorts(relay, self._tasks),
+            published_ports=HostPublishedPorts(
+                Relays().add, self._config.publish.bounds(), self._tasks
+            ),
             keys=SshKeys(self._paths.keys),
             devices=QemuDevices(self._hypervisor.machine),
             interfaces=QemuInterfaces(self._hypervisor.machine),

@@ -43,6 +43,11 @@
     student_streams = 32        # WebSockets at one time
     student_commands = 8        # lab exec at one time
 
+    [publish]                   # connections at one time, over published ports
+    port_connections = 128      # of one port
+    lab_connections = 512       # of one lab
+    connections = 2048          # of all labs; an eighth of labd's descriptors at most
+
     [plugins]
     dirs = []                   # folders with plugins, besides the shipped ones
 
@@ -74,7 +79,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from labd.host import config_values as values
-from labd.host.config_people import CHECKS, ApiConfig, LimitsConfig, why_not
+from labd.host.config_people import CHECKS, ApiConfig, LimitsConfig, PublishConfig, why_not
 from labd.host.config_values import UID_BLOCK
 from labd.model.errors import ConfigError
 from labd.model.names import did_you_mean
@@ -187,6 +192,7 @@ class Config:
     quotas: QuotasConfig = field(default_factory=QuotasConfig)
     api: ApiConfig = field(default_factory=ApiConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
 
 
 def default_uid_base(root: Path) -> int:
@@ -257,6 +263,7 @@ class _Reader:
             quotas=QuotasConfig(**self.section(document, "quotas", QuotasConfig)),
             api=ApiConfig(**self.section(document, "api", ApiConfig)),
             limits=LimitsConfig(**self.section(document, "limits", LimitsConfig)),
+            publish=PublishConfig(**self.section(document, "publish", PublishConfig)),
         )
         self.check_broker(config.broker)
         key, why = why_not(config.api)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from labd.host import config_values as values
 from labd.host.listening import Endpoint
+from labd.model.publish import ConnectionBounds
 
 _USER = re.compile(r"@?[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})")
@@ -33,6 +34,21 @@ class LimitsConfig:
     student_requests: int = 20
     student_streams: int = 32
     student_commands: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishConfig:
+    """Section `[publish]`: how many connections published ports have at one time."""
+
+    port_connections: int = 128
+    lab_connections: int = 512
+    connections: int = 2048
+
+    def bounds(self) -> ConnectionBounds:
+        """Return them as the ports take them."""
+        return ConnectionBounds(
+            port=self.port_connections, lab=self.lab_connections, host=self.connections
+        )
 
 
 def why_not(api: ApiConfig) -> tuple[str, str]:
@@ -70,6 +86,9 @@ CHECKS: Final[Mapping[tuple[str, str], Callable[[object], Any]]] = {
     ("api", "hosts"): _names(_HOST, "the name of a host"),
     ("access", "administrators"): _names(_USER, "a user, or a group like @teachers"),
     ("access", "instructors"): _names(_USER, "a user, or a group like @teachers"),
+    ("publish", "port_connections"): _COUNT,
+    ("publish", "lab_connections"): _COUNT,
+    ("publish", "connections"): _COUNT,
     ("limits", "student_requests"): _COUNT,
     ("limits", "student_streams"): _COUNT,
     ("limits", "student_commands"): _COUNT,

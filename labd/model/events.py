@@ -33,6 +33,7 @@ class EventType(StrEnum):
     LAB_STATE = "lab.state"  # data: from, to
     LAB_DESTROYED = "lab.destroyed"
     LAB_PAUSED = "lab.paused"  # for the host cannot bear it; data: cause, reason, nodes
+    LAB_CONNECTIONS_REFUSED = "lab.connections-refused"  # to published ports; how many, and why
     LAB_WARNING = "lab.warning"  # said by a plugin or a person: by, reason, text, left
     LAB_LEASE_SET = "lab.lease-set"  # given, extended, or moved along with the wall clock
     LAB_LEASE_WARNING = "lab.lease-warning"

@@ -4,9 +4,35 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
+from enum import StrEnum
 
 from labd.model.errors import InputError
 from labd.model.specs import PublishSpec
+
+
+class Bound(StrEnum):
+    """Of what a published port has as many connections as it may."""
+
+    PORT = "port"
+    LAB = "lab"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionBounds:
+    """How many connections there may be at one time.
+
+    Attributes:
+        port: Of one published port.
+        lab: Of all published ports of a lab.
+        host: Of all labs.
+    """
+
+    port: int
+    lab: int
+    host: int
+
 
 _FORM = re.compile(
     r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]*):)?(?P<here>[0-9]{1,5}):(?P<there>[0-9]{1,5})\Z"

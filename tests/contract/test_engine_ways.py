@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from labd.features.publish.refusals import Refusals
+from labd.host.supervision import TaskSupervisor
 from labd.model.errors import (
     Busy,
     IllegalTransition,
@@ -18,6 +21,7 @@ from labd.model.errors import (
     NotFound,
 )
 from labd.model.names import NodeRef
+from labd.model.publish import Bound
 from labd.model.records import OperationKind, Wanted
 from labd.model.specs import LabSpec, NetworkSpec, NicSpec, NodeSpec, PublishSpec
 from tests.fakes.daemon import FakeDaemon, engine_over_fakes
@@ -310,3 +314,50 @@ async def test_ports_are_there_again_before_an_operation_goes_on(home: FakeDaemo
     await home.idle()
     assert await published(home) == before
     assert home.published_ports.open_ports() == set(before.values())
+
+
+# refused connections
+
+
+async def refusals(home: FakeDaemon, number: int) -> list[dict[str, object]]:
+    """Return the data of the events on refused connections, once they tell of so many."""
+    async with asyncio.timeout(60):
+        while True:
+            found = [
+                dict(event.draft.data)
+                for event in await home.inventory.events(0, 100_000)
+                if event.draft.type == "lab.connections-refused"
+            ]
+            if sum(int(str(data["count"])) for data in found) >= number:
+                return found
+            await asyncio.sleep(0.01)
+
+
+async def test_refused_connections_are_told_at_once_and_do_not_flood(home: FakeDaemon) -> None:
+    await home.up(lab(SSH, WWW))
+    port = home.published_ports.taken["127.0.0.1", 8080]
+    assert port is not None
+    for _ in range(1000):
+        port.refused(Bound.PORT)
+    assert await refusals(home, 1000) == [{"count": 1000, "bounds": ["port"], "nodes": ["a"]}]
+    # What is refused now is told later, and a lab that is no more is told of no more.
+    port.refused(Bound.HOST)
+    await home.act(K.DESTROY)
+    assert len(await refusals(home, 1000)) == 1
+
+
+async def test_what_is_refused_later_is_counted_and_told_together(home: FakeDaemon) -> None:
+    await home.up(lab(SSH))
+    told = Refusals(home.inventory, TaskSupervisor(), every=0.2)
+    events: list[dict[str, object]] = []
+    for round_ in range(1, 4):
+        for number in range(500):
+            told.count(NodeRef("web", f"n{number % 20:02}"), Bound.LAB)
+        told.count(NodeRef("web", "a"), Bound.PORT)
+        events = await refusals(home, 501 * round_)
+        assert len(events) == round_
+    assert [event["count"] for event in events] == [501] * 3
+    assert events[0]["bounds"] == ["lab", "port"]
+    assert events[0]["nodes"] == ["a", *(f"n{number:02}" for number in range(9))]
+    told.count(NodeRef("gone", "a"), Bound.PORT)
+    await told.close()

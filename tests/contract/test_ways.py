@@ -7,13 +7,15 @@ import contextlib
 import secrets
 import socket
 import stat
+import struct
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from labd.client.relay import relay
+from labd.client.relay import Relays
 from labd.core.ports import LabKeys
 from labd.drivers.network.linux import (
     HostPublishedPorts,
@@ -22,10 +24,11 @@ from labd.drivers.network.linux import (
     netns,
     sockets,
 )
-from labd.drivers.network.port import Dial, Dialer, PublishedPorts
+from labd.drivers.network.port import Dial, Dialer, PublishedPort, PublishedPorts
 from labd.host.sshkeys import SshKeys
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.network import BridgePlan, LabNetworkPlan
+from labd.model.publish import Bound, ConnectionBounds
 from tests.fakes.connect import FakeDialer, FakeKeys, FakePublishedPorts
 
 # keys
@@ -171,7 +174,24 @@ async def test_connections_end_with_their_namespace() -> None:
 
 @pytest.fixture(params=["fake", "kernel"])
 def published_ports(request: pytest.FixtureRequest) -> PublishedPorts:
-    return FakePublishedPorts() if request.param == "fake" else HostPublishedPorts(relay)
+    return FakePublishedPorts() if request.param == "fake" else real_ports()
+
+
+MANY = ConnectionBounds(port=10_000, lab=10_000, host=10_000)
+
+
+def real_ports(bounds: ConnectionBounds = MANY) -> HostPublishedPorts:
+    return HostPublishedPorts(Relays().add, bounds)
+
+
+def listen(
+    ports: PublishedPorts, address: str, port: int, dial: Dial, lab: str = "web"
+) -> PublishedPort:
+    return ports.open(address, port, dial, lab=lab, refused=lambda _: None)
+
+
+def opened(dial: Dial) -> PublishedPort:
+    return listen(real_ports(), "127.0.0.1", 0, dial)
 
 
 def never() -> Dial:
@@ -182,21 +202,21 @@ def never() -> Dial:
 
 
 async def test_a_port_is_taken_and_given_back(published_ports: PublishedPorts) -> None:
-    door = published_ports.open("127.0.0.1", 0, never())
+    door = listen(published_ports, "127.0.0.1", 0, never())
     port = door.port
     assert port > 0
     with pytest.raises(InputError) as caught:
-        published_ports.open("127.0.0.1", port, never())
+        listen(published_ports, "127.0.0.1", port, never())
     assert caught.value.message == (
         f"port 127.0.0.1:{port} of the host is in use; choose another one, or 0 to have one chosen"
     )
     await door.close()
     await door.close()
-    again = published_ports.open("127.0.0.1", port, never())
+    again = listen(published_ports, "127.0.0.1", port, never())
     assert again.port == port
     await again.close()
     with pytest.raises(InputError, match=r"^192\.0\.2\.1 is no address of this host; write 127"):
-        published_ports.open("192.0.2.1", 0, never())
+        listen(published_ports, "192.0.2.1", 0, never())
 
 
 async def talk(port: int, data: bytes) -> bytes:
@@ -223,7 +243,7 @@ async def test_bytes_pass_a_door_both_ways_and_each_way_ends_by_itself() -> None
         return near
 
     tasks: list[asyncio.Task[None]] = []
-    door = HostPublishedPorts(relay).open("127.0.0.1", 0, dial)
+    door = opened(dial)
     try:
         said = await asyncio.gather(*(talk(door.port, b"x" * 3_000_000) for _ in range(4)))
         assert said == [b"3000000 bytes"] * 4
@@ -233,8 +253,8 @@ async def test_bytes_pass_a_door_both_ways_and_each_way_ends_by_itself() -> None
 
 
 async def test_a_door_that_leads_nowhere_refuses_and_one_that_closes_ends_its_connections() -> None:
-    made = HostPublishedPorts(relay)
-    door = made.open("127.0.0.1", 0, never())
+    made = real_ports()
+    door = listen(made, "127.0.0.1", 0, never())
     with pytest.raises(ConnectionResetError):
         await talk(door.port, b"hello")
     await door.close()
@@ -245,7 +265,7 @@ async def test_a_door_that_leads_nowhere_refuses_and_one_that_closes_ends_its_co
         far_ends.append(far)
         return near
 
-    door = made.open("127.0.0.1", 0, dial)
+    door = listen(made, "127.0.0.1", 0, dial)
     reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
     writer.write(b"x")
     async with asyncio.timeout(5):
@@ -268,7 +288,7 @@ async def test_a_slow_reader_holds_back_the_sender() -> None:
     async def dial() -> socket.socket:
         return near
 
-    door = HostPublishedPorts(relay).open("127.0.0.1", 0, dial)
+    door = opened(dial)
     with socket.create_connection(("127.0.0.1", door.port)) as caller:
         caller.setblocking(False)
         sent = 0
@@ -280,3 +300,174 @@ async def test_a_slow_reader_holds_back_the_sender() -> None:
         assert sent < 64 << 20
     far.close()
     await door.close()
+
+
+class FarEnds:
+    """Dials sockets whose other ends stay here."""
+
+    def __init__(self) -> None:
+        self.all: list[socket.socket] = []
+
+    async def dial(self) -> socket.socket:
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        self.all.append(far)
+        return near
+
+    async def count(self, number: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.all) < number:
+                await asyncio.sleep(0.01)
+
+    def close(self) -> None:
+        for far in self.all:
+            far.close()
+
+
+async def greets(caller: socket.socket, far: socket.socket, word: bytes) -> None:
+    """Have a word pass each way."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(20):
+        await loop.sock_sendall(caller, word)
+        assert await loop.sock_recv(far, 100) == word
+        await loop.sock_sendall(far, word[::-1])
+        assert await loop.sock_recv(caller, 100) == word[::-1]
+
+
+async def connected(port: int) -> socket.socket:
+    caller = socket.socket()
+    caller.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(caller, ("127.0.0.1", port))
+    return caller
+
+
+async def refuses(port: int) -> None:
+    with await connected(port) as caller:
+        async with asyncio.timeout(20):
+            with pytest.raises(ConnectionResetError):
+                await asyncio.get_running_loop().sock_recv(caller, 1)
+
+
+async def test_many_connections_take_one_thread() -> None:
+    ends, before = FarEnds(), threading.active_count()
+    port = opened(ends.dial)
+    callers = []
+    for number in range(200):
+        callers.append(await connected(port.port))
+        await ends.count(number + 1)
+    assert threading.active_count() <= before + 2
+    for number, (caller, far) in enumerate(zip(callers, ends.all, strict=True)):
+        await greets(caller, far, b"to %d" % number)
+    await port.close()
+    for end in (*callers, *ends.all):
+        async with asyncio.timeout(20):
+            assert await asyncio.get_running_loop().sock_recv(end, 1) == b""
+        end.close()
+    async with asyncio.timeout(20):
+        while threading.active_count() > before:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_slow_reader_holds_up_no_other_connection() -> None:
+    ends = FarEnds()
+    port = opened(ends.dial)
+    slow = await connected(port.port)
+    await ends.count(1)
+    flood = asyncio.create_task(asyncio.get_running_loop().sock_sendall(slow, bytes(64 << 20)))
+    other = await connected(port.port)
+    await ends.count(2)
+    for number in range(200):
+        await greets(other, ends.all[1], b"word %d" % number)
+    assert not flood.done()
+    # When it reads at last, all of it is there.
+    got = 0
+    async with asyncio.timeout(60):
+        while got < 64 << 20:
+            got += len(await asyncio.get_running_loop().sock_recv(ends.all[0], 1 << 20))
+    await flood
+    await port.close()
+    for end in (slow, other):
+        end.close()
+    ends.close()
+
+
+async def test_a_caller_that_breaks_off_frees_its_place_and_ends_the_other_side() -> None:
+    ends = FarEnds()
+    port = listen(real_ports(ConnectionBounds(port=1, lab=9, host=9)), "127.0.0.1", 0, ends.dial)
+    with await connected(port.port) as caller:
+        await ends.count(1)
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    async with asyncio.timeout(20):
+        assert await asyncio.get_running_loop().sock_recv(ends.all[0], 1) == b""
+        while True:
+            with await connected(port.port) as again:
+                await asyncio.sleep(0.05)
+                if len(ends.all) > 1:
+                    await greets(again, ends.all[1], b"hello")
+                    break
+    await port.close()
+    ends.close()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "bound", "others"),
+    [
+        (ConnectionBounds(port=3, lab=9, host=9), Bound.PORT, (True, True)),
+        (ConnectionBounds(port=9, lab=3, host=9), Bound.LAB, (False, True)),
+        (ConnectionBounds(port=9, lab=9, host=3), Bound.HOST, (False, False)),
+    ],
+)
+async def test_connections_are_bounded_by_port_lab_and_host(
+    bounds: ConnectionBounds, bound: Bound, others: tuple[bool, bool]
+) -> None:
+    """`others`: whether another port of the lab, and a port of another lab, have room still."""
+    told: list[Bound] = []
+    ports, ends = real_ports(bounds), FarEnds()
+    first = ports.open("127.0.0.1", 0, ends.dial, lab="web", refused=told.append)
+    second = ports.open("127.0.0.1", 0, ends.dial, lab="web", refused=told.append)
+    third = ports.open("127.0.0.1", 0, ends.dial, lab="db", refused=told.append)
+    callers = []
+    for number in range(3):
+        callers.append(await connected(first.port))
+        await ends.count(number + 1)
+    await refuses(first.port)
+    assert told == [bound]
+    for port, room in zip((second, third), others, strict=True):
+        if room:
+            have = len(ends.all)
+            callers.append(await connected(port.port))
+            await ends.count(have + 1)
+        else:
+            await refuses(port.port)
+    assert set(told) == {bound}
+    # A place is free again when a connection has ended on both sides.
+    callers[0].close()
+    ends.all[0].close()
+    have = len(ends.all)
+    async with asyncio.timeout(20):
+        while len(ends.all) == have:
+            callers.append(await connected(first.port))
+            await asyncio.sleep(0.05)
+    for port in (first, second, third):
+        await port.close()
+    for caller in callers:
+        caller.close()
+    ends.close()
+
+
+async def test_a_port_that_closes_while_it_dials_frees_the_places() -> None:
+    async def dial() -> socket.socket:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    ports, ends = real_ports(ConnectionBounds(port=1, lab=1, host=1)), FarEnds()
+    port = listen(ports, "127.0.0.1", 0, dial)
+    with await connected(port.port):
+        await refuses(port.port)
+        await port.close()
+    port = listen(ports, "127.0.0.1", 0, ends.dial)
+    with await connected(port.port) as caller:
+        await ends.count(1)
+        await greets(caller, ends.all[0], b"hello")
+    await port.close()
+    ends.close()

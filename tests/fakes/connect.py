@@ -6,11 +6,12 @@ import asyncio
 import errno
 import itertools
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from labd.drivers.network.port import Dial
 from labd.model.access import KeyPair
 from labd.model.errors import InputError, NetworkFailed
+from labd.model.publish import Bound
 
 
 class FakeKeys:
@@ -64,6 +65,7 @@ class FakePublishedPort:
         self.address = address
         self.port = port
         self.dial = dial
+        self.refused: Callable[[Bound], None] = lambda _: None
         self._published_ports = published_ports
 
     async def close(self) -> None:
@@ -78,7 +80,15 @@ class FakePublishedPorts:
         self.taken: dict[tuple[str, int], FakePublishedPort | None] = {}
         self._next = itertools.count(40_000)
 
-    def open(self, address: str, port: int, dial: Dial) -> FakePublishedPort:
+    def open(
+        self,
+        address: str,
+        port: int,
+        dial: Dial,
+        *,
+        lab: str,
+        refused: Callable[[Bound], None],
+    ) -> FakePublishedPort:
         if address not in {"127.0.0.1", "0.0.0.0", "::1"}:
             raise InputError(f"{address} is no address of this host; write 127.0.0.1")
         port = port or next(self._next)
@@ -88,6 +98,7 @@ class FakePublishedPorts:
                 "one chosen"
             )
         door = FakePublishedPort(self, address, port, dial)
+        door.refused = refused
         self.taken[address, port] = door
         return door
 

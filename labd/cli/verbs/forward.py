@@ -11,7 +11,7 @@ import click
 
 from labd.cli.listening import listen, serve
 from labd.cli.session import Session, node_ref, verb
-from labd.client.relay import relay
+from labd.client.relay import Relays
 from labd.model.errors import LabdError
 from labd.model.publish import endpoint, parse_publish
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SOCKS_PORT = 1080
+_RELAYS = Relays()
 
 
 @verb("forward")
@@ -108,7 +109,7 @@ def _url(port: int) -> str:
 
 def _join(caller: socket.socket, way: socket.socket) -> None:
     caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    relay(caller, way)
+    _RELAYS.add(caller, way)
 
 
 def _reset(caller: socket.socket) -> None:

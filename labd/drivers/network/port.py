@@ -11,6 +11,7 @@ from labd.model.captures import CaptureEnd
 from labd.model.impairment import Impairment
 from labd.model.links import ShapePlan
 from labd.model.network import LabNetworkPlan
+from labd.model.publish import Bound
 from labd.model.serving import Lease, Neighbour, ServerChange
 from labd.model.usage import PortUsage
 
@@ -234,10 +235,23 @@ class PublishedPort(Protocol):
 class PublishedPorts(Protocol):
     """Listens at ports of the host."""
 
-    def open(self, address: str, port: int, dial: Dial) -> PublishedPort:
+    def open(
+        self,
+        address: str,
+        port: int,
+        dial: Dial,
+        *,
+        lab: str,
+        refused: Callable[[Bound], None],
+    ) -> PublishedPort:
         """Listen at once; each connection is passed on to one that `dial` makes.
 
-        With port 0 the kernel chooses one.
+        Args:
+            address: Of the host.
+            port: 0 lets the kernel choose one.
+            dial: Connects to the node.
+            lab: Whose bound its connections count for.
+            refused: Is called for each connection that is refused, with the bound that is reached.
 
         Raises:
             InputError: The port is in use, or the address is none of this host.

@@ -10,10 +10,12 @@ import logging
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from labd.core.adapters import Adapters
 from labd.drivers.network.port import PublishedPort
 from labd.features.connect.service import ConnectService
+from labd.features.publish.refusals import Refusals
 from labd.model.errors import InputError, LabdError
 from labd.model.events import EventDraft, EventType
 from labd.model.names import NodeRef
@@ -43,6 +45,7 @@ class Publications:
         self._adapters = adapters
         self._connect = connect
         self._published_ports: dict[_Wish, PublishedPort] = {}
+        self._refusals = Refusals(adapters.inventory, adapters.tasks)
 
     async def reserve(self, name: str, spec: LabSpec) -> list[_Wish]:
         """Take the ports that a lab would need and has not; return what was taken now.
@@ -84,13 +87,22 @@ class Publications:
         async def dial() -> socket.socket:
             return await self._connect.to_node(wish.ref, spec.port)
 
+        def listen(port: int) -> PublishedPort:
+            return self._adapters.published_ports.open(
+                spec.address,
+                port,
+                dial,
+                lab=wish.ref.lab,
+                refused=partial(self._refusals.count, wish.ref),
+            )
+
         if row is not None and not spec.host_port:
             try:
-                return self._adapters.published_ports.open(spec.address, row.chosen, dial)
+                return listen(row.chosen)
             except InputError as error:
                 log.info("%s: another port is chosen: %s", wish.ref, error)
         try:
-            return self._adapters.published_ports.open(spec.address, spec.host_port, dial)
+            return listen(spec.host_port)
         except InputError as error:
             raise InputError(
                 f"node {wish.ref.node}: publish {format_publish(spec)}: {error.message}",
@@ -174,6 +186,7 @@ class Publications:
     async def close(self) -> None:
         """Close everything, and keep the rows for the next daemon."""
         await self.release(list(self._published_ports))
+        await self._refusals.close()
 
 
 def _told(kind: EventType, row: PublicationRecord, operation: str) -> EventDraft:
