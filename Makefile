@@ -8,10 +8,10 @@ BENCH_ARGS ?=
 NEMESIS_MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs bench soak lock clean
+.PHONY: help setup demo test test-packages check format docs deb bench soak lock clean
 
 help: ## Print these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install missing system packages and the virtual environment .venv (a second run does nothing)
 	@tools/setup.sh
@@ -21,7 +21,10 @@ demo: setup ## Watch labd take a real lab up and down; KEEP=1 leaves the lab run
 
 test: setup ## Run the whole suite (needs root for tests/system); PYTEST_ARGS="-k name" narrows it
 	@$(PY) -m pytest -m alone tests/system $(PYTEST_ARGS) || [ $$? = 5 ] # 5: PYTEST_ARGS left none of them
-	@$(PY) -m pytest -m "not alone" -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	@$(PY) -m pytest -m "not alone and not packages" -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+test-packages: setup ## Install labd on clean systems by apt and by pipx, and try it there (needs root; minutes)
+	@$(PY) -m pytest -m packages tests/packaging $(PYTEST_ARGS)
 
 check: setup ## Lint, formatting, types and the import contract
 	@tools/check.sh
@@ -32,6 +35,9 @@ format: setup ## Format the code and mend what can be mended
 docs: setup ## Build the documentation as a site in build/site; SERVE=1 serves it on 127.0.0.1:8000
 	@tools/docs.sh $(if $(SERVE),--serve)
 	@echo "docs: build/site/index.html"
+
+deb: setup ## Build dist/labd_VERSION_ARCH.deb
+	@$(PY) -m tools.deb
 
 bench: setup ## Run the benchmarks; BENCH_ARGS="--only NAME" narrows them
 	@$(PY) bench/run.py $(BENCH_ARGS)

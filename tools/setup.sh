@@ -3,7 +3,7 @@
 # locked requirements. Safe to run again: a stamp makes the second run take no time.
 #
 #   tools/setup.sh            packages and .venv
-#   tools/setup.sh --lock     write requirements.lock and requirements-docs.lock afresh from pyproject.toml
+#   tools/setup.sh --lock     write requirements*.lock afresh from pyproject.toml
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
@@ -89,7 +89,12 @@ with open("pyproject.toml", "rb") as file:
 END
     "$scratch/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-annotate --custom-compile-command "make lock" -o requirements-docs.lock "$scratch/docs.in"
-    say "wrote requirements.lock and requirements-docs.lock"
+    # What a package brings along: labd's own libraries, at the versions that are tested.
+    sed 's/ \\$//; /^ *--hash/d; /^#/d' requirements.lock >"$scratch/constraints"
+    "$scratch/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-annotate --custom-compile-command "make lock" -c "$scratch/constraints" \
+        -o requirements-package.lock pyproject.toml
+    say "wrote requirements.lock, requirements-docs.lock and requirements-package.lock"
 }
 
 case ${1:-} in
