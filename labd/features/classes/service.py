@@ -1,4 +1,4 @@
-"""Classes: what people ask for becomes intent in the inventory; `class_work` brings it about."""
+"""Classes: what people ask for becomes intent in the inventory; `work.py` brings it about."""
 
 from __future__ import annotations
 

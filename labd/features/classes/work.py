@@ -1,7 +1,7 @@
 """Brings classes about, by ordinary forks. Level-triggered: twice a second it looks what is due.
 
 Nothing waits in a slot for what may need that very slot: who finds no room, or fails, gives it
-back and is tried again later (`class_turns`).
+back and is tried again later (`turns.py`).
 """
 
 from __future__ import annotations
