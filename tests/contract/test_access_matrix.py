@@ -28,7 +28,7 @@ from labd.model.records import Wanted
 from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, Answer, PublishedPort, ask
 from tests.fakes.daemon import FakeDaemon, engine_over_fakes
 from tests.fakes.labs import node, spec
-from tests.unit.fake_engine import FakeTemplates
+from tests.fakes.templates import hello_only
 
 # Route -> who may use it, besides administrators: i(nstructors), s(tudents).
 WHO = {
@@ -246,7 +246,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
         root = await create("chief", Role.ADMINISTRATOR, (), None)
         app = create_app(
             Doorstep.before(it.engine),
-            FakeTemplates(),
+            hello_only(tmp_path),
             version="0",
             tokens=plugin,
             admin_socket=Path(ADMIN[0]),

@@ -24,7 +24,8 @@ from labd.model.errors import GuestFailed, LaunchFailed, NodeGone, QmpRefused
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.specs import DiskBus, ImageFormat
 from tests.fakes.devices import FakeDevices
-from tests.fakes.hypervisor import FakeHost, FakeHypervisor
+from tests.fakes.host import FakeHost
+from tests.fakes.hypervisor import FakeHypervisor
 from tests.guests import UP, machine_spec
 
 NIC = Nic(id="n0", mac="02:00:00:00:00:10", slot=0)

@@ -18,7 +18,7 @@ from labd.model.specs import DiskSpec, NetworkSpec, NicSpec, Readiness
 from labd.model.states import LabState, NodeState
 from labd.model.units import GIB, MIB
 from tests.fakes.daemon import FakeDaemon, engine_over_fakes
-from tests.fakes.hypervisor import FakeMachine
+from tests.fakes.host import FakeMachine
 from tests.fakes.labs import LIMIT, node, spec
 
 K = OperationKind

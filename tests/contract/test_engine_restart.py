@@ -18,7 +18,7 @@ from labd.model.specs import DiskSpec, Gateway, LabSpec, NetworkSpec, NicSpec, R
 from labd.model.states import LabState, NodeState, OperationState
 from labd.model.units import MIB
 from tests.fakes.daemon import FakeDaemon, engine_over_fakes
-from tests.fakes.hypervisor import FakeMachine
+from tests.fakes.host import FakeMachine
 from tests.fakes.labs import node, spec
 
 K = OperationKind

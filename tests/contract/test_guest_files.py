@@ -9,7 +9,8 @@ import pytest
 from labd.model.errors import GuestAgentAbsent
 from tests.contract.guest_files_contract import check_guest_files
 from tests.fakes.guests import FakeGuestFiles
-from tests.fakes.hypervisor import FakeHost, FakeHypervisor
+from tests.fakes.host import FakeHost
+from tests.fakes.hypervisor import FakeHypervisor
 from tests.guests import machine_spec
 
 

@@ -21,7 +21,8 @@ from labd.model.errors import Conflict, LaunchFailed, NodeGone, NodeUnresponsive
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, RunState
 from labd.model.process import ProcessId
 from labd.model.specs import Accel
-from tests.fakes.hypervisor import FakeHost, FakeHypervisor
+from tests.fakes.host import FakeHost
+from tests.fakes.hypervisor import FakeHypervisor
 from tests.guests import UP, machine_spec
 
 _K = GuestEventKind

@@ -23,10 +23,10 @@ from labd.model.states import NodeState
 from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, TCP, Answer, PublishedPort, ask, scope_of
 from tests.fakes.daemon import Clock, FakeDaemon, engine_over_fakes
 from tests.fakes.labs import LIMIT, node, spec
-from tests.unit.fake_engine import FakeTemplates
+from tests.fakes.templates import hello_only
 
 ROOT = PublishedPort(server=ADMIN)
-TEMPLATE = {"text": "name: web\nnode: a\n"}
+TEMPLATE = {"text": "name: web\nnodes: {a: {image: disk, ready: {console: 'guest: up'}}}\n"}
 
 
 @dataclass
@@ -68,7 +68,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     async with engine_over_fakes(tmp_path, moment=clock) as home:
         app = create_app(
             home.engine,
-            FakeTemplates(),
+            hello_only(tmp_path),
             version="0",
             tokens=lambda _: None,
             admin_socket=Path(ADMIN[0]),
@@ -111,7 +111,7 @@ async def test_lists_events_and_operations_have_what_is_ones_own(place: Place) -
 async def test_what_an_instructor_makes_is_theirs(place: Place) -> None:
     anna = await place.token("anna", Role.INSTRUCTOR)
     bob = await place.token("bob", Role.INSTRUCTOR)
-    made = await place.ask(anna, "PUT", "/v1/labs/web", {"text": "name: web\n"})
+    made = await place.ask(anna, "PUT", "/v1/labs/web", TEMPLATE)
     assert made.status == 202, made
     await place.house.idle()
     assert (await place.house.lab()).owner == "anna"
@@ -281,7 +281,7 @@ async def test_a_token_that_is_good_no_more_ends_what_is_open(place: Place) -> N
 async def test_a_change_and_who_made_it_are_one_commit(place: Place) -> None:
     anna = await place.token("anna", Role.INSTRUCTOR)
     before = await place.house.seq()
-    made = await place.ask(anna, "PUT", "/v1/labs/web", {"text": "name: web\n"})
+    made = await place.ask(anna, "PUT", "/v1/labs/web", TEMPLATE)
     operation = made.json["id"]
     await place.house.idle()
     (audit,) = await place.audits()

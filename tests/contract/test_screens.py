@@ -17,7 +17,8 @@ from labd.drivers.node.qemu import QemuHypervisor, QemuScreens
 from labd.model.errors import NodeGone
 from labd.model.keys import presses
 from labd.model.specs import Display
-from tests.fakes.hypervisor import FakeHost, FakeHypervisor
+from tests.fakes.host import FakeHost
+from tests.fakes.hypervisor import FakeHypervisor
 from tests.fakes.screens import FakeScreens
 from tests.guests import UP, machine_spec
 

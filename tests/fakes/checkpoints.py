@@ -20,10 +20,11 @@ from labd.model.checkpoints import (
     SavedNode,
     SaveOrder,
 )
-from labd.model.errors import LaunchFailed, StorageFailed
+from labd.model.errors import InputError, LaunchFailed, StorageFailed
 from labd.model.machine import MachineSpec, RunState
 from labd.model.process import ProcessId
-from tests.fakes.hypervisor import FakeHost, FakeHypervisor
+from tests.fakes.host import FakeHost
+from tests.fakes.hypervisor import FakeHypervisor
 
 
 def _digest(data: bytes) -> str:
@@ -120,6 +121,7 @@ class FakeCheckpoints:
         self.kept: dict[str, dict[str, bytes]] = {}
         self.staged: dict[str, dict[str, bytes]] = {}
         self.layers: dict[str, bytes] = {}
+        self.exported: dict[str, CheckpointRecord] = {}
         self.fail: dict[str, Exception] = {}
 
     def _may(self, verb: str) -> None:
@@ -177,14 +179,17 @@ class FakeCheckpoints:
         target.write_bytes(b"")
 
     async def pack(self, record: CheckpointRecord) -> AsyncIterator[bytes]:
-        self.packed = record
-        yield b"packed"
+        self.exported[record.key] = record
+        yield b"exported " + record.key.encode()
+        self._may("pack")  # it breaks off
 
     async def receive(self, key: str, name: str, chunks: AsyncIterator[bytes]) -> CheckpointRecord:
-        self.staged[key] = dict(self.kept[self.packed.key])
-        async for _ in chunks:
-            pass
-        return replace(self.packed, key=key, name=name)
+        words = b"".join([chunk async for chunk in chunks]).split()
+        if words[:1] != [b"exported"]:
+            raise InputError("this is no exported checkpoint")
+        record = self.exported[words[1].decode()]
+        self.staged[key] = dict(self.kept[record.key])
+        return replace(record, key=key, name=name)
 
     async def discard(self, key: str) -> None:
         self.kept.pop(key, None)

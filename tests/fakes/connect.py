@@ -39,21 +39,52 @@ class FakeKeys:
 
 
 class FakeDialer:
-    """Implements `Dialer`; `listening` has (address, port), and every call is in `asked`."""
+    """Implements `Dialer`; `listening` has (address, port), and every call is in `asked`.
+
+    What listens says its address and ends, unless `guest` is set: it gets the far end.
+    """
 
     def __init__(self) -> None:
         self.listening: set[tuple[str, int]] = set()
         self.asked: list[tuple[str, str, int]] = []
+        self.guest: Callable[[socket.socket], None] | None = None
 
     async def dial(self, namespace: str, address: str, port: int, timeout: float) -> socket.socket:
         self.asked.append((namespace, address, port))
         if (address, port) not in self.listening:
             raise NetworkFailed(f"{address}:{port}: connection refused", errno=errno.ECONNREFUSED)
         near, far = socket.socketpair()
+        near.setblocking(False)
+        if self.guest is not None:
+            self.guest(far)
+            return near
         far.sendall(f"{address}:{port}".encode())
         far.close()
-        near.setblocking(False)
         return near
+
+
+class EchoingGuest:
+    """Says back in capitals what it hears, and `bye` at the end; for `FakeDialer.guest`."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, far: socket.socket) -> None:
+        task = asyncio.get_running_loop().create_task(self._echo(far))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _echo(self, far: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=far)
+        try:
+            while data := await reader.read(4096):
+                writer.write(data.upper())
+                await writer.drain()
+            writer.write(b"bye")
+        except ConnectionError:
+            pass  # the caller has left
+        finally:
+            writer.close()
 
 
 class FakePublishedPort:

@@ -24,7 +24,7 @@ from labd.drivers.network.linux.plan import plan
 from labd.features.engine import Engine
 from labd.features.labs.recovery import Recovered
 from labd.host.failpoints import Failpoints
-from labd.inventory.sqlite import SqliteInventory
+from labd.inventory.sqlite import KEEP_EVENTS, SqliteInventory
 from labd.model.errors import StorageFailed
 from labd.model.lab_leases import Moment
 from labd.model.names import NodeRef
@@ -43,7 +43,8 @@ from tests.fakes.connect import FakeDialer, FakeKeys, FakePublishedPorts
 from tests.fakes.crash import ASKED, CrashingInventory, CrashingPort, CrashPoint
 from tests.fakes.devices import FakeDevices
 from tests.fakes.guests import FakeGuestFiles
-from tests.fakes.hypervisor import FakeHost, FakeHypervisor
+from tests.fakes.host import FakeHost
+from tests.fakes.hypervisor import FakeHypervisor
 from tests.fakes.images import FakeImages
 from tests.fakes.labs import LIMIT, image, line
 from tests.fakes.networks import (
@@ -97,6 +98,7 @@ class FakeDaemon:
         self.interfaces = FakeInterfaces()
         self.links = FakeLinks(self.networks)
         self.captures = FakeCaptures()
+        self.screens = FakeScreens(self.host)
         self.images = FakeImages(root / "images")
         self.checkpoints = FakeCheckpoints(root / "checkpoints")
         self.plugins = FakePlugins()
@@ -109,12 +111,17 @@ class FakeDaemon:
         self.path = Path(":memory:")
         self.memory = 64 * GIB
         self.own_memory = 0  # of each process
+        self.used: Callable[[int], ProcessUsage] = lambda _: USED
         self.slots = 8
         self.pressure = FakeMemory(self._lives)
         self.cgroups = FakeCgroups(self._lives)
         self.quotas = Quotas()
         self.written = 0  # bytes that the folder of each node takes
         self.moment = present_moment
+        self.at_rest = True  # when it ends, so that `check` holds
+        self.made_up = False  # a test tells events of what has not happened
+        self.findings: list[Mapping[str, str]] = []
+        self.info: dict[str, object] = {}
         self._orders = root / "orders"
 
     def order(self, text: str = "") -> None:
@@ -125,6 +132,9 @@ class FakeDaemon:
 
     def _lives(self, process: ProcessId) -> bool:
         return process in {machine.process for machine in self.host.machines.values()}
+
+    def _used_by(self, pid: int) -> ProcessUsage:
+        return self.used(pid)  # as a test says by now
 
     async def start(self, **crash: Any) -> Recovered:
         """Start a daemon. `crash` is set on its `CrashPoint`."""
@@ -154,7 +164,7 @@ class FakeDaemon:
             images=crashing(self.images, "images"),
             snapshots=crashing(self.snapshots, "snapshots"),
             checkpoints=crashing(self.checkpoints, "checkpoints"),
-            screens=FakeScreens(self.host),
+            screens=self.screens,
             devices=crashing(FakeDevices(self.host), "devices"),
             interfaces=self.interfaces,
             guest_files=FakeGuestFiles(self.host),
@@ -172,7 +182,7 @@ class FakeDaemon:
             plan_network=lambda spec, key, keys: plan(spec, key, "fake", keys),
             memory_available=lambda: self.memory,
             own_memory=lambda _: self.own_memory,
-            process_usage=lambda _: USED,
+            process_usage=self._used_by,
             folder_size=lambda _: self.written,
             memory_total=64 * GIB,
             moment=self.moment,
@@ -180,10 +190,10 @@ class FakeDaemon:
         )
 
         async def findings() -> Sequence[Mapping[str, str]]:
-            return []
+            return self.findings
 
         adapters = guard(adapters, Failpoints(self._orders if self._orders.exists() else None))
-        self.engine = Engine(adapters, self.plugins, findings=findings, info=dict)
+        self.engine = Engine(adapters, self.plugins, findings=findings, info=lambda: self.info)
         return await self.engine.start()
 
     async def kill_daemon(self) -> None:
@@ -374,10 +384,19 @@ async def engine_over_fakes(
     *,
     moment: Callable[[], Moment] = present_moment,
     path: Path = Path(":memory:"),
+    keep_events: int = KEEP_EVENTS,
     **crash: Any,
 ) -> AsyncIterator[FakeDaemon]:
-    """Start a daemon with an image `disk` (raw, 1 MiB); its inventory is at `path`."""
-    inventory = await SqliteInventory.open(path, strict=True)
+    """Start a daemon with an image `disk` (raw, 1 MiB).
+
+    Args:
+        root: Of its files.
+        moment: Its clocks.
+        path: Of its inventory.
+        keep_events: How many it keeps of those that are published.
+        crash: Where it dies; see `CrashPoint`.
+    """
+    inventory = await SqliteInventory.open(path, strict=True, keep_events=keep_events)
     it = FakeDaemon(inventory, root)
     it.path = path
     it.moment = moment
@@ -386,10 +405,10 @@ async def engine_over_fakes(
             await tx.put_image(image("disk"))
         await it.start(**crash)
         yield it
-        if not it.crash.dead.is_set():
+        if it.at_rest and not it.made_up and not it.crash.dead.is_set():
             await it.check()
         await it.close()
-        said = await it.inventory.events(0, 100_000)
+        said = [] if it.made_up else await it.inventory.events(0, 100_000)
         wrong = unpromised((e.draft.type, e.draft.data) for e in said)
         assert not wrong, wrong
     finally:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from labd.model.errors import GuestFailed, LaunchFailed, NodeGone, NodeUnresponsive, QmpRefused
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.specs import DiskBus
-from tests.fakes.hypervisor import FakeHost, FakeMachine
+from tests.fakes.host import FakeHost, FakeMachine
 
 
 class FakeDevices:

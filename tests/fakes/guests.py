@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from labd.model.errors import GuestAgentAbsent, GuestFailed, NodeGone
-from tests.fakes.hypervisor import FakeHost, FakeMachine
+from tests.fakes.host import FakeHost, FakeMachine
 
 _PART = 512 << 10
 

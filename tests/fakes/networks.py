@@ -13,7 +13,7 @@ from labd.model.errors import InputError, NetworkFailed, NodeGone, NodeUnrespons
 from labd.model.impairment import Impairment
 from labd.model.links import ShapePlan
 from labd.model.network import LabNetworkPlan
-from tests.fakes.hypervisor import FakeHost
+from tests.fakes.host import FakeHost
 
 
 class FakeNetworks:
@@ -64,6 +64,7 @@ class FakeNetworks:
         return sorted(self.spaces)
 
     async def bridges(self, namespace: str) -> Sequence[str]:
+        self._may("bridges")
         return sorted(self.spaces.get(namespace, ()))
 
     async def probe_tcp(self, namespace: str, address: str, port: int, timeout: float) -> bool:
@@ -162,6 +163,8 @@ class FakeCaptures:
         if filter == "bad":
             raise InputError("filter 'bad': syntax error; see pcap-filter(7)")
         made = FakeCapture(device)
+        if count:
+            made.stop("count")
         self.open_ones.append((namespace, made))
         return made
 

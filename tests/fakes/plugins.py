@@ -5,18 +5,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from labd.features.plugins.manifest import Manifest
 from labd.model.errors import NotFound
 from labd.model.plugins import InstalledPlugin, PluginChange
 from labd.model.states import PluginState
 
 
 class FakePlugins:
-    """Implements the port `PluginRunner`; `running` is name -> (settings, uid)."""
+    """Implements the port `PluginRunner`; `running` is name -> (settings, uid).
+
+    Settings of plugins that have a manifest are checked as the supervisor checks them.
+    """
 
     def __init__(self) -> None:
         self.plugins = {"hook": InstalledPlugin(name="hook", version="1")}
+        self.manifests: dict[str, Manifest] = {}
         self.running: dict[str, tuple[Mapping[str, object], int]] = {}
         self.told: Callable[[PluginChange], None] = lambda _: None
+
+    def install(self, manifest: Manifest) -> None:
+        """Install a plugin."""
+        self.manifests[manifest.name] = manifest
+        self.plugins[manifest.name] = InstalledPlugin(
+            name=manifest.name,
+            version=manifest.version,
+            description=manifest.description,
+            events=manifest.events,
+            scopes=manifest.scopes,
+            settings_schema=manifest.settings_schema(),
+        )
 
     def listen(self, listener: Callable[[PluginChange], None]) -> None:
         self.told = listener
@@ -25,6 +42,8 @@ class FakePlugins:
         return list(self.plugins.values())
 
     def check_settings(self, name: str, settings: Mapping[str, object]) -> Mapping[str, object]:
+        if name in self.manifests:
+            return self.manifests[name].check_settings(settings)
         if name not in self.plugins:
             raise NotFound(f"there is no plugin {name}")
         return {"url": "http://localhost", **settings}

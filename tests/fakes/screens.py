@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from labd.drivers.node.qemu.picture import png_of
 from labd.model.errors import NodeGone, NodeUnresponsive
 from labd.model.keys import Chord
-from tests.fakes.hypervisor import FakeHost, FakeMachine
+from tests.fakes.host import FakeHost, FakeMachine
 
 
 class FakeScreens:

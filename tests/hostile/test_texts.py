@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from labd.api import create_app
 from labd.cli.roster import parse_roster
 from labd.drivers.network.linux.guards import guard_rules
 from labd.drivers.network.linux.plan import plan
@@ -27,8 +26,7 @@ from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.specs import ImageFormat, LabSpec
 from labd.template import load
 from labd.template.recheck import check_spec
-from tests.unit.api_server import TOKENS
-from tests.unit.fake_engine import FakeEngine, FakeTemplates
+from tests.unit.api_server import openapi
 from tests.unit.test_argv import FDS, PLAIN, build
 
 FULL = """\
@@ -269,10 +267,7 @@ def test_a_hostile_roster_is_told_with_its_line(name: str) -> None:
 
 def test_every_name_in_the_api_has_a_pattern_and_every_text_an_end() -> None:
     """Each path parameter and each text of a request, as the OpenAPI document has them."""
-    app = create_app(
-        FakeEngine(), FakeTemplates(), version="0", tokens=TOKENS.get, admin_socket=Path("/none")
-    )
-    document = app.openapi()
+    document = openapi()
     fields = []
     for path, methods in document["paths"].items():
         for method, operation in methods.items():

@@ -1,17 +1,18 @@
-"""What plugins see of labd, made of real parts: a broker, the API, the supervisor.
+"""What plugins see of labd, made of real parts: a broker, the API, the supervisor, the engine.
 
-Only the engine is the fake of the API's tests. All folders are closed to users other than root, as
-a checkout below /root is.
+Only the engine's ports are fakes. All folders are closed to users other than root, as a checkout
+below /root is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +22,17 @@ from labd.events.broker import ManagedBroker
 from labd.events.messages import Topics
 from labd.events.mqtt import Connection, MqttError, connect
 from labd.features.plugins.supervisor import Supervisor, SupervisorConfig
-from labd.model.errors import Busy
-from labd.model.events import EventDraft, EventType
+from labd.features.templates.shipped import ShippedTemplates
+from labd.model.events import Event, EventDraft, EventType
+from labd.model.machine import GuestEventKind
+from labd.model.names import NodeRef
 from labd.model.plugins import PluginChange
-from labd.model.records import OperationKind, OperationRecord, Wanted
+from labd.model.records import OperationKind
 from labd.model.specs import RestartPolicy
 from labd.model.states import NodeState
+from tests.fakes.daemon import Clock, FakeDaemon, engine_over_fakes
+from tests.fakes.labs import node, spec
 from tests.system.brokers import cancelled, running_broker, short_folder
-from tests.unit.fake_engine import FakeEngine, FakeTemplates
 
 HOST = "00000000"
 UID = 2_099_990_000
@@ -36,60 +40,17 @@ REPO = Path(__file__).resolve().parents[2]
 PRELUDE = "from labd.plugin import Client, Event, Plugin, PluginError\nplugin = Plugin()\n"
 
 
-class Engine(FakeEngine):
-    """The fake, with starts that can go wrong.
+class House:
+    """A running house; `lost` are the events that the broker swallows.
 
-    `fates` are the states that the next starts end in, `busy` is how many are refused before.
+    Its clocks stand still, but those of its plugins go on.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.fates: list[NodeState] = []
-        self.busy = 0
+    clock: Clock
 
-    async def act(
-        self,
-        kind: OperationKind,
-        lab: str,
-        nodes: Sequence[str] = (),
-        *,
-        force: bool = False,
-        grace: float = 20.0,
-    ) -> OperationRecord:
-        if self.busy:
-            self.busy -= 1
-            raise Busy(f"lab {lab} is held by operation op-0 (up); wait for it")
-        return await super().act(kind, lab, nodes, force=force, grace=grace)
-
-    async def _work(self, operation: OperationRecord, nodes: Sequence[str]) -> None:
-        if operation.kind not in {OperationKind.START, OperationKind.RESTART} or not self.fates:
-            await super()._work(operation, nodes)
-            return
-        fate = self.fates.pop(0)
-        for node in nodes:
-            self.put(operation.lab, node, fate)
-            if fate is not NodeState.STOPPED:
-                await self.emit(
-                    EventDraft(type=EventType(f"node.{fate}"), lab=operation.lab, node=node)
-                )
-        await self._end(operation, "it did not start")
-
-    def put(self, lab: str, node: str, state: NodeState, wanted: Wanted = Wanted.RUNNING) -> None:
-        """Have a node in a state."""
-        record = self.all_nodes[lab, node]
-        self.all_nodes[lab, node] = replace(record, state=state, wanted=wanted)
-
-    def asked(self, *kinds: OperationKind) -> int:
-        """Return how many operations of some kinds were asked for."""
-        return sum(operation.kind in kinds for operation in self.all_operations.values())
-
-
-class House:
-    """A running house; `lost` are the events that the broker swallows."""
-
-    def __init__(self, root: Path, broker: ManagedBroker) -> None:
-        self.root, self.broker = root, broker
-        self.engine = Engine()
+    def __init__(self, root: Path, broker: ManagedBroker, daemon: FakeDaemon) -> None:
+        self.root, self.broker, self.daemon = root, broker, daemon
+        self.engine = daemon.engine
         self.lost: set[int] = set()
         self.published = 0
         self.changes: list[PluginChange] = []
@@ -144,11 +105,17 @@ class House:
         )
 
     async def until(
-        self, seen: Callable[[], bool], what: str | Callable[[], str], seconds: float = 15
+        self,
+        seen: Callable[[], bool | Awaitable[bool]],
+        what: str | Callable[[], str],
+        seconds: float = 15,
     ) -> None:
         """Wait until something holds."""
         end = asyncio.get_running_loop().time() + seconds
-        while not seen():
+        while True:
+            found = seen()
+            if found is True or (inspect.isawaitable(found) and await found):
+                return
             if asyncio.get_running_loop().time() > end:
                 raise AssertionError(f"not seen: {what if isinstance(what, str) else what()}")
             await asyncio.sleep(0.02)
@@ -162,28 +129,47 @@ class House:
     async def tell(
         self, kind: EventType = EventType.NODE_RESET, lab: str = "web", **data: object
     ) -> int:
-        """Have something happen; return its seq."""
-        await self.engine.emit(EventDraft(type=kind, lab=lab, node="a", data=data))
-        return len(self.engine.all_events)
+        """Tell that something has happened; return its seq."""
+        async with self.daemon.inventory.transaction() as tx:
+            event = await tx.emit(EventDraft(type=kind, lab=lab, node="a", data=data))
+        return event.seq
 
     async def up(self, policy: RestartPolicy, lab: str = "web") -> None:
-        """Have a lab with the node `a`, and nothing under way."""
-        spec = FakeTemplates().load(f"name: {lab}\nnode: a\n", "t", {})
-        spec = replace(spec, nodes=tuple(replace(node, restart=policy) for node in spec.nodes))
-        operation = await self.engine.up(lab, spec)
-        await self.engine.wait_operation(operation.id, 10)
+        """Have a lab with a node `a`, and `b` without a policy, and nothing under way."""
+        await self.daemon.up(spec(node("a", restart=policy), node("b")), lab)
 
-    async def fails(
-        self,
-        state: NodeState = NodeState.CRASHED,
-        *,
-        wanted: Wanted = Wanted.RUNNING,
-        lab: str = "web",
-        **data: object,
-    ) -> int:
+    async def fails(self, state: NodeState = NodeState.CRASHED, lab: str = "web") -> None:
         """Have the node `a` of a lab fail."""
-        self.engine.put(lab, "a", state, wanted)
-        return await self.tell(EventType(f"node.{state}"), lab, **data)
+        host, key = self.daemon.host, await self.daemon.key("a", lab)
+        match state:
+            case NodeState.CRASHED:
+                host.die(key)
+            case NodeState.PANICKED:
+                host.panic(key)
+            case NodeState.UNRESPONSIVE:
+                host.hang(key)
+                host.emit(key, GuestEventKind.UNRESPONSIVE)
+            case NodeState.STOPPED:
+                host.power_off(key)
+        await self.daemon.until("a", state, lab=lab)
+
+    async def act(self, kind: OperationKind, *nodes: str, lab: str = "web") -> None:
+        """Do something to nodes, and wait for its end."""
+        await self.daemon.ok(self.engine.act(kind, lab, nodes))
+
+    async def is_in(self, state: NodeState, lab: str = "web") -> bool:
+        """Tell whether the node `a` of a lab is in a state."""
+        return (await self.engine.node(NodeRef(lab, "a"))).state is state
+
+    async def asked(self, *kinds: OperationKind) -> int:
+        """Return how many operations of some kinds were asked for."""
+        found = await self.daemon.inventory.operations(limit=1000)
+        return sum(operation.kind in kinds for operation in found)
+
+    async def happened(self, *kinds: EventType) -> list[Event]:
+        """Return the events of some kinds."""
+        events = await self.daemon.inventory.events(0, 10_000)
+        return [event for event in events if event.draft.type in kinds]
 
     async def publish(self) -> None:
         """Publish what happens, for ever, but for what is lost."""
@@ -213,8 +199,14 @@ async def house() -> AsyncIterator[House]:
     with short_folder() as root:
         (root / "run").mkdir()
         (root / "state").mkdir(mode=0o711)
-        async with running_broker(root) as broker:
-            made = House(root, broker)
+        clock = Clock()
+        async with (
+            running_broker(root) as broker,
+            engine_over_fakes(root / "world", moment=clock, keep_events=3) as daemon,
+        ):
+            daemon.made_up = True
+            made = House(root, broker, daemon)
+            made.clock = clock
 
             def check(token: str, /) -> Caller | None:
                 found = made.supervisor.caller(token)
@@ -222,7 +214,7 @@ async def house() -> AsyncIterator[House]:
 
             app = create_app(
                 made.engine,
-                FakeTemplates(),
+                ShippedTemplates(None),
                 version="1",
                 tokens=check,
                 admin_socket=root / "run" / "api.sock",

@@ -1,4 +1,4 @@
-"""The `lab` command against the real API, with the fake engine behind it."""
+"""The `lab` command against the real API, over the real engine on fakes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from labd.cli.main import run
+from tests.fakes.templates import WEB
 from tests.unit.api_server import Server
 
 LAB = str(Path(sys.executable).parent / "lab")
-WEB = "name: web\nnode: a\nnode: b\n"
 
 
 class Cli:

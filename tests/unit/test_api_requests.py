@@ -14,16 +14,21 @@ from typing import Any
 import pytest
 
 from labd.api.callers import ROUTE_SCOPES
-from labd.model.events import EventDraft, EventType
+from labd.model.states import NodeState
+from tests.fakes.templates import WEB
 from tests.unit.api_server import Server, api_server
-
-WEB = "name: web\nnode: a\nnode: b\n"
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
+    """Return a server whose lab `full` does not come up before the end."""
     with api_server() as running:
+        running.hold_boots()
+        assert ask(running.socket, "PUT", "/v1/labs/full", {"text": WEB})[0] == 202
+        for node in ("a", "b"):
+            running.run(running.daemon.until(node, NodeState.RUNNING, lab="full"))
         yield running
+        running.release_boots()
 
 
 @pytest.fixture
@@ -70,14 +75,15 @@ BAD: list[tuple[str, str, object, int, str, str]] = [
     ("DELETE", "/v1/labs/web", None, 405, "method_not_allowed",
      "DELETE is not possible on /v1/labs/web"),
     ("POST", "/v1/labs", {}, 405, "method_not_allowed", "POST is not possible on /v1/labs"),
-    ("GET", "/v1/labs/nope", None, 404, "not_found", "there is no lab nope"),
+    ("GET", "/v1/labs/nope", None, 404, "not_found", "there is no lab nope; known: full"),
     ("GET", "/v1/labs/No", None, 422, "bad_input", f"lab name 'No' {NAME}"),
     ("GET", "/v1/labs/..", None, 422, "bad_input", f"lab name '..' {NAME}"),
     ("GET", "/v1/labs/a%0A", None, 422, "bad_input", f"lab name 'a\\n' {NAME}"),
     ("GET", "/v1/labs/" + "a" * 32, None, 422, "bad_input", f"lab name '{'a' * 32}' {NAME}"),
     ("GET", "/v1/labs/web/nodes/A", None, 422, "bad_input", f"node name 'A' {NAME}"),
-    ("GET", "/v1/labs/nope/nodes/a", None, 404, "not_found", "there is no lab nope"),
-    ("GET", "/v1/labs/nope/nodes/a/log", None, 404, "not_found", "there is no lab nope"),
+    ("GET", "/v1/labs/nope/nodes/a", None, 404, "not_found", "there is no lab nope; known: full"),
+    ("GET", "/v1/labs/nope/nodes/a/log", None, 404, "not_found",
+     "there is no lab nope; known: full"),
     ("GET", "/v1/operations/op-1", None, 422, "bad_input",
      "path parameter 'id': string should match pattern '^op-[0-9a-f]{12}$'"),
     ("GET", "/v1/operations/op-000000000000", None, 404, "not_found",
@@ -108,25 +114,25 @@ BAD: list[tuple[str, str, object, int, str, str]] = [
      "field 'x' is not known: remove it"),
     ("POST", "/v1/templates/validate", {"text": WEB, "settings": {"a": 1}}, 422, "bad_input",
      "field 'settings.a': input should be a valid string"),
-    ("POST", "/v1/templates/validate", {"text": "nam: x"}, 422, "bad_template",
-     "template:1:1: unknown key 'nam'; did you mean 'name'?"),
+    ("POST", "/v1/templates/validate", {"text": f"{WEB}nam: x\n"}, 422, "bad_template",
+     "template:17:1: unknown key 'nam' in the template; did you mean 'name'?"),
     ("POST", "/v1/templates/validate", {"text": "x" * (1 << 20)}, 413, "too_large",
      "the body is larger than 1 MiB: send less"),
     ("POST", "/v1/templates/validate", {"text": "x" * (600 << 10)}, 422, "bad_input",
      "field 'text': string should have at most 524288 characters"),
     ("GET", "/v1/templates/nope", None, 404, "not_found",
      "there is no shipped template nope; known: hello"),
-    ("PUT", "/v1/labs/full", {"text": WEB}, 409, "conflict",
-     "lab full is held by operation op-000000000000 (up); wait for it"),
+    ("PUT", "/v1/labs/full", {"text": WEB}, 409, "busy",
+     "lab full is busy: up (OPERATION) runs; wait for it with `lab wait full --for idle`"),
     ("PUT", "/v1/labs/new", {"text": WEB, "timeout": 0}, 422, "bad_input",
      "field 'timeout': input should be greater than 0"),
     ("PUT", "/v1/labs/new", {"text": WEB, "keep": "yes"}, 422, "bad_input",
      "field 'keep': input should be a valid boolean"),
     ("PUT", "/v1/labs/new", {"text": WEB, "settings": {"zz": "1"}}, 422, "bad_template",
-     "--set:0:0: no parameter 'zz'"),
+     "--set:1:1: there is no parameter 'zz'; known: memory"),
     ("PUT", "/v1/labs/New", {"text": WEB}, 422, "bad_input", f"lab name 'New' {NAME}"),
     ("POST", "/v1/labs/nope/actions", {"action": "stop"}, 404, "not_found",
-     "there is no lab nope"),
+     "there is no lab nope; known: full"),
     ("POST", "/v1/labs/nope/actions", {"action": "explode"}, 422, "bad_input",
      ("field 'action': input should be 'down', 'destroy', 'start', 'stop', 'restart', 'pause', "
       "'resume' or 'reset'")),
@@ -142,8 +148,6 @@ BAD: list[tuple[str, str, object, int, str, str]] = [
      "field 'sha256': string should match pattern '^([0-9a-fA-F]{64})?$'"),
     ("POST", "/v1/images", {"name": "x", "url": "http://h/", "format": "vmdk"}, 422, "bad_input",
      "field 'format': input should be 'raw', 'qcow2', 'iso' or 'kernel'"),
-    ("POST", "/v1/image-builds", {"recipe": "huge"}, 404, "not_found",
-     "there is no recipe huge; known: tiny"),
     ("PUT", "/v1/profiles/p", {"image": "tiny", "memory": 1}, 422, "bad_input",
      "field 'memory': must be 1 MiB (1048576) or more"),
     ("PUT", "/v1/profiles/p", {"image": "tiny", "vcpus": 1.5}, 422, "bad_input",
@@ -152,7 +156,7 @@ BAD: list[tuple[str, str, object, int, str, str]] = [
     ("PUT", "/v1/plugins/nope", {"enabled": True}, 404, "not_found",
      "there is no plugin nope; known: watchdog"),
     ("PUT", "/v1/plugins/watchdog", {"enabled": True, "settings": {"x": 1}}, 422, "bad_config",
-     "plugin watchdog has no setting 'x'"),
+     "plugin watchdog has no setting 'x'; known: limit, patience, secret"),
     ("PUT", "/v1/plugins/watchdog", {"enabled": 1}, 422, "bad_input",
      "field 'enabled': input should be a valid boolean"),
 ]  # fmt: skip
@@ -162,8 +166,10 @@ BAD: list[tuple[str, str, object, int, str, str]] = [
 def test_a_bad_request_is_told_in_one_line_and_changes_nothing(
     server: Server, method: str, target: str, body: object, status: int, code: str, detail: str
 ) -> None:
-    calls, events = server.engine.calls, len(server.engine.all_events)
+    story = server.story()
+    (held,) = ask(server.socket, "GET", "/v1/operations")[2]["operations"]
     found = ask(server.socket, method, target, body)
+    detail = detail.replace("OPERATION", held["id"])
     assert found[0] == status, found
     assert found[1]["content-type"] == "application/problem+json"
     assert found[2]["detail"] == detail
@@ -171,8 +177,16 @@ def test_a_bad_request_is_told_in_one_line_and_changes_nothing(
     assert found[2]["status"] == status
     assert set(found[2]) == {"type", "title", "status", "detail", "code", "details"}
     assert "\n" not in detail
-    assert len(server.engine.all_events) == events
-    assert server.engine.calls - calls <= 1
+    assert server.story() == story
+    assert len(ask(server.socket, "GET", "/v1/operations")[2]["operations"]) == 1
+
+
+def test_a_recipe_that_is_not_there_fails_in_one_line(fresh: Server) -> None:
+    _, headers, _ = ask(fresh.socket, "POST", "/v1/image-builds", {"recipe": "huge"})
+    _, _, done = ask(fresh.socket, "GET", headers["location"] + "?wait=30")
+    assert done["state"] == "failed"
+    assert done["error"]["code"] == "bad_input"
+    assert done["error"]["message"] == "there is no image recipe 'huge'; known: tiny"
 
 
 def test_other_content_types_are_refused(server: Server) -> None:
@@ -209,8 +223,9 @@ def test_a_chunked_body_over_the_limit_is_cut_off(server: Server) -> None:
 def test_a_fault_tells_an_id_and_nothing_of_the_inside(
     fresh: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fresh.engine.broken = True
-    status, _, body = ask(fresh.socket, "GET", "/v1/labs")
+    ask(fresh.socket, "PUT", "/v1/labs/web", {"text": WEB})
+    fresh.daemon.networks.fail["bridges"] = RuntimeError("a secret of the inside")
+    status, _, body = ask(fresh.socket, "GET", "/v1/labs/web")
     assert status == 500
     assert body["code"] == "internal_error"
     assert "secret" not in json.dumps(body)
@@ -278,8 +293,8 @@ def test_a_lab_goes_up_and_away(fresh: Server) -> None:
     assert done["state"] == "succeeded"
     _, _, lab = ask(fresh.socket, "GET", "/v1/labs/web")
     assert [(node["name"], node["state"], node["pid"]) for node in lab["nodes"]] == [
-        ("a", "ready", 4242),
-        ("b", "ready", 4242),
+        ("a", "ready", 100_000),
+        ("b", "ready", 100_001),
     ]
     assert lab["nodes"][0]["spec"]["restart"] == {"mode": "no", "limit": 5, "window": 300.0}
     assert lab["spec"]["template"] == "web"
@@ -290,45 +305,55 @@ def test_a_lab_goes_up_and_away(fresh: Server) -> None:
 
 
 def test_waiting_ends_with_the_operation(fresh: Server) -> None:
-    fresh.engine.delay = 3.0
+    fresh.hold_boots()
     began = time.monotonic()
     _, headers, _ = ask(fresh.socket, "PUT", "/v1/labs/web", {"text": WEB})
     _, _, running = ask(fresh.socket, "GET", headers["location"] + "?wait=0.05")
     assert running["state"] == "running"
+    threading.Timer(0.3, fresh.release_boots).start()
     _, _, done = ask(fresh.socket, "GET", headers["location"] + "?wait=30")
     assert done["state"] == "succeeded"
     assert time.monotonic() - began < 25, "it did not wait for as long as it may"
 
 
-def test_events_page_by_page_and_pruned_ones_are_told(fresh: Server) -> None:
-    for number in range(7):
-        lab = "web" if number % 2 else "other"
-        fresh.run(fresh.engine.emit(EventDraft(type=EventType.NODE_READY, lab=lab, node="a")))
+def test_events_page_by_page(fresh: Server) -> None:
+    for lab in ("web", "other"):
+        _, headers, _ = ask(fresh.socket, "PUT", f"/v1/labs/{lab}", {"text": WEB})
+        ask(fresh.socket, "GET", headers["location"] + "?wait=30")
+    events = fresh.run(fresh.daemon.inventory.events(0, 1000))
     _, _, page = ask(fresh.socket, "GET", "/v1/events?after=2&limit=3")
     assert [event["seq"] for event in page["events"]] == [3, 4, 5]
-    assert (page["first"], page["last"], page["next"]) == (1, 7, 5)
+    assert (page["first"], page["last"], page["next"]) == (1, len(events), 5)
     _, _, page = ask(fresh.socket, "GET", "/v1/events?after=0&lab=web&type=node.*")
-    assert [event["seq"] for event in page["events"]] == [2, 4, 6]
-    assert page["next"] == 7
-    _, _, page = ask(fresh.socket, "GET", "/v1/events?type=io.labd.lab.state")
+    told = [e for e in events if e.draft.lab == "web" and e.draft.type.startswith("node.")]
+    assert len(told) == 8
+    assert [event["seq"] for event in page["events"]] == [event.seq for event in told]
+    assert page["next"] == len(events)
+    _, _, page = ask(fresh.socket, "GET", "/v1/events?type=io.labd.lab.deleted")
     assert page["events"] == []
-    fresh.engine.first = 5
-    status, _, problem = ask(fresh.socket, "GET", "/v1/events?after=2")
-    assert status == 410
-    assert problem["code"] == "events_pruned"
-    assert problem["details"] == {"first": 5, "last": 7}
-    assert problem["detail"] == (
-        "events up to 4 are not kept any more: ask with after=4, and read the present state of "
-        "what you missed"
-    )
-    _, _, page = ask(fresh.socket, "GET", "/v1/events?after=4")
-    assert [event["seq"] for event in page["events"]] == [5, 6, 7]
-    _, _, page = ask(fresh.socket, "GET", "/v1/events")
-    assert page["events"][0]["seq"] == 5
+
+
+def test_pruned_events_are_told() -> None:
+    with api_server(keep_events=3) as fresh:
+        for name in ("p", "q", "r", "s", "t", "u"):
+            ask(fresh.socket, "PUT", f"/v1/profiles/{name}", {"image": "tiny"})
+        fresh.run(fresh.daemon.inventory.mark_published(13))
+        status, _, problem = ask(fresh.socket, "GET", "/v1/events?after=2")
+        assert status == 410
+        assert problem["code"] == "events_pruned"
+        assert problem["details"] == {"first": 11, "last": 13}
+        assert problem["detail"] == (
+            "events up to 10 are not kept any more: ask with after=10, and read the present state "
+            "of what you missed"
+        )
+        _, _, page = ask(fresh.socket, "GET", "/v1/events?after=10")
+        assert [event["seq"] for event in page["events"]] == [11, 12, 13]
+        _, _, page = ask(fresh.socket, "GET", "/v1/events")
+        assert page["events"][0]["seq"] == 11
 
 
 def test_a_server_stops_within_two_seconds_with_streams_and_waits_open(fresh: Server) -> None:
-    fresh.engine.delay = 60
+    fresh.hold_boots()
     _, headers, _ = ask(fresh.socket, "PUT", "/v1/labs/web", {"text": WEB})
     targets = ["/v1/events?follow=true", headers["location"] + "?wait=60"]
     opened = []
@@ -348,7 +373,7 @@ def test_a_server_stops_within_two_seconds_with_streams_and_waits_open(fresh: Se
 
 
 def test_requests_overlap(fresh: Server) -> None:
-    fresh.engine.delay = 3.0
+    fresh.hold_boots()
     _, headers, _ = ask(fresh.socket, "PUT", "/v1/labs/web", {"text": WEB})
     waiter = threading.Thread(
         target=ask, args=(fresh.socket, "GET", headers["location"] + "?wait=5")
@@ -357,4 +382,6 @@ def test_requests_overlap(fresh: Server) -> None:
     began = time.monotonic()
     ask(fresh.socket, "GET", "/v1/labs")
     assert time.monotonic() - began < 2
+    assert waiter.is_alive(), "it waited meanwhile"
+    fresh.release_boots()
     waiter.join(60)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 from hypothesis import given
 from schemathesis import GenerationMode
 
-from labd.api import create_app
 from tests.openapi import Case, Operation, examples, operations, send
-from tests.unit.api_server import TOKENS, Server, api_server
-from tests.unit.fake_engine import FakeEngine, FakeTemplates
+from tests.unit.api_server import Server, api_server, openapi
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +27,7 @@ def http(server: Server) -> Iterator[httpx.Client]:
 
 
 def documented() -> list[Operation]:
-    app = create_app(
-        FakeEngine(), FakeTemplates(), version="0", tokens=TOKENS.get, admin_socket=Path("/none")
-    )
-    return operations(app.openapi())
+    return operations(openapi())
 
 
 @pytest.mark.parametrize("operation", documented(), ids=lambda operation: operation.label)

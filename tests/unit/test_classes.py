@@ -89,9 +89,8 @@ def test_the_verb(lab: Cli, tmp_path: Path) -> None:
     roster.write_text("name\nann\nbob\n")
     lab("up", lab.web)
     lab("checkpoint", "save", "web", "c")
-    assert lab("class", "start", "c", "--name", "x", "--students", str(roster)) == (
-        "class x: 2 of 2 labs are up\n"
-    )
+    start = ("class", "start", "c", "--name", "x", "--students", str(roster), "--lease", "3h")
+    assert lab(*start) == "class x: 2 of 2 labs are up\n"
     assert lab("class", "ls").splitlines()[1].split() == ["x", "c", "2", "2", "running"]
     assert lab("class", "status", "x").splitlines()[2].split() == ["ann", "x-ann", "running"]
     assert lab("class", "extend", "x", "1h") == "class x: all its leases last 1h longer\n"
@@ -104,6 +103,7 @@ def test_the_verb(lab: Cli, tmp_path: Path) -> None:
     assert lab("class", "start", "c", "--count", "2") == "class c: 2 of 2 labs are up\n"
     assert lab("class", "status", "c").splitlines()[2].split() == ["s1", "c-s1", "running"]
     roster.write_text("name\nslow\n")
+    lab.server.daemon.host.fail_launch["*"] = "too slow"
     assert "slow: too slow; the same command tries again" in lab(
         "class", "start", "c", "--name", "x", "--students", str(roster), expect=1
     )
@@ -112,16 +112,19 @@ def test_the_verb(lab: Cli, tmp_path: Path) -> None:
 def test_labs_that_are_not_up_are_not_told_as_up(lab: Cli) -> None:
     lab("up", lab.web)
     lab("checkpoint", "save", "web", "c")
-    lab.server.engine.classes.states = {"s2": "degraded", "s3": "gone"}
-    assert lab("class", "start", "c", "--name", "x", "--count", "3") == (
-        "class x: 1 of 3 labs are up; x-s2 is degraded\n"
-    )
+    start = ("class", "start", "c", "--name", "x", "--count", "3")
+    assert lab(*start) == "class x: 3 of 3 labs are up\n"
+    lab.server.call(lab.server.daemon.host.panic, lab.server.key("a", "x-s2"))
+    lab("wait", "x-s2", "--for", "degraded")
+    assert lab(*start) == "class x: 2 of 3 labs are up; x-s2 is degraded\n"
+    lab("destroy", "x-s3")
+    story = lab.server.story()
     # A lab of this name may be somebody else's.
     assert lab("class", "reset", "x", "s3", expect=4) == (
         "lab: student s3 of class x has no lab (gone); the command that started the class, given "
         "again, makes one\n"
     )
-    assert lab.server.engine.checkpoints.restored == []
+    assert lab.server.story() == story, "nothing was begun"
 
 
 def test_a_template_as_the_source(lab: Cli) -> None:
@@ -130,7 +133,7 @@ def test_a_template_as_the_source(lab: Cli) -> None:
     assert err == "the first copy is booted and saved, then the others are forked from it\n"
     again = lab.both("class", "start", lab.web, "--count", "2", "--queue", "--set", "seat=3")
     assert again == (out, ""), "no first copy is booted"
-    record = lab.server.engine.classes.kept["web"]
+    record = lab.server.run(lab.server.engine.classes.get("web")).record
     assert record.spec is not None
     assert (record.spec.template, record.queue, record.settings) == ("web", True, {"seat": "3"})
     assert lab("class", "start", "nothing", "--count", "2", expect=4) == (

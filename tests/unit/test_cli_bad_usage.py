@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from labd.cli.main import run
+from labd.client import Client
 from labd.client.errors import unreachable
+from labd.model.states import NodeState
 from tests.unit.api_server import Server, api_server
 
 NAME = "is not valid: use 1 to 31 of a-z, 0-9 and '-', beginning with a letter"
+ONE = "name: web\nnodes: {a: {image: tiny}}\n"
 LAB, ARGUMENT = "is not the name of a lab", "invalid value for"
 BAD: list[tuple[str, int, str]] = [
     ("strat", 2, "there is no verb 'strat'; did you mean 'start'?"),
@@ -46,24 +49,24 @@ BAD: list[tuple[str, int, str]] = [
     ("up WEB --timeout 8d", 2, "--timeout 8d must be more than 0 and at most 7d"),
     ("up WEB --name Web", 2, f"lab name 'Web' {NAME}"),
     ("up WEB --name full", 1,
-     "lab full is held by operation op-000000000000 (up); wait for it"),
+     "lab full is busy: up (OPERATION) runs; wait for it with `lab wait full --for idle`"),
     ("plan", 2, "missing argument 'TEMPLATE'; see lab plan --help"),
     ("validate", 2, "missing argument 'TEMPLATE'; see lab validate --help"),
     ("down", 2, "missing argument 'LAB...'; see lab down --help"),
     ("down web/a", 2, "`down` takes whole labs; for a node use: lab stop web/a"),
     ("destroy web/a", 2, "`destroy` takes whole labs; for a node use: lab stop web/a"),
-    ("destroy nope", 4, "there is no lab nope"),
+    ("destroy nope", 4, "there is no lab nope; known: full"),
     ("destroy nope --grace x", 2, "duration 'x' is not valid: write it like 90s, 5m or 2h30m"),
-    ("stop nope/a", 4, "there is no lab nope"),
+    ("stop nope/a", 4, "there is no lab nope; known: full"),
     ("stop a/b/c", 2, "'a/b/c' is not LAB or LAB/NODE; write it like web/server"),
     ("stop a/", 2, "'a/' is not LAB or LAB/NODE; write it like web/server"),
     ("stop /b", 2, "'/b' is not LAB or LAB/NODE; write it like web/server"),
     ("pause --force web", 2, "no such option '--force'; see lab pause --help"),
-    ("status nope", 4, "there is no lab nope"),
+    ("status nope", 4, "there is no lab nope; known: full"),
     ("status ..", 2, f"lab name '..' {NAME}"),
     ("status A", 2, f"lab name 'A' {NAME}"),
-    ("status nope/b", 4, "there is no lab nope"),
-    ("wait nope", 4, "there is no lab nope"),
+    ("status nope/b", 4, "there is no lab nope; known: full"),
+    ("wait nope", 4, "there is no lab nope; known: full"),
     ("wait web --for happy", 2, ("--for 'happy' is no state of a lab; known: ready, running, "
      "degraded, stopped, failed, destroyed, idle")),
     ("wait web/a --for idle", 2, ("--for 'idle' is no state of a node; known: ready, running, "
@@ -71,25 +74,25 @@ BAD: list[tuple[str, int, str]] = [
     ("wait web --timeout 1y", 2, "duration '1y' is not valid: write it like 90s, 5m or 2h30m"),
     ("ssh web", 2, "'web' is not LAB/NODE; write it like web/server"),
     ("ssh me@web", 2, "'web' is not LAB/NODE; write it like web/server"),
-    ("ssh nope/a", 4, "there is no lab nope"),
+    ("ssh nope/a", 4, "there is no lab nope; known: full"),
     ("ssh -p 0 web/a", 2,
      "invalid value for '-p' / '--port': 0 is not in the range 1<=x<=65535; see lab ssh --help"),
-    ("ssh-config nope", 4, "there is no lab nope"),
-    ("logs nope", 4, "there is no lab nope"),
+    ("ssh-config nope", 4, "there is no lab nope; known: full"),
+    ("logs nope", 4, "there is no lab nope; known: full"),
     ("logs web/a --since yesterday", 2, (
         "--since 'yesterday' is neither a duration such as 10m nor a time such as "
         "2026-11-23T10:00:00Z"
     )),
     ("logs web/a --raw -f", 2, "--raw prints what there is; leave out --follow and --since"),
-    ("inventory nope", 4, "there is no lab nope"),
+    ("inventory nope", 4, "there is no lab nope; known: full"),
     ("ssh-config --write -o x", 2, "--write and --output exclude each other; give one"),
     ("ssh-config -o /dev/null/x", 2,
      "cannot write /dev/null/x: Not a directory; choose another --output"),
     ("connect web/a", 2, "missing argument 'PORT'; see lab connect --help"),
     ("connect a.web 22", 2,
      "'a.web' is neither LAB/NODE nor NODE.LAB.lab; write it like server.web.lab"),
-    ("connect nope/a 22", 4, "there is no lab nope"),
-    ("connect a.nope.lab 22", 4, "there is no lab nope"),
+    ("connect nope/a 22", 4, "there is no lab nope; known: full"),
+    ("connect a.nope.lab 22", 4, "there is no lab nope; known: full"),
     ("connect --pass-fd nope/a 22", 2,
      "--pass-fd is for ssh's ProxyUseFdpass, whose stdout is a socket"),
     ("forward web/a", 2,
@@ -99,13 +102,13 @@ BAD: list[tuple[str, int, str]] = [
      "'80' is no port forward: write it like 8080:80, 0:22 or 127.0.0.1:8080:80"),
     ("forward web/a 80:99999", 2,
      "'80:99999' has a wrong port: the host's is 0 to 65535, the node's 1 to 65535"),
-    ("forward nope/a 0:80", 4, "there is no lab nope"),
-    ("proxy nope", 4, "there is no lab nope"),
+    ("forward nope/a 0:80", 4, "there is no lab nope; known: full"),
+    ("proxy nope", 4, "there is no lab nope; known: full"),
     ("proxy nope --port 70000", 2,
      "invalid value for '--port': 70000 is not in the range 0<=x<=65535; see lab proxy --help"),
     ("console web", 2, "'web' is not LAB/NODE; write it like web/server"),
-    ("console nope/a", 4, "there is no lab nope"),
-    ("logs nope", 4, "there is no lab nope"),
+    ("console nope/a", 4, "there is no lab nope; known: full"),
+    ("logs nope", 4, "there is no lab nope; known: full"),
     ("events --since -1", 2,
      "invalid value for '--since': -1 is not in the range x>=0; see lab events --help"),
     ("events --since x", 2,
@@ -119,7 +122,7 @@ BAD: list[tuple[str, int, str]] = [
     ("image imprt", 2, "lab image has no command 'imprt'; did you mean 'import'?"),
     ("image show nope", 4, "there is no image nope; known: tiny"),
     ("image rm nope", 4, "there is no image nope; known: tiny"),
-    ("image build huge", 4, "there is no recipe huge; known: tiny"),
+    ("image build huge", 2, "there is no image recipe 'huge'; known: tiny"),
     ("image import nofile", 2,
      "there is no file nofile; give a file, or a URL with http or https"),
     ("image import DIR", 2, "DIR is not a regular file; give a file, or a URL with http or https"),
@@ -148,11 +151,12 @@ BAD: list[tuple[str, int, str]] = [
     ("profile show p", 4, "there is no profile p"),
     ("template show nope", 4, "there is no shipped template nope; known: hello"),
     ("plugin enable nope", 4, "there is no plugin nope; known: watchdog"),
-    ("plugin enable watchdog --set x=1", 2, "plugin watchdog has no setting 'x'"),
+    ("plugin enable watchdog --set x=1", 2,
+     "plugin watchdog has no setting 'x'; known: limit, patience, secret"),
     ("plugin enable watchdog --set x", 2, "--set 'x' is not KEY=VALUE"),
     ("plugin new Bad", 2, f"plugin name 'Bad' {NAME}"),
     ("plugin new ok --dir nodir", 2, "cannot write nodir/ok: No such file or directory"),
-    ("checkpoint save nope c", 4, "there is no lab nope"),
+    ("checkpoint save nope c", 4, "there is no lab nope; known: full"),
     ("checkpoint save web/a c", 2,
      f"{ARGUMENT} 'LAB': 'web/a' {LAB}; see lab checkpoint save --help"),
     ("checkpoint show a/b", 2, ("invalid value for 'CHECKPOINT': 'a/b' is not the name of a "
@@ -193,8 +197,14 @@ BAD: list[tuple[str, int, str]] = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
+    """Return a server whose lab `full` does not come up before the end."""
     with api_server() as running:
+        running.hold_boots()
+        with Client(running.socket) as client:
+            client.up("full", ONE)
+        running.run(running.daemon.until("a", NodeState.RUNNING, lab="full"))
         yield running
+        running.release_boots()
 
 
 @pytest.fixture
@@ -207,7 +217,7 @@ def own() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("WEB").write_text("name: web\nnode: a\n")
+    Path("WEB").write_text(ONE)
     Path("BINARY").write_bytes(b"\xff\xfe")
     Path("HUGE").write_bytes(b"#" * (600 << 10))
     Path("DIR").mkdir()
@@ -217,7 +227,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_clear_line(
     server: Server, capfd: pytest.CaptureFixture[str], args: str, status: int, message: str
 ) -> None:
-    events = len(server.engine.all_events)
+    story = server.story()
+    (held,) = server.run(server.daemon.inventory.operations(running=True))
+    message = message.replace("OPERATION", held.id)
     assert run(["--root", str(server.root), *args.split()]) == status
     said = capfd.readouterr()
     assert said.out == ""
@@ -228,17 +240,23 @@ def test_one_clear_line(
     error = json.loads(said.err)
     assert set(error) == {"code", "message", "details"}
     assert error["message"] == message
-    assert len(server.engine.all_events) == events
+    assert _of_labs(server.story()) == _of_labs(story)
+
+
+def _of_labs(story: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Leave out what an operation of no lab tells: of an image that cannot be built."""
+    return [item for item in story if item[1]]
 
 
 def test_a_wrong_template_is_told_as_editors_like_it(
     server: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    Path("bad.yaml").write_text("nam: x\nnode: a\nfoo: 1\n")
+    Path("bad.yaml").write_text("nam: x\nname: x\nfoo: 1\nnodes: {a: {image: tiny}}\n")
     assert run(["--root", str(server.root), "up", "bad.yaml"]) == 2
     assert capfd.readouterr().err == (
-        "bad.yaml:1:1: unknown key 'nam'; did you mean 'name'?\n"
-        "bad.yaml:3:1: unknown key 'foo'; did you mean 'name'?\n"
+        "bad.yaml:1:1: unknown key 'nam' in the template; did you mean 'name'?\n"
+        "bad.yaml:3:1: unknown key 'foo' in the template; known: chapters, description, links, "
+        "name, networks, nodes, parameters\n"
     )
 
 
@@ -297,20 +315,20 @@ def test_the_advice_to_start_labd_has_the_root_in_use(socket: str, command: str)
 def test_all_targets_are_looked_up_before_anything_is_done(
     own: Server, capfd: pytest.CaptureFixture[str], args: str, message: str
 ) -> None:
-    Path("TWO").write_text("name: two\nnode: a\nnode: b\n")
+    Path("TWO").write_text("name: two\nnodes: {a: {image: tiny}, b: {image: tiny}}\n")
     assert run(["--root", str(own.root), "up", "TWO"]) == 0
     capfd.readouterr()
-    before = len(own.engine.all_events)
+    before = own.story()
     assert run(["--root", str(own.root), *args.split()]) == 4
     assert capfd.readouterr() == ("", f"lab: {message}\n")
-    assert len(own.engine.all_events) == before, "nothing was begun"
+    assert own.story() == before, "nothing was begun"
 
 
 def test_what_does_not_come_in_time_is_status_5(
-    server: Server, capfd: pytest.CaptureFixture[str]
+    own: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["--root", str(server.root), "up", "WEB", "--name", "late"]) == 0
+    assert run(["--root", str(own.root), "up", "WEB", "--name", "late"]) == 0
     capfd.readouterr()
     waiting = ["wait", "late/a", "--for", "crashed", "--timeout", "0.3"]
-    assert run(["--root", str(server.root), *waiting]) == 5
+    assert run(["--root", str(own.root), *waiting]) == 5
     assert capfd.readouterr().err == "lab: late/a is not crashed after 0.3 s: it is ready\n"

@@ -1,4 +1,4 @@
-"""`lab exec` and `lab cp` against the real API with the fake engine behind it."""
+"""`lab exec` and `lab cp` against the real API over the real engine on fakes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,49 @@ import io
 import json
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from labd.cli.untar import unpack
 from labd.model.errors import GuestFailed
+from labd.model.machine import ExecResult
+from tests.fakes.host import FakeMachine
 from tests.unit.cli_runner import LAB, Cli
+
+FOLDERS = {"", "/tmp", "/root"}
 
 
 @pytest.fixture
 def lab(lab: Cli) -> Cli:
     """Return it with the lab `web` up."""
+    lab.server.daemon.host.shell = shell
     lab("up", lab.web)
     return lab
+
+
+def shell(machine: FakeMachine, argv: Sequence[str]) -> ExecResult:
+    """Know `say OUT ERR STATUS`, `huge` (more than is kept), `which` (the node's name), `chmod`."""
+    match list(argv):
+        case ["say", out, err, status]:
+            return ExecResult(status=int(status), stdout=out.encode(), stderr=err.encode())
+        case ["huge"]:
+            return ExecResult(status=0, stdout=b"x", stderr=b"", truncated=True)
+        case ["which"]:
+            return ExecResult(status=0, stdout=f"{machine.spec.node}\n".encode(), stderr=b"")
+        case ["test", "-d", path]:
+            there = path.rstrip("/") in FOLDERS
+            return ExecResult(status=0 if there else 1, stdout=b"", stderr=b"")
+        case ["chmod", mode, path]:
+            machine.files[path + " has"] = mode.encode()
+            return ExecResult(status=0, stdout=b"", stderr=b"")
+    raise GuestFailed(f"the guest agent of {machine.name} refused guest-exec: no {argv[0]}")
+
+
+def files(lab: Cli, node: str) -> dict[str, bytes]:
+    """Return the files of a guest; of one with a mode, `PATH has` is the mode."""
+    return lab.server.daemon.host.machines[lab.server.key(node)].files
 
 
 def piped(lab: Cli, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -84,8 +113,8 @@ def test_all_nodes_are_asked_and_the_highest_status_counts(lab: Cli) -> None:
         ),
         (("exec", "web/a", "--"), 2, "there is no command; write it behind --"),
         (("exec", "--all", "web/a", "x"), 2, "--all wants a lab: lab exec --all web -- x"),
-        (("exec", "-n", "web/c", "x"), 4, "there is no node web/c"),
-        (("exec", "-n", "--all", "wed", "x"), 4, "there is no lab wed"),
+        (("exec", "-n", "web/c", "x"), 4, "there is no node web/c; known: a, b"),
+        (("exec", "-n", "--all", "wed", "x"), 4, "there is no lab wed; did you mean 'web'?"),
         (
             ("exec", "-n", "web/a", "nothing"),
             255,
@@ -119,32 +148,31 @@ def test_all_nodes_are_asked_and_the_highest_status_counts(lab: Cli) -> None:
         (
             ("cp", "web/a:/x", "/tmp/x"),
             1,
-            "the guest agent of web/a refused guest-file-open: no /x",
+            "the guest agent of web/a refused guest-file-open: /x",
         ),
-        (("cp", "web/c:/x", "/tmp/x"), 4, "there is no node web/c"),
+        (("cp", "web/c:/x", "/tmp/x"), 4, "there is no node web/c; known: a, b"),
     ],
 )
 def test_bad_usage(lab: Cli, args: tuple[str, ...], status: int, message: str) -> None:
     assert lab(*args, expect=status) == f"lab: {message}\n"
-    assert lab.server.engine.guests.files == {}
+    assert files(lab, "a") == files(lab, "b") == {}
 
 
 def test_a_file_goes_there_and_back(lab: Cli, tmp_path: Path) -> None:
-    local, files = tmp_path / "tool", lab.server.engine.guests.files
+    local = tmp_path / "tool"
     local.write_bytes(b"#!\x00\xff")
     local.chmod(0o755)
-    assert json.loads(lab("--json", "cp", str(local), "web/a:/bin/"))["bytes"] == 4
-    assert files == {("web/a", "/bin/tool"): b"#!\x00\xff"}
-    assert lab.server.engine.guests.ran[-1] == ("web/a", ("chmod", "755", "/bin/tool"))
+    assert json.loads(lab("--json", "cp", str(local), "web/a:/root/"))["bytes"] == 4
+    assert files(lab, "a") == {"/root/tool": b"#!\x00\xff", "/root/tool has": b"755"}
     back = tmp_path / "back"
     back.mkdir()
-    assert lab("cp", "web/a:/bin/tool", str(back)) == ""
+    assert lab("cp", "web/a:/root/tool", str(back)) == ""
     assert (back / "tool").read_bytes() == b"#!\x00\xff"
-    assert lab("cp", "web/a:/bin/tool", "/dev/null") == ""
-    assert piped(lab, "cp", "web/a:/bin/tool", "-").stdout == b"#!\x00\xff"
+    assert lab("cp", "web/a:/root/tool", "/dev/null") == ""
+    assert piped(lab, "cp", "web/a:/root/tool", "-").stdout == b"#!\x00\xff"
     assert piped(lab, "cp", "-", "web/b:/x", stdin=b"in").returncode == 0
-    assert files["web/b", "/x"] == b"in"
-    assert lab("cp", "web/a:/bin/tool", "/nowhere/x", expect=2) == (
+    assert files(lab, "b")["/x"] == b"in"
+    assert lab("cp", "web/a:/root/tool", "/nowhere/x", expect=2) == (
         "lab: cannot write /nowhere/x: No such file or directory\n"
     )
     assert [path.name for path in tmp_path.rglob(".labd-*")] == []

@@ -22,7 +22,9 @@ def lab(lab: Cli) -> Cli:
 
 
 def kept(lab: Cli) -> tuple[set[str], set[str]]:
-    return set(lab.server.engine.checkpoints.records), set(lab.server.engine.access.records)
+    engine = lab.server.engine
+    checkpoints = {view.record.name for view in lab.server.run(engine.checkpoints.all())}
+    return checkpoints, {record.name for record in lab.server.run(engine.access.all())}
 
 
 @pytest.mark.parametrize("verb", [REMOVE, REVOKE])
@@ -49,11 +51,11 @@ def test_what_is_there_is_removed_once(lab: Cli) -> None:
 
 
 def test_nothing_is_removed_when_one_is_in_use(lab: Cli) -> None:
-    lab.server.engine.checkpoints.used["two"] = ("web",)
+    lab("fork", "two", "copy")
     lab("pool", "warm", "three", "1")
     before = kept(lab)
     assert lab(*REMOVE, "one", "two", expect=1) == (
-        "lab: checkpoint two is in use by web; destroy it first. Nothing was removed\n"
+        "lab: checkpoint two is in use by copy; destroy it first. Nothing was removed\n"
     )
     assert lab(*REMOVE, "one", "three", expect=1) == (
         "lab: checkpoint three is in use: forks of it are kept ready; `lab pool cool three` ends "

@@ -1,4 +1,4 @@
-"""`lab screenshot`, `type` and `vnc` against the real API with the fake engine behind it."""
+"""`lab screenshot`, `type` and `vnc` against the real API over the real engine on fakes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 from tests.children import running
 from tests.unit.cli_runner import LAB, Cli
-from tests.unit.fake_screens import DOT
 
 
 @pytest.fixture
@@ -34,22 +33,23 @@ def forwarded(lab: Cli) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 
 
 def test_a_picture_goes_to_a_file_or_a_pipe(lab: Cli, tmp_path: Path) -> None:
-    path = tmp_path / "x.png"
-    assert lab("screenshot", "web/a", "-o", str(path)) == f"{path}: 1x1\n"
-    assert path.read_bytes() == DOT
+    path, screens = tmp_path / "x.png", lab.server.daemon.screens
+    picture = lab.server.run(screens.screenshot(lab.server.key("a")))
+    assert lab("screenshot", "web/a", "-o", str(path)) == f"{path}: 640x480\n"
+    assert path.read_bytes() == picture
     said = json.loads(lab("--json", "screenshot", "web/a", "-o", str(path)))
-    assert said == {"file": str(path), "width": 1, "height": 1, "bytes": len(DOT)}
+    assert said == {"file": str(path), "width": 640, "height": 480, "bytes": len(picture)}
     done = subprocess.run(
         [LAB, "--root", str(lab.server.root), "screenshot", "web/a", "-o", "-"],
         capture_output=True,
         check=True,
     )
-    assert done.stdout == DOT
+    assert done.stdout == picture
 
 
 def test_text_and_keys_are_typed_in_order(lab: Cli) -> None:
     assert lab("type", "web/a", "Hi", "--enter", "--key", "ctrl-alt-f2", "--key", "esc") == ""
-    assert lab.server.engine.screens.typed == [
+    assert lab.server.daemon.screens.pressed[lab.server.key("a")] == [
         ("shift", "h"),
         ("i",),
         ("ret",),
@@ -69,7 +69,7 @@ def test_viewers_come_and_go_while_vnc_runs(lab: Cli) -> None:
             with socket.create_connection(("127.0.0.1", port), timeout=10) as viewer:
                 assert viewer.recv(12) == b"RFB 003.008\n"
                 viewer.sendall(b"back")
-                assert viewer.recv(4) == b"back"
+                assert viewer.recv(4) == b"\x01\x01"
         assert child.poll() is None
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
@@ -79,7 +79,7 @@ def test_viewers_come_and_go_while_vnc_runs(lab: Cli) -> None:
     ("args", "status", "message"),
     [
         (("screenshot", "web"), 2, "'web' is not LAB/NODE; write it like web/server"),
-        (("screenshot", "web/c", "-o", "/dev/null"), 4, "there is no node web/c"),
+        (("screenshot", "web/c", "-o", "/dev/null"), 4, "there is no node web/c; known: a, b"),
         (
             ("screenshot", "web/a", "-o", "/nowhere/x.png"),
             2,
@@ -103,12 +103,12 @@ def test_viewers_come_and_go_while_vnc_runs(lab: Cli) -> None:
                 "write keys like ctrl-alt-f2, shift-a or enter"
             ),
         ),
-        (("vnc", "web/c"), 4, "there is no node web/c"),
+        (("vnc", "web/c"), 4, "there is no node web/c; known: a, b"),
     ],
 )
 def test_bad_usage(lab: Cli, args: tuple[str, ...], status: int, message: str) -> None:
     assert lab(*args, expect=status) == f"lab: {message}\n"
-    assert lab.server.engine.screens.typed == []
+    assert lab.server.daemon.screens.pressed == {}
 
 
 def test_a_port_that_is_taken_is_told(lab: Cli) -> None:

@@ -1,4 +1,4 @@
-"""`lab link` and `lab capture` against the real API with the fake engine behind it."""
+"""`lab link` and `lab capture` against the real API over the real engine on fakes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from labd.features.links.views import LinkChange
+from labd.model.impairment import Impairment
 from tests.unit.cli_runner import Cli
+
+NO_WAN = "there is no link or network wan; did you mean 'lan'?"
 
 
 @pytest.fixture
@@ -19,36 +21,33 @@ def lab(lab: Cli) -> Cli:
     return lab
 
 
+def row(lab: Cli, end: str) -> list[str]:
+    """Return what `lab link show` says of an end."""
+    lines = [line.split() for line in lab("link", "show", "web").splitlines()]
+    assert lines[0] == ["LINK", "FROM", "TO", "CARRIER", "IMPAIRMENT", "CHANGED"]
+    (found,) = (words for words in lines[1:] if words[1] == end)
+    return found
+
+
 def test_wires_are_shown_and_changed(lab: Cli) -> None:
-    shown = lab("link", "show", "web").splitlines()
-    assert shown[0].split() == ["LINK", "FROM", "TO", "CARRIER", "IMPAIRMENT", "CHANGED"]
-    assert shown[1].split() == [
-        "lan",
-        "a/eth0",
-        "-",
-        "up",
-        "rate",
-        "10mbit,",
-        "loss",
-        "1.5%",
-        "yes",
-    ]
-    asked = ("--from", "a", "--rate", "5mbit", "--delay", "20ms", "--loss", "0")
-    lab("link", "set", "web", "lan", *asked)
+    assert row(lab, "a/eth0") == ["lan", "a/eth0", "b/eth0", "up", "-", "no"]
+    lab("link", "set", "web", "a/eth0", "--rate", "10mbit", "--loss", "1.5%")
+    assert row(lab, "a/eth0")[3:] == ["up", "rate", "10mbit,", "loss", "1.5%", "yes"]
+    changes = ("--rate", "5mbit", "--delay", "20ms", "--loss", "0")
+    lab("link", "set", "web", "lan", "--from", "a", *changes)
     lab("link", "set", "web", "a/eth0", "--down")
-    lab("link", "reset", "web")
-    assert lab.server.engine.links.asked == [
-        (
-            "web",
-            LinkChange(
-                target="lan", sender="a", fields={"rate": 5_000_000, "delay": 0.02, "loss": 0}
-            ),
-        ),
-        ("web", LinkChange(target="a/eth0", down=True)),
-        ("web", ""),
-    ]
+    daemon = lab.server.daemon
+    (shapes,) = daemon.links.shapes.values()
+    assert Impairment(rate=5_000_000, delay=0.02) in shapes.values()
+    assert daemon.host.machines[lab.server.key("a")].dark == {"n0"}
+    assert row(lab, "a/eth0")[3] == "down"
+    assert row(lab, "b/eth0") == ["lan", "b/eth0", "a/eth0", "up", "-", "no"]
     [wire] = json.loads(lab("--json", "link", "set", "web", "a/eth0", "--up"))["wires"]
-    assert (wire["nic"], wire["rate"], wire["down"]) == ("eth0", 10_000_000, False)
+    assert (wire["nic"], wire["rate"], wire["down"]) == ("eth0", 5_000_000, False)
+    assert daemon.host.machines[lab.server.key("a")].dark == set()
+    lab("link", "reset", "web")
+    assert row(lab, "a/eth0")[3:] == ["up", "-", "no"]
+    assert [kind for kind, _ in lab.server.story()].count("link.changed") == 5
 
 
 def test_a_capture_ends_by_count(lab: Cli, tmp_path: Path) -> None:
@@ -60,7 +59,9 @@ def test_a_capture_ends_by_count(lab: Cli, tmp_path: Path) -> None:
     told = json.loads(lab("--json", "capture", "web", "lan", "-w", str(path), "--count", "1"))
     assert told == {"file": str(path), "packets": 1, "dropped": 0, "reason": "count"}
     assert signal.getsignal(signal.SIGINT) is before
-    assert all(capture.closed for capture in lab.server.engine.captures.made)
+    made = lab.server.daemon.captures.open_ones
+    assert len(made) == 2
+    assert all(capture.closed for _, capture in made)
 
 
 @pytest.mark.parametrize(
@@ -86,9 +87,17 @@ def test_a_capture_ends_by_count(lab: Cli, tmp_path: Path) -> None:
             2,
             "a carrier is lost at every end: leave --from out, or name NODE/NIC",
         ),
-        (("link", "set", "web", "wan", "--up"), 4, "there is no link or network wan"),
-        (("link", "show", "wab"), 4, "there is no lab wab"),
-        (("capture", "web", "wan", "-w", "/dev/null"), 4, "there is no link or network wan"),
+        (
+            ("link", "set", "web", "wan", "--up"),
+            4,
+            NO_WAN,
+        ),
+        (("link", "show", "wab"), 4, "there is no lab wab; did you mean 'web'?"),
+        (
+            ("capture", "web", "wan", "-w", "/dev/null"),
+            4,
+            NO_WAN,
+        ),
         (
             ("capture", "web", "lan", "-w", "/nowhere/x"),
             2,
@@ -108,4 +117,4 @@ def test_a_capture_ends_by_count(lab: Cli, tmp_path: Path) -> None:
 )
 def test_bad_usage(lab: Cli, args: tuple[str, ...], status: int, message: str) -> None:
     assert lab(*args, expect=status) == f"lab: {message}\n"
-    assert lab.server.engine.links.asked == []
+    assert "link.changed" not in [kind for kind, _ in lab.server.story()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,8 @@ from labd.features.leases.plan import (
 )
 from labd.model.errors import InputError
 from labd.model.lab_leases import LabLease, LeaseAsk, LeaseStage, Moment
+from tests.fakes.daemon import Clock
+from tests.unit.api_server import Server, api_server
 from tests.unit.cli_runner import Cli
 
 H, D = 3600.0, 86400.0
@@ -205,6 +208,13 @@ def test_an_extension_by_nothing_is_refused() -> None:
         extended(lease(), 0, START)
     with pytest.raises(InputError, match="366 days"):
         extended(lease(), 366 * D, START)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Return a server whose clocks stand still, at 2026-01-31T12:00:00Z."""
+    with api_server(moment=Clock()) as running:
+        yield running
 
 
 def test_the_verb(lab: Cli) -> None:

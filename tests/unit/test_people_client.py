@@ -17,6 +17,7 @@ from labd.host.config_people import ApiConfig
 from labd.host.listening import Endpoint
 from labd.model.errors import ConfigError, DaemonUnreachable, Forbidden, InputError
 from labd.model.people import Role
+from tests.fakes.templates import WEB
 from tests.unit.api_server import Server, api_server
 
 TLS = Path(__file__).parent / "tls"  # of nobody: made for these tests
@@ -46,7 +47,7 @@ def far() -> Iterator[Far]:
     api = ApiConfig(listen=endpoint, certificate=CERTIFICATE, key=KEY)
     with api_server(api) as server:
         with Client(server.socket) as root:
-            root.wait_operation(root.up("web", "name: web\nnode: a\n")["id"])
+            root.wait_operation(root.up("web", WEB)["id"])
         create = server.engine.access.create
         chief = server.run(create("chief", Role.ADMINISTRATOR, (), None))
         pupil = server.run(create("pupil", Role.STUDENT, ("web",), None))

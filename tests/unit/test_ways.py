@@ -15,10 +15,10 @@ from websockets.sync.client import ClientConnection, unix_connect
 
 from labd.client import Client
 from labd.model.errors import DaemonUnreachable, InputError, LabdError, NetworkFailed, NotFound
+from labd.model.events import EventType
 from labd.model.people import Role
+from tests.fakes.templates import WEB
 from tests.unit.api_server import Server, api_server
-
-WEB = "name: web\nnode: a\n"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_connection_is_handed_over(client: Client) -> None:
 @pytest.mark.parametrize(
     ("node", "port", "kind", "message"),
     [
-        ("b", 80, NotFound, "there is no node web/b"),
+        ("c", 80, NotFound, "there is no node web/c; known: a, b"),
         ("a", 9, NetworkFailed, "cannot reach web/a: 10.0.0.1:9: connection refused"),
     ],
 )
@@ -109,8 +109,7 @@ def test_who_was_handed_a_way_is_on_record_as_over_a_websocket(
     server: Server, client: Client
 ) -> None:
     """Whatever is handed out is written down first, and so is what was refused."""
-    told = server.engine.access.told
-    told.clear()
+    before = server.run(server.daemon.inventory.last_seq())
     client.connect.to_node("web", "a", 80).close()
     with attach(server, "nodes/a/connect?port=80"):
         pass
@@ -119,23 +118,30 @@ def test_who_was_handed_a_way_is_on_record_as_over_a_websocket(
         pass
     with pytest.raises(NotFound):
         client.connect.to_node("web", "b" * 99, 80)
+    with pytest.raises(NotFound):
+        client.connect.to_node("web", "c", 80)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
         raw.settimeout(10)
         raw.connect(str(server.root / "run" / "connect.sock"))
         raw.sendall(b"hello\n")
         assert json.loads(drain(raw))["code"] == "bad_input"
     user = f"user {pwd.getpwuid(os.getuid()).pw_name}"
-    assert {asked.actor for asked, _, _ in told} == {user}
-    assert {asked.role for asked, _, _ in told} == {Role.ADMINISTRATOR}
+    events = server.run(server.daemon.inventory.events(before, 100))
+    told = [event.draft for event in events]
+    assert {item.type for item in told} == {EventType.AUDIT_REQUEST}
+    assert {item.data["actor"] for item in told} == {user}
+    assert {item.data["role"] for item in told} == {Role.ADMINISTRATOR}
     assert [
-        (asked.action, asked.about, asked.lab, asked.node, outcome, more["status"])
-        for asked, outcome, more in told
+        (d["action"], d.get("object", ""), item.lab, item.node, d["outcome"], d["status"])
+        for item in told
+        for d in (item.data,)
     ] == [
         ("attach_node_port", "lab web/a", "web", "a", "accepted", 101),
         ("attach_node_port", "lab web/a", "web", "a", "accepted", 101),
         ("attach_host_port", "lab web/a", "web", "", "accepted", 101),
         ("attach_host_port", "lab web/a", "web", "", "accepted", 101),
         ("attach_node_port", f"lab web/{'b' * 64}", "web", "b" * 64, "failed", 404),
+        ("attach_node_port", "lab web/c", "web", "c", "failed", 404),
         ("connect.sock", "", "", "", "failed", 400),
     ]
 
@@ -188,7 +194,7 @@ def test_a_caller_that_leaves_ends_the_connection(server: Server) -> None:
 @pytest.mark.parametrize(
     ("target", "status", "code"),
     [
-        ("nodes/b/connect?port=80", 404, "not_found"),
+        ("nodes/c/connect?port=80", 404, "not_found"),
         ("nodes/a/connect?port=9", 500, "network_failed"),
         ("nodes/a/connect?port=0", 422, "bad_input"),
         ("nodes/a/connect?port=65536", 422, "bad_input"),
