@@ -1,4 +1,4 @@
-"""Generated requests over labd's OpenAPI document, for the fake engine and a whole daemon."""
+"""Generated requests over the OpenAPI document, for the engine over fakes and a whole daemon."""
 
 from __future__ import annotations
 

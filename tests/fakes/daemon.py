@@ -15,9 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.chaos.check import gaps
-from bench.chaos.fold import fold
-from labd.core.adapters import NODE_UIDS, Adapters, Limits, present_moment
+from labd.core.adapters import Adapters, Limits, present_moment
 from labd.core.boot_slots import BootSlots
 from labd.core.guard import guard
 from labd.drivers.network.linux.plan import plan
@@ -34,10 +32,11 @@ from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRe
 from labd.model.specs import (
     LabSpec,
 )
-from labd.model.states import NODE_ALIVE, LabState, NodeState, OperationState
+from labd.model.states import NodeState, OperationState
 from labd.model.units import GIB
 from labd.model.usage import ProcessUsage
 from tests.event_contract import unpromised
+from tests.fakes import checks
 from tests.fakes.checkpoints import FakeCheckpoints, FakeSnapshots
 from tests.fakes.connect import FakeDialer, FakeKeys, FakePublishedPorts
 from tests.fakes.crash import ASKED, CrashingInventory, CrashingPort, CrashPoint
@@ -59,9 +58,7 @@ from tests.fakes.screens import FakeScreens
 from tests.fakes.services import FakeInterfaces, FakeServers, FakeUplinks
 from tests.fakes.usage import FakeCgroups, FakeCounters, FakeMemory
 
-UID_BASE = 700_000
 K = OperationKind
-
 
 # What each process of a `FakeHost` has taken.
 USED = ProcessUsage(cpu=1.5, own=40 << 20, shared=80 << 20, written=4096)
@@ -174,7 +171,7 @@ class FakeDaemon:
             state=self.root / "state",
             run=self.root / "run",
             limits=Limits(
-                uid_base=UID_BASE,
+                uid_base=checks.UID_BASE,
                 memory_reserve=GIB,
                 quotas=self.quotas,
                 stall=40,
@@ -310,72 +307,13 @@ class FakeDaemon:
         for _ in range(20):
             await asyncio.sleep(0.001)
 
-    # what must hold at any moment of rest
-
     async def check(self) -> None:
         """Assert that rows, processes, networks, files and events fit together."""
-        await self.idle()
-        await self.filled()
-        members = await self.inventory.pool_members()
-        nodes = [*await self.inventory.nodes(), *(n for m in members for n in m.nodes)]
-        alive = {node.key: node for node in nodes if node.state in NODE_ALIVE}
-        assert set(self.host.machines) == set(alive)
-        for key, node in alive.items():
-            assert node.process == self.host.machines[key].process
-            assert node.machine is not None
-            has = self.host.machines[key].spec
-            assert set(has.nics) == set(node.machine.nics)
-            # Which files are under them may have changed since: a save gives each a new top.
-            assert {disk.id for disk in has.disks} == {disk.id for disk in node.machine.disks}
-        assert all(node.process is None for node in nodes if node.key not in alive)
-        assert len({node.uid for node in nodes}) == len(nodes)
-        assert all(UID_BASE <= node.uid < UID_BASE + NODE_UIDS for node in nodes)
-        labs = {lab.name: lab for lab in await self.inventory.labs()}
-        keys = {lab.key for lab in labs.values()} | {member.key for member in members}
-        spaces = {f"labd-fake-{key}" for key in keys}
-        assert set(self.networks.spaces) <= spaces
-        for lab in labs.values():
-            wanted = plan(lab.spec, lab.key, "fake", {})
-            there = wanted.namespace in self.networks.spaces
-            opened = self.uplinks.open.get(wanted.namespace)
-            assert opened == (wanted.uplinks if there else None), lab.name
-        assert set(self.uplinks.open) <= spaces
-        assert set(self.servers.serving) <= set(self.networks.spaces)
-        assert set(self.keys.pairs) <= keys
-        for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
-            left = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-            assert left <= {node.key for node in nodes}
-        assert open_taps() == []
-        records = await self.inventory.checkpoints()
-        assert set(self.checkpoints.kept) == {record.key for record in records}
-        assert self.checkpoints.staged == {}
-        events = [event.cloudevent() for event in await self.inventory.events(0, 100_000)]
-        assert gaps(events) == []
-        state, problems = fold(events)
-        assert problems == []
-        assert state.labs == {lab.name: lab.state for lab in labs.values()}
-        # Of members of pools nothing is told: they are no labs yet.
-        told = await self.inventory.nodes()
-        assert state.nodes == {f"{node.lab}/{node.name}": node.state for node in told}
-        for lab in labs.values():
-            assert {node.name for node in nodes if node.lab == lab.name} == {
-                node.name for node in lab.spec.nodes
-            }
-            assert lab.previous is None or lab.state is LabState.FAILED
+        await checks.check(self)
 
     async def check_nothing(self) -> None:
         """Assert that no trace of any lab is left."""
-        await self.check()
-        assert await self.inventory.labs() == []
-        assert await self.inventory.nodes() == []
-        assert await self.inventory.pool_members() == []
-        assert self.host.machines == {}
-        assert self.networks.spaces == {}
-        assert self.uplinks.open == {}
-        assert self.servers.serving == {}
-        assert self.published_ports.open_ports() == set()
-        for folder in (self.root / "state" / "nodes", self.root / "run" / "n"):
-            assert not folder.exists() or list(folder.iterdir()) == []
+        await checks.check_nothing(self)
 
 
 @asynccontextmanager
