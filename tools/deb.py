@@ -63,6 +63,17 @@ def run(*argv: str | Path, env: dict[str, str] | None = None) -> None:
         sys.exit(f"deb: {argv[0]} failed:\n{done.stdout}{done.stderr}")
 
 
+def pip(verb: str, version: str, machine: str) -> list[str | Path]:
+    """Return the command that installs or downloads the locked libraries for one Python."""
+    return [
+        *(sys.executable, "-m", "pip", verb, "--quiet", "--disable-pip-version-check"),
+        *("--no-input", "--only-binary=:all:", "--implementation=cp"),
+        *(f"--platform={glibc}_{machine}" for glibc in _GLIBCS),
+        *(f"--python-version={version}", "--require-hashes"),
+        *("-r", ROOT / "requirements-package.lock"),
+    ]
+
+
 def libraries(tree: Path, machine: str, scratch: Path) -> None:
     """Install the locked libraries, for all versions of Python, side by side.
 
@@ -73,13 +84,7 @@ def libraries(tree: Path, machine: str, scratch: Path) -> None:
     site.mkdir(parents=True)
     for version in PYTHONS:
         made = scratch / version
-        platforms = [f"--platform={glibc}_{machine}" for glibc in _GLIBCS]
-        run(
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"),
-            *("--disable-pip-version-check", "--no-input", "--only-binary=:all:", *platforms),
-            *("--implementation=cp", f"--python-version={version}", "--require-hashes"),
-            *("-r", ROOT / "requirements-package.lock", "--target", made),
-        )
+        run(*pip("install", version, machine), "--no-compile", "--no-deps", "--target", made)
         shutil.rmtree(made / "bin", ignore_errors=True)
         for file in sorted(made.rglob("*")):
             place = site / file.relative_to(made)

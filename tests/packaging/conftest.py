@@ -134,7 +134,13 @@ def wheels(tmp_path: Path) -> Path:
     folder = tmp_path / "wheels"
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    fetch = ["download", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-    lock = ["-r", str(ROOT / "requirements-package.lock"), "-d", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", *fetch, *lock], check=True, timeout=600)
+    newest = ["download", "--quiet", "--disable-pip-version-check", "-d", str(folder), "pip"]
+    subprocess.run([sys.executable, "-m", "pip", *newest], check=True, timeout=600)
+    machine = os.uname().machine
+    for version in deb.PYTHONS:
+        subprocess.run(
+            [*deb.pip("download", version, machine), "--no-deps", "-d", folder],
+            check=True,
+            timeout=600,
+        )
     return folder

@@ -99,6 +99,12 @@ def test_purge_of_an_unused_labd_leaves_nothing(installed: Clean) -> None:
     assert of_labd(installed) == set()
 
 
+def with_network(clean: Clean, package: str) -> None:
+    """Install a package of Debian's that is not in the cache."""
+    fetch = ["chroot", str(clean.folder), "sh", "-c", f"{INSTALL} {package}"]
+    subprocess.run(fetch, check=True, capture_output=True, timeout=600)
+
+
 def of_labd(clean: Clean) -> set[str]:
     """Return the files of labd, but for the package itself."""
     ours = {file for file in files(clean) if "labd" in file or file == "/usr/bin/lab"}
@@ -111,13 +117,11 @@ def files(clean: Clean) -> set[str]:
 
 
 def test_pipx_installs_the_wheel(clean: Clean, wheels: Path) -> None:
-    fetch = f"{INSTALL} pipx"
-    subprocess.run(
-        ["chroot", clean.folder, "sh", "-c", fetch], check=True, capture_output=True, timeout=600
-    )
+    with_network(clean, "pipx")
     subprocess.run(["cp", "-r", wheels, clean.folder / "root" / "wheels"], check=True)
-    offline = '--pip-args="--no-index --find-links /root/wheels"'
-    clean.run(f"cd /root && pipx install {offline} /root/wheels/labd-*.whl")
+    # Newer ones upgrade a pip of their own as well.
+    offline = "export PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/wheels"
+    clean.run(f"{offline}; cd /root && pipx install /root/wheels/labd-*.whl")
     path = "PATH=/root/.local/bin:$PATH"
     assert clean.run(f"{path} labd --version").strip() == f"labd {__version__}"
     assert "checkpoint" in clean.run(f"{path} lab --help")
@@ -125,3 +129,8 @@ def test_pipx_installs_the_wheel(clean: Clean, wheels: Path) -> None:
     assert clean.run("find /root/.local /opt -name lab-up.1 | head -n 1").strip()
     # The unit comes along, for who wants a service of it.
     assert clean.run("find /root/.local -name labd.service").strip()
+
+
+def test_lintian_finds_no_error(clean: Clean) -> None:
+    with_network(clean, "lintian")
+    clean.run("lintian --allow-root --fail-on error,warning /root/labd.deb")
