@@ -92,6 +92,16 @@ def test_purge_leaves_labs_and_says_so(installed: Clean) -> None:
     assert {file for file in of_labd(installed) if not file.startswith(kept)} == set()
 
 
+def test_removal_names_the_labs_that_run_on(installed: Clean) -> None:
+    up = "lab image build bootsector; lab up bootsector --timeout 120"
+    # The daemon was started by hand, so it goes on; the package finds it by its socket.
+    count = "ls -d /proc/[0-9]*/exe | xargs -n1 readlink | grep -c qemu-system"
+    printed = installed.run(f"{SERVE}{up}; apt-get -y remove labd; {count}")
+    assert "machines of these labs run on" in printed
+    assert "when it is installed again: bootsector\n" in printed
+    assert printed.splitlines()[-1] == "1"
+
+
 def test_purge_of_an_unused_labd_leaves_nothing(installed: Clean) -> None:
     assert {"/usr/bin/lab", "/usr/bin/labd"} <= files(installed)
     assert f"{WANTS}/labd.service" in of_labd(installed)
