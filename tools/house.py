@@ -270,7 +270,9 @@ async def _serve(
     started: threading.Event,
     stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]],
 ) -> None:
-    from labd.api import create_app, serving
+    from labd.api.app import AppSettings
+    from labd.api.server import serving
+    from labd.features.app import make_app
     from labd.features.templates.shipped import ShippedTemplates
     from tests.fakes.daemon import engine_over_fakes
 
@@ -281,7 +283,8 @@ async def _serve(
     ended = asyncio.Event()
     async with engine_over_fakes(root / "lib") as daemon:
         templates = ShippedTemplates(ROOT / "lab-templates")
-        app = create_app(daemon.engine, templates, version="0", tokens=_no_token, admin_socket=path)
+        settings = AppSettings(version="0", tokens=_no_token, admin_socket=path)
+        app = make_app(daemon.engine, templates, settings)
         async with serving(app, [listener]):
             stop.append((asyncio.get_running_loop(), ended))
             started.set()

@@ -12,8 +12,8 @@ import logging
 from collections import Counter
 from typing import Final
 
+from labd.api.callers import Access
 from labd.api.limits import Meter
-from labd.features.access.views import AccessApi
 from labd.model.errors import LabdError
 from labd.model.people import Asked, Outcome, Role
 
@@ -28,7 +28,7 @@ _TOLD: Final = {Outcome.ACCEPTED: (1.0, 100), Outcome.FAILED: (0.2, 30), Outcome
 class Audit:
     """Writes the record."""
 
-    def __init__(self, access: AccessApi) -> None:
+    def __init__(self, access: Access) -> None:
         self._access = access
         self._meter = Meter()
         self._left_out: Counter[str] = Counter()

@@ -23,9 +23,8 @@ from pathlib import Path
 from starlette.types import Scope
 
 from labd.api import problems
-from labd.api.callers import Caller, TokenCheck
+from labd.api.callers import Access, Caller, TokenCheck
 from labd.api.headers import header
-from labd.features.access.views import AccessApi
 from labd.host.config import AccessConfig
 from labd.model.errors import ConfigError
 from labd.model.people import Role
@@ -138,7 +137,7 @@ class Authenticators:
     users: UserRoles = field(default_factory=UserRoles)
     hosts: frozenset[str] = frozenset()
 
-    async def identify(self, scope: Scope, access: AccessApi) -> Caller:
+    async def identify(self, scope: Scope, access: Access) -> Caller:
         """Return who makes a request.
 
         Raises:
@@ -194,7 +193,7 @@ def _void() -> problems.Unauthorised:
     )
 
 
-async def _person(token: str, access: AccessApi) -> Caller:
+async def _person(token: str, access: Access) -> Caller:
     if len(_required(token)) > _LONGEST_TOKEN:
         raise _void()
     hash_ = hashlib.sha256(token.encode()).hexdigest()

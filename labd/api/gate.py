@@ -14,10 +14,9 @@ from labd.api import problems
 from labd.api.audit import Audit
 from labd.api.authenticators import Authenticators, origin_of
 from labd.api.bodies import bounded
-from labd.api.callers import Caller
+from labd.api.callers import Access, Caller
 from labd.api.headers import check_host, check_origin
 from labd.api.limits import STRANGER, Bounds, Meter
-from labd.features.access.views import AccessApi
 from labd.model.errors import LabdError
 from labd.model.people import Asked, Role, asking
 
@@ -42,7 +41,7 @@ class Gate:
         self,
         app: ASGIApp,
         *,
-        access: AccessApi,
+        access: Access,
         authenticators: Authenticators,
         bounds: Mapping[Role, Bounds],
     ) -> None:

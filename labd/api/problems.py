@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError, WebSocketRequestValidatio
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from labd.features.models import OPTIONAL_NAME_PATTERN
+from labd.api.models import OPTIONAL_NAME_PATTERN
 from labd.model.errors import (
     ConfigError,
     Conflict,

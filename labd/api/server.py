@@ -16,8 +16,8 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from labd.api.authenticators import PEER, Peer
-from labd.api.callers import Services
 from labd.api.connection_limiter import ConnectionLimiter, bound, origin
+from labd.api.services import Services
 from labd.host.config_people import ApiConfig
 from labd.host.listening import check_tls, listen_tcp
 from labd.host.supervision import TaskState, TaskSupervisor

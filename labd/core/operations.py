@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 
 from labd.host.backoff import Backoff
@@ -23,6 +23,8 @@ from labd.model.states import OperationState
 log = logging.getLogger(__name__)
 
 Work = Callable[[OperationRecord], Awaitable[None]]
+# Written with the row of a lab that is asked for, in the same transaction.
+More = Callable[[Transaction], Awaitable[object]]
 # Checks and writes inside the transaction that accepts an operation, where nothing else moves;
 # returns the whole request.
 Intent = Callable[[Transaction, OperationRecord], Awaitable[Request]]
@@ -64,6 +66,7 @@ class Operations:
         self._clock = clock
         self._begun = begun
         self._supervisor = tasks or TaskSupervisor()
+        self._works: dict[OperationKind, Work] = {}
         self._held: dict[str, OperationRecord] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._progress: dict[str, Mapping[str, object]] = {}
@@ -71,6 +74,24 @@ class Operations:
         self._breakable: dict[str, asyncio.Task[None]] = {}
         self._superseded: dict[str, str] = {}
         self._closed = False
+
+    def register(self, works: Mapping[OperationKind, Work]) -> None:
+        """Have operations of these kinds carried on after a restart, each by its work.
+
+        Raises:
+            ValueError: One of the kinds has a work already: a fault of the program.
+        """
+        if twice := works.keys() & self._works.keys():
+            raise ValueError(f"two works for {', '.join(sorted(twice))}")
+        self._works.update(works)
+
+    def work_of(self, kind: OperationKind) -> Work:
+        """Return how operations of a registered kind are worked on; KeyError for any other."""
+        return self._works[kind]
+
+    def handles(self, kind: OperationKind) -> bool:
+        """True if operations of this kind are carried on after a restart."""
+        return kind in self._works
 
     def require_free(self, lab: str) -> None:
         """Return when no operation holds the lab.
@@ -323,6 +344,10 @@ class Operations:
             await tx.emit(
                 self._draft(operation, EventType.OPERATION_PROGRESS, self._progress[operation.id])
             )
+
+    async def all(self, *, limit: int = 100) -> Sequence[OperationRecord]:
+        """Return operations, the newest first."""
+        return await self._inventory.operations(limit=limit)
 
     async def get(self, id: str) -> OperationRecord:
         """Return an operation with its live progress.

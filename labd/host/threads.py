@@ -100,6 +100,7 @@ class Pool:
         self._lock = threading.Lock()
         self._idle: list[threading.Condition] = []
         self._threads = 0
+        self._generation = 0
         self._futures: set[Future[object]] = set()
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
@@ -114,7 +115,10 @@ class Pool:
                 # The one that was busy last: the others have the time to end.
                 self._idle.pop().notify()
         if more:
-            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+            arguments = (self._generation,)
+            threading.Thread(
+                target=self._serve, args=arguments, name=self._name, daemon=True
+            ).start()
         return future
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -159,25 +163,38 @@ class Pool:
             pending = {future for future in self._futures if not future.cancelled()}
         return len(wait(pending, seconds).not_done)
 
-    def _serve(self) -> None:
-        while (job := self._next()) is not None:
+    def renew(self) -> None:
+        """Have every later call run in a thread that is made by its caller's thread.
+
+        A new thread inherits the namespaces of the one that makes it (namespaces(7)), so whoever
+        has entered another network namespace, as tests do, begins with this.
+        """
+        with self._lock:
+            self._generation += 1
+            self._threads = 0
+            for idle in self._idle:
+                idle.notify()
+            self._idle.clear()
+
+    def _serve(self, generation: int) -> None:
+        while (job := self._next(generation)) is not None:
             call(*job)
             with self._lock:
                 self._futures.discard(job[0])
             del job  # a thread that waits must not keep what it worked on
 
-    def _next(self) -> tuple[Future[object], Callable[[], object]] | None:
+    def _next(self, generation: int) -> tuple[Future[object], Callable[[], object]] | None:
         """Return what is to be done next, None when there has been nothing for a while."""
         with self._lock:
             mine = threading.Condition(self._lock)
-            while not self._work:
+            while generation == self._generation and not self._work:
                 self._idle.append(mine)
                 mine.wait(_IDLE)
                 if mine in self._idle:  # nobody has called it
                     self._idle.remove(mine)
                     self._threads -= 1
                     return None
-            return self._work.popleft()
+            return self._work.popleft() if generation == self._generation else None
 
 
 def call(future: Future[T], work: Callable[[], T]) -> None:
@@ -208,6 +225,12 @@ bulk = _BULK.run
 bulk_whole = _BULK.whole
 # Work that waits for servers on the network most of the time.
 download = _DOWNLOADS.run
+
+
+def renew() -> None:
+    """Have every later call run in a new thread; see `Pool.renew`."""
+    for pool in (_QUICK, _BULK, _DOWNLOADS, LOGS):
+        pool.renew()
 
 
 async def finish(seconds: float) -> int:

@@ -116,6 +116,15 @@ class Asked:
         )
 
 
+class Thing(StrEnum):
+    """What belongs to somebody."""
+
+    LAB = "lab"
+    CLASS = "class"
+    CHECKPOINT = "checkpoint"
+    OPERATION = "operation"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owned:
     """Whose an object is.

@@ -95,6 +95,8 @@ NODE_ALIVE = frozenset(
         _N.PANICKED,
     }
 )
+# From which a checkpoint can be saved.
+NODE_SAVEABLE = frozenset({NodeState.RUNNING, NodeState.READY, NodeState.PAUSED})
 
 
 def require_move(subject: str, actual: NodeState, to: NodeState) -> None:

@@ -6,6 +6,7 @@ Binary units only, for a disk of `1 GiB` is not one of `1 GB`; a bare unit lette
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 
 from labd.model.errors import InputError
@@ -63,3 +64,8 @@ def parse_duration(text: str) -> float:
         raise InputError(f"duration {text[:40]!r} is not valid: write it like 90s, 5m or 2h30m")
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     return float(days * 86400 + hours * 3600 + minutes * 60 + seconds)
+
+
+def rfc3339(unix: float) -> str:
+    """Return a Unix time as RFC 3339 UTC with seconds."""
+    return dt.datetime.fromtimestamp(unix, dt.UTC).isoformat(timespec="seconds")[:-6] + "Z"

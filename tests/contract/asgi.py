@@ -19,7 +19,7 @@ _NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedPort:
+class Entrance:
     """How a caller comes in; without `uid`, each time as another user or from another host."""
 
     server: tuple[str, int | None] = TCP
@@ -48,7 +48,7 @@ class Answer:
 
 
 def scope_of(
-    door: PublishedPort, method: str, path: str, query: str = "", kind: str = "application/json"
+    door: Entrance, method: str, path: str, query: str = "", kind: str = "application/json"
 ) -> dict[str, Any]:
     """Return the scope of a request; `WS` is the handshake of a WebSocket."""
     headers = {"host": "127.0.0.1:8443", "content-type": kind, **door.headers}
@@ -79,7 +79,7 @@ def scope_of(
 
 
 async def ask(
-    app: Any, door: PublishedPort, method: str, path: str, body: object = None, query: str = ""
+    app: Any, door: Entrance, method: str, path: str, body: object = None, query: str = ""
 ) -> Answer:
     """Make one request; `WS` opens a WebSocket and leaves at once."""
     upload = isinstance(body, bytes)

@@ -16,16 +16,18 @@ from typing import Any
 
 import pytest
 
-from labd.api import Caller, create_app
-from labd.api.callers import ROUTE_SCOPES, Scope
+from labd.api.app import AppSettings
+from labd.api.callers import Caller
 from labd.api.limits import Bounds
-from labd.features.engine import Engine
+from labd.api.rules import Scope, rule_of
+from labd.api.services import Services, attach
+from labd.features.app import ROUTERS, make_app
 from labd.model.checkpoints import SaveMode
 from labd.model.classes import ClassRecord
 from labd.model.errors import Conflict
 from labd.model.people import Role, asking, on_behalf
 from labd.model.records import Wanted
-from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, Answer, PublishedPort, ask
+from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, Answer, Entrance, ask
 from tests.fakes.daemon import FakeDaemon, engine_over_fakes
 from tests.fakes.labs import node, spec
 from tests.fakes.templates import hello_only
@@ -142,6 +144,13 @@ PLUGIN_MAY = [scope for scope in SCOPES if scope is not Scope.PEOPLE_ADMIN]
 PEOPLE_WHO_OWN = {"administrator", "instructor", "student", "plugin with all scopes", "nobody"}
 
 
+SCOPE_OF = {
+    str(getattr(route, "name", "")): rule_of(route).scope
+    for router in ROUTERS
+    for route in router.routes
+}
+
+
 class Reached(Conflict):
     """The gate has let a request through to the engine."""
 
@@ -149,22 +158,20 @@ class Reached(Conflict):
 
 
 class Doorstep:
-    """An engine of which only what the gate itself asks is real."""
-
-    def __init__(self, **real: object) -> None:
-        self.__dict__.update(real)
+    """A service, whatever it is asked: what the gate itself asks is real, and is no service."""
 
     def __getattr__(self, name: str) -> Doorstep:
         return Doorstep()
 
-    @classmethod
-    def before(cls, engine: Engine) -> Any:
-        found = engine.access
-        access = cls(holder=found.holder, owned=found.owned, report=found.report)
-        return cls(access=access, labs=engine.labs)
-
     def __call__(self, *_: object, **__: object) -> Doorstep:
         raise Reached("reached")
+
+
+class Doorsteps(Services):
+    """The services of an app of which only the gate is real."""
+
+    def get(self, kind: type[Any]) -> Any:
+        return Doorstep()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +189,7 @@ class Town:
 
     app: Any
     house: FakeDaemon
-    callers: dict[str, PublishedPort]
+    callers: dict[str, Entrance]
     operations: dict[str, str]
 
 
@@ -244,28 +251,25 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
         anna = await create("anna", Role.INSTRUCTOR, (), None)
         pupil = await create("pupil", Role.STUDENT, ("anna",), 3600)
         root = await create("chief", Role.ADMINISTRATOR, (), None)
-        app = create_app(
-            Doorstep.before(it.engine),
-            hello_only(tmp_path),
-            version="0",
-            tokens=plugin,
-            admin_socket=Path(ADMIN[0]),
-            student=NO_BOUNDS,
+        settings = AppSettings(
+            version="0", tokens=plugin, admin_socket=Path(ADMIN[0]), student=NO_BOUNDS
         )
+        app = make_app(it.engine, hello_only(tmp_path), settings)
+        attach(app, Doorsteps((), version="0"))
         callers = {
-            "administrator": PublishedPort(server=ADMIN),
-            "administrator by token": PublishedPort(token=root.token),
-            "root at people.sock": PublishedPort(server=PEOPLE, uid=0),
-            "instructor": PublishedPort(token=anna.token),
-            "student": PublishedPort(token=pupil.token),
-            "nobody": PublishedPort(),
-            "a user of the host": PublishedPort(server=PEOPLE),
-            "a plugin's token elsewhere": PublishedPort(server=PEOPLE, token="all"),
-            "a student's token at plugin.sock": PublishedPort(server=PLUGINS, token=pupil.token),
-            "plugin with all scopes": PublishedPort(server=PLUGINS, token="all"),
-            "plugin without a scope": PublishedPort(server=PLUGINS, token="-"),
+            "administrator": Entrance(server=ADMIN),
+            "administrator by token": Entrance(token=root.token),
+            "root at people.sock": Entrance(server=PEOPLE, uid=0),
+            "instructor": Entrance(token=anna.token),
+            "student": Entrance(token=pupil.token),
+            "nobody": Entrance(),
+            "a user of the host": Entrance(server=PEOPLE),
+            "a plugin's token elsewhere": Entrance(server=PEOPLE, token="all"),
+            "a student's token at plugin.sock": Entrance(server=PLUGINS, token=pupil.token),
+            "plugin with all scopes": Entrance(server=PLUGINS, token="all"),
+            "plugin without a scope": Entrance(server=PLUGINS, token="-"),
             **{
-                f"plugin {scope}": PublishedPort(server=PLUGINS, token=str(scope))
+                f"plugin {scope}": Entrance(server=PLUGINS, token=str(scope))
                 for scope in PLUGIN_MAY
             },
         }
@@ -292,9 +296,9 @@ def targets(route: Route, operations: dict[str, str]) -> dict[str, str]:
 
 def of_plugin(route: Route, caller: str) -> str:
     if caller == "plugin with all scopes":
-        may = ROUTE_SCOPES.get(route.name) is not Scope.PEOPLE_ADMIN
+        may = SCOPE_OF.get(route.name) is not Scope.PEOPLE_ADMIN
     else:
-        needs = ROUTE_SCOPES.get(route.name, Scope.ANY)
+        needs = SCOPE_OF.get(route.name, Scope.ANY)
         has = caller.removeprefix("plugin ")
         more = {"labs:control": "labs:read", "images:write": "images:read"}
         may = needs is Scope.ANY or needs in {has, more.get(has)}

@@ -68,7 +68,7 @@ async def test_down_asks_the_guest_and_keeps_the_disks(home: FakeDaemon) -> None
         "network.down lan",
         "operation.succeeded down",
     ]
-    found = await home.engine.node(NodeRef("web", "a"))
+    found = await home.engine.console.node(NodeRef("web", "a"))
     assert (found.wanted, found.reason) == (Wanted.STOPPED, "the guest powered off")
     assert list((home.root / "state" / "nodes" / key).iterdir())
     assert home.networks.spaces == {}
@@ -108,12 +108,12 @@ async def test_stop_and_start_of_one_node(home: FakeDaemon) -> None:
         "lab.state degraded>running",
         "operation.succeeded start",
     ]
-    assert (await home.engine.node(NodeRef("web", "a"))).starts == 2
+    assert (await home.engine.console.node(NodeRef("web", "a"))).starts == 2
 
 
 async def test_restart_stops_and_starts_under_the_same_identity(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
-    before = await home.engine.node(NodeRef("web", "a"))
+    before = await home.engine.console.node(NodeRef("web", "a"))
     seq = await home.seq()
     await home.act(K.RESTART, "a")
     assert [line for line in await home.story(seq) if line.startswith("node.")] == [
@@ -123,7 +123,7 @@ async def test_restart_stops_and_starts_under_the_same_identity(home: FakeDaemon
         "node.running a",
         "node.ready a",
     ]
-    after = await home.engine.node(NodeRef("web", "a"))
+    after = await home.engine.console.node(NodeRef("web", "a"))
     assert (after.key, after.uuid, after.uid) == (before.key, before.uuid, before.uid)
     assert after.process != before.process
 
@@ -187,7 +187,7 @@ async def test_up_twice_changes_nothing(home: FakeDaemon) -> None:
     assert await home.story(seq) == ["operation.started up", "operation.succeeded up"]
     assert await home.inventory.nodes() == before
     assert home.hypervisor.calls[calls:] == []
-    assert await home.engine.plan("web", spec(node("a"), node("b", "a"))) == []
+    assert await home.engine.labs.plan("web", spec(node("a"), node("b", "a"))) == []
 
 
 @pytest.mark.parametrize("kind", [K.DOWN, K.STOP])
@@ -283,7 +283,9 @@ async def test_a_failed_up_leaves_nothing(
     home: FakeDaemon, failure: Any, code: str, text: str
 ) -> None:
     failure(home)
-    error = await home.fails(home.engine.up("web", spec(node("a", ready=QUICK), node("b", "a"))))
+    error = await home.fails(
+        home.engine.labs.up("web", spec(node("a", ready=QUICK), node("b", "a")))
+    )
     assert error["code"] == code
     assert text in str(error["message"])
     if failure is fail_disk:
@@ -300,7 +302,7 @@ async def test_a_failed_up_of_a_stopped_lab_leaves_it_stopped(
     await home.up(lab)
     await home.act(K.DOWN)
     failure(home)
-    error = await home.fails(home.engine.up("web", lab))
+    error = await home.fails(home.engine.labs.up("web", lab))
     assert error["code"] == code
     await home.check()
     assert (await home.lab()).state is LabState.STOPPED
@@ -315,13 +317,13 @@ async def test_a_failed_start_leaves_the_others_alone(
 ) -> None:
     await home.up(spec(node("a", ready=QUICK), node("b")))
     await home.act(K.STOP, "a")
-    other = await home.engine.node(NodeRef("web", "b"))
+    other = await home.engine.console.node(NodeRef("web", "b"))
     failure(home)
-    error = await home.fails(home.engine.act(K.START, "web", ["a"]))
+    error = await home.fails(home.engine.labs.act(K.START, "web", ["a"]))
     assert error["code"] == code
     await home.check()
     assert await home.states() == {"a": "stopped", "b": "ready"}
-    assert await home.engine.node(NodeRef("web", "b")) == other
+    assert await home.engine.console.node(NodeRef("web", "b")) == other
     assert (await home.lab()).state is LabState.RUNNING
 
 
@@ -330,25 +332,25 @@ async def test_a_failed_start_tells_the_last_words(home: FakeDaemon) -> None:
     why = "node web/a is not ready after 0.05 s: no console pattern 'guest: up'"
     said = "web/a said last: 'guest: dead'"
     lab = spec(node("a", ready=QUICK))
-    error = await home.fails(home.engine.up("web", lab))
+    error = await home.fails(home.engine.labs.up("web", lab))
     hint = "with --keep, `lab up` leaves it to look at"
     assert error["message"] == f"{why}; {said}; {hint}"
     assert (error["node"], error["last_line"]) == ("a", "guest: dead")
     await home.check_nothing()
-    error = await home.fails(home.engine.up("web", lab, keep=True))
+    error = await home.fails(home.engine.labs.up("web", lab, keep=True))
     assert error["message"] == f"{why}; {said}; `lab logs web/a` shows more"
     await home.act(K.DOWN)
-    error = await home.fails(home.engine.up("web", lab))
+    error = await home.fails(home.engine.labs.up("web", lab))
     assert error["message"] == f"{why}; {said}; `lab logs web/a` shows more", "it is stopped only"
 
 
 async def test_keep_keeps_what_failed(home: FakeDaemon) -> None:
     fail_silent(home)
-    await home.fails(home.engine.up("web", spec(node("a", ready=QUICK)), keep=True))
+    await home.fails(home.engine.labs.up("web", spec(node("a", ready=QUICK)), keep=True))
     lab = await home.lab()
     assert lab.state is LabState.FAILED
     assert "not ready after 0.05 s" in lab.reason
-    found = await home.engine.node(NodeRef("web", "a"))
+    found = await home.engine.console.node(NodeRef("web", "a"))
     assert found.state is N.RUNNING
     assert found.reason == "not ready after 0.05 s: no console pattern 'guest: up'"
     home.host.say(found.key, b"guest: up\n")
@@ -358,7 +360,7 @@ async def test_keep_keeps_what_failed(home: FakeDaemon) -> None:
 
 async def test_a_timeout_of_up(home: FakeDaemon) -> None:
     home.host.boot_output = b""
-    error = await home.fails(home.engine.up("web", spec(node("a")), timeout=0.05))
+    error = await home.fails(home.engine.labs.up("web", spec(node("a")), timeout=0.05))
     assert error["code"] == "guest_failed"
     assert error["message"] == (
         "lab web was not up within 0.05 s; web/a said nothing; "
@@ -373,7 +375,7 @@ async def test_a_failure_beside_does_not_stop_the_watch_of_another_node(home: Fa
     home.host.reset(await home.key("b"), guest=True)
     await home.until("b", N.RUNNING)
     await home.act(K.STOP, "a")
-    await home.fails(home.engine.act(K.START, "web", ["a"]))
+    await home.fails(home.engine.labs.act(K.START, "web", ["a"]))
     home.host.say(await home.key("b"), b"guest: up\n")
     await home.until("b", N.READY)
 
@@ -381,13 +383,13 @@ async def test_a_failure_beside_does_not_stop_the_watch_of_another_node(home: Fa
 async def test_a_request_that_cannot_work_is_refused_and_writes_nothing(home: FakeDaemon) -> None:
     seq = await home.seq()
     with pytest.raises(InputError, match="there is no image"):
-        await home.engine.up("web", spec(replace(node("a"), image="nope")))
+        await home.engine.labs.up("web", spec(replace(node("a"), image="nope")))
     with pytest.raises(InputError, match="lab name"):
-        await home.engine.up("Web", spec(node("a")))
+        await home.engine.labs.up("Web", spec(node("a")))
     with pytest.raises(NotFound):
-        await home.engine.act(K.DOWN, "web")
+        await home.engine.labs.act(K.DOWN, "web")
     assert await home.seq() == seq
-    assert home.engine._operations.running() == []
+    assert home.engine.operations.running() == []
 
 
 # a changed spec
@@ -442,16 +444,16 @@ async def test_a_network_that_changes_replaces_its_nodes(home: FakeDaemon) -> No
 async def test_a_failed_edit_is_taken_back(home: FakeDaemon) -> None:
     old = spec(node("a"), node("b"), node("c"))
     await home.up(old)
-    kept = await home.engine.node(NodeRef("web", "a"))
+    kept = await home.engine.console.node(NodeRef("web", "a"))
     slow = node("d", ready=Readiness(console="never", timeout=0.05))
     new = spec(node("a"), replace(node("b"), memory=256 * MIB), slow)
-    error = await home.fails(home.engine.up("web", new))
+    error = await home.fails(home.engine.labs.up("web", new))
     assert error["code"] == "guest_failed"
     await home.check()
     lab = await home.lab()
     assert (lab.spec, lab.previous, lab.state) == (old, None, LabState.RUNNING)
     assert await home.states() == {"a": "ready", "b": "ready", "c": "ready"}
-    assert await home.engine.node(NodeRef("web", "a")) == kept
+    assert await home.engine.console.node(NodeRef("web", "a")) == kept
     assert home.host.machines[await home.key("b")].spec.memory == 128 * MIB
 
 
@@ -460,7 +462,7 @@ async def test_a_failed_edit_of_a_stopped_lab_is_taken_back(home: FakeDaemon) ->
     await home.up(old)
     await home.act(K.DOWN)
     slow = node("c", ready=Readiness(console="never", timeout=0.05))
-    await home.fails(home.engine.up("web", spec(node("a"), slow)))
+    await home.fails(home.engine.labs.up("web", spec(node("a"), slow)))
     await home.check()
     assert await home.states() == {"a": "stopped", "b": "stopped"}
     assert ((await home.lab()).spec, (await home.lab()).state) == (old, LabState.STOPPED)
@@ -473,7 +475,7 @@ async def test_an_edit_that_can_not_be_taken_back_either_leaves_no_strange_nodes
     old = spec(node("a"), node("b"))
     await home.up(old)
     home.host.fail_launch["*"] = "no more memory"
-    await home.fails(home.engine.up("web", spec(replace(node("a"), vcpus=2), node("c"))))
+    await home.fails(home.engine.labs.up("web", spec(replace(node("a"), vcpus=2), node("c"))))
     await home.check()
     lab = await home.lab()
     assert (lab.spec, lab.previous, lab.state) == (old, None, LabState.DEGRADED)
@@ -485,14 +487,16 @@ async def test_an_edit_that_can_not_be_taken_back_either_leaves_no_strange_nodes
 
 async def test_nodes_start_in_the_order_of_their_dependencies(home: FakeDaemon) -> None:
     home.host.boot_output = b""
-    operation = await home.engine.up("web", spec(node("c", "b"), node("b", "a:running"), node("a")))
+    operation = await home.engine.labs.up(
+        "web", spec(node("c", "b"), node("b", "a:running"), node("a"))
+    )
     await home.until("b", N.RUNNING)
     assert await home.states() == {"a": "running", "b": "running", "c": "stopped"}
     home.host.say(await home.key("b"), b"guest: up\n")
     await home.until("c", N.RUNNING)
     for name in ("a", "c"):
         home.host.say(await home.key(name), b"guest: up\n")
-    await home.engine.wait_operation(operation.id, 5)
+    await home.engine.operations.wait(operation.id, 5)
     assert (await home.lab()).state is LabState.RUNNING
 
 
@@ -509,10 +513,10 @@ async def test_a_dependency_that_had_crashed_before_is_started_again(home: FakeD
 @pytest.mark.parametrize("fate", ["die", "panic", "power_off"])
 async def test_a_dependency_that_fails_ends_the_wait_for_it(home: FakeDaemon, fate: str) -> None:
     home.host.boot_output = b""
-    operation = await home.engine.up("web", spec(node("a"), node("b", "a"), node("c", "b")))
+    operation = await home.engine.labs.up("web", spec(node("a"), node("b", "a"), node("c", "b")))
     await home.until("a", N.RUNNING)
     getattr(home.host, fate)(await home.key("a"))
-    error = await home.fails(home.engine.operation(operation.id))
+    error = await home.fails(home.engine.operations.get(operation.id))
     assert error["code"] == "guest_failed"
     await home.check_nothing()
 
@@ -521,10 +525,10 @@ async def test_a_dependency_that_went_away_after_it_was_ready_is_hopeless(home: 
     # `a` is ready at once and powers off while `b` waits for `c`.
     home.host.boot_output = b""
     lab = spec(node("a", ready=NOW), node("c"), node("b", "c"), node("d", "b", "a"))
-    operation = await home.engine.up("web", lab, keep=True)
+    operation = await home.engine.labs.up("web", lab, keep=True)
     await home.until("c", N.RUNNING)
     home.host.power_off(await home.key("a"))
-    error = await home.fails(home.engine.operation(operation.id))
+    error = await home.fails(home.engine.operations.get(operation.id))
     assert error["message"] == "node web/d waits for a, which is stopped"
 
 
@@ -545,7 +549,7 @@ async def test_boot_slots_bound_how_many_boot_at_one_time(
         await home.restart()
         home.host.boot_output = b""
         names = ["a", "b", "c", "d", "e"]
-        operation = await home.engine.up("web", spec(*(node(name) for name in names)))
+        operation = await home.engine.labs.up("web", spec(*(node(name) for name in names)))
         started: set[str] = set()
         most = 0
         async with asyncio.timeout(LIMIT):
@@ -561,7 +565,7 @@ async def test_boot_slots_bound_how_many_boot_at_one_time(
                 home.host.say(running.pop(), b"guest: up\n")
                 await home.settled()
         assert most == 2
-        done = await home.engine.wait_operation(operation.id, 5)
+        done = await home.engine.operations.wait(operation.id, 5)
         assert done.error is None
 
 
@@ -574,13 +578,13 @@ async def test_more_boot_at_one_time_of_what_got_ready_quickly(
         await home.restart()
         await home.up(spec(node("a")), "first")
         home.host.boot_output = b""
-        operation = await home.engine.up("web", spec(*(node(name) for name in "abc")))
+        operation = await home.engine.labs.up("web", spec(*(node(name) for name in "abc")))
         async with asyncio.timeout(LIMIT):
             while await home.states() != dict.fromkeys("abc", "running"):
                 await asyncio.sleep(0.01)
         for name in "abc":
             home.host.say(await home.key(name), b"guest: up\n")
-        await home.ok(home.engine.operation(operation.id))
+        await home.ok(home.engine.operations.get(operation.id))
 
 
 # refusals
@@ -588,19 +592,19 @@ async def test_more_boot_at_one_time_of_what_got_ready_quickly(
 
 async def test_busy_names_the_operation(home: FakeDaemon) -> None:
     home.host.boot_output = b""
-    operation = await home.engine.up("web", spec(node("a")))
+    operation = await home.engine.labs.up("web", spec(node("a")))
     why = rf"web is busy: up \({operation.id}\) runs; wait for it with `lab wait web --for idle`"
     with pytest.raises(Busy, match=why) as caught:
-        await home.engine.act(K.STOP, "web")
+        await home.engine.labs.act(K.STOP, "web")
     assert caught.value.details == {"operation": operation.id, "kind": "up"}
     with pytest.raises(Busy):
-        await home.engine.up("web", spec(node("a")))
-    view = await home.engine.lab("web")
+        await home.engine.labs.up("web", spec(node("a")))
+    view = await home.engine.overview.get("web")
     assert view.operation is not None
     assert view.operation.id == operation.id
     await home.up(spec(node("a", ready=NOW)), name="other")  # no lab waits for another
     home.host.say(await home.key("a"), b"guest: up\n")
-    await home.engine.wait_operation(operation.id, 5)
+    await home.engine.operations.wait(operation.id, 5)
 
 
 @pytest.mark.parametrize("kind", [K.DOWN, K.DESTROY])
@@ -608,18 +612,18 @@ async def test_a_start_that_hangs_does_not_hold_up_who_wants_it_gone(
     home: FakeDaemon, kind: K
 ) -> None:
     home.host.boot_output = b""
-    start = await home.engine.up("web", spec(node("a"), node("b")))
+    start = await home.engine.labs.up("web", spec(node("a"), node("b")))
     await home.until("a", N.RUNNING)
     await home.until("b", N.RUNNING)
-    end = await home.engine.act(kind, "web")
-    ended = await home.engine.wait_operation(start.id, 0)
+    end = await home.engine.labs.act(kind, "web")
+    ended = await home.engine.operations.wait(start.id, 0)
     assert ended.error == {
         "code": "superseded",
         "message": f"up of lab web was ended by {kind}",
     }
-    assert (await home.engine.wait_operation(end.id, 5)).error is None
+    assert (await home.engine.operations.wait(end.id, 5)).error is None
     assert not home.host.machines
-    labs = await home.engine.labs()
+    labs = await home.engine.overview.all()
     if kind is K.DESTROY:
         assert not labs
         return
@@ -631,7 +635,7 @@ async def test_a_start_that_hangs_does_not_hold_up_who_wants_it_gone(
 async def test_two_at_one_moment(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     results = await asyncio.gather(
-        *(home.engine.act(kind, "web") for kind in (K.DOWN, K.RESTART, K.DESTROY)),
+        *(home.engine.labs.act(kind, "web") for kind in (K.DOWN, K.RESTART, K.DESTROY)),
         return_exceptions=True,
     )
     refused = [result for result in results if isinstance(result, Busy)]
@@ -643,9 +647,9 @@ async def test_the_lab_is_free_when_its_outcome_is_told(home: FakeDaemon) -> Non
     for _ in range(5):
         for kind in (K.PAUSE, K.RESUME):
             seq = await home.seq()
-            await home.engine.act(kind, "web")
+            await home.engine.labs.act(kind, "web")
             while f"operation.succeeded {kind}" not in await home.story(seq):
-                await home.engine.wait_events(await home.seq())
+                await home.engine.events.wait(await home.seq())
 
 
 @pytest.mark.parametrize(
@@ -666,13 +670,13 @@ async def test_what_a_node_cannot_do_now(
     await home.act(K.STOP, "b")
     seq = await home.seq()
     with pytest.raises(IllegalTransition) as caught:
-        await home.engine.act(kind, "web", ["a" if kind is K.RESUME else "b"])
+        await home.engine.labs.act(kind, "web", ["a" if kind is K.RESUME else "b"])
     assert caught.value.message == message
     assert await home.seq() == seq
     with pytest.raises(NotFound, match=r"there is no node web/c"):
-        await home.engine.act(kind, "web", ["c"])
+        await home.engine.labs.act(kind, "web", ["c"])
     with pytest.raises(NotFound) as missed:
-        await home.engine.act(K.DESTROY, "wen")
+        await home.engine.labs.act(K.DESTROY, "wen")
     assert missed.value.message == "there is no lab wen; did you mean 'web'?"
     assert await home.seq() == seq
 
@@ -688,7 +692,7 @@ async def test_no_room_starts_nothing(home: FakeDaemon) -> None:
     home.memory = GIB + 200 * MIB
     seq = await home.seq()
     with pytest.raises(NoRoom, match="its 2 nodes need 320 MiB, and the host has 200 MiB free"):
-        await home.engine.up("web", spec(node("a"), node("b")))
+        await home.engine.labs.up("web", spec(node("a"), node("b")))
     assert await home.seq() == seq
     await home.up(spec(node("a")))
     home.memory = GIB + 100 * MIB
@@ -696,12 +700,12 @@ async def test_no_room_starts_nothing(home: FakeDaemon) -> None:
     await home.act(K.STOP)
     for kind in (K.START, K.RESTART):
         with pytest.raises(NoRoom):
-            await home.engine.act(kind, "web")
+            await home.engine.labs.act(kind, "web")
 
 
 async def test_two_labs_are_not_promised_the_same_memory(home: FakeDaemon) -> None:
     home.memory = GIB + 200 * MIB
-    asked = [home.engine.up(name, spec(node("a"))) for name in ("web", "other")]
+    asked = [home.engine.labs.up(name, spec(node("a"))) for name in ("web", "other")]
     results = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(result).__name__ for result in results] == ["OperationRecord", "NoRoom"]
     assert "160 MiB promised" in str(results[1])
@@ -716,7 +720,7 @@ async def test_uids_are_unique_and_used_again(home: FakeDaemon) -> None:
     uids = [n.uid for n in await home.inventory.nodes()]
     assert sorted(uids) == list(range(700_000, 700_006))
     mine = {n.uid for n in await home.inventory.nodes("one")}
-    await home.ok(home.engine.act(K.DESTROY, "one"))
+    await home.ok(home.engine.labs.act(K.DESTROY, "one"))
     await home.up(spec(node("a"), node("b")), name="three")
     assert {n.uid for n in await home.inventory.nodes("three")} == mine
 
@@ -738,11 +742,11 @@ async def test_disks_are_made_once_and_stay(home: FakeDaemon) -> None:
 async def test_a_node_may_crash_while_it_is_asked_to_stop(home: FakeDaemon) -> None:
     home.host.obeys_power_down = False
     await home.up(spec(node("a"), node("b")))
-    operation = await home.engine.act(K.DOWN, "web")
+    operation = await home.engine.labs.act(K.DOWN, "web")
     await home.until("a", N.STOPPING)
     for name in ("a", "b"):
         home.host.die(await home.key(name))
-    assert (await home.done(home.engine.operation(operation.id))).error is None
+    assert (await home.done(home.engine.operations.get(operation.id))).error is None
     assert await home.states() == {"a": "stopped", "b": "stopped"}
 
 
@@ -753,7 +757,7 @@ async def test_an_end_at_the_moment_of_the_request(
 ) -> None:
     await home.up(spec(node("a"), node("b")))
     key = await home.key("a")
-    asked = asyncio.create_task(home.engine.act(kind, "web", force=True))
+    asked = asyncio.create_task(home.engine.labs.act(kind, "web", force=True))
     for _ in range(3):
         await asyncio.sleep(0)
     getattr(home.host, fate)(key)
@@ -770,7 +774,7 @@ async def test_the_intent_does_not_take_back_what_the_watcher_wrote(home: FakeDa
     await home.up(spec(node("a"), node("b")))
     home.host.die(await home.key("a"))
     async with home.inventory._lock:  # as a transaction of somebody else's has it
-        asked = asyncio.create_task(home.engine.act(K.STOP, "web", ["b"]))
+        asked = asyncio.create_task(home.engine.labs.act(K.STOP, "web", ["b"]))
         await home.settled()
     await home.ok(asked)
     assert await home.states() == {"a": "crashed", "b": "stopped"}
@@ -801,13 +805,13 @@ async def test_a_late_end_of_the_old_process_is_not_taken_for_the_new_one(home: 
 async def test_a_cancelled_request_is_either_done_or_not(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     for turns in range(12):
-        asked = asyncio.create_task(home.engine.act(K.PAUSE, "web"))
+        asked = asyncio.create_task(home.engine.labs.act(K.PAUSE, "web"))
         for _ in range(turns):
             await asyncio.sleep(0)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
         await home.idle()
-        assert home.engine._operations.running() == []
+        assert home.engine.operations.running() == []
         if (await home.states())["a"] == "paused":
             await home.act(K.RESUME)
 
@@ -817,7 +821,7 @@ async def test_one_node_that_fails_does_not_leave_the_others_to_themselves(
 ) -> None:
     await home.up(spec(node("a"), node("b")))
     home.host.hang(await home.key("a"))
-    error = await home.fails(home.engine.act(K.PAUSE, "web"))
+    error = await home.fails(home.engine.labs.act(K.PAUSE, "web"))
     assert error["code"] == "node_unresponsive"
     assert (await home.states())["b"] == "paused"  # and so it was when the outcome was written
     await home.act(K.DOWN)

@@ -46,7 +46,7 @@ async def test_each_use_is_seen_and_the_last_one_counts(home: FakeDaemon, clock:
     (await home.engine.connect.to_node(A, 22)).close()
     assert await used(home) == (0, Source.CONNECTION)
     clock.go(7)
-    async with home.engine.console(A) as line:
+    async with home.engine.console.attach(A) as line:
         assert await used(home) == (0, Source.CONSOLE)
         clock.go(7)
         assert await used(home) == (7, Source.CONSOLE)  # nobody types

@@ -50,7 +50,7 @@ async def save(
 
 async def fork(home: FakeDaemon, lab: str = "copy", checkpoint: str = "c", **how: str) -> None:
     for operation in await home.engine.checkpoints.fork(checkpoint, lab, count=0, settings=how):
-        await home.ok(home.engine.operation(operation.id))
+        await home.ok(home.engine.operations.get(operation.id))
 
 
 async def still_runs(home: FakeDaemon, lab: str = "web") -> None:
@@ -74,7 +74,7 @@ async def test_a_live_save_is_no_pause(home: FakeDaemon) -> None:
     assert [saved.name for saved in view.record.nodes] == ["a", "b"]
     assert view.labs == ()
     # The source stands on what the store has now, and has a new top of its own.
-    machine = (await home.engine.node(NodeRef("web", "a"))).machine
+    machine = (await home.engine.console.node(NodeRef("web", "a"))).machine
     assert machine is not None
     (disk,) = machine.disks
     assert home.checkpoints.digest_of(disk.backing[0][0]) in home.checkpoints.layers
@@ -120,11 +120,11 @@ async def test_a_fork_is_a_lab_like_any_other(home: FakeDaemon) -> None:
     await save(home)
     await fork(home)
     (top,) = home.host.machines[await home.key("a", "copy")].spec.disks
-    await home.ok(home.engine.act(K.DOWN, "copy", force=True))
-    await home.ok(home.engine.act(K.START, "copy"))
+    await home.ok(home.engine.labs.act(K.DOWN, "copy", force=True))
+    await home.ok(home.engine.labs.act(K.START, "copy"))
     (again,) = home.host.machines[await home.key("a", "copy")].spec.disks
     assert again == top, "it boots from its own disk on the frozen ones"
-    await home.ok(home.engine.act(K.DESTROY, "copy", force=True))
+    await home.ok(home.engine.labs.act(K.DESTROY, "copy", force=True))
     await home.check()
 
 
@@ -147,7 +147,7 @@ async def test_on_fork_comes_before_ready(home: FakeDaemon) -> None:
     assert story.index("node.ready a") > story.index("node.running a")
     home.host.exec_result = lambda _: ExecResult(status=3, stdout=b"", stderr=b"no such\nthing")
     (operation,) = await home.engine.checkpoints.fork("c", "bad", count=0, settings={})
-    error = await home.fails(home.engine.operation(operation.id))
+    error = await home.fails(home.engine.operations.get(operation.id))
     assert error["message"] == "on_fork of node bad/a: 'hostname' ended with 3: thing"
     assert await home.inventory.lab("bad") is None
     await home.check()
@@ -164,7 +164,7 @@ async def test_a_guest_that_ends_while_it_is_told_is_told_as_such(home: FakeDaem
 
     home.host.exec_result = end
     (asked,) = await home.engine.checkpoints.fork("c", "x", count=0, settings={})
-    error = await home.fails(home.engine.operation(asked.id))
+    error = await home.fails(home.engine.operations.get(asked.id))
     assert error["code"] == "node_gone"
     assert await home.inventory.lab("x") is None
     await home.check()
@@ -185,7 +185,7 @@ async def test_guests_are_told_when_all_forks_run(home: FakeDaemon) -> None:
     assert home.snapshots.clocks == [], "the other one is being loaded"
     home.snapshots.slow["f-2"].set()
     for operation in begun:
-        await home.ok(home.engine.operation(operation.id))
+        await home.ok(home.engine.operations.get(operation.id))
     assert set(home.snapshots.clocks) == {await home.key("a", lab) for lab in ("f-1", "f-2")}
     await home.check()
 
@@ -337,10 +337,10 @@ async def test_a_checkpoint_in_use_stays(home: FakeDaemon) -> None:
     await fork(home)
     with pytest.raises(InUse, match="checkpoint c is in use by copy; destroy it first"):
         await home.engine.checkpoints.remove("c")
-    await home.ok(home.engine.act(K.DESTROY, "copy", force=True))
-    await home.ok(home.engine.act(K.DESTROY, "web", force=True))
+    await home.ok(home.engine.labs.act(K.DESTROY, "copy", force=True))
+    await home.ok(home.engine.labs.act(K.DESTROY, "web", force=True))
     with pytest.raises(InUse, match="checkpoint c"):
-        await home.engine.remove_image("disk")
+        await home.engine.images.remove("disk")
     await home.up(LAB)
     await save(home, "d")
     layers = set(home.checkpoints.layers)
@@ -348,7 +348,7 @@ async def test_a_checkpoint_in_use_stays(home: FakeDaemon) -> None:
     await home.engine.checkpoints.remove("d")
     assert home.checkpoints.layers, "the source stands on its own"
     assert set(home.checkpoints.layers) <= layers
-    await home.ok(home.engine.act(K.DESTROY, "web", force=True))
+    await home.ok(home.engine.labs.act(K.DESTROY, "web", force=True))
     assert home.checkpoints.layers == {}
     await home.check()
 
@@ -372,7 +372,7 @@ async def test_a_fork_that_fails_leaves_nothing(home: FakeDaemon) -> None:
     await save(home)
     home.checkpoints.fail = {"incoming": StorageFailed("b.ram is not what was saved")}
     (operation,) = await home.engine.checkpoints.fork("c", "copy", count=0, settings={})
-    assert "b.ram" in str((await home.fails(home.engine.operation(operation.id)))["message"])
+    assert "b.ram" in str((await home.fails(home.engine.operations.get(operation.id)))["message"])
     assert await home.inventory.lab("copy") is None
     await still_runs(home)
     await home.check()
@@ -470,7 +470,7 @@ async def test_a_copy_of_a_lab_that_boots_gets_ready_like_any_other(home: FakeDa
     home.host.boot_output = b""
     for machine in home.host.machines.values():
         machine.output.clear()
-    await home.ok(home.engine.act(K.RESET, "web"))
+    await home.ok(home.engine.labs.act(K.RESET, "web"))
     assert await home.states() == {"a": "running", "b": "running"}
     await save(home)
     (asked,) = await home.engine.checkpoints.fork("c", "copy", count=0, settings={})
@@ -478,7 +478,7 @@ async def test_a_copy_of_a_lab_that_boots_gets_ready_like_any_other(home: FakeDa
     told = await home.key("b", "copy")
     assert await home.states("copy") == {"a": "running", "b": "running"}
     home.host.machines[told].agent = True  # begun by the guest, later than the save
-    await home.ok(home.engine.operation(asked.id))
+    await home.ok(home.engine.operations.get(asked.id))
     assert set(home.snapshots.authorized) == {told}
     for name in ("a", "b"):
         home.host.say(await home.key(name, "copy"), b"guest: up\n")
@@ -505,7 +505,7 @@ async def test_a_copy_that_hangs_is_told_when_it_answers(home: FakeDaemon) -> No
     await home.until("a", NodeState.UNRESPONSIVE, lab="copy")
     assert key not in home.snapshots.clocks
     home.host.recover(key)
-    await home.ok(home.engine.operation(operation))
+    await home.ok(home.engine.operations.get(operation))
     assert key in home.snapshots.clocks
     assert key in home.snapshots.authorized
     await still_runs(home, "copy")
@@ -517,7 +517,7 @@ async def test_a_copy_that_stands_still_untold_is_taken_back(home: FakeDaemon) -
         home.host.machines[key].state = RunState.PAUSED
 
     _, operation = await resumed_fork(home, pause)
-    error = await home.fails(home.engine.operation(operation))
+    error = await home.fails(home.engine.operations.get(operation))
     assert error["message"] == (
         "node copy/a is paused and cannot be told that it is a copy; ask for it again"
     )
@@ -538,7 +538,7 @@ async def test_a_copy_has_a_balloon_if_the_source_had_one(home: FakeDaemon) -> N
     await fork(home, "x")
     assert not home.host.machines[await home.key("a", lab="x")].spec.balloon
     # Booted anew, it is a machine as any other.
-    await home.ok(home.engine.act(K.RESTART, "x", force=True))
+    await home.ok(home.engine.labs.act(K.RESTART, "x", force=True))
     assert home.host.machines[await home.key("a", lab="x")].spec.balloon
 
 
@@ -556,7 +556,7 @@ async def test_nothing_is_kept_of_labs_that_are_gone(home: FakeDaemon) -> None:
         await home.up(LAB, f"u{number}")
         await fork(home, f"f{number}")
         for lab in (f"u{number}", f"f{number}"):
-            await home.ok(home.engine.act(K.DESTROY, lab, force=True))
+            await home.ok(home.engine.labs.act(K.DESTROY, lab, force=True))
         await home.settled()
 
     await cycle(1)

@@ -76,7 +76,7 @@ async def test_asked_again_it_serves_who_has_none(home: FakeDaemon) -> None:
     await start(home, "ann", "bob")
     assert await ready(home) == {"ann": "running", "bob": "running"}
     assert (await home.lab("x-ann")).key == key
-    await home.ok(home.engine.act(K.DESTROY, "x-ann"))
+    await home.ok(home.engine.labs.act(K.DESTROY, "x-ann"))
     assert (await home.engine.classes.get("x")).states["ann"] == "gone"
     await start(home, "ann")
     assert await ready(home) == {"ann": "running", "bob": "running"}
@@ -96,7 +96,7 @@ async def test_a_stopped_class(home: FakeDaemon) -> None:
     with pytest.raises(Conflict, match="class x is stopped; start it again with `lab class start`"):
         await home.engine.classes.add("x", [Student(name="eve")])
     # What a person starts again is left alone.
-    await home.ok(home.engine.act(K.START, "x-ann"))
+    await home.ok(home.engine.labs.act(K.START, "x-ann"))
     await home.engine.classes.tick()
     await home.idle()
     assert (await home.engine.classes.get("x")).states == {"ann": "running", "bob": "stopped"}
@@ -109,7 +109,7 @@ async def test_a_stopped_class_is_started_again(home: FakeDaemon) -> None:
     keys = {name: (await home.lab(f"x-{name}")).key for name in ("ann", "bob", "eve")}
     await home.engine.classes.stop("x")
     await ready(home)
-    await home.ok(home.engine.act(K.DESTROY, "x-eve"))
+    await home.ok(home.engine.labs.act(K.DESTROY, "x-eve"))
     home.memory = 2 * GIB  # of which 1 is kept
     too_many = [f"s{number}" for number in range(40)]
     with pytest.raises(NoRoom, match="class x does not fit"):
@@ -127,7 +127,7 @@ async def test_a_stopped_class_is_started_again(home: FakeDaemon) -> None:
         name: keys[name] for name in ("ann", "bob")
     }
     # Once: a student who stops it means it.
-    await home.ok(home.engine.act(K.DOWN, "x-ann"))
+    await home.ok(home.engine.labs.act(K.DOWN, "x-ann"))
     await home.engine.classes.tick()
     await home.idle()
     assert (await home.engine.classes.get("x")).states["ann"] == "stopped"

@@ -39,7 +39,7 @@ async def test_a_guest_that_resets_itself_over_and_over_holds_nobody_up(home: Fa
             await home.act(K.RESUME, "b")
     async with asyncio.timeout(LIMIT):
         while (await home.story(seq)).count("node.reset a") < 100:
-            await home.engine.wait_events(await home.seq())
+            await home.engine.events.wait(await home.seq())
     await home.until("a", NodeState.READY)
     assert len(asyncio.all_tasks()) <= tasks + 2
     assert await home.states() == {"a": "ready", "b": "ready"}
@@ -50,7 +50,7 @@ async def test_a_guest_that_resets_itself_over_and_over_holds_nobody_up(home: Fa
 async def test_two_ups_of_one_lab_at_one_moment_make_one_lab(home: FakeDaemon) -> None:
     one = spec(node("a"), node("b"))
     results = await asyncio.gather(
-        *(home.engine.up("web", one) for _ in range(3)), return_exceptions=True
+        *(home.engine.labs.up("web", one) for _ in range(3)), return_exceptions=True
     )
     taken = [result for result in results if isinstance(result, OperationRecord)]
     refused = [result for result in results if isinstance(result, Busy | Conflict)]
@@ -65,17 +65,17 @@ async def test_two_ups_of_one_lab_at_one_moment_make_one_lab(home: FakeDaemon) -
 async def test_up_against_destroy_ends_with_the_lab_or_without(
     home: FakeDaemon, turns: int
 ) -> None:
-    up = asyncio.ensure_future(home.engine.up("web", spec(node("a"), node("b"))))
+    up = asyncio.ensure_future(home.engine.labs.up("web", spec(node("a"), node("b"))))
     for _ in range(turns):
         await asyncio.sleep(0)
-    destroy = asyncio.ensure_future(home.engine.act(K.DESTROY, "web", force=True))
+    destroy = asyncio.ensure_future(home.engine.labs.act(K.DESTROY, "web", force=True))
     results = await asyncio.gather(up, destroy, return_exceptions=True)
     assert all(isinstance(r, OperationRecord | Busy | NotFound) for r in results), results
     await home.idle()
     left = await home.states()
     assert left in ({}, {"a": "ready", "b": "ready"})
     assert len(home.host.machines) == len(left)
-    found = await home.engine.differences(repair=False)
+    found = await home.engine.fsck.check(repair=False)
     assert [item for item in found if item.kind is not Mismatch.LOST_IMAGE] == []  # it is a fake
 
 
@@ -118,22 +118,22 @@ async def test_a_disk_that_does_not_answer_holds_up_no_other_lab(
         return size(path)
 
     monkeypatch.setattr(disksizes, "virtual_size", hang)
-    slow = asyncio.create_task(home.engine.up("web", one))
+    slow = asyncio.create_task(home.engine.labs.up("web", one))
     try:
         assert await asyncio.to_thread(asked.wait, LIMIT)
         async with asyncio.timeout(LIMIT / 3):
             other = spec(node("b", nics=()), networks=())
             await home.up(other, "other")
             assert await home.states("other") == {"b": "ready"}
-            assert {lab.name for lab, _ in await home.engine.labs()} == {"web", "other"}
+            assert {lab.name for lab, _ in await home.engine.overview.all()} == {"web", "other"}
             with pytest.raises(Busy):
-                await home.engine.up("web", one)
+                await home.engine.labs.up("web", one)
         assert not slow.done()
     finally:
         go_on.set()
     await home.ok(slow)
     await home.act(K.DESTROY)
-    await home.ok(home.engine.act(K.DESTROY, "other"))
+    await home.ok(home.engine.labs.act(K.DESTROY, "other"))
 
 
 async def test_bulk_work_that_hangs_holds_up_no_lab(home: FakeDaemon, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ async def test_bulk_work_that_hangs_holds_up_no_lab(home: FakeDaemon, tmp_path: 
             await home.up(spec(node("a"), node("b")))
             await home.act(K.DOWN)
             await home.up(spec(node("a"), node("b")))
-            assert [lab.name for lab, _ in await home.engine.labs()] == ["web"]
+            assert [lab.name for lab, _ in await home.engine.overview.all()] == ["web"]
             await home.act(K.DESTROY)
         assert not any(task.done() for task in hung)
     finally:

@@ -80,7 +80,7 @@ async def test_a_node_is_said_to_be_stopped_when_it_can_be_started(home: FakeDae
         seq = await home.seq()
         home.host.power_off(await home.key("a"))
         while "node.stopped a" not in await home.story(seq):
-            await home.engine.wait_events(await home.seq())
+            await home.engine.events.wait(await home.seq())
         await home.act(K.START, "a")
     assert (await home.states())["a"] == "ready"
 
@@ -239,7 +239,7 @@ async def test_what_a_guest_does_before_its_start_is_written_is_not_lost(
     home: FakeDaemon, fate: str, end: N
 ) -> None:
     fall_at_once(home, fate)
-    error = await home.fails(home.engine.up("new", spec(node("c")), keep=True))
+    error = await home.fails(home.engine.labs.up("new", spec(node("c")), keep=True))
     assert str(error["message"]).startswith(f"node new/c {end} before it was ready")
     await home.settled()
     assert await home.states("new") == {"c": str(end)}
@@ -249,7 +249,7 @@ async def test_what_a_guest_does_before_its_start_is_written_is_not_lost(
 @pytest.mark.parametrize(("fate", "end"), ENDS)
 async def test_nor_of_a_node_that_is_ready_at_once(home: FakeDaemon, fate: str, end: N) -> None:
     fall_at_once(home, fate)
-    await home.done(home.engine.up("new", spec(node("c", ready=NOW)), keep=True))
+    await home.done(home.engine.labs.up("new", spec(node("c", ready=NOW)), keep=True))
     await home.until("c", end, lab="new")
 
 
@@ -257,7 +257,7 @@ async def test_a_guest_that_hangs_for_a_while_as_it_boots_does_become_ready(
     home: FakeDaemon,
 ) -> None:
     home.host.boot_output = b""
-    operation = await home.engine.up("new", spec(node("c")))
+    operation = await home.engine.labs.up("new", spec(node("c")))
     await home.until("c", N.RUNNING, lab="new")
     key = await home.key("c", "new")
     home.host.hang(key)
@@ -268,32 +268,32 @@ async def test_a_guest_that_hangs_for_a_while_as_it_boots_does_become_ready(
     assert await home.states("new") == {"c": "unresponsive"}
     home.host.recover(key)
     await home.until("c", N.READY, lab="new")
-    done = await home.engine.wait_operation(operation.id, 5)
+    done = await home.engine.operations.wait(operation.id, 5)
     assert done.error is None
 
 
 async def test_a_guest_that_hangs_and_never_says_so_ends_the_wait(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     quick = node("c", ready=Readiness(console="guest: up", timeout=0.1))
-    operation = await home.engine.up("new", spec(quick), keep=True)
+    operation = await home.engine.labs.up("new", spec(quick), keep=True)
     await home.until("c", N.RUNNING, lab="new")
     key = await home.key("c", "new")
     home.host.hang(key)
     await asyncio.gather(home.hypervisor.query(key), return_exceptions=True)
     await home.until("c", N.UNRESPONSIVE, lab="new")
     home.host.recover(key)  # which begins another watch, that fails in its turn
-    error = await home.fails(home.engine.operation(operation.id))
+    error = await home.fails(home.engine.operations.get(operation.id))
     assert "not ready after 0.1 s" in str(error["message"])
 
 
 async def test_a_pause_while_it_boots_ends_the_wait(home: FakeDaemon) -> None:
     home.host.boot_output = b""
-    operation = await home.engine.up("new", spec(node("c")))
+    operation = await home.engine.labs.up("new", spec(node("c")))
     await home.until("c", N.RUNNING, lab="new")
     key = await home.key("c", "new")
     await home.hypervisor.pause(key)
     await home.until("c", N.PAUSED, lab="new")
-    done = await home.engine.wait_operation(operation.id, 5)
+    done = await home.engine.operations.wait(operation.id, 5)
     assert done.error is None
     await home.hypervisor.resume(key)
     await home.until("c", N.RUNNING, lab="new")
@@ -306,14 +306,14 @@ async def test_a_readiness_that_comes_too_late_does_not_overwrite_why_a_node_end
 ) -> None:
     home.host.boot_output = b""
     quick = node("c", ready=Readiness(console="guest: up", timeout=0.1))
-    await home.engine.up("new", spec(quick), keep=True)
+    await home.engine.labs.up("new", spec(quick), keep=True)
     await home.until("c", N.RUNNING, lab="new")
     home.host.panic(await home.key("c", "new"))
     await home.until("c", N.PANICKED, lab="new")
     await asyncio.sleep(0.15)
-    assert (await home.engine.node(NodeRef("new", "c"))).reason == "the guest panicked"
+    assert (await home.engine.console.node(NodeRef("new", "c"))).reason == "the guest panicked"
     await home.idle()
-    await home.ok(home.engine.act(K.DESTROY, "new"))
+    await home.ok(home.engine.labs.act(K.DESTROY, "new"))
 
 
 @pytest.mark.parametrize("how", ["agent", "command", "tcp"])
@@ -326,11 +326,11 @@ async def test_the_other_ways_to_be_ready(home: FakeDaemon, how: str) -> None:
         "command": Readiness(command=("true",), timeout=5),
         "tcp": Readiness(tcp_port=80, timeout=5),
     }[how]
-    operation = await home.engine.up("new", spec(node("c", ready=ready, nics=(nic,))))
+    operation = await home.engine.labs.up("new", spec(node("c", ready=ready, nics=(nic,))))
     await home.until("c", N.RUNNING, lab="new")
     home.host.open_agent(await home.key("c", "new"))
     home.networks.listening.add(("10.0.0.1", 80))
-    done = await home.engine.wait_operation(operation.id, 5)
+    done = await home.engine.operations.wait(operation.id, 5)
     assert done.error is None
     assert await home.states("new") == {"c": "ready"}
 
@@ -347,27 +347,27 @@ async def test_files_and_startup_commands_come_before_ready(home: FakeDaemon) ->
     home.host.exec_result = result
     lab = spec(node("a", files=files, startup=(("one",), ("two", "x"))))
     seq = await home.seq()
-    await home.done(home.engine.up("new", lab))
+    await home.done(home.engine.labs.up("new", lab))
     assert ran == [("chmod", "0755", "/tmp/x"), ("one",), ("two", "x")]
     assert home.host.machines[await home.key("a", "new")].files == {"/tmp/x": b"hello\n"}
     story = await home.story(seq)
     assert story.index("node.ready a") > story.index("node.running a")
     # They are done anew when it boots anew.
-    await home.ok(home.engine.act(K.RESTART, "new", ["a"], force=True))
+    await home.ok(home.engine.labs.act(K.RESTART, "new", ["a"], force=True))
     assert len(ran) == 6
 
 
 async def test_a_startup_command_that_fails_fails_the_start(home: FakeDaemon) -> None:
     home.host.opens_agent = True
     home.host.exec_result = lambda _: ExecResult(status=3, stdout=b"", stderr=b"no such\nthing")
-    error = await home.fails(home.engine.up("new", spec(node("a", startup=(("one",),)))))
+    error = await home.fails(home.engine.labs.up("new", spec(node("a", startup=(("one",),)))))
     assert "startup of node new/a: 'one' ended with 3: thing" in str(error["message"])
     assert await home.inventory.lab("new") is None
 
 
 async def test_startup_without_an_agent_is_told_in_time(home: FakeDaemon) -> None:
     lab = spec(node("a", startup=(("one",),), ready=Readiness(timeout=0.5)))
-    error = await home.fails(home.engine.up("new", lab))
+    error = await home.fails(home.engine.labs.up("new", lab))
     assert (
         "node new/a is not ready after 0.5 s: no guest agent that has written its files and run "
         "its startup commands"

@@ -39,7 +39,7 @@ async def settled(home: FakeDaemon) -> None:
     await home.engine.leases.tick()
     await home.engine.leases.acted()
     for operation in await home.inventory.operations(running=True):
-        await home.done(home.engine.operation(operation.id))
+        await home.done(home.engine.operations.get(operation.id))
 
 
 async def test_warned_stopped_destroyed(home: FakeDaemon, clock: Clock) -> None:
@@ -104,7 +104,7 @@ async def test_a_lab_that_is_started_again_is_stopped_again(home: FakeDaemon, cl
 
 async def test_a_lease_that_is_over_is_refused_and_nothing_made(home: FakeDaemon) -> None:
     with pytest.raises(InputError, match="in the past"):
-        await home.engine.up("web", LAB, lease=LeaseAsk(seconds=-1))
+        home.engine.leases.of("web", LeaseAsk(seconds=-1))
     with pytest.raises(NotFound):
         await home.engine.leases.set("web", LeaseAsk(seconds=H))
     await home.check_nothing()

@@ -33,7 +33,7 @@ async def receive(home: FakeDaemon, name: str, chunks: AsyncIterator[bytes] | No
     async def once() -> AsyncIterator[bytes]:
         yield RAW
 
-    return await home.engine.receive_image(
+    return await home.engine.images.receive(
         name,
         chunks or once(),
         format=ImageFormat.RAW,
@@ -53,12 +53,12 @@ async def test_an_upload_is_added_and_told(home: FakeDaemon) -> None:
     added = await receive(home, "mine")
     assert added.ready_pattern == "up"
     assert await home.story(seq) == ["image.added mine"]
-    assert (await home.engine.image("mine"))[0] == added
-    await home.engine.remove_image("mine")
+    assert (await home.engine.images.image("mine"))[0] == added
+    await home.engine.images.remove("mine")
     assert home.images.contents == {}
     assert (await home.story(seq))[1:] == ["image.removed mine"]
     with pytest.raises(NotFound, match="did you mean 'disk'"):
-        await home.engine.image("disc")
+        await home.engine.images.image("disc")
 
 
 async def test_a_name_is_held_while_its_image_comes_in(home: FakeDaemon) -> None:
@@ -74,7 +74,7 @@ async def test_a_name_is_held_while_its_image_comes_in(home: FakeDaemon) -> None
     with pytest.raises(Conflict, match="is being imported at this moment"):
         await receive(home, "mine")
     with pytest.raises(Conflict, match="is being imported at this moment"):
-        await home.engine.import_image("mine", URL, format=None, sha256="")
+        await home.engine.images.download("mine", URL, format=None, sha256="")
     more.set()
     await first
     with pytest.raises(Conflict, match="there is an image mine already"):
@@ -98,7 +98,9 @@ async def test_an_upload_that_is_broken_off_frees_its_name(home: FakeDaemon) -> 
 async def test_an_import_by_url(home: FakeDaemon) -> None:
     home.images.web[URL] = RAW
     seq = await home.seq()
-    done = await home.ok(home.engine.import_image("mine", URL, format=ImageFormat.RAW, sha256=""))
+    done = await home.ok(
+        home.engine.images.download("mine", URL, format=ImageFormat.RAW, sha256="")
+    )
     assert done.progress["done"] == len(RAW)
     story = await home.story(seq)
     assert (story[0], story[-1]) == (
@@ -110,7 +112,7 @@ async def test_an_import_by_url(home: FakeDaemon) -> None:
 
 async def test_an_import_that_fails_is_told_and_frees_its_name(home: FakeDaemon) -> None:
     seq = await home.seq()
-    error = await home.fails(home.engine.import_image("mine", URL, format=None, sha256=""))
+    error = await home.fails(home.engine.images.download("mine", URL, format=None, sha256=""))
     assert error["code"] == "download_failed"
     assert await home.story(seq) == [
         "operation.started image-import",
@@ -119,53 +121,53 @@ async def test_an_import_that_fails_is_told_and_frees_its_name(home: FakeDaemon)
     ]
     await receive(home, "mine")
     with pytest.raises(InputError, match="is no http or https URL"):
-        await home.engine.import_image("other", "file:///etc/passwd", format=None, sha256="")
+        await home.engine.images.download("other", "file:///etc/passwd", format=None, sha256="")
 
 
 async def test_a_build(home: FakeDaemon) -> None:
-    await home.ok(home.engine.build_image("tiny", "tiny"))
-    assert (await home.engine.image("tiny"))[0].format is ImageFormat.KERNEL
-    error = await home.fails(home.engine.build_image("huge", "huge"))
+    await home.ok(home.engine.images.build("tiny", "tiny"))
+    assert (await home.engine.images.image("tiny"))[0].format is ImageFormat.KERNEL
+    error = await home.fails(home.engine.images.build("huge", "huge"))
     assert error["code"] == "bad_input"
 
 
 async def test_an_image_in_use_stays(home: FakeDaemon) -> None:
-    await home.engine.add_profile(Profile(name="small", image="disk"))
+    await home.engine.images.add_profile(Profile(name="small", image="disk"))
     await home.up(spec(node("a")))
     await home.up(spec(replace(node("b"), image="", profile="small")), name="other")
     with pytest.raises(InUse) as caught:
-        await home.engine.remove_image("disk")
+        await home.engine.images.remove("disk")
     assert caught.value.details["users"] == ["profile small", "other/b", "web/a"]
     with pytest.raises(InUse, match="other/b"):
-        await home.engine.remove_profile("small")
+        await home.engine.images.remove_profile("small")
     for name in ("web", "other"):
-        await home.ok(home.engine.act(K.DESTROY, name))
-    await home.engine.remove_profile("small")
-    await home.engine.remove_image("disk")
+        await home.ok(home.engine.labs.act(K.DESTROY, name))
+    await home.engine.images.remove_profile("small")
+    await home.engine.images.remove("disk")
 
 
 async def test_an_up_and_a_removal_at_one_moment(home: FakeDaemon) -> None:
     for turns in range(12):
         async with home.inventory.transaction() as tx:
             await tx.put_image(image("disk"))
-        asked = asyncio.create_task(home.engine.up("web", spec(node("a"))))
+        asked = asyncio.create_task(home.engine.labs.up("web", spec(node("a"))))
         for _ in range(turns):
             await asyncio.sleep(0)
         results = await asyncio.gather(
-            asked, home.engine.remove_image("disk"), return_exceptions=True
+            asked, home.engine.images.remove("disk"), return_exceptions=True
         )
         await home.idle()
         refused = [result for result in results if isinstance(result, InputError | InUse)]
         assert len(refused) == 1, results
         if await home.inventory.lab("web") is not None:
             assert await home.states() == {"a": "ready"}
-            await home.ok(home.engine.act(K.DESTROY, "web"))
+            await home.ok(home.engine.labs.act(K.DESTROY, "web"))
 
 
 async def test_files_stay_while_another_name_needs_them(home: FakeDaemon) -> None:
     await receive(home, "one")
     await receive(home, "two")
-    await home.engine.remove_image("one")
+    await home.engine.images.remove("one")
     assert len(home.images.contents) == 1
     more = asyncio.Event()
 
@@ -175,7 +177,7 @@ async def test_files_stay_while_another_name_needs_them(home: FakeDaemon) -> Non
 
     coming = asyncio.create_task(receive(home, "three", slowly()))
     await home.settled()
-    await home.engine.remove_image("two")
+    await home.engine.images.remove("two")
     assert len(home.images.contents) == 1  # `three` may be the same file
     more.set()
     await coming
@@ -188,21 +190,21 @@ async def test_files_stay_while_another_name_needs_them(home: FakeDaemon) -> Non
 async def test_profiles(home: FakeDaemon) -> None:
     small = Profile(name="small", image="disk", memory=64 * MIB)
     seq = await home.seq()
-    assert await home.engine.add_profile(small) == small
-    assert await home.engine.add_profile(small) == small
+    assert await home.engine.images.add_profile(small) == small
+    assert await home.engine.images.add_profile(small) == small
     assert await home.story(seq) == ["profile.added small"]
     with pytest.raises(Conflict, match="there is another profile small already"):
-        await home.engine.add_profile(replace(small, vcpus=2))
+        await home.engine.images.add_profile(replace(small, vcpus=2))
     with pytest.raises(NotFound, match="there is no image nope"):
-        await home.engine.add_profile(Profile(name="other", image="nope"))
+        await home.engine.images.add_profile(Profile(name="other", image="nope"))
     with pytest.raises(InputError, match="vcpus must be"):
-        await home.engine.add_profile(replace(small, name="other", vcpus=0))
+        await home.engine.images.add_profile(replace(small, name="other", vcpus=0))
     with pytest.raises(InputError, match="memory must be"):
-        await home.engine.add_profile(replace(small, name="other", memory=0))
-    assert await home.engine.profile("small") == small
-    await home.engine.remove_profile("small")
+        await home.engine.images.add_profile(replace(small, name="other", memory=0))
+    assert await home.engine.images.profile("small") == small
+    await home.engine.images.remove_profile("small")
     with pytest.raises(NotFound):
-        await home.engine.profile("small")
+        await home.engine.images.profile("small")
     assert (await home.story(seq))[1:] == ["profile.removed small"]
 
 
@@ -210,43 +212,43 @@ async def test_profiles(home: FakeDaemon) -> None:
 
 
 async def test_a_plugin_is_enabled_and_disabled(home: FakeDaemon) -> None:
-    await home.engine.plugin_service.start()
+    await home.engine.plugins.start()
     seq = await home.seq()
-    view = await home.engine.enable_plugin("hook", {"retries": 3})
+    view = await home.engine.plugins.enable("hook", {"retries": 3})
     await home.settled()
     settings, uid = home.plugins.running["hook"]
     assert settings == {"url": "http://localhost", "retries": 3}
     assert uid == 700_960
     assert view.state is PluginState.RUNNING
-    await home.engine.enable_plugin("hook", {"retries": 3})
+    await home.engine.plugins.enable("hook", {"retries": 3})
     await home.settled()
     assert await home.story(seq) == ["plugin.enabled hook", "plugin.started hook"]
-    await home.engine.enable_plugin("hook", {"retries": 4})  # new settings, another process
+    await home.engine.plugins.enable("hook", {"retries": 4})  # new settings, another process
     assert home.plugins.running["hook"][0]["retries"] == 4
-    view = await home.engine.disable_plugin("hook")
+    view = await home.engine.plugins.disable("hook")
     assert view.state is PluginState.DISABLED
     assert home.plugins.running == {}
     assert (await home.story(seq))[-1] == "plugin.disabled hook"
-    assert await home.engine.plugin_log("hook") == b"said\n"
+    assert await home.engine.plugins.log("hook") == b"said\n"
 
 
 async def test_enabled_plugins_run_again_under_the_next_daemon(home: FakeDaemon) -> None:
     home.plugins.plugins["gone"] = InstalledPlugin(name="gone")
     for name in ("hook", "gone"):
-        await home.engine.enable_plugin(name, {})
+        await home.engine.plugins.enable(name, {})
     del home.plugins.plugins["gone"]
     await home.restart()
     assert home.plugins.running == {}
-    await home.engine.plugin_service.start()
+    await home.engine.plugins.start()
     assert set(home.plugins.running) == {"hook"}
-    view = await home.engine.disable_plugin("gone")  # it is known, though not installed any more
+    view = await home.engine.plugins.disable("gone")  # it is known, though not installed any more
     assert view.problem == "plugin gone is not installed"
     assert view.record is not None
     assert not view.record.enabled
 
 
 async def test_crashes_of_plugins_are_told(home: FakeDaemon) -> None:
-    await home.engine.plugin_service.start()
+    await home.engine.plugins.start()
     seq = await home.seq()
     home.plugins.told(
         PluginChange(name="hook", state=PluginState.BACKOFF, status=1, reason="it ended")
@@ -259,15 +261,17 @@ async def test_plugins_that_cannot_be_enabled(home: FakeDaemon) -> None:
     home.plugins.plugins["bad"] = InstalledPlugin(name="bad", problem="plugin.toml: no name")
     seq = await home.seq()
     with pytest.raises(ConfigError, match="no name"):
-        await home.engine.enable_plugin("bad", {})
-    for ask in (home.engine.disable_plugin("nope"), home.engine.enable_plugin("nope", {})):
+        await home.engine.plugins.enable("bad", {})
+    for ask in (home.engine.plugins.disable("nope"), home.engine.plugins.enable("nope", {})):
         with pytest.raises(NotFound, match="there is no plugin nope"):
             await ask
     assert await home.seq() == seq
 
 
 async def test_enabling_and_disabling_at_one_moment_end_as_was_asked_last(home: FakeDaemon) -> None:
-    await asyncio.gather(home.engine.enable_plugin("hook", {}), home.engine.disable_plugin("hook"))
-    (view,) = await home.engine.plugins()
+    await asyncio.gather(
+        home.engine.plugins.enable("hook", {}), home.engine.plugins.disable("hook")
+    )
+    (view,) = await home.engine.plugins.all()
     assert view.record is not None
     assert view.record.enabled is ("hook" in home.plugins.running)

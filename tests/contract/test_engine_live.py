@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from labd.features.facade import Change
+from labd.features.labs.views import Change
 from labd.model.errors import InputError
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind
@@ -75,7 +75,7 @@ async def change(home: FakeDaemon, new: LabSpec) -> list[str]:
 async def test_a_running_node_takes_nics_and_disks(home: FakeDaemon) -> None:
     await home.up(lab(networks=("lan",)))
     new = lab(nics=(ETH0, ETH1), disks=(DATA, LOGS))
-    assert await home.engine.plan("web", new) == [
+    assert await home.engine.labs.plan("web", new) == [
         Change(action="create", kind="network", name="two"),
         Change(
             action="update",
@@ -94,7 +94,7 @@ async def test_a_running_node_takes_nics_and_disks(home: FakeDaemon) -> None:
         "disks": ["root root", "d0 data", "d1 logs"],
         "cd": [],
     }
-    assert await home.engine.plan("web", new) == []
+    assert await home.engine.labs.plan("web", new) == []
 
 
 async def test_what_stays_keeps_its_place_also_over_a_restart(home: FakeDaemon) -> None:
@@ -108,12 +108,12 @@ async def test_what_stays_keeps_its_place_also_over_a_restart(home: FakeDaemon) 
     ]
     expected = {"nics": ["n1 02"], "disks": ["root root", "d1 logs", "d2 third"], "cd": []}
     assert await machine(home) == expected
-    before = (await home.engine.node(NodeRef("web", "a"))).machine
+    before = (await home.engine.console.node(NodeRef("web", "a"))).machine
     await home.restart()
-    assert await home.engine.plan("web", new) == []
+    assert await home.engine.labs.plan("web", new) == []
     await home.act(K.RESTART, "a")
     assert await machine(home) == expected
-    after = (await home.engine.node(NodeRef("web", "a"))).machine
+    after = (await home.engine.console.node(NodeRef("web", "a"))).machine
     assert before is not None
     assert after is not None
     assert (before.nics, before.disks) == (after.nics, after.disks)
@@ -132,12 +132,12 @@ async def test_a_cd_is_changed(home: FakeDaemon) -> None:
     first = (await machine(home))["cd"]
     assert await change(home, lab(cdrom="second")) == ["node.medium-changed second"]
     assert (await machine(home))["cd"] != first
-    users = (await home.engine.image("second"))[1]
+    users = (await home.engine.images.image("second"))[1]
     assert "web/a" in users
     await home.act(K.RESTART, "a")
     assert await change(home, lab(cdrom="")) == ["node.medium-changed "]
     with pytest.raises(InputError) as refused:
-        await home.engine.up("web", lab(cdrom="disk"))
+        await home.engine.labs.up("web", lab(cdrom="disk"))
     assert refused.value.message == (
         "node a: image disk is raw and no CD; `lab image ls` shows which are iso"
     )
@@ -170,7 +170,7 @@ async def test_what_it_cannot_take_replaces_it(
     home: FakeDaemon, before: dict[str, Any], after: dict[str, Any], why: str
 ) -> None:
     await home.up(lab(**before))
-    (step,) = await home.engine.plan("web", lab(**after))
+    (step,) = await home.engine.labs.plan("web", lab(**after))
     assert (step.action, step.name) == ("replace", "a")
     assert step.why.endswith(f"({why})")
     process = home.host.machines[await home.key("a")].process
@@ -212,7 +212,10 @@ async def test_a_disk_keeps_its_size(
     if not runs:
         await home.act(K.DOWN)
     seq = await home.seq()
-    for asked in (home.engine.plan("web", lab(**after)), home.engine.up("web", lab(**after))):
+    for asked in (
+        home.engine.labs.plan("web", lab(**after)),
+        home.engine.labs.up("web", lab(**after)),
+    ):
         with pytest.raises(InputError) as caught:
             await asked
         assert caught.value.message == message
@@ -225,11 +228,11 @@ async def test_a_disk_of_another_name_or_image_has_any_size(home: FakeDaemon) ->
         await tx.put_image(replace(image("other"), digest="sha256:" + "5" * 64))
     await home.up(lab(disk=2 * MIB, disks=(DATA,)))
     new = lab(disk=2 * MIB, disks=(replace(LOGS, size=2 * MIB),))
-    (step,) = await home.engine.plan("web", new)
+    (step,) = await home.engine.labs.plan("web", new)
     assert step.why == "detach disk data; attach disk logs"
     new = lab(disk=3 * MIB, disks=(DATA,))
     new = replace(new, nodes=(replace(new.nodes[0], image="other"), *new.nodes[1:]))
-    (step,) = await home.engine.plan("web", new)
+    (step,) = await home.engine.labs.plan("web", new)
     assert step.action == "replace"
 
 
@@ -241,7 +244,7 @@ async def test_a_microvm_is_replaced(home: FakeDaemon) -> None:
     async with home.inventory.transaction() as tx:
         await tx.put_image(replace(image("k"), format=ImageFormat.KERNEL, files=("kernel",)))
     await home.up(spec(micro(image="k")))
-    (step,) = await home.engine.plan("web", spec(micro(image="k", disks=(DATA,))))
+    (step,) = await home.engine.labs.plan("web", spec(micro(image="k", disks=(DATA,))))
     assert step.action == "replace"
     assert step.why.endswith("(machine microvm takes no devices while it runs)")
 
@@ -251,13 +254,13 @@ async def test_a_failure_takes_back_what_was_plugged(home: FakeDaemon) -> None:
     await home.up(old)
     before = await machine(home)
     home.host.no_place = {"n1"}
-    error = await home.fails(home.engine.up("web", lab(nics=(ETH0, ETH1), disks=(LOGS, DATA))))
+    error = await home.fails(home.engine.labs.up("web", lab(nics=(ETH0, ETH1), disks=(LOGS, DATA))))
     assert error["code"] == "qmp_refused"
     assert await machine(home) == before
-    assert await home.engine.plan("web", old) == []
+    assert await home.engine.labs.plan("web", old) == []
     home.host.no_place = set()
     home.host.clings = {"n0"}
-    error = await home.fails(home.engine.up("web", lab(nics=(), disks=(DATA,))))
+    error = await home.fails(home.engine.labs.up("web", lab(nics=(), disks=(DATA,))))
     assert error["code"] == "guest_failed"
     assert await machine(home) == before
 
@@ -265,7 +268,7 @@ async def test_a_failure_takes_back_what_was_plugged(home: FakeDaemon) -> None:
 async def test_a_paused_node_lets_nothing_go(home: FakeDaemon) -> None:
     await home.up(lab(disks=(DATA,)))
     await home.act(K.PAUSE, "a")
-    error = await home.fails(home.engine.up("web", lab()))
+    error = await home.fails(home.engine.labs.up("web", lab()))
     assert error["message"] == (
         "cannot detach a device of web/a: it is paused, and must be ready or running"
     )

@@ -58,7 +58,7 @@ async def test_the_newest_lab_is_paused_as_a_whole_and_told(home: FakeDaemon) ->
     paused = next(item for item in told if item.type == "lab.paused")
     assert (paused.lab, paused.data["cause"]) == ("new", "memory-pressure")
     assert paused.data["nodes"] == ["a", "b"]
-    reason = (await home.engine.node(NodeRef("new", "a"))).reason
+    reason = (await home.engine.console.node(NodeRef("new", "a"))).reason
     assert reason.startswith("the host is short of memory (400 MiB available)")
     assert (await home.engine.usage.look()).host.memory_low
     # It does not fall any more: nobody else is paused. It falls: the next one is.
@@ -70,7 +70,7 @@ async def test_the_newest_lab_is_paused_as_a_whole_and_told(home: FakeDaemon) ->
     assert (await home.story(seq))[-1] == "host.memory-ok"
     # Nothing goes on by itself.
     assert await home.states("new") == {"a": "paused", "b": "paused"}
-    await home.ok(home.engine.act(K.RESUME, "new"))
+    await home.ok(home.engine.labs.act(K.RESUME, "new"))
     node = await home.until("a", NodeState.READY, lab="new")
     assert node.reason == ""
 
@@ -99,12 +99,12 @@ async def test_a_lab_that_is_starting_is_paused_and_a_qemu_that_hangs_holds_noth
 ) -> None:
     await home.up(LAB, "old")
     never = Readiness(console="never said", timeout=LIMIT)
-    asked = await home.engine.up("new", spec(node("a", ready=never), node("b")))
+    asked = await home.engine.labs.up("new", spec(node("a", ready=never), node("b")))
     await home.until("a", NodeState.RUNNING, lab="new")
     await home.until("b", NodeState.READY, lab="new")
     await see(home, 400 * MIB, 1.0)
     assert await home.states("new") == {"a": "paused", "b": "paused"}
-    assert (await home.engine.wait_operation(asked.id, LIMIT)).state == "succeeded"
+    assert (await home.engine.operations.wait(asked.id, LIMIT)).state == "succeeded"
     hung = await home.key("a", lab="old")
     home.host.machines[hung].hung = True
     await see(home, 100 * MIB, 2.0)
@@ -122,7 +122,7 @@ async def test_a_lab_that_is_being_saved_is_left_alone(home: FakeDaemon) -> None
     assert await home.states("new") == {"a": "ready", "b": "ready"}
     assert await home.states("old") == {"a": "paused", "b": "paused"}
     home.snapshots.gate.set()
-    assert (await home.engine.wait_operation(operation.id, LIMIT)).state == "succeeded"
+    assert (await home.engine.operations.wait(operation.id, LIMIT)).state == "succeeded"
 
 
 async def test_the_kernel_is_told_whom_to_kill_first(home: FakeDaemon) -> None:
@@ -130,7 +130,7 @@ async def test_the_kernel_is_told_whom_to_kill_first(home: FakeDaemon) -> None:
     await home.engine.memory_guard.tick()
 
     async def score(lab: str) -> int:
-        process = (await home.engine.node(NodeRef(lab, "a"))).process
+        process = (await home.engine.console.node(NodeRef(lab, "a"))).process
         assert process is not None
         return home.pressure.scores[process]
 
@@ -158,12 +158,12 @@ async def test_a_lab_that_wants_too_much_is_refused_with_the_numbers(home: FakeD
         "lab big asks for 3 nodes where 2 are allowed and 5 vCPUs where 2 are allowed and "
         "384 MiB of memory where 256 MiB is allowed; make it smaller, or have the administrator"
     )
-    await refused(said, home.engine.up("big", big))
-    await refused("lab big asks for", home.engine.plan("big", big))
+    await refused(said, home.engine.labs.up("big", big))
+    await refused("lab big asks for", home.engine.labs.plan("big", big))
     disk = replace(LAB.nodes[0], disks=(DiskSpec(name="d", size=2 * MIB),))
     await refused(
         "4 MiB of disk where 3 MiB is allowed",
-        home.engine.up(
+        home.engine.labs.up(
             "x", LabSpec(template="t", nodes=(disk, LAB.nodes[1]), networks=LAB.networks)
         ),
     )
@@ -181,7 +181,7 @@ async def test_a_lab_that_wants_too_much_is_refused_with_the_numbers(home: FakeD
         start = home.engine.classes.start("k", source, ann, settings={})
         await refused("asks for 2 nodes where 1 is allowed", start)
     await refused("of checkpoint c asks for 2 nodes", home.engine.checkpoints.restore("web", "c"))
-    await refused("lab web asks for 2 nodes", home.engine.act(K.RESTART, "web"))
+    await refused("lab web asks for 2 nodes", home.engine.labs.act(K.RESTART, "web"))
     assert await home.seq() == seq
     await home.act(K.DOWN, force=True)
 
@@ -219,8 +219,8 @@ async def test_machines_are_held_in_groups_also_by_the_next_daemon(home: FakeDae
                 await asyncio.sleep(0.01)
 
     await held(groups["old"] | groups["web"] | groups["new"])
-    await home.ok(home.engine.act(K.DESTROY, "old"))
-    await home.ok(home.engine.act(K.DOWN, "web", force=True))
+    await home.ok(home.engine.labs.act(K.DESTROY, "old"))
+    await home.ok(home.engine.labs.act(K.DOWN, "web", force=True))
     left = groups["new"]
     await held(left)
     # What a dead daemon left undone, the next one finds and does.

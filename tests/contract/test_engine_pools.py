@@ -60,7 +60,7 @@ async def beside(home: FakeDaemon, *known: WarmMember) -> WarmMember:
 
 async def fork(home: FakeDaemon, lab: str, **settings: str) -> None:
     (asked,) = await home.engine.checkpoints.fork("c", lab, count=0, settings=settings)
-    await home.ok(home.engine.operation(asked.id))
+    await home.ok(home.engine.operations.get(asked.id))
 
 
 async def until(seen: Callable[[], bool]) -> None:
@@ -77,8 +77,8 @@ async def test_a_start_takes_what_stands_ready(home: FakeDaemon) -> None:
     seq = await home.seq()
     members = await warm(home)
     assert await home.story(seq) == ["pool.set c", "pool.ready c"], "no lab, and no node of one"
-    assert [lab.lab.name for lab in [await home.engine.lab("web")]] == ["web"]
-    assert len(await home.engine.labs()) == 1
+    assert [lab.lab.name for lab in [await home.engine.overview.get("web")]] == ["web"]
+    assert len(await home.engine.overview.all()) == 1
     for item in members:
         assert {home.host.machines[n.key].state for n in item.nodes} == {RunState.PAUSED}
         assert f"labd-fake-{item.key}" in home.networks.spaces
@@ -91,7 +91,7 @@ async def test_a_start_takes_what_stands_ready(home: FakeDaemon) -> None:
     assert lab.key == members[0].key, "the oldest is taken first"
     nodes = {item.name: item for item in members[0].nodes}
     for name in READY:
-        found = await home.engine.node(NodeRef("copy", name))
+        found = await home.engine.console.node(NodeRef("copy", name))
         assert (found.key, found.process, found.uid) == (
             nodes[name].key,
             nodes[name].process,
@@ -120,9 +120,9 @@ async def test_a_start_takes_what_stands_ready(home: FakeDaemon) -> None:
     assert len((await home.engine.pools.get("c")).members) == 2, "it is filled again"
     await home.check()
     # It is a lab like any other.
-    await home.ok(home.engine.act(OperationKind.DOWN, "copy", force=True))
-    await home.ok(home.engine.act(OperationKind.START, "copy"))
-    await home.ok(home.engine.act(OperationKind.DESTROY, "copy", force=True))
+    await home.ok(home.engine.labs.act(OperationKind.DOWN, "copy", force=True))
+    await home.ok(home.engine.labs.act(OperationKind.START, "copy"))
+    await home.ok(home.engine.labs.act(OperationKind.DESTROY, "copy", force=True))
     await home.check()
 
 
@@ -160,7 +160,7 @@ async def test_classes_and_more_forks_than_stand_ready(home: FakeDaemon) -> None
     before = launches(home)
     api = home.engine.checkpoints
     for asked in await api.fork("c", "k", count=2, settings={}):
-        await home.ok(home.engine.operation(asked.id))
+        await home.ok(home.engine.operations.get(asked.id))
     assert {await home.key("a", "k-1"), await home.key("a", "k-2")} & {
         item.key for item in members[0].nodes
     }
@@ -180,7 +180,7 @@ async def test_a_fork_that_should_be_another_machine_is_made_anew(home: FakeDaem
     dark = tuple(replace(nic, down=True) for nic in LAB.nodes[0].nics)
     other = replace(LAB, nodes=(replace(LAB.nodes[0], nics=dark), LAB.nodes[1]))
     (asked,) = await home.engine.checkpoints.fork("c", "x", count=0, settings={}, spec=other)
-    await home.ok(home.engine.operation(asked.id))
+    await home.ok(home.engine.operations.get(asked.id))
     assert (await home.lab("x")).key != member.key, "members have the NICs that were saved"
     # A member that was loaded, and is not what it would be by now.
     changed = tuple(
@@ -239,7 +239,7 @@ async def test_sizes(home: FakeDaemon) -> None:
     with pytest.raises(NotFound, match="there is no pool of checkpoint c"):
         await home.engine.pools.cool("c")
     await home.engine.checkpoints.remove("c")
-    await home.ok(home.engine.act(OperationKind.DESTROY, "web", force=True))
+    await home.ok(home.engine.labs.act(OperationKind.DESTROY, "web", force=True))
     await home.check_nothing()
 
 
@@ -277,7 +277,7 @@ async def test_memory_is_given_back(home: FakeDaemon) -> None:
     # A lab that would not fit takes the memory of what only stands ready.
     home.memory = GIB + 1
     with pytest.raises(NoRoom, match="lab new does not fit"):
-        await home.engine.up("new", LAB)
+        await home.engine.labs.up("new", LAB)
     async with asyncio.timeout(LIMIT):  # one may be ending at this moment
         while (await home.engine.pools.get("c")).members:
             await asyncio.sleep(0.002)

@@ -62,7 +62,7 @@ async def test_a_node_that_crashed_while_away(home: FakeDaemon) -> None:
     seq = await home.seq()
     recovered = await home.start()
     assert (recovered.adopted, recovered.lost) == (1, 1)
-    found = await home.engine.node(NodeRef("web", "a"))
+    found = await home.engine.console.node(NodeRef("web", "a"))
     assert found.state is N.CRASHED
     assert found.reason.startswith("its QEMU ended while labd was away")
     assert (await home.lab()).state is LabState.DEGRADED
@@ -91,7 +91,7 @@ async def test_a_guest_that_powered_off_while_away(home: FakeDaemon) -> None:
     seq = await home.seq()
     await home.start()
     await home.settled()
-    found = await home.engine.node(NodeRef("web", "a"))
+    found = await home.engine.console.node(NodeRef("web", "a"))
     assert (found.state, found.reason) == (N.STOPPED, "the guest powered off while labd was away")
     story = await home.story(seq)
     assert "node.crashed a" not in story
@@ -154,15 +154,15 @@ async def test_a_node_that_was_booting_becomes_ready_under_the_next_daemon(
     home: FakeDaemon,
 ) -> None:
     home.host.boot_output = b""
-    operation = await home.engine.up("web", spec(node("a")))
+    operation = await home.engine.labs.up("web", spec(node("a")))
     await home.until("a", N.RUNNING)
     recovered = await home.restart()
     assert recovered.resumed == 1
-    assert (await home.engine.lab("web")).operation is not None
+    assert (await home.engine.overview.get("web")).operation is not None
     home.host.say(await home.key("a"), b"guest: up\n")
-    done = await home.engine.wait_operation(operation.id, 5)
+    done = await home.engine.operations.wait(operation.id, 5)
     assert done.state is OperationState.SUCCEEDED
-    assert (await home.engine.node(NodeRef("web", "a"))).starts == 1
+    assert (await home.engine.console.node(NodeRef("web", "a"))).starts == 1
 
 
 async def test_a_guest_that_was_reset_and_not_ready_yet(home: FakeDaemon) -> None:
@@ -182,7 +182,7 @@ async def test_a_guest_that_was_reset_and_not_ready_yet(home: FakeDaemon) -> Non
 
 async def test_a_process_that_was_launched_and_not_written_down_is_ended(home: FakeDaemon) -> None:
     home.crash.name, home.crash.before = "launch", False
-    await home.engine.up("web", spec(node("a")))
+    await home.engine.labs.up("web", spec(node("a")))
     await home.death()
     (orphan,) = home.host.machines.values()
     recovered = await home.restart()
@@ -207,16 +207,16 @@ async def test_processes_and_folders_of_nobody_are_ended_and_removed(home: FakeD
 async def test_a_stop_that_was_half_done_goes_on_as_politely(home: FakeDaemon) -> None:
     home.host.obeys_power_down = False
     await home.up(spec(node("a")))
-    operation = await home.engine.act(K.STOP, "web", grace=60)
+    operation = await home.engine.labs.act(K.STOP, "web", grace=60)
     await home.until("a", N.STOPPING)
     await home.restart()
     await home.settled()
     assert await home.states() == {"a": "stopping"}
     assert ("power_down", await home.key("a")) in home.hypervisor.calls
     home.host.power_off(await home.key("a"))
-    done = await home.engine.wait_operation(operation.id, 5)
+    done = await home.engine.operations.wait(operation.id, 5)
     assert done.error is None
-    found = await home.engine.node(NodeRef("web", "a"))
+    found = await home.engine.console.node(NodeRef("web", "a"))
     assert (found.state, found.reason) == (N.STOPPED, "the guest powered off")
 
 
@@ -235,15 +235,15 @@ async def test_image_operations_end_with_the_daemon(home: FakeDaemon) -> None:
         await waiting.wait()
 
     home.images.download = hang  # type: ignore[method-assign,assignment]
-    operation = await home.engine.import_image("big", "http://x/big", format=None, sha256="")
+    operation = await home.engine.images.download("big", "http://x/big", format=None, sha256="")
     await home.restart()
-    done = await home.engine.operation(operation.id)
+    done = await home.engine.operations.get(operation.id)
     assert done.error == {
         "code": "world_error",
         "message": "labd was restarted meanwhile; ask for it again",
     }
     assert (await home.story())[-2] == "operation.failed image-import"
-    await home.engine.build_image("tiny", "big")  # the name is free
+    await home.engine.images.build("tiny", "big")  # the name is free
 
 
 # a daemon that dies at every call that it makes
@@ -298,22 +298,22 @@ class Story:
 RUNS = (LabState.RUNNING, {"a": "ready", "b": "ready"})
 STOPS = (LabState.STOPPED, {"a": "stopped", "b": "stopped"})
 STORIES = {
-    "up": Story(lambda h: h.engine.up("web", LAB), RUNS, spec=None),
-    "up again": Story(lambda h: h.engine.up("web", LAB), RUNS, down=True),
-    "up fails": Story(lambda h: h.engine.up("web", LAB), None, spec=None, fails="*"),
-    "up again fails": Story(lambda h: h.engine.up("web", LAB), STOPS, down=True, fails="*"),
-    "down": Story(lambda h: h.engine.act(K.DOWN, "web"), STOPS),
-    "destroy": Story(lambda h: h.engine.act(K.DESTROY, "web"), None),
-    "restart": Story(lambda h: h.engine.act(K.RESTART, "web"), RUNS),
+    "up": Story(lambda h: h.engine.labs.up("web", LAB), RUNS, spec=None),
+    "up again": Story(lambda h: h.engine.labs.up("web", LAB), RUNS, down=True),
+    "up fails": Story(lambda h: h.engine.labs.up("web", LAB), None, spec=None, fails="*"),
+    "up again fails": Story(lambda h: h.engine.labs.up("web", LAB), STOPS, down=True, fails="*"),
+    "down": Story(lambda h: h.engine.labs.act(K.DOWN, "web"), STOPS),
+    "destroy": Story(lambda h: h.engine.labs.act(K.DESTROY, "web"), None),
+    "restart": Story(lambda h: h.engine.labs.act(K.RESTART, "web"), RUNS),
     "edit": Story(
-        lambda h: h.engine.up("web", BIGGER), (LabState.RUNNING, {"a": "ready", "c": "ready"})
+        lambda h: h.engine.labs.up("web", BIGGER), (LabState.RUNNING, {"a": "ready", "c": "ready"})
     ),
-    "connect": Story(lambda h: h.engine.up("web", CONNECTED), RUNS, spec=SEPARATED),
-    "separate": Story(lambda h: h.engine.up("web", SEPARATED), RUNS, spec=CONNECTED),
-    "destroy connected": Story(lambda h: h.engine.act(K.DESTROY, "web"), None, spec=CONNECTED),
-    "plug": Story(lambda h: h.engine.up("web", PLUGGED), RUNS, spec=UNPLUGGED),
+    "connect": Story(lambda h: h.engine.labs.up("web", CONNECTED), RUNS, spec=SEPARATED),
+    "separate": Story(lambda h: h.engine.labs.up("web", SEPARATED), RUNS, spec=CONNECTED),
+    "destroy connected": Story(lambda h: h.engine.labs.act(K.DESTROY, "web"), None, spec=CONNECTED),
+    "plug": Story(lambda h: h.engine.labs.up("web", PLUGGED), RUNS, spec=UNPLUGGED),
     "plug fails": Story(
-        lambda h: h.engine.up("web", PLUGGED), RUNS, spec=UNPLUGGED, fails="no place"
+        lambda h: h.engine.labs.up("web", PLUGGED), RUNS, spec=UNPLUGGED, fails="no place"
     ),
     "disk": Story(
         lambda h: h.engine.edits.attach_disk(NodeRef("web", "a"), "new", MIB, None), RUNS
@@ -331,7 +331,7 @@ STORIES = {
         (LabState.STOPPED, {"a": "stopped", "b": "stopped", "c": "stopped"}),
         down=True,
     ),
-    "edit fails": Story(lambda h: h.engine.up("web", BIGGER), RUNS, fails="2"),
+    "edit fails": Story(lambda h: h.engine.labs.up("web", BIGGER), RUNS, fails="2"),
 }
 
 
@@ -407,7 +407,7 @@ async def test_deaths_during_the_recovery(tmp_path: Path) -> None:
     for at in range(1, 100):
         async with engine_over_fakes(tmp_path / str(at)) as home:
             home.crash.name = "resume"
-            await home.engine.up("web", LAB)
+            await home.engine.labs.up("web", LAB)
             await home.death()
             await home.kill_daemon()
             try:
@@ -426,7 +426,7 @@ async def test_deaths_during_the_recovery(tmp_path: Path) -> None:
 async def test_a_daemon_that_is_stopped_in_the_middle(tmp_path: Path) -> None:
     for turns in range(0, 120, 5):
         async with engine_over_fakes(tmp_path / str(turns)) as home:
-            asked = asyncio.create_task(home.engine.up("web", LAB))
+            asked = asyncio.create_task(home.engine.labs.up("web", LAB))
             for _ in range(turns):
                 await asyncio.sleep(0)
             await home.close()
@@ -441,7 +441,7 @@ async def test_a_daemon_that_is_stopped_in_the_middle(tmp_path: Path) -> None:
 async def test_readiness_of_an_up_that_was_kept(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     quick = spec(node("a", ready=Readiness(console="guest: up", timeout=0.05)))
-    await home.fails(home.engine.up("web", quick, keep=True))
+    await home.fails(home.engine.labs.up("web", quick, keep=True))
     await home.restart()
     assert (await home.lab()).state is LabState.FAILED
     home.host.say(await home.key("a"), b"guest: up\n")

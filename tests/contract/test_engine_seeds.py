@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from labd.core.resolve import size_node
-from labd.features.facade import Change
+from labd.features.labs.views import Change
 from labd.model.errors import InputError
 from labd.model.machine import Disk
 from labd.model.specs import CloudInitSpec, DiskBus, ImageFormat, LabSpec, Machine
@@ -76,7 +76,7 @@ async def test_an_edited_template_makes_another_seed(home: FakeDaemon) -> None:
     before = await told(home)
     assert "echo hello" in before
     new = lab(cloud_init=replace(HELLO, user_data='{"runcmd":["echo bye"]}'))
-    (change,) = await home.engine.plan("web", new)
+    (change,) = await home.engine.labs.plan("web", new)
     assert (change.action, change.name) == ("replace", "a")
     assert change.why.startswith("cloud_init.user_data: a text of ")
     await home.up(new)
@@ -88,7 +88,7 @@ async def test_an_edited_template_makes_another_seed(home: FakeDaemon) -> None:
 async def test_the_same_template_makes_the_same_seed(home: FakeDaemon) -> None:
     await home.up(lab(cloud_init=HELLO))
     before = await told(home)
-    assert await home.engine.plan("web", lab(cloud_init=HELLO)) == list[Change]()
+    assert await home.engine.labs.plan("web", lab(cloud_init=HELLO)) == list[Change]()
     await home.restart()
     assert await told(home) == before
 

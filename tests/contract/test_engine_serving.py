@@ -127,7 +127,7 @@ async def test_a_server_that_ends_is_told(home: FakeDaemon) -> None:
 
 async def test_a_server_that_does_not_start_leaves_no_lab(home: FakeDaemon) -> None:
     home.servers.fail["apply"] = NetworkFailed("dnsmasq did not start")
-    error = await home.fails(home.engine.up("web", served()))
+    error = await home.fails(home.engine.labs.up("web", served()))
     assert error["message"] == "dnsmasq did not start"
     home.servers.fail.clear()
     await home.check_nothing()
@@ -136,14 +136,14 @@ async def test_a_server_that_does_not_start_leaves_no_lab(home: FakeDaemon) -> N
 async def test_a_program_that_is_missing_is_told_before_anything_changes(home: FakeDaemon) -> None:
     home.servers.fail["check"] = NetworkFailed("dnsmasq is not found")
     with pytest.raises(NetworkFailed):
-        await home.engine.up("web", served())
+        await home.engine.labs.up("web", served())
     await home.check_nothing()
 
 
 async def test_the_agent_is_asked_first_then_leases_then_neighbours(home: FakeDaemon) -> None:
     await home.up(served())
     space = await namespace(home)
-    keys = {name: (await home.engine.node(NodeRef("web", name))).key for name in MACS}
+    keys = {name: (await home.engine.console.node(NodeRef("web", name))).key for name in MACS}
     home.interfaces.told[keys["a"]] = [
         GuestInterface(name="x", mac=MACS["a"], addresses=("10.0.0.7", "fd00::7"))
     ]

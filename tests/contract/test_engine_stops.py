@@ -58,7 +58,7 @@ async def have_warm(home: FakeDaemon) -> None:
 
 async def save(home: FakeDaemon, name: str = "c", mode: SaveMode = SaveMode.LIVE) -> None:
     asked = await home.engine.checkpoints.save("web", name, mode=mode, message="")
-    await home.engine.wait_operation(asked.id, LIMIT)
+    await home.engine.operations.wait(asked.id, LIMIT)
 
 
 async def once(data: bytes) -> AsyncIterator[bytes]:
@@ -66,7 +66,7 @@ async def once(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def receive_image(home: FakeDaemon, name: str = "sent") -> None:
-    await home.engine.receive_image(
+    await home.engine.images.receive(
         name,
         once(RAW),
         format=ImageFormat.RAW,
@@ -80,8 +80,8 @@ async def receive_image(home: FakeDaemon, name: str = "sent") -> None:
 
 async def import_image(home: FakeDaemon) -> None:
     home.images.web["http://it/raw"] = RAW
-    asked = await home.engine.import_image("sent", "http://it/raw", format=None, sha256="")
-    await home.engine.wait_operation(asked.id, LIMIT)
+    asked = await home.engine.images.download("sent", "http://it/raw", format=None, sha256="")
+    await home.engine.operations.wait(asked.id, LIMIT)
 
 
 async def receive_checkpoint(home: FakeDaemon) -> None:
@@ -91,7 +91,7 @@ async def receive_checkpoint(home: FakeDaemon) -> None:
 
 async def fork(home: FakeDaemon) -> None:
     for asked in await home.engine.checkpoints.fork("base", "copy", count=0, settings={}):
-        await home.engine.wait_operation(asked.id, LIMIT)
+        await home.engine.operations.wait(asked.id, LIMIT)
 
 
 async def warm(home: FakeDaemon) -> None:
@@ -100,11 +100,11 @@ async def warm(home: FakeDaemon) -> None:
 
 
 async def up(home: FakeDaemon) -> None:
-    await home.engine.wait_operation((await home.engine.up("web", LAB)).id, LIMIT)
+    await home.engine.operations.wait((await home.engine.labs.up("web", LAB)).id, LIMIT)
 
 
 async def publish(home: FakeDaemon) -> None:
-    await home.engine.wait_operation((await home.engine.up("web", PUBLISHED)).id, LIMIT)
+    await home.engine.operations.wait((await home.engine.labs.up("web", PUBLISHED)).id, LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ async def begun(home: FakeDaemon, scene: Scene, order: str, seconds: float = _WA
     while not asked.done() and asyncio.get_running_loop().time() < until:
         await asyncio.wait({asked}, timeout=0.02)
         running = await home.inventory.operations(running=True)
-        if running and not home.engine._operations.running():
+        if running and not home.engine.operations.running():
             break
     asked.cancel()
     await asyncio.gather(asked, return_exceptions=True)
@@ -236,7 +236,7 @@ async def stopped(root: Path, scene: Scene, order: str) -> None:
             for asked in await home.engine.checkpoints.fork(
                 record.name, f"try-{record.name}", count=0, settings={}
             ):
-                await home.ok(home.engine.operation(asked.id))
+                await home.ok(home.engine.operations.get(asked.id))
 
 
 async def test_a_warm_fork_that_was_told_to_stand_ready_does(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ async def test_a_request_that_is_cancelled_as_it_is_accepted_keeps_its_ports(
         await home.restart()
         home.order(f"{COMMIT}:after@1 = cancel\nnetworks.apply:before = hold {hold}")
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.ensure_future(home.engine.up("web", PUBLISHED))
+            await asyncio.ensure_future(home.engine.labs.up("web", PUBLISHED))
         async with held(home, hold):
             assert home.published_ports.open_ports() == {8080}, (
                 "the operation has them, and needs them"
@@ -338,6 +338,6 @@ async def test_time_that_is_over_as_the_last_is_committed_takes_nothing_back(
         await home.restart()
         # The very last says how the operation has ended.
         home.order(f"{COMMIT}:after@{commits - 1} = delay 60")
-        await home.ok(home.engine.up("web", LAB, timeout=5))
+        await home.ok(home.engine.labs.up("web", LAB, timeout=5))
         assert await home.states() == READY
         home.order()

@@ -38,18 +38,18 @@ async def test_destroy_ends_the_others_and_can_be_done_again(home: FakeDaemon) -
     await home.up(spec(node("a")), "other")
     key, seq = await stuck(home, "b"), await home.seq()
     for _ in range(2):
-        error = await home.fails(home.engine.act(K.DESTROY, "web"))
+        error = await home.fails(home.engine.labs.act(K.DESTROY, "web"))
         assert error["code"] == "node_stuck"
         assert "was killed and has not ended" in str(error["message"])
         # The lab is not gone, nor is it said to be; what could be ended has been.
         assert str((await home.lab()).state) == "destroying"
         assert set(home.host.machines) == {key, await home.key("a", "other")}
         assert await home.states() == {"a": "stopped", "b": "stopping", "c": "stopped"}
-        found = await home.engine.node(NodeRef("web", "b"))
+        found = await home.engine.console.node(NodeRef("web", "b"))
         assert "has not ended" in found.reason
     assert (await home.story(seq)).count("node.stuck b") == 1
     assert "lab.destroyed" not in await home.story(seq)
-    await home.ok(home.engine.act(K.DESTROY, "other"))
+    await home.ok(home.engine.labs.act(K.DESTROY, "other"))
     home.host.let_end(key)
     await home.until("b", NodeState.STOPPED)
     await home.act(K.DESTROY)
@@ -59,12 +59,12 @@ async def test_destroy_ends_the_others_and_can_be_done_again(home: FakeDaemon) -
 async def test_down_stops_the_others_and_what_ends_late_is_stopped(home: FakeDaemon) -> None:
     await home.up(spec(node("a"), node("b")))
     key, seq = await stuck(home, "b"), await home.seq()
-    assert (await home.fails(home.engine.act(K.DOWN, "web")))["code"] == "node_stuck"
+    assert (await home.fails(home.engine.labs.act(K.DOWN, "web")))["code"] == "node_stuck"
     assert await home.states() == {"a": "stopped", "b": "stopping"}
     assert str((await home.lab()).state) == "stopping"
     # It cannot be started over what still has its disks.
-    assert (await home.fails(home.engine.act(K.START, "web")))["code"] == "node_stuck"
-    assert (await home.fails(home.engine.act(K.DOWN, "web")))["code"] == "node_stuck"
+    assert (await home.fails(home.engine.labs.act(K.START, "web")))["code"] == "node_stuck"
+    assert (await home.fails(home.engine.labs.act(K.DOWN, "web")))["code"] == "node_stuck"
     home.host.let_end(key)
     await home.until("b", NodeState.STOPPED)
     assert str((await home.lab()).state) == "stopped"
@@ -77,11 +77,11 @@ async def test_down_stops_the_others_and_what_ends_late_is_stopped(home: FakeDae
 async def test_the_next_daemon_goes_on_with_it(home: FakeDaemon, verb: OperationKind) -> None:
     await home.up(spec(node("a"), node("b")))
     key = await stuck(home, "b")
-    assert (await home.fails(home.engine.act(verb, "web")))["code"] == "node_stuck"
+    assert (await home.fails(home.engine.labs.act(verb, "web")))["code"] == "node_stuck"
     found = await home.restart()
     assert found.adopted == 1
     assert (await home.states())["b"] == "stopping"
-    assert (await home.fails(home.engine.act(verb, "web")))["code"] == "node_stuck"
+    assert (await home.fails(home.engine.labs.act(verb, "web")))["code"] == "node_stuck"
     await home.restart()
     home.host.let_end(key)
     await home.until("b", NodeState.STOPPED)
@@ -92,7 +92,7 @@ async def test_the_next_daemon_goes_on_with_it(home: FakeDaemon, verb: Operation
 async def test_one_that_ends_while_no_daemon_runs(home: FakeDaemon) -> None:
     await home.up(spec(node("a"), node("b")))
     key = await stuck(home, "b")
-    assert (await home.fails(home.engine.act(K.DOWN, "web")))["code"] == "node_stuck"
+    assert (await home.fails(home.engine.labs.act(K.DOWN, "web")))["code"] == "node_stuck"
     await home.kill_daemon()
     home.host.let_end(key)
     await home.start()
@@ -103,17 +103,17 @@ async def test_one_that_ends_while_no_daemon_runs(home: FakeDaemon) -> None:
 async def test_a_start_that_is_taken_back(home: FakeDaemon) -> None:
     home.host.boot_output = b""
     one = node("a")
-    asked = await home.engine.up("web", spec(one, node("b")), timeout=0.3)
+    asked = await home.engine.labs.up("web", spec(one, node("b")), timeout=0.3)
     async with asyncio.timeout(LIMIT):
         while not home.host.machines:
             await asyncio.sleep(0.001)
     key = next(iter(home.host.machines))
     home.host.stuck.add(key)
-    done = await home.engine.wait_operation(asked.id, LIMIT)
+    done = await home.engine.operations.wait(asked.id, LIMIT)
     assert done.error is not None
     assert done.error["code"] == "guest_failed", "why it failed, not why it cannot be undone"
     assert set(home.host.machines) == {key}
-    assert (await home.fails(home.engine.act(K.DESTROY, "web")))["code"] == "node_stuck"
+    assert (await home.fails(home.engine.labs.act(K.DESTROY, "web")))["code"] == "node_stuck"
     home.host.let_end(key)
     await home.act(K.DESTROY)
     await home.check_nothing()
@@ -121,13 +121,13 @@ async def test_a_start_that_is_taken_back(home: FakeDaemon) -> None:
 
 async def test_a_daemon_that_finds_a_half_start_it_cannot_undo(home: FakeDaemon) -> None:
     home.crash.name = "resume"  # between the launch and the word that its CPUs run
-    asked = await home.engine.up("web", spec(node("a")))
+    asked = await home.engine.labs.up("web", spec(node("a")))
     await home.death()
     (key,) = home.host.machines
     home.host.stuck.add(key)
     await home.restart()
     assert (await home.states())["a"] == "stopping"
-    done = await home.engine.wait_operation(asked.id, LIMIT)
+    done = await home.engine.operations.wait(asked.id, LIMIT)
     assert done.error is not None
     assert done.error["code"] == "node_stuck"
     home.host.let_end(key)
@@ -156,7 +156,7 @@ async def test_a_pool_member_that_stays_keeps_no_lab_from_starting(home: FakeDae
     home.host.stuck.update(item.key for member in members for item in member.nodes)
     home.memory = 0
     with pytest.raises(LabdError, match="does not fit"):
-        await home.engine.up("new", spec(node("a")))
+        await home.engine.labs.up("new", spec(node("a")))
     await home.engine.pools.rest()
     for key in list(home.host.stuck):
         home.host.let_end(key)

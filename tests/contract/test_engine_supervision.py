@@ -47,7 +47,7 @@ async def failed(home: FakeDaemon, task: str) -> Event:
 
 
 async def findings(home: FakeDaemon) -> list[str]:
-    return [f["text"] for f in await home.engine.findings() if f["name"] == "tasks"]
+    return [f["text"] for f in await home.engine.host.findings() if f["name"] == "tasks"]
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -126,7 +126,7 @@ async def test_a_watcher_that_meets_a_fault_hears_the_next_event(home: FakeDaemo
 
 
 async def test_changes_of_plugins_are_told_after_a_fault(home: FakeDaemon) -> None:
-    await home.engine.plugin_service.start()
+    await home.engine.plugins.start()
     bad: object = {"no": "text"}.keys()
     state = PluginState.BACKOFF
     home.plugins.told(PluginChange(name="hook", state=state, reason=bad))  # type: ignore[arg-type]

@@ -19,8 +19,8 @@ async def test_nodes_that_run_with_the_sum_of_their_ports(tmp_path: Path) -> Non
     )
     async with engine_over_fakes(tmp_path) as home:
         await home.up(spec(node("a", nics=nics), node("b"), networks=("lan",)))
-        await home.done(home.engine.up("other", spec(node("c"))))
-        await home.ok(home.engine.act(OperationKind.STOP, "web", ["b"], force=True))
+        await home.done(home.engine.labs.up("other", spec(node("c"))))
+        await home.ok(home.engine.labs.act(OperationKind.STOP, "web", ["b"], force=True))
         found = await home.engine.usage.look()
         assert [(item.lab, item.node) for item in found.nodes] == [("other", "c"), ("web", "a")]
         (web,) = (await home.engine.usage.look("web")).nodes

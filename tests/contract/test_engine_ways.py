@@ -135,7 +135,7 @@ async def test_a_node_that_does_not_run_is_not_reached(
 async def test_guests_get_the_labs_key_and_the_key_goes_with_the_lab(home: FakeDaemon) -> None:
     await home.up(lab())
     pair = await home.engine.connect.key("web")
-    record = await home.engine.node(NodeRef("web", "a"))
+    record = await home.engine.console.node(NodeRef("web", "a"))
     assert record.machine is not None
     assert f"authorized-key {pair.public}\n".encode() in record.machine.config
     await home.act(K.DOWN)
@@ -159,7 +159,7 @@ WWW = PublishSpec(port=80, host_port=8080)
 
 
 async def published(home: FakeDaemon) -> dict[int, int]:
-    view = await home.engine.lab("web")
+    view = await home.engine.overview.get("web")
     return {item.spec.port: item.chosen for item in view.published}
 
 
@@ -196,18 +196,18 @@ async def test_a_port_in_use_refuses_up_and_start_and_changes_nothing(home: Fake
         "another one, or 0 to have one chosen"
     )
     with pytest.raises(InputError) as caught:
-        await home.engine.up("web", lab(SSH, WWW))
+        await home.engine.labs.up("web", lab(SSH, WWW))
     assert caught.value.message == words
     assert await home.seq() == seq
     await home.check_nothing()
     del home.published_ports.taken["127.0.0.1", 8080]
     await home.up(lab(SSH, WWW))
     with pytest.raises(InputError, match="is in use"):
-        await home.engine.up("other", lab(WWW))
+        await home.engine.labs.up("other", lab(WWW))
     await home.act(K.DOWN)
     home.published_ports.taken["127.0.0.1", 8080] = None
     with pytest.raises(InputError) as caught:
-        await home.engine.act(K.START, "web")
+        await home.engine.labs.act(K.START, "web")
     assert caught.value.message == words
     assert home.published_ports.open_ports() == set()
 
@@ -215,21 +215,21 @@ async def test_a_port_in_use_refuses_up_and_start_and_changes_nothing(home: Fake
 async def test_what_is_refused_later_gives_the_ports_back(home: FakeDaemon) -> None:
     home.memory = 0
     with pytest.raises(LabdError, match="memory"):
-        await home.engine.up("web", lab(SSH))
+        await home.engine.labs.up("web", lab(SSH))
     assert home.published_ports.open_ports() == set()
     home.memory = 1 << 40
     home.networks.fail["open_taps"] = NetworkFailed("no more taps")
-    await home.fails(home.engine.up("web", lab(SSH)))
+    await home.fails(home.engine.labs.up("web", lab(SSH)))
     await home.check_nothing()
 
 
 async def test_an_edit_changes_ports_and_leaves_the_node_alone(home: FakeDaemon) -> None:
     await home.up(lab(SSH))
-    before, seq = await home.engine.node(NodeRef("web", "a")), await home.seq()
+    before, seq = await home.engine.console.node(NodeRef("web", "a")), await home.seq()
     await home.up(lab(WWW))
     assert await published(home) == {80: 8080}
     assert home.published_ports.open_ports() == {8080}
-    assert (await home.engine.node(NodeRef("web", "a"))).process == before.process
+    assert (await home.engine.console.node(NodeRef("web", "a"))).process == before.process
     story = await home.story(seq)
     assert "node.unpublished a" in story
     assert "node.published a" in story
@@ -265,7 +265,11 @@ async def _die_at(root: Path, at: int, kind: OperationKind | None) -> bool:
             await it.up(lab(SSH, WWW))
         it.crash.at = len(it.crash.calls) + at
         try:
-            asked = it.engine.up("web", lab(SSH)) if kind is None else it.engine.act(kind, "web")
+            asked = (
+                it.engine.labs.up("web", lab(SSH))
+                if kind is None
+                else it.engine.labs.act(kind, "web")
+            )
             await it.ended_or_dead((await asked).id)
         except LabdError:
             assert it.crash.dead.is_set()
@@ -296,11 +300,11 @@ async def test_a_daemon_that_dies_anywhere_leaves_the_ports_that_are_wanted(
 
 
 async def test_a_busy_lab_is_left_alone(home: FakeDaemon) -> None:
-    operation = await home.engine.up("web", lab(SSH))
+    operation = await home.engine.labs.up("web", lab(SSH))
     with pytest.raises(Busy):
-        await home.engine.up("web", lab(SSH, WWW))
+        await home.engine.labs.up("web", lab(SSH, WWW))
     assert 8080 not in home.published_ports.open_ports()
-    await home.engine.wait_operation(operation.id, 5)
+    await home.engine.operations.wait(operation.id, 5)
 
 
 async def test_ports_are_there_again_before_an_operation_goes_on(home: FakeDaemon) -> None:
@@ -308,7 +312,7 @@ async def test_ports_are_there_again_before_an_operation_goes_on(home: FakeDaemo
     before = await published(home)
     await home.act(K.PAUSE, "a")
     home.crash.name = "resume"
-    await home.engine.act(K.RESUME, "web", ["a"])
+    await home.engine.labs.act(K.RESUME, "web", ["a"])
     await home.death()
     await home.restart()
     await home.idle()

@@ -12,20 +12,21 @@ from typing import Any
 
 import pytest
 
-from labd.api import create_app
+from labd.api.app import AppSettings
 from labd.api.authenticators import UserRoles
 from labd.api.limits import Bounds
 from labd.features.access.tokens import digest
+from labd.features.app import make_app
 from labd.model.classes import ClassRecord
 from labd.model.people import Role, asking, on_behalf
 from labd.model.records import OperationKind
 from labd.model.states import NodeState
-from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, TCP, Answer, PublishedPort, ask, scope_of
+from tests.contract.asgi import ADMIN, PEOPLE, PLUGINS, TCP, Answer, Entrance, ask, scope_of
 from tests.fakes.daemon import Clock, FakeDaemon, engine_over_fakes
 from tests.fakes.labs import LIMIT, node, spec
 from tests.fakes.templates import hello_only
 
-ROOT = PublishedPort(server=ADMIN)
+ROOT = Entrance(server=ADMIN)
 TEMPLATE = {"text": "name: web\nnodes: {a: {image: disk, ready: {console: 'guest: up'}}}\n"}
 
 
@@ -39,16 +40,16 @@ class Place:
 
     async def token(
         self, name: str, role: Role, *labs: str, seconds: float | None = None
-    ) -> PublishedPort:
+    ) -> Entrance:
         made = await self.house.engine.access.create(name, role, labs, seconds)
-        return PublishedPort(token=made.token)
+        return Entrance(token=made.token)
 
     async def ask(
-        self, door: PublishedPort, method: str, path: str, body: object = None, query: str = ""
+        self, door: Entrance, method: str, path: str, body: object = None, query: str = ""
     ) -> Answer:
         return await ask(self.app, door, method, path, body, query)
 
-    async def names(self, door: PublishedPort, path: str, key: str, of: str = "name") -> list[str]:
+    async def names(self, door: Entrance, path: str, key: str, of: str = "name") -> list[str]:
         answer = await self.ask(door, "GET", path)
         assert answer.status == 200, answer
         return [item[of] for item in answer.json[key]]
@@ -66,9 +67,7 @@ class Place:
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     clock = Clock()
     async with engine_over_fakes(tmp_path, moment=clock) as home:
-        app = create_app(
-            home.engine,
-            hello_only(tmp_path),
+        settings = AppSettings(
             version="0",
             tokens=lambda _: None,
             admin_socket=Path(ADMIN[0]),
@@ -76,6 +75,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
             hosts=["labs.example.org"],
             student=Bounds(rate=1000, burst=1000, streams=1, commands=1, under_way=40),
         )
+        app = make_app(home.engine, hello_only(tmp_path), settings)
         yield Place(app=app, house=home, clock=clock)
 
 
@@ -96,7 +96,7 @@ async def test_lists_events_and_operations_have_what_is_ones_own(place: Place) -
         events = (await place.ask(door, "GET", "/v1/events")).json["events"]
         assert {event.get("lab") for event in events} - {None} == set(labs)
         assert door is ROOT or all("lab" in event for event in events)
-    await place.house.ok(place.house.engine.act(OperationKind.DESTROY, "web"))
+    await place.house.ok(place.house.engine.labs.act(OperationKind.DESTROY, "web"))
     await own(place, "bob", "web")  # who must not read what another's lab of this name did
     bob = await place.token("bob", Role.INSTRUCTOR)
     first = (await place.house.lab("web")).created
@@ -121,7 +121,7 @@ async def test_what_an_instructor_makes_is_theirs(place: Place) -> None:
         409,
         "the name web is taken; choose another name for the lab",
     )
-    user = PublishedPort(server=PEOPLE, uid=1001)
+    user = Entrance(server=PEOPLE, uid=1001)
     who = (await place.ask(user, "GET", "/v1/caller")).json
     assert who["role"] == "instructor"
     assert (await place.ask(user, "GET", "/v1/labs/web")).status == 404
@@ -194,7 +194,7 @@ async def test_a_token_is_shown_once_and_kept_as_a_hash(place: Place) -> None:
     assert kept.hash == digest(token)
     assert token not in repr(await place.house.inventory.tokens())
     assert token not in repr(await place.house.inventory.events(0, 1000))
-    door = PublishedPort(token=token)
+    door = Entrance(token=token)
     assert (await place.ask(door, "GET", "/v1/labs")).status == 200
     assert (await place.ask(replace(door, server=PLUGINS), "GET", "/v1/labs")).status == 401
     place.clock.go(61)
@@ -228,9 +228,9 @@ async def test_a_token_that_makes_no_sense_is_not_made(
 @pytest.mark.parametrize("token", ["x", "labd_", "é", "a b", "x" * 5000, "labd_" + "A" * 43])
 async def test_a_malformed_token_opens_nothing(place: Place, token: str) -> None:
     door = (
-        PublishedPort(headers={"authorization": f"Bearer {token}"})
+        Entrance(headers={"authorization": f"Bearer {token}"})
         if token != "é"
-        else PublishedPort(token="%C3")
+        else Entrance(token="%C3")
     )
     for server in (TCP, PEOPLE, PLUGINS):
         answer = await place.ask(replace(door, server=server), "GET", "/v1/labs")
@@ -347,11 +347,11 @@ async def test_a_flood_of_refused_requests_is_counted_and_not_kept(place: Place)
         assert (await place.ask(anna, "DELETE", "/v1/images/disk")).status == 403
     kept = [audit for audit in await place.audits() if audit["outcome"] == "refused"]
     assert 20 <= len(kept) <= 40
-    seen = [await place.ask(PublishedPort(), "GET", "/v1/labs") for _ in range(60)]
+    seen = [await place.ask(Entrance(), "GET", "/v1/labs") for _ in range(60)]
     assert {answer.status for answer in seen} == {401}  # each from another host
     kept = [audit for audit in await place.audits() if audit["actor"] == "unknown"]
     assert 20 <= len(kept) <= 40
-    stranger = PublishedPort(server=PEOPLE, uid=1234)
+    stranger = Entrance(server=PEOPLE, uid=1234)
     statuses = [(await place.ask(stranger, "GET", "/v1/labs")).status for _ in range(60)]
     assert statuses[0] == 401
     assert 429 in statuses
@@ -389,13 +389,11 @@ async def test_host_and_origin_are_looked_at(
 
 async def test_users_of_the_host_are_known_by_the_kernels_word(place: Place) -> None:
     for uid, role in ((0, "administrator"), (50, "administrator"), (1001, "instructor")):
-        who = await place.ask(PublishedPort(server=PEOPLE, uid=uid), "GET", "/v1/caller")
+        who = await place.ask(Entrance(server=PEOPLE, uid=uid), "GET", "/v1/caller")
         assert who.json["role"] == role
-    assert (
-        await place.ask(PublishedPort(server=PEOPLE, uid=1002), "GET", "/v1/caller")
-    ).status == 401
+    assert (await place.ask(Entrance(server=PEOPLE, uid=1002), "GET", "/v1/caller")).status == 401
     pupil = await place.token("chief", Role.ADMINISTRATOR)
-    wrong = PublishedPort(server=PEOPLE, uid=0, token="labd_wrong")
+    wrong = Entrance(server=PEOPLE, uid=0, token="labd_wrong")
     assert (await place.ask(wrong, "GET", "/v1/caller")).status == 401
     who = await place.ask(replace(pupil, server=PEOPLE, uid=1001), "GET", "/v1/caller")
     assert who.json["name"] == "token chief"
@@ -416,7 +414,7 @@ async def test_the_tokens_of_a_class_open_one_lab_each(place: Place) -> None:
         "ann": "monday-ann",
         "bo": "monday-bo",
     }
-    authenticators = {name: PublishedPort(token=item["token"]) for name, item in handed.items()}
+    authenticators = {name: Entrance(token=item["token"]) for name, item in handed.items()}
     assert (await place.ask(authenticators["ann"], "GET", "/v1/labs/monday-ann")).status == 200
     assert (await place.ask(authenticators["ann"], "GET", "/v1/labs/monday-bo")).status == 404
     again = (await place.ask(ROOT, "POST", "/v1/classes/monday/tokens", {})).json["tokens"]
@@ -425,7 +423,7 @@ async def test_the_tokens_of_a_class_open_one_lab_each(place: Place) -> None:
     (new,) = (await place.ask(ROOT, "POST", "/v1/classes/monday/tokens", renew)).json["tokens"]
     assert new["token"] != handed["ann"]["token"]
     assert (await place.ask(authenticators["ann"], "GET", "/v1/labs")).status == 401
-    assert (await place.ask(PublishedPort(token=new["token"]), "GET", "/v1/labs")).status == 200
+    assert (await place.ask(Entrance(token=new["token"]), "GET", "/v1/labs")).status == 200
 
     lease = "/v1/labs/monday-bo/lease"
     assert (await place.ask(ROOT, "PUT", lease, {"seconds": 60, "keep": 3600})).status == 200

@@ -136,7 +136,7 @@ async def died_starting(home: FakeDaemon, changes: str) -> str:
     await home.act(K.STOP, "a")
     home.host.die(await home.key("b"))
     await home.until("b", NodeState.CRASHED)
-    asked = home.engine.act(K.START, "web", ["a"], force=False, grace=20.0)
+    asked = home.engine.labs.act(K.START, "web", ["a"], force=False, grace=20.0)
     return await died_in(home, "launch", asked, changes)
 
 
@@ -156,7 +156,7 @@ async def test_a_row_that_is_wrong_starts_no_node(home: FakeDaemon, changes: str
     await home.idle()
     assert recovered.resumed == 0
     assert await home.states() == {"a": "stopped", "b": "crashed"}
-    failed = await home.engine.operation(ident)
+    failed = await home.engine.operations.get(ident)
     assert failed.state is OperationState.FAILED
     assert failed.error is not None
     assert failed.error["code"] == "request_unreadable"
@@ -174,7 +174,7 @@ async def test_a_row_without_a_version_is_carried_on(home: FakeDaemon) -> None:
     ident = await died_starting(home, f"request='{text}'")
     assert (await home.start()).resumed == 1
     await home.idle()
-    assert (await home.engine.operation(ident)).state is OperationState.SUCCEEDED
+    assert (await home.engine.operations.get(ident)).state is OperationState.SUCCEEDED
     assert await home.states() == {"a": "ready", "b": "crashed"}
 
 

@@ -19,6 +19,7 @@ from labd.drivers.network.linux import LabNetworks, LabUplinks, UplinkSettings
 from labd.drivers.network.linux.names import link_name, table_name
 from labd.drivers.network.linux.plan import plan
 from labd.drivers.network.port import Uplinks
+from labd.host import threads
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.network import LabNetworkPlan
 from labd.model.specs import AllowSpec, Gateway, LabSpec, NetworkSpec
@@ -121,10 +122,12 @@ class RealHome:
             fd = os.open(Path("/run/netns") / self.name, os.O_RDONLY)
             try:
                 assert ctypes.CDLL(None).setns(fd, _CLONE_NEWNET) == 0
+                threads.renew()
                 asyncio.run(_settled(work))
             except BaseException as error:  # noqa: BLE001 - raised where the test waits
                 problems.append(error)
             finally:
+                threads.renew()
                 os.close(fd)
 
         thread = threading.Thread(target=enter, daemon=True)

@@ -24,7 +24,7 @@ from labd.features.labs.recovery import Recovered
 from labd.host.failpoints import Failpoints
 from labd.inventory.sqlite import KEEP_EVENTS, SqliteInventory
 from labd.model.errors import StorageFailed
-from labd.model.lab_leases import Moment
+from labd.model.lab_leases import LeaseAsk, Moment
 from labd.model.names import NodeRef
 from labd.model.process import ProcessId
 from labd.model.quotas import Quotas
@@ -220,7 +220,7 @@ class FakeDaemon:
     async def ended_or_dead(self, operation: str) -> None:
         """Wait for the end of an operation, or of the daemon (which cannot write it then)."""
         waits: list[asyncio.Task[object]] = [
-            asyncio.create_task(self.engine.wait_operation(operation, LIMIT)),
+            asyncio.create_task(self.engine.operations.wait(operation, LIMIT)),
             asyncio.create_task(self.crash.dead.wait()),
         ]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -237,7 +237,7 @@ class FakeDaemon:
         """Return an operation when it has ended."""
         operation = await asked
         async with asyncio.timeout(LIMIT):
-            operation = await self.engine.wait_operation(operation.id, LIMIT)
+            operation = await self.engine.operations.wait(operation.id, LIMIT)
         assert operation.state is not OperationState.RUNNING, operation
         return operation
 
@@ -254,18 +254,21 @@ class FakeDaemon:
         assert operation.error is not None
         return operation.error
 
-    async def up(self, spec: LabSpec, name: str = "web", **how: Any) -> OperationRecord:
-        return await self.ok(self.engine.up(name, spec, **how))
+    async def up(
+        self, spec: LabSpec, name: str = "web", *, lease: LeaseAsk | None = None, **how: Any
+    ) -> OperationRecord:
+        more = self.engine.leases.of(name, lease)
+        return await self.ok(self.engine.labs.up(name, spec, more=more, **how))
 
     async def act(self, kind: K, *nodes: str, **how: Any) -> OperationRecord:
-        return await self.ok(self.engine.act(kind, "web", nodes, **how))
+        return await self.ok(self.engine.labs.act(kind, "web", nodes, **how))
 
     async def idle(self) -> None:
         """Return when no operation runs."""
         async with asyncio.timeout(LIMIT):
             while running := await self.inventory.operations(running=True):
                 for operation in running:
-                    await self.engine.wait_operation(operation.id, LIMIT)
+                    await self.engine.operations.wait(operation.id, LIMIT)
                 await asyncio.sleep(0)
 
     async def filled(self) -> None:
@@ -285,7 +288,7 @@ class FakeDaemon:
         return found
 
     async def key(self, node: str, lab: str = "web") -> str:
-        return (await self.engine.node(NodeRef(lab, node))).key
+        return (await self.engine.console.node(NodeRef(lab, node))).key
 
     async def lab(self, name: str = "web") -> LabRecord:
         found = await self.inventory.lab(name)

@@ -17,10 +17,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from labd.api import Caller, create_app, serving
+from labd.api.app import AppSettings
+from labd.api.callers import Caller
+from labd.api.server import serving
 from labd.events.broker import ManagedBroker
 from labd.events.messages import Topics
 from labd.events.mqtt import Connection, MqttError, connect
+from labd.features.app import make_app
 from labd.features.plugins.supervisor import Supervisor, SupervisorConfig
 from labd.features.templates.shipped import ShippedTemplates
 from labd.model.events import Event, EventDraft, EventType
@@ -155,11 +158,11 @@ class House:
 
     async def act(self, kind: OperationKind, *nodes: str, lab: str = "web") -> None:
         """Do something to nodes, and wait for its end."""
-        await self.daemon.ok(self.engine.act(kind, lab, nodes))
+        await self.daemon.ok(self.engine.labs.act(kind, lab, nodes))
 
     async def is_in(self, state: NodeState, lab: str = "web") -> bool:
         """Tell whether the node `a` of a lab is in a state."""
-        return (await self.engine.node(NodeRef(lab, "a"))).state is state
+        return (await self.engine.console.node(NodeRef(lab, "a"))).state is state
 
     async def asked(self, *kinds: OperationKind) -> int:
         """Return how many operations of some kinds were asked for."""
@@ -185,8 +188,8 @@ class House:
 
     async def _deliver(self, connection: Connection) -> None:
         while True:
-            await self.engine.wait_events(self.published)
-            for event in await self.engine.events(self.published, 500):
+            await self.engine.events.wait(self.published)
+            for event in await self.engine.events.after(self.published, 500):
                 if event.seq not in self.lost:
                     topic = Topics(HOST).events(event.draft.lab)
                     await connection.deliver(topic, json.dumps(event.cloudevent()).encode())
@@ -212,13 +215,10 @@ async def house() -> AsyncIterator[House]:
                 found = made.supervisor.caller(token)
                 return None if found is None else Caller(name=f"plugin {found[0]}", scopes=found[1])
 
-            app = create_app(
-                made.engine,
-                ShippedTemplates(None),
-                version="1",
-                tokens=check,
-                admin_socket=root / "run" / "api.sock",
+            settings = AppSettings(
+                version="1", tokens=check, admin_socket=root / "run" / "api.sock"
             )
+            app = make_app(made.engine, ShippedTemplates(None), settings)
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(str(root / "run" / "plugin.sock"))
             os.chmod(root / "run" / "plugin.sock", 0o666)

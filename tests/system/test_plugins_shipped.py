@@ -142,7 +142,7 @@ async def test_a_lab_that_is_busy_is_asked_again(house: House) -> None:
     await watchdog(house, ON_FAILURE)
     host = house.daemon.host
     host.boot_output, boots = b"", host.boot_output
-    restart = await house.engine.act(RESTART, "web", ["b"])  # it goes on while `b` boots
+    restart = await house.engine.labs.act(RESTART, "web", ["b"])  # it goes on while `b` boots
     await house.fails()
 
     async def refused() -> bool:
@@ -152,7 +152,7 @@ async def test_a_lab_that_is_busy_is_asked_again(house: House) -> None:
     await house.until(refused, "it was refused twice")
     host.boot_output = boots
     host.say(await house.daemon.key("b"), boots)
-    await house.engine.wait_operation(restart.id, 15)
+    await house.engine.operations.wait(restart.id, 15)
     await is_ready(house)
 
 
@@ -176,7 +176,7 @@ async def test_a_destroyed_lab_is_forgotten(house: House) -> None:
     await watchdog(house, ON_FAILURE, **{"first-delay": 0.5})
     await house.fails()
     await house.says("watchdog", "starting it again")
-    await house.engine.act(OperationKind.DESTROY, "web")
+    await house.engine.labs.act(OperationKind.DESTROY, "web")
     await asyncio.sleep(1)
     assert await house.asked(START, RESTART) == 0
     kept = json.loads((house.root / "state" / "watchdog" / "restarts.json").read_text())
@@ -196,7 +196,7 @@ async def test_the_recorder_writes_a_file_per_lab_and_rotates(house: House) -> N
     await house.hears("recorder")
     folder = house.root / "state" / "recorder"
     # Events without a lab.
-    await house.daemon.ok(house.engine.build_image("tiny", "tiny"))
+    await house.daemon.ok(house.engine.images.build("tiny", "tiny"))
     first = await house.daemon.seq()
     for _ in range(30):
         await house.tell(lab="web")

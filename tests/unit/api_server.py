@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 import httpx
 
-from labd.api import Caller, create_app, serving
-from labd.api.server import serving_tcp
+from labd.api.app import AppSettings
+from labd.api.callers import Caller
+from labd.api.server import serving, serving_tcp
+from labd.features.app import make_app
 from labd.features.connect.socket import ConnectSocket
 from labd.features.plugins.manifest import read
 from labd.host.config_people import ApiConfig
@@ -148,7 +150,7 @@ async def furnish(daemon: FakeDaemon, root: Path) -> None:
     (plugin / "plugin.py").write_text("")
     daemon.plugins.plugins.clear()
     daemon.plugins.install(read(plugin))
-    await daemon.engine.plugin_service.start()
+    await daemon.engine.plugins.start()
 
 
 @contextmanager
@@ -171,13 +173,10 @@ def api_server(tcp: ApiConfig | None = None, **how: Any) -> Iterator[Server]:
                 await furnish(daemon, root)
                 server = Server(root, asyncio.get_running_loop(), daemon)
                 made.append(server)
-                app = create_app(
-                    server.engine,
-                    hello_only(root),
-                    version="9.9.9",
-                    tokens=TOKENS.get,
-                    admin_socket=Path(server.socket),
+                settings = AppSettings(
+                    version="9.9.9", tokens=TOKENS.get, admin_socket=Path(server.socket)
                 )
+                app = make_app(server.engine, hello_only(root), settings)
                 listener = _bind(str(root / "run" / "connect.sock"))
                 ways = ConnectSocket(server.engine.connect, server.engine.access, listener)
                 paths = (server.socket, server.plugin_socket, server.people_socket)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from labd.daemon import _background, _listen
+from labd.composition.messaging import background
+from labd.composition.sockets import listen
 from labd.host.supervision import TaskSupervisor
 from labd.model.errors import ConfigError
 
@@ -26,7 +27,7 @@ async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
 
     async with asyncio.timeout(60):
         async with AsyncExitStack() as stack:
-            _background(TaskSupervisor(), "stubborn", work, stack)
+            background(TaskSupervisor(), "stubborn", work, stack)
             await asyncio.sleep(0)
     assert lost == 1
 
@@ -37,5 +38,5 @@ async def test_a_socket_whose_place_is_taken_is_told_in_one_line(tmp_path: Path)
     wanted = f"cannot listen at {path}: Is a directory; move away what is there"
     async with AsyncExitStack() as stack:
         with pytest.raises(ConfigError, match=f"^{re.escape(wanted)}$"):
-            _listen(path, 0o600, None, stack)
+            listen(path, 0o600, None, stack)
     assert path.is_dir()

@@ -73,6 +73,68 @@ def test_the_outer_rooms_know_the_client_only(folder: str) -> None:
     assert strays == []
 
 
+FEATURES = ROOT / "labd/features"
+
+
+def feature_imports() -> Iterator[tuple[str, str, str]]:
+    """Yield feature, other feature, and the place, for each import across features."""
+    for path in sorted(FEATURES.glob("*/*.py")):
+        for line, name in imports(path):
+            parts = name.split(".")
+            if parts[:2] != ["labd", "features"] or len(parts) < 3 or parts[2] == path.parent.name:
+                continue
+            yield path.parent.name, parts[2], f"{path.relative_to(ROOT)}:{line} {name}"
+
+
+def test_a_feature_imports_another_by_what_its_init_exports_only() -> None:
+    strays = []
+    for _, other, place in feature_imports():
+        exported = ast.parse((FEATURES / other / "__init__.py").read_text())
+        names = {
+            alias.asname or alias.name
+            for node in exported.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        if place.rpartition(".")[2] not in names or place.count(".") != 4:
+            strays.append(place)
+    assert strays == []
+
+
+def test_the_graph_of_the_features_has_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for feature, other, _ in feature_imports():
+        graph.setdefault(feature, set()).add(other)
+    left = {name: set(others) for name, others in graph.items()}
+    while leaves := [name for name, others in left.items() if not others & left.keys()]:
+        for name in leaves:
+            del left[name]
+    assert left == {}, "these features import each other in a circle, or stand above one"
+
+
+@pytest.mark.parametrize("room", ["core", "api"])
+def test_core_and_api_know_no_feature(room: str) -> None:
+    strays = [
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in sources(f"labd/{room}")
+        for line, name in imports(path)
+        if within(name, "labd.features")
+    ]
+    assert strays == []
+
+
+@pytest.mark.parametrize("kind", ["node", "storage", "network"])
+def test_drivers_of_one_kind_never_import_each_other(kind: str) -> None:
+    strays = []
+    for path in sources(f"labd/drivers/{kind}"):
+        own = path.relative_to(ROOT / "labd/drivers" / kind).parts[0]
+        for line, name in imports(path):
+            parts = name.split(".")
+            if parts[:3] == ["labd", "drivers", kind] and len(parts) > 4 and parts[3] != own:
+                strays.append(f"{path.relative_to(ROOT)}:{line} {name}")
+    assert strays == []
+
+
 def test_no_broad_except_outside_a_supervisor() -> None:
     strays = []
     for path in sources("labd"):

@@ -17,11 +17,11 @@ from labd.features.leases.plan import (
     extended,
     plan,
     remaining,
-    rfc3339,
     seconds_of,
 )
 from labd.model.errors import InputError
 from labd.model.lab_leases import LabLease, LeaseAsk, LeaseStage, Moment
+from labd.model.units import rfc3339
 from tests.fakes.daemon import Clock
 from tests.unit.api_server import Server, api_server
 from tests.unit.cli_runner import Cli

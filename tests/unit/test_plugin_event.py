@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from labd.api.callers import Scope
+from labd.api.rules import Scope
 from labd.features.plugins.manifest import SCOPES
 from labd.model.events import Event as Told
 from labd.model.events import EventDraft, EventType

@@ -5,18 +5,22 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Depends, Path, Response
 from pydantic import Field
 
-from labd.api.callers import EngineDep
+from labd.api import models
+from labd.api.models import Name
 from labd.api.policy import note
-from labd.features import models
+from labd.api.rules import NOBODYS, Scope, requires
+from labd.api.services import service
+from labd.features.access.service import Access
 from labd.features.access.views import NewToken
-from labd.features.classes.routes import ClassName
 from labd.model.names import NAME_PATTERN
 from labd.model.people import Role, TokenRecord
 
 router = APIRouter(tags=["tokens"])
+
+AccessDep = Annotated[Access, Depends(service(Access))]
 
 _NAME = NAME_PATTERN[1:-1]
 TokenName = Annotated[
@@ -28,19 +32,12 @@ TokenName = Annotated[
 class CreateToken(models.Body):
     """A token to make."""
 
-    name: models.Name
+    name: Name
     role: Role = Field(strict=False, description="administrator, instructor or student")
-    labs: list[models.Name] = Field(default=[], max_length=500, description="Of a student")
+    labs: list[Name] = Field(default=[], max_length=500, description="Of a student")
     seconds: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="Until it expires; null: never"
     )
-
-
-class HandOut(models.Body):
-    """Whose tokens of a class are wanted."""
-
-    students: list[models.Name] = Field(default=[], max_length=500, description="Empty: all")
-    renew: bool = Field(default=False, description="Others than before, which are void then")
 
 
 class Token(models.Wire):
@@ -60,25 +57,10 @@ class MadeToken(Token):
     token: str
 
 
-class StudentToken(models.Wire):
-    """The token of a student of a class."""
-
-    student: str
-    lab: str
-    token: str
-    expires: str = Field(description="End of the lab's lease; empty where it has none")
-
-
 class Tokens(models.Wire):
     """Tokens by name."""
 
     tokens: list[Token]
-
-
-class StudentTokens(models.Wire):
-    """Tokens of a class."""
-
-    tokens: list[StudentToken]
 
 
 def _show(record: TokenRecord) -> Token:
@@ -97,41 +79,24 @@ def _whole(made: NewToken) -> MadeToken:
 
 
 @router.get("/tokens")
-async def list_tokens(engine: EngineDep) -> Tokens:
+@requires(Scope.PEOPLE_ADMIN)
+async def list_tokens(access: AccessDep) -> Tokens:
     """List the tokens of people; of none the token itself."""
-    return Tokens(tokens=[_show(item) for item in await engine.access.all()])
+    return Tokens(tokens=[_show(item) for item in await access.all()])
 
 
 @router.post("/tokens", status_code=HTTPStatus.CREATED)
-async def create_token(body: CreateToken, engine: EngineDep, response: Response) -> MadeToken:
+@requires(Scope.PEOPLE_ADMIN)
+async def create_token(body: CreateToken, access: AccessDep, response: Response) -> MadeToken:
     """Make a token. The answer is the only time that it is shown."""
     note(f"token {body.name}")
     response.headers["Cache-Control"] = "no-store"
-    return _whole(await engine.access.create(body.name, body.role, body.labs, body.seconds))
+    return _whole(await access.create(body.name, body.role, body.labs, body.seconds))
 
 
 @router.delete("/tokens/{token}", status_code=HTTPStatus.NO_CONTENT)
-async def revoke_token(token: TokenName, engine: EngineDep) -> None:
+@requires(Scope.PEOPLE_ADMIN, about=NOBODYS)
+async def revoke_token(token: TokenName, access: AccessDep) -> None:
     """Make a token void; what is open by it is closed within seconds."""
     note(f"token {token}")
-    await engine.access.revoke(token)
-
-
-@router.post("/classes/{name}/tokens")
-async def hand_out_tokens(
-    name: ClassName, body: HandOut, engine: EngineDep, response: Response
-) -> StudentTokens:
-    """Return the tokens of a class's students who have a lab; the same ones each time."""
-    response.headers["Cache-Control"] = "no-store"
-    found = await engine.access.hand_out(name, body.students, renew=body.renew)
-    return StudentTokens(
-        tokens=[
-            StudentToken(
-                student=item.student,
-                lab=item.record.labs[0].name,
-                token=item.token,
-                expires=item.expires,
-            )
-            for item in found
-        ]
-    )
+    await access.revoke(token)

@@ -8,22 +8,20 @@ from dataclasses import replace
 from labd.core.adapters import Adapters
 from labd.core.state_writer import StateWriter
 from labd.features.access import tokens
-from labd.features.access.views import NewToken, Thing
-from labd.features.classes import plan as classes
+from labd.features.access.views import NewToken
 from labd.inventory.port import Transaction
-from labd.model.classes import ClassRecord
 from labd.model.errors import Conflict, InputError, NotFound
 from labd.model.events import EventDraft, EventType
 from labd.model.lab_leases import LeaseStage
 from labd.model.names import check_name, did_you_mean
-from labd.model.people import Asked, Outcome, Owned, Role, TokenLab, TokenRecord
+from labd.model.people import Asked, Outcome, Owned, Role, Thing, TokenLab, TokenRecord
 from labd.model.records import LabRecord
 
 _LONGEST = 10 * 366 * 86400.0  # seconds
 
 
 class Access:
-    """Implements `facade_access.AccessApi`."""
+    """Tokens of people, whose things are, and the record of who asked for what."""
 
     def __init__(self, adapters: Adapters, state_writer: StateWriter) -> None:
         self._adapters = adapters
@@ -33,7 +31,11 @@ class Access:
     # who
 
     async def holder(self, hash: str) -> TokenRecord | None:
-        """Return the token of this sha256; see the facade."""
+        """Return the token of this sha256 with the labs that are there; None unless it is good.
+
+        A student's is good while one of its labs is there, and of a class while the lab's lease has
+        not ended.
+        """
         record = await self._inventory.token(hash)
         if record is None or tokens.is_over(record, self._adapters.moment().wall):
             return None
@@ -54,7 +56,7 @@ class Access:
     # whose
 
     async def owned(self, kind: Thing, name: str) -> Owned | None:
-        """Return whose a thing is; see the facade."""
+        """Return whose a thing is, None when there is none."""
         if kind is Thing.LAB:
             lab = await self._inventory.lab(name)
             return None if lab is None else Owned(owner=lab.owner, key=lab.key)
@@ -67,6 +69,10 @@ class Access:
         saved = {item.name: item.owner for item in await self._inventory.checkpoints()}
         return Owned(owner=saved[name]) if name in saved else None
 
+    async def labs(self) -> Sequence[LabRecord]:
+        """Return all labs by name."""
+        return await self._inventory.labs()
+
     # tokens
 
     async def all(self) -> Sequence[TokenRecord]:
@@ -76,7 +82,19 @@ class Access:
     async def create(
         self, name: str, role: Role, labs: Sequence[str], seconds: float | None
     ) -> NewToken:
-        """Make a token; see the facade."""
+        """Make a token.
+
+        Args:
+            name: Of the token; of an instructor, whose labs are those of this name.
+            role: Not `plugin`.
+            labs: Of a student, one at least; of all others none.
+            seconds: Until it expires; None: never.
+
+        Raises:
+            Conflict: There is one of this name.
+            InputError: Role and labs do not fit.
+            NotFound: There is no such lab.
+        """
         check_name(name, "token")
         _check(role, labs, seconds)
         wall = self._adapters.moment().wall
@@ -102,7 +120,11 @@ class Access:
         return TokenLab(name=name, key=(await self._state_writer.lab(name)).key)
 
     async def revoke(self, name: str) -> None:
-        """Make a token void; see the facade."""
+        """Make a token void.
+
+        Raises:
+            NotFound: There is none.
+        """
         async with self._inventory.transaction() as tx:
             there = [item.name for item in await self._inventory.tokens()]
             if name not in there:
@@ -110,60 +132,10 @@ class Access:
             await tx.delete_token(name)
             await tx.emit(EventDraft(type=EventType.TOKEN_REVOKED, subject=name))
 
-    async def hand_out(
-        self, group: str, students: Sequence[str], *, renew: bool
-    ) -> Sequence[NewToken]:
-        """Return the tokens of a class's students; see the facade."""
-        async with self._inventory.transaction() as tx:
-            record = classes.named(await self._inventory.classes(), group)
-            known = [item.name for item in record.students]
-            for student in students:
-                if student not in known:
-                    near = did_you_mean(student, known)
-                    raise NotFound(f"there is no student {student} in class {group}{near}")
-            labs = {lab.name: lab for lab in await self._inventory.labs()}
-            old = {item.name: item for item in await self._inventory.tokens()}
-            return [
-                await self._hand_out(tx, record, student, lab, old, renew=renew)
-                for student in dict.fromkeys(students or known)
-                if (lab := classes.own_lab(record, student, labs)) is not None
-            ]
-
-    async def _hand_out(
-        self,
-        tx: Transaction,
-        group: ClassRecord,
-        student: str,
-        lab: LabRecord,
-        old: Mapping[str, TokenRecord],
-        *,
-        renew: bool,
-    ) -> NewToken:
-        there = old.get(f"{group.name}.{student}")
-        generation = 0 if there is None else there.generation + renew
-        secret = self._adapters.token_secret
-        record = tokens.class_token(
-            secret,
-            group.name,
-            student,
-            lab,
-            created=self._adapters.clock(),
-            generation=generation,
-        )
-        if there is None or there.hash != record.hash or there.labs != record.labs:
-            await put_token(tx, record)
-        lease = await self._inventory.lab_lease(lab.name)
-        return NewToken(
-            record=record,
-            token=tokens.derived(secret, lab.key, generation),
-            student=student,
-            expires=tokens.stamp(lease.due) if lease and lease.stage is LeaseStage.RUNNING else "",
-        )
-
     # the record of requests
 
     async def report(self, asked: Asked, outcome: Outcome, more: Mapping[str, object]) -> None:
-        """Write that somebody asked for something; see the facade."""
+        """Write that somebody asked for something, when no change has told it."""
         asked.told = True
         if await self._inventory.lab(asked.lab) is None:
             asked.lab = asked.node = ""  # it is in `about`, as it was written

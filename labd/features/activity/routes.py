@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import Field
 
-from labd.api.callers import CallerDep, EngineDep
+from labd.api import models
+from labd.api.callers import CallerDep
+from labd.api.models import LabName
 from labd.api.policy import PolicyDep
-from labd.features import models
+from labd.api.rules import Scope, requires
+from labd.api.services import service
+from labd.features.activity.service import ActivityService
 from labd.features.activity.views import ActivityView
 from labd.model.activity import Source
+from labd.model.people import Thing
 
 router = APIRouter(tags=["activity"])
+
+ActivityDep = Annotated[ActivityService, Depends(service(ActivityService))]
 
 
 class Activity(models.Wire):
@@ -59,28 +67,31 @@ def _shown(view: ActivityView) -> Activity:
 
 
 @router.get("/activity")
-async def list_activity(engine: EngineDep, policy: PolicyDep) -> Activities:
+@requires(Scope.LABS_READ, student=True)
+async def list_activity(activity: ActivityDep, policy: PolicyDep) -> Activities:
     """Tell how long each lab that runs has been idle, as of at most 15 seconds ago.
 
     Of the labs that the caller may see.
     """
-    seen = await policy.labs(engine)
-    found = [view for view in await engine.activity.all() if view.lab in seen]
+    seen = await policy.labs()
+    found = [view for view in await activity.all() if view.lab in seen]
     return Activities(labs=[_shown(view) for view in found])
 
 
 @router.get("/labs/{lab}/activity")
-async def get_activity(lab: models.LabName, engine: EngineDep) -> Activity:
+@requires(Scope.LABS_READ, about=Thing.LAB, student=True)
+async def get_activity(lab: LabName, activity: ActivityDep) -> Activity:
     """Tell how long a lab has been idle as of now, and by what it was active before."""
-    return _shown(await engine.activity.get(lab))
+    return _shown(await activity.get(lab))
 
 
 @router.post("/labs/{lab}/warnings", status_code=HTTPStatus.NO_CONTENT)
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
 async def warn_lab(
-    lab: models.LabName,
+    lab: LabName,
     body: LabWarning,
-    engine: EngineDep,
+    activity: ActivityDep,
     who: CallerDep,
 ) -> None:
     """Tell everybody, by the event `lab.warning`, what is about to happen to a lab."""
-    await engine.activity.warn(lab, by=who.name, reason=body.reason, text=body.text, left=body.left)
+    await activity.warn(lab, by=who.name, reason=body.reason, text=body.text, left=body.left)

@@ -18,12 +18,12 @@ from labd.core.adapters import Adapters
 from labd.core.operations import Operations
 from labd.core.state_writer import StateWriter
 from labd.features.activity.views import ActivityView
-from labd.features.leases.plan import rfc3339
 from labd.model.activity import BACKGROUND, Glance, Source
 from labd.model.errors import LabdError
 from labd.model.events import EventDraft, EventType
 from labd.model.records import LabRecord
 from labd.model.states import NODE_ALIVE, NodeState
+from labd.model.units import rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Seen:
 
 
 class ActivityService:
-    """Implements `facade_activity.ActivityApi`."""
+    """Keeps when each lab was used last, and tells how long it has been idle."""
 
     def __init__(
         self, adapters: Adapters, state_writer: StateWriter, operations: Operations
@@ -138,11 +138,14 @@ class ActivityService:
     # asking
 
     async def all(self) -> Sequence[ActivityView]:
-        """See `ActivityApi.all`."""
+        """Return the activity in each lab of which a node runs, by name.
+
+        Of connections and packets as of the last look at all labs: this is quick with many labs.
+        """
         return [self._view(name) for name in sorted(await self._running())]
 
     async def get(self, lab: str) -> ActivityView:
-        """See `ActivityApi.get`."""
+        """Return the activity in a lab as of now; NotFound when there is none of that name."""
         await self._state_writer.lab(lab)
         running = await self._running()
         if lab not in running:
@@ -151,7 +154,15 @@ class ActivityService:
         return self._view(lab)
 
     async def warn(self, lab: str, *, by: str, reason: str, text: str, left: float | None) -> None:
-        """See `ActivityApi.warn`."""
+        """Tell everybody, by an event, what is about to happen to a lab.
+
+        Args:
+            lab: Its name; NotFound when there is none.
+            by: Who warns.
+            reason: One word for programs, such as `idle`.
+            text: For people.
+            left: Seconds until it happens.
+        """
         await self._state_writer.lab(lab)
         data = {"by": by, "reason": reason, "text": text, "left": left}
         await self._state_writer.emit(EventDraft(type=EventType.LAB_WARNING, lab=lab, data=data))

@@ -1,10 +1,9 @@
-"""What the API may ask of the activity in labs: a part of `facade.EngineApi`."""
+"""What the service of activity returns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from labd.model.activity import Source
 
@@ -31,27 +30,3 @@ class ActivityView:
     source: Source | None = None
     sources: Mapping[Source, float] = field(default_factory=dict)
     rate: float = 0.0
-
-
-class ActivityApi(Protocol):
-    """How long labs have been idle."""
-
-    async def all(self) -> Sequence[ActivityView]:
-        """Return the activity in each lab of which a node runs, by name.
-
-        Of connections and packets as of the last look at all labs: this is quick with many labs.
-        """
-
-    async def get(self, lab: str) -> ActivityView:
-        """Return the activity in a lab as of now; NotFound when there is none of that name."""
-
-    async def warn(self, lab: str, *, by: str, reason: str, text: str, left: float | None) -> None:
-        """Tell everybody, by an event, what is about to happen to a lab.
-
-        Args:
-            lab: Its name; NotFound when there is none.
-            by: Who warns.
-            reason: One word for programs, such as `idle`.
-            text: For people.
-            left: Seconds until it happens.
-        """

@@ -12,16 +12,21 @@ import contextlib
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Query, WebSocket
+from fastapi import APIRouter, Depends, Query, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from labd.api.callers import ServicesDep
+from labd.api.models import LabName
+from labd.api.rules import Scope, requires
+from labd.api.services import ClosingDep, service
 from labd.api.waiting import cancel_copies
 from labd.drivers.network.port import PacketCapture
-from labd.features import models
-from labd.features.links.routes import TARGET
+from labd.features.capture.service import CaptureService
+from labd.features.links import TARGET
+from labd.model.people import Thing
 
 router = APIRouter(prefix="/labs/{lab}", tags=["captures"])
+
+CapturesDep = Annotated[CaptureService, Depends(service(CaptureService))]
 
 _MAX_COUNT = 1 << 31
 _DONE = 1000  # RFC 6455 7.4.1: normal closure
@@ -32,20 +37,22 @@ Count = Annotated[int, Query(ge=0, le=_MAX_COUNT, description="Frames; 0: no lim
 
 
 @router.websocket("/capture")
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB)
 async def attach_capture(
     socket: WebSocket,
-    lab: models.LabName,
+    lab: LabName,
     target: Target,
-    found: ServicesDep,
+    captures: CapturesDep,
+    closing: ClosingDep,
     filter: Filter = "",
     count: Count = 0,
 ) -> None:
     """Capture at a link, a network or a NIC."""
-    opened = found.engine.captures.open(lab, target, filter=filter, count=count)
+    opened = captures.open(lab, target, filter=filter, count=count)
     async with opened as capture:
         await socket.accept()
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # the caller has gone
-            await _stream(socket, capture, found.closing)
+            await _stream(socket, capture, closing)
 
 
 async def _stream(socket: WebSocket, capture: PacketCapture, closing: asyncio.Event) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from labd.core.adapters import Adapters
 from labd.core.state_writer import StateWriter
 from labd.drivers.network.port import PacketCapture
-from labd.features.activity.service import ActivityService
+from labd.features.activity import ActivityService
 from labd.model.activity import Source
 from labd.model.errors import Conflict, IllegalTransition, NotFound
 from labd.model.names import NodeRef, did_you_mean
@@ -18,7 +18,7 @@ from labd.model.states import NODE_ALIVE
 
 
 class CaptureService:
-    """See `facade_captures.CapturesApi`."""
+    """Captures packets; each capture ends with its context."""
 
     def __init__(
         self, adapters: Adapters, state_writer: StateWriter, activity: ActivityService
@@ -31,7 +31,13 @@ class CaptureService:
     async def open(
         self, lab: str, target: str, *, filter: str = "", count: int = 0
     ) -> AsyncIterator[PacketCapture]:
-        """See `CapturesApi.open`."""
+        """Capture at a link, a network, or a NIC (`NODE/NIC`).
+
+        Raises:
+            NotFound: The lab has no such thing.
+            IllegalTransition, Conflict: It is down at present.
+            InputError: The filter is wrong.
+        """
         record = await self._state_writer.lab(lab)
         device = await self._device(record, target)
         namespace = self._adapters.namespace(record)

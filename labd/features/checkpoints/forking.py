@@ -19,9 +19,8 @@ from labd.core.resolve import Sized
 from labd.core.snapshot import LabSnapshot, SnapshotLoader
 from labd.core.state_writer import StateWriter
 from labd.core.taps import close_taps
-from labd.features.labs.converge import Converger
-from labd.features.labs.runner import NodeRunner
-from labd.features.links.service import LinkService
+from labd.features.labs import Converger, NodeRunner
+from labd.features.links import LinkService
 from labd.host.threads import quick
 from labd.model.checkpoints import CheckpointRecord, SavedNode
 from labd.model.cloudinit import logins

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from labd.core.adapters import Adapters
 from labd.core.chains import layers_of, references
 from labd.core.operations import Operations
+from labd.model.errors import LabdError
 from labd.model.records import OperationKind
 
-EVERY = 60.0  # seconds between two looks
+log = logging.getLogger(__name__)
+
+_EVERY = 60.0  # seconds between two looks
 
 
 class CheckpointCollector:
@@ -38,6 +43,15 @@ class CheckpointCollector:
         for node in await self._adapters.every_node():
             found |= references(node.machine, self._adapters.checkpoints.digest_of)
         return found
+
+    async def run(self) -> None:
+        """Tidy up now and then, for ever."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            try:
+                await self.tidy()
+            except (LabdError, OSError) as error:
+                log.warning("what checkpoints left behind cannot be removed: %s", error)
 
     async def tidy(self) -> None:
         """Remove layers, and let go of memory that was idle for a while."""

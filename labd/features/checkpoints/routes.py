@@ -7,23 +7,31 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Depends, Path, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.requests import ClientDisconnect, Request
 
-from labd.api.callers import EngineDep, ServicesDep
+from labd.api import models
+from labd.api.models import LabName, Name
 from labd.api.policy import PolicyDep
-from labd.features import models, views
-from labd.features.access.views import Thing
+from labd.api.rules import Scope, requires
+from labd.api.services import service
+from labd.features.checkpoints.service import CheckpointService
 from labd.features.checkpoints.views import CheckpointView
-from labd.features.labs.routes import accepted
+from labd.features.leases import LeaseTerm, lease_ask
+from labd.features.operations import Operation, Operations, accepted, show_operation
+from labd.features.templates import ShippedTemplates, TemplateText
 from labd.host.threads import quick
 from labd.model.checkpoints import SaveMode
 from labd.model.errors import DownloadFailed
 from labd.model.names import NAME_PATTERN
+from labd.model.people import Thing
 
 router = APIRouter(tags=["checkpoints"])
+
+CheckpointsDep = Annotated[CheckpointService, Depends(service(CheckpointService))]
+TemplatesDep = Annotated[ShippedTemplates, Depends(service(ShippedTemplates))]
 
 CheckpointName = Annotated[str, Path(pattern=NAME_PATTERN, description="Name of a checkpoint")]
 _Value = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -49,10 +57,10 @@ class Fork(models.Body):
     settings: dict[str, _Value] = Field(
         default={}, max_length=100, description="In the environment of on_fork commands, as LABD_*"
     )
-    template: models.TemplateText | None = Field(
+    template: TemplateText | None = Field(
         default=None, description="What the labs shall be; the machines that were saved"
     )
-    lease: models.LeaseTerm | None = Field(default=None, description="Of each of the labs")
+    lease: LeaseTerm | None = Field(default=None, description="Of each of the labs")
 
 
 class Restore(models.Body):
@@ -63,7 +71,7 @@ class Restore(models.Body):
         pattern=models.OPTIONAL_NAME_PATTERN,
         description="Empty: that from which the lab was started",
     )
-    nodes: list[models.Name] = Field(default=[], max_length=500, description="Empty: all")
+    nodes: list[Name] = Field(default=[], max_length=500, description="Empty: all")
 
 
 class Chapter(models.Body):
@@ -148,10 +156,11 @@ def _show(view: CheckpointView) -> Checkpoint:
 
 
 @router.get("/checkpoints")
-async def list_checkpoints(engine: EngineDep, policy: PolicyDep) -> Checkpoints:
+@requires(Scope.LABS_READ)
+async def list_checkpoints(checkpoints: CheckpointsDep, policy: PolicyDep) -> Checkpoints:
     """List the checkpoints that the caller may see."""
-    found = [view for view in await engine.checkpoints.all() if policy.own(view.record.owner)]
-    seen = await policy.labs(engine)
+    found = [view for view in await checkpoints.all() if policy.own(view.record.owner)]
+    seen = await policy.labs()
     return Checkpoints(checkpoints=[_show(_seen(view, seen)) for view in found])
 
 
@@ -161,10 +170,13 @@ def _seen(view: CheckpointView, labs: Collection[str]) -> CheckpointView:
 
 
 @router.get("/checkpoints/{name}")
-async def get_checkpoint(name: CheckpointName, engine: EngineDep, policy: PolicyDep) -> Checkpoint:
+@requires(Scope.LABS_READ, about=Thing.CHECKPOINT)
+async def get_checkpoint(
+    name: CheckpointName, checkpoints: CheckpointsDep, policy: PolicyDep
+) -> Checkpoint:
     """Return one checkpoint."""
-    seen = await policy.labs(engine)
-    return _show(_seen(await engine.checkpoints.get(name), seen))
+    seen = await policy.labs()
+    return _show(_seen(await checkpoints.get(name), seen))
 
 
 @router.get(
@@ -172,9 +184,10 @@ async def get_checkpoint(name: CheckpointName, engine: EngineDep, policy: Policy
     response_class=Response,
     responses={200: {"content": {"application/x-tar": {}}}},
 )
-async def export_checkpoint(name: CheckpointName, engine: EngineDep) -> StreamingResponse:
+@requires(Scope.LABS_CONTROL, about=Thing.CHECKPOINT, takes=True)
+async def export_checkpoint(name: CheckpointName, checkpoints: CheckpointsDep) -> StreamingResponse:
     """Return a checkpoint as one file, for another host; images do not go with it."""
-    parts = engine.checkpoints.export(name)
+    parts = checkpoints.export(name)
     first = await anext(parts)  # what is missing is told before the answer begins
 
     async def whole() -> AsyncIterator[bytes]:
@@ -197,12 +210,13 @@ async def export_checkpoint(name: CheckpointName, engine: EngineDep) -> Streamin
         }
     },
 )
+@requires(Scope.LABS_CONTROL, about=Thing.CHECKPOINT, creates=True)
 async def import_checkpoint(
-    name: CheckpointName, request: Request, engine: EngineDep
+    name: CheckpointName, request: Request, checkpoints: CheckpointsDep
 ) -> Checkpoint:
     """Take an exported checkpoint; nothing of a refused one is kept."""
     try:
-        return _show(await engine.checkpoints.receive(name, request.stream()))
+        return _show(await checkpoints.receive(name, request.stream()))
     except ClientDisconnect as error:
         raise DownloadFailed(
             f"the upload of checkpoint {name} ended before its time; send it again"
@@ -210,55 +224,60 @@ async def import_checkpoint(
 
 
 @router.delete("/checkpoints/{name}", status_code=HTTPStatus.NO_CONTENT)
-async def remove_checkpoint(name: CheckpointName, engine: EngineDep) -> None:
+@requires(Scope.LABS_CONTROL, about=Thing.CHECKPOINT)
+async def remove_checkpoint(name: CheckpointName, checkpoints: CheckpointsDep) -> None:
     """Remove a checkpoint that no lab stands on."""
-    await engine.checkpoints.remove(name)
+    await checkpoints.remove(name)
 
 
 @router.post("/checkpoints/{name}/forks", status_code=HTTPStatus.ACCEPTED)
+@requires(Scope.LABS_CONTROL, about=Thing.CHECKPOINT)
 async def fork_checkpoint(
-    name: CheckpointName, body: Fork, found: ServicesDep
-) -> models.Operations:
+    name: CheckpointName, body: Fork, checkpoints: CheckpointsDep, templates: TemplatesDep
+) -> Operations:
     """Start one lab or many from a checkpoint; an operation for each."""
     spec = None
     if body.template is not None:
         given = body.template
-        load = found.templates.load
+        load = templates.load
         spec = await quick(load, given.text, given.file, given.settings)
-    operations = await found.engine.checkpoints.fork(
+    operations = await checkpoints.fork(
         name,
         body.name,
         count=body.count,
         settings=body.settings,
         spec=spec,
-        lease=views.lease_ask(body.lease) if body.lease else None,
+        lease=lease_ask(body.lease) if body.lease else None,
     )
-    return models.Operations(operations=[views.operation(item) for item in operations])
+    return Operations(operations=[show_operation(item) for item in operations])
 
 
 @router.post("/labs/{lab}/checkpoints", status_code=HTTPStatus.ACCEPTED)
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
 async def save_checkpoint(
-    lab: models.LabName, body: Save, engine: EngineDep, response: Response
-) -> models.Operation:
+    lab: LabName, body: Save, checkpoints: CheckpointsDep, response: Response
+) -> Operation:
     """Freeze a lab as a checkpoint."""
-    operation = await engine.checkpoints.save(lab, body.name, mode=body.mode, message=body.message)
+    operation = await checkpoints.save(lab, body.name, mode=body.mode, message=body.message)
     return accepted(response, operation)
 
 
 @router.post("/labs/{lab}/restore", status_code=HTTPStatus.ACCEPTED)
+@requires(Scope.LABS_CONTROL, about=Thing.LAB, student=True)
 async def restore_lab(
-    lab: models.LabName, body: Restore, engine: EngineDep, policy: PolicyDep, response: Response
-) -> models.Operation:
+    lab: LabName, body: Restore, checkpoints: CheckpointsDep, policy: PolicyDep, response: Response
+) -> Operation:
     """Take a lab back to a checkpoint, in place."""
     if body.checkpoint:
-        await policy.require(engine, Thing.CHECKPOINT, body.checkpoint)
-    operation = await engine.checkpoints.restore(lab, body.checkpoint, body.nodes)
+        await policy.require(Thing.CHECKPOINT, body.checkpoint)
+    operation = await checkpoints.restore(lab, body.checkpoint, body.nodes)
     return accepted(response, operation)
 
 
 @router.post("/labs/{lab}/chapter", status_code=HTTPStatus.ACCEPTED)
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
 async def turn_chapter(
-    lab: models.LabName, body: Chapter, engine: EngineDep, response: Response
-) -> models.Operation:
+    lab: LabName, body: Chapter, checkpoints: CheckpointsDep, response: Response
+) -> Operation:
     """Take a lab to the next chapter of its template, or to the begin of the present one."""
-    return accepted(response, await engine.checkpoints.chapter(lab, again=body.again))
+    return accepted(response, await checkpoints.chapter(lab, again=body.again))

@@ -13,8 +13,7 @@ from labd.core.adapters import Adapters, new_key
 from labd.core.operations import Operations
 from labd.core.snapshot import SnapshotLoader
 from labd.core.state_writer import StateWriter
-from labd.features.labs.teardown import Teardown
-from labd.features.labs.watch import Watcher
+from labd.features.labs import Teardown, Watcher
 from labd.host.threads import quick
 from labd.model.checkpoints import (
     CheckpointRecord,
@@ -31,11 +30,10 @@ from labd.model.machine import MachineSpec, RunState
 from labd.model.names import NodeRef
 from labd.model.records import LabRecord, NodeRecord, OperationRecord, Wanted
 from labd.model.request_kinds import CheckpointRequest
-from labd.model.states import NodeState
+from labd.model.states import NODE_SAVEABLE, NodeState
 
 log = logging.getLogger(__name__)
 
-SAVEABLE = frozenset({NodeState.RUNNING, NodeState.READY, NodeState.PAUSED})
 _RAN = frozenset({NodeState.RUNNING, NodeState.READY})
 
 
@@ -115,7 +113,7 @@ class Saving:
         machines: dict[str, MachineSpec] = {}
         token = new_key()
         for node in nodes:
-            if node.machine is None or node.state not in SAVEABLE:
+            if node.machine is None or node.state not in NODE_SAVEABLE:
                 raise Conflict(
                     f"node {lab.name}/{node.name} is {node.state}: all nodes must run when a lab "
                     "is saved"

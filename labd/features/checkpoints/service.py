@@ -10,17 +10,15 @@ from dataclasses import replace
 
 from labd.core import chains
 from labd.core.adapters import Adapters, new_key
-from labd.core.operations import Operations
+from labd.core.operations import More, Operations
 from labd.core.resolve import Sized
 from labd.core.state_writer import StateWriter
 from labd.features.checkpoints.garbage import CheckpointCollector
-from labd.features.checkpoints.saving import SAVEABLE, Saving
+from labd.features.checkpoints.offers import ReadyForks
+from labd.features.checkpoints.saving import Saving
 from labd.features.checkpoints.views import CheckpointView
-from labd.features.labs.diff import plan_changes
-from labd.features.labs.handlers import OperationHandlers
-from labd.features.labs.service import Labs, More
-from labd.features.leases.service import Leasing
-from labd.features.warm.members import WarmMembers
+from labd.features.labs import Labs, plan_changes
+from labd.features.leases import Leasing
 from labd.host.threads import quick
 from labd.inventory.port import Transaction
 from labd.model.checkpoints import MAX_COUNT, CheckpointRecord, HostFacts, SavedNode, SaveMode
@@ -41,7 +39,7 @@ from labd.model.records import LabRecord, NodeRecord, OperationRecord, Wanted
 from labd.model.request_kinds import CheckpointRequest, ForkRequest, RestoreRequest
 from labd.model.requests import Request
 from labd.model.specs import Accel, LabSpec
-from labd.model.states import LabState
+from labd.model.states import NODE_SAVEABLE, LabState
 from labd.model.units import format_size
 from labd.template.recheck import check_spec
 
@@ -77,7 +75,7 @@ def _release(version: str) -> str:
 
 
 class CheckpointService:
-    """Implements `facade_checkpoints.CheckpointsApi`."""
+    """Freezes labs, and starts labs from what was frozen."""
 
     def __init__(
         self,
@@ -85,21 +83,19 @@ class CheckpointService:
         state_writer: StateWriter,
         operations: Operations,
         labs: Labs,
-        handlers: OperationHandlers,
         saving: Saving,
         collector: CheckpointCollector,
         leasing: Leasing,
-        members: WarmMembers,
+        ready: ReadyForks,
     ) -> None:
         self._adapters = adapters
         self._state_writer = state_writer
         self._operations = operations
         self._labs = labs
-        self._handlers = handlers
         self._saving = saving
         self._collector = collector
         self._leasing = leasing
-        self._members = members
+        self._ready = ready
         self._admitting = asyncio.Lock()  # from the look at the room to the promise of it
 
     # reading
@@ -136,7 +132,13 @@ class CheckpointService:
     async def save(
         self, lab: str, name: str, *, mode: SaveMode, message: str, key: str = ""
     ) -> OperationRecord:
-        """Save a lab; see the facade. `key` is the checkpoint's, when it was chosen before."""
+        """Save a lab as a checkpoint.
+
+        Raises:
+            Conflict: The name is taken, or a node does not run.
+
+        `key` is the checkpoint's, when it was chosen before.
+        """
         check_name(name, "checkpoint")
         if len(message) > _MESSAGE or not message.isprintable():
             raise InputError(f"the message must be one line of at most {_MESSAGE} characters")
@@ -149,8 +151,8 @@ class CheckpointService:
             record = await self._state_writer.lab(lab)
             nodes = await self._adapters.inventory.nodes(lab)
             for node in nodes:
-                if node.state not in SAVEABLE or node.machine is None:
-                    states = sorted(map(str, SAVEABLE))
+                if node.state not in NODE_SAVEABLE or node.machine is None:
+                    states = sorted(map(str, NODE_SAVEABLE))
                     raise IllegalTransition(f"{lab}/{node.name}", str(node.state), states, "save")
                 _check_chain(node)
             if not nodes:
@@ -176,12 +178,17 @@ class CheckpointService:
     # other hosts
 
     async def export(self, name: str) -> AsyncIterator[bytes]:
-        """Yield a checkpoint as one stream; see the facade."""
+        """Yield a checkpoint as one stream, for another host. Images do not go with it."""
         async for part in self._adapters.checkpoints.pack(await self.record(name)):
             yield part
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> CheckpointView:
-        """Take a stream as a checkpoint; see the facade."""
+        """Take a stream of `export` as a checkpoint called `name`.
+
+        Raises:
+            Conflict: The name is taken.
+            InputError: It is no such stream, or is damaged. Nothing stays behind.
+        """
         check_name(name, "checkpoint")
         await self._require_name(name, "")
         with self._collector.held():
@@ -210,7 +217,11 @@ class CheckpointService:
     # removing
 
     async def remove(self, name: str) -> None:
-        """Remove a checkpoint; see the facade."""
+        """Remove a checkpoint.
+
+        Raises:
+            InUse: Labs were started from it and exist still, which are named; or it has a pool.
+        """
         async with self._adapters.inventory.transaction() as tx:
             record = await self.record(name)
             users = [
@@ -260,7 +271,23 @@ class CheckpointService:
         lease: LeaseAsk | None = None,
         more: More | None = None,
     ) -> Sequence[OperationRecord]:
-        """Start labs from a checkpoint; see the facade. `more` is written with each lab."""
+        """Start labs from a checkpoint: NAME, or NAME-1 to NAME-COUNT.
+
+        Args:
+            checkpoint: Its name.
+            name: Of the new lab.
+            count: How many; 0 for one lab with exactly that name.
+            settings: What `on_fork` commands find in their environment, besides `LABD_LAB` and the
+                parameters of the template.
+            lease: Of each of the new labs.
+            spec: What the labs shall be; the same machines and networks as the checkpoint's.
+
+        Raises:
+            Conflict: A name is taken, or the host cannot hold them; nothing was begun.
+            InputError: It cannot work on this host; tells why.
+
+        `more` is written with each lab.
+        """
         names = _names(name, count)
         if lease is not None:
             self._leasing.check(lease)
@@ -374,7 +401,7 @@ class CheckpointService:
             if await self._adapters.inventory.lab(name) is not None:
                 raise Conflict(f"there is a lab {name} already; choose another name")
             await self.record(record.name)  # it may be gone by now
-            taken = await self._members.take(tx, record, spec, name)
+            taken = await self._ready.take(tx, record, spec, name)
             nodes = taken[1] if taken else await self._labs.new_nodes(name, spec, set())
             lab = LabRecord(
                 name=name,
@@ -389,7 +416,7 @@ class CheckpointService:
             )
             await self._put(tx, operation, lab, nodes)
             if taken:
-                await self._members.welcome(tx, record, lab, nodes, operation)
+                await self._ready.welcome(tx, record, lab, nodes, operation)
             if lease is not None:
                 await self._leasing.write(tx, name, lease)
             if more is not None:
@@ -397,7 +424,7 @@ class CheckpointService:
             # Promised until it is used; one of a pool uses it already.
             return replace(request, memory={} if taken else dict(memory))
 
-        work = self._handlers.of(request.kind)
+        work = self._operations.work_of(request.kind)
         return await self._operations.begin(name, request, work, intent)
 
     async def _put(
@@ -429,7 +456,17 @@ class CheckpointService:
     async def restore(
         self, lab: str, checkpoint: str = "", nodes: Sequence[str] = ()
     ) -> OperationRecord:
-        """Take a lab back; see the facade."""
+        """Take a lab, or some of its nodes, back to a checkpoint of it, in place.
+
+        Args:
+            lab: Its name.
+            checkpoint: Empty for the one from which the lab was started.
+            nodes: Empty for all.
+
+        Raises:
+            InputError: The checkpoint is of another lab, or cannot work on this host.
+            Conflict: The lab was not started from a checkpoint.
+        """
         row = await self._state_writer.lab(lab)
         record = await self.usable(checkpoint or (await self._start_of(row)).name)
         self._operations.require_free(lab)
@@ -459,7 +496,7 @@ class CheckpointService:
                 await tx.put_node(replace(present[name], wanted=Wanted.RUNNING))
             return replace(request, nodes=tuple(targets))
 
-        work = self._handlers.of(request.kind)
+        work = self._operations.work_of(request.kind)
         return await self._operations.begin(lab, request, work, intent)
 
     async def _start_of(self, lab: LabRecord) -> CheckpointRecord:
@@ -477,7 +514,12 @@ class CheckpointService:
         )
 
     async def chapter(self, lab: str, *, again: bool) -> OperationRecord:
-        """Take a lab to a chapter; see the facade."""
+        """Take a lab to the next chapter of its template, or to the begin of the present one.
+
+        Raises:
+            InputError: The template has no chapters.
+            Conflict: There is no next one, or none was begun yet.
+        """
         row = await self._state_writer.lab(lab)
         chapters = row.spec.chapters
         if not chapters:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from labd.core.adapters import Adapters
 from labd.core.operations import Operations
-from labd.features.checkpoints.service import CheckpointService
+from labd.features.checkpoints import CheckpointService
 from labd.features.classes.plan import FirstAct
-from labd.features.labs.service import Labs
+from labd.features.labs import Labs
 from labd.inventory.port import Transaction
 from labd.model.checkpoints import SaveMode
 from labd.model.classes import ClassRecord

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from labd.core.adapters import Adapters, new_key
 from labd.core.operations import Operations
-from labd.features.checkpoints.service import CheckpointService, check_settings
+from labd.features.checkpoints import CheckpointService, check_settings
 from labd.features.classes import plan as classes
 from labd.features.classes.preparation import ClassPreparation
 from labd.features.classes.views import ClassView
 from labd.features.classes.work import ClassWork
-from labd.features.labs.service import Labs
-from labd.features.leases.service import Leasing
+from labd.features.labs import Labs
+from labd.features.leases import Leasing
 from labd.inventory.port import Transaction
 from labd.model.checkpoints import MAX_COUNT
 from labd.model.classes import ClassRecord, Student
@@ -27,7 +27,7 @@ from labd.model.specs import LabSpec
 
 
 class ClassController:
-    """Implements `facade_classes.ClassesApi`."""
+    """Keeps a lab for everybody on a class's roster."""
 
     def __init__(
         self,
@@ -75,7 +75,22 @@ class ClassController:
         lease: LeaseAsk | None = None,
         queue: bool = False,
     ) -> ClassView:
-        """Start a class; see the facade."""
+        """Fork a lab for each student, or for those who have none when the class is there already.
+
+        Args:
+            name: Of the class.
+            source: Name of a checkpoint; or what a first copy is made of, which is booted and saved
+                as a checkpoint of the class's name, and destroyed.
+            students: At least one.
+            settings: Of all students.
+            lease: Of each lab.
+            queue: Let students wait for whom there is no room at present.
+
+        Raises:
+            Conflict: A lab has the name of a student's, or the class has another source.
+            InputError: A name or setting is not valid, or comes twice.
+            NoRoom: The host cannot hold them, and `queue` is not asked; nothing was begun.
+        """
         _check(name, students, settings)
         if lease is not None:
             self._leasing.check(lease)
@@ -101,7 +116,7 @@ class ClassController:
             return await self._join(tx, old.get(name), fresh, needs)
 
     async def add(self, name: str, students: Sequence[Student]) -> ClassView:
-        """Let more students take part; see the facade."""
+        """Let more students take part; they get what the others got. Raises as `start`."""
         _check(name, students, {})
         needs = await self._work.needs()
         async with self._adapters.inventory.transaction() as tx:
@@ -159,7 +174,12 @@ class ClassController:
         )
 
     async def extend(self, name: str, seconds: float) -> ClassView:
-        """Let the leases of a class last longer; see the facade."""
+        """Let the leases of all its labs last longer, all or none.
+
+        Raises:
+            Conflict: None of its labs has a lease.
+            InputError: They would not be longer, or too long.
+        """
         async with self._adapters.inventory.transaction() as tx:
             record = await self._record(name)
             labs = {lab.name: lab for lab in await self._adapters.inventory.labs()}
@@ -176,11 +196,11 @@ class ClassController:
         return await self._view(record)
 
     async def stop(self, name: str) -> ClassView:
-        """Stop all labs of a class; see the facade."""
+        """Stop all its labs and keep their disks."""
         return await self._want(name, Wanted.STOPPED, EventType.CLASS_STOPPED)
 
     async def destroy(self, name: str) -> ClassView:
-        """Remove a class; see the facade."""
+        """Remove all its labs, and then the class."""
         return await self._want(name, Wanted.DESTROYED, EventType.CLASS_DESTROYING)
 
     async def _want(self, name: str, wanted: Wanted, event: EventType) -> ClassView:

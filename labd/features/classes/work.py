@@ -13,14 +13,13 @@ from dataclasses import replace
 
 from labd.core.adapters import Adapters
 from labd.core.operations import Operations
-from labd.features.access.service import put_token
-from labd.features.access.tokens import class_token
-from labd.features.checkpoints.service import CheckpointService
+from labd.features.access import class_token, put_token
+from labd.features.checkpoints import CheckpointService
 from labd.features.classes import plan as classes
 from labd.features.classes.plan import ClassAct, FirstAct
 from labd.features.classes.preparation import ClassPreparation
 from labd.features.classes.turns import Lane, Step, Turns
-from labd.features.labs.service import Labs
+from labd.features.labs import Labs
 from labd.inventory.port import Transaction
 from labd.model.classes import ClassRecord
 from labd.model.errors import Conflict, LabdError, NoRoom

@@ -1,1 +1,7 @@
 """Connections into labs."""
+
+from labd.features.connect.service import ConnectService
+
+__all__ = [
+    "ConnectService",
+]

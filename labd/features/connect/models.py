@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from labd.features.models import Wire
+from labd.api.models import Wire
 
 
 class SshKey(Wire):

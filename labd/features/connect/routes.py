@@ -11,17 +11,22 @@ import contextlib
 import socket
 from typing import Annotated
 
-from fastapi import APIRouter, Query, WebSocket
+from fastapi import APIRouter, Depends, Query, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from labd.api.callers import EngineDep, ServicesDep
+from labd.api.models import LabName, NodeName
 from labd.api.policy import note
+from labd.api.rules import Scope, requires
+from labd.api.services import ClosingDep, service
 from labd.api.waiting import cancel_copies, until_closing
-from labd.features import models
 from labd.features.connect.models import SshKey
+from labd.features.connect.service import ConnectService
 from labd.model.names import NodeRef
+from labd.model.people import Thing
 
 router = APIRouter(prefix="/labs/{lab}", tags=["ways"])
+
+ConnectDep = Annotated[ConnectService, Depends(service(ConnectService))]
 
 Port = Annotated[int, Query(ge=1, le=65535)]
 Host = Annotated[str, Query(min_length=1, max_length=253)]
@@ -32,29 +37,37 @@ _DONE, _GONE = 1000, 1001
 
 
 @router.get("/ssh-key")
-async def get_ssh_key(lab: models.LabName, engine: EngineDep) -> SshKey:
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB, takes=True, student=True)
+async def get_ssh_key(lab: LabName, connect: ConnectDep) -> SshKey:
     """Return the key pair that every node of the lab takes."""
-    found = await engine.connect.key(lab)
+    found = await connect.key(lab)
     return SshKey(public=found.public, private=found.private)
 
 
 @router.websocket("/nodes/{node}/connect")
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB, student=True)
 async def attach_node_port(
-    ws: WebSocket, lab: models.LabName, node: models.NodeName, port: Port, found: ServicesDep
+    ws: WebSocket,
+    lab: LabName,
+    node: NodeName,
+    port: Port,
+    connect: ConnectDep,
+    closing: ClosingDep,
 ) -> None:
     """Connect to a TCP port of a node, from inside its lab."""
-    way = await found.engine.connect.to_node(NodeRef(lab, node), port)
-    await _carry(ws, way, found.closing)
+    way = await connect.to_node(NodeRef(lab, node), port)
+    await _carry(ws, way, closing)
 
 
 @router.websocket("/connect")
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB, student=True)
 async def attach_host_port(
-    ws: WebSocket, lab: models.LabName, host: Host, port: Port, found: ServicesDep
+    ws: WebSocket, lab: LabName, host: Host, port: Port, connect: ConnectDep, closing: ClosingDep
 ) -> None:
     """Connect to a node's name, or to an address inside one of the lab's subnets."""
     note(f"lab {lab}/{host[:64]}")
-    way = await found.engine.connect.to_host(lab, host, port)
-    await _carry(ws, way, found.closing)
+    way = await connect.to_host(lab, host, port)
+    await _carry(ws, way, closing)
 
 
 async def _carry(ws: WebSocket, way: socket.socket, closing: asyncio.Event) -> None:

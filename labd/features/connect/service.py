@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Sequence
+from typing import Final
 
 from labd.core.adapters import Adapters
 from labd.core.state_writer import StateWriter
-from labd.features.activity.service import ActivityService
-from labd.features.connect.views import TIMEOUT
+from labd.features.activity import ActivityService
 from labd.model.access import KeyPair
 from labd.model.activity import Source
 from labd.model.errors import IllegalTransition, InputError, NetworkFailed, NotFound
@@ -18,6 +18,7 @@ from labd.model.records import LabRecord
 from labd.model.specs import LabSpec, NodeSpec
 from labd.model.states import NODE_ALIVE, NodeState
 
+TIMEOUT: Final = 10.0  # seconds for a connection to be accepted
 _LAST_PORT = 65535
 _NAME_LIMIT = 253  # characters of a host name, RFC 1035
 # A guest that stands still accepts nothing: that is told at once, and not after the timeout.
@@ -38,7 +39,7 @@ def subnets_of(spec: LabSpec) -> list[ipaddress.IPv4Network | ipaddress.IPv6Netw
 
 
 class ConnectService:
-    """Implements `ConnectApi`."""
+    """Connects into labs, and hands out the keys to their guests."""
 
     def __init__(
         self, adapters: Adapters, state_writer: StateWriter, activity: ActivityService
@@ -48,14 +49,25 @@ class ConnectService:
         self._activity = activity
 
     async def to_node(self, ref: NodeRef, port: int, timeout: float = TIMEOUT) -> socket.socket:
-        """Connect to a node; see `ConnectApi.to_node`."""
+        """Connect to a TCP port of a node from inside its lab; the caller closes the socket.
+
+        Raises:
+            InputError: No such port number, or the node has no address.
+            IllegalTransition: The node does not run.
+            NetworkFailed: Nobody listens there, or nobody answers.
+        """
         lab = await self._state_writer.lab(ref.lab)
         return await self._to_node(lab, ref.node, port, timeout)
 
     async def to_host(
         self, lab: str, host: str, port: int, timeout: float = TIMEOUT
     ) -> socket.socket:
-        """Connect to a name or an address; see `ConnectApi.to_host`."""
+        """Connect to the name of a node, or to an address inside one of the lab's subnets.
+
+        Raises:
+            InputError, NotFound: There is no such place in the lab.
+            NetworkFailed: As in `to_node`.
+        """
         record = await self._state_writer.lab(lab)
         try:
             address = ipaddress.ip_address(host)
@@ -110,7 +122,11 @@ class ConnectService:
         raise NetworkFailed(f"cannot reach {what}: {first.message}", **first.details)
 
     async def key(self, lab: str) -> KeyPair:
-        """Return the SSH key of a lab; see `ConnectApi.key`."""
+        """Return the SSH key of a lab.
+
+        Raises:
+            NotFound: It has none yet, for it was never up.
+        """
         record = await self._state_writer.lab(lab)
         found = await self._adapters.keys.read(record.key)
         if found is None:

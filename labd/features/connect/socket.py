@@ -24,8 +24,8 @@ from typing import Self
 from labd.api import problems
 from labd.api.audit import Audit
 from labd.api.authenticators import Peer
-from labd.features.access.views import AccessApi
-from labd.features.connect.views import ConnectApi
+from labd.api.callers import Access
+from labd.features.connect.service import ConnectService
 from labd.host.supervision import TaskSupervisor, cancel_all
 from labd.model.errors import InputError, LabdError
 from labd.model.names import NodeRef
@@ -53,8 +53,8 @@ class ConnectSocket:
 
     def __init__(
         self,
-        connect: ConnectApi,
-        access: AccessApi,
+        connect: ConnectService,
+        access: Access,
         listener: socket.socket,
         tasks: TaskSupervisor | None = None,
     ) -> None:

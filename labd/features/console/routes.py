@@ -5,19 +5,27 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query, WebSocket
+from fastapi import APIRouter, Depends, Query, WebSocket
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import Field
 from starlette.websockets import WebSocketDisconnect
 
-from labd.api.callers import CallerDep, EngineDep, ServicesDep
+from labd.api import models
+from labd.api.callers import CallerDep
+from labd.api.models import LabName, NodeName
+from labd.api.rules import Scope, requires
+from labd.api.services import ClosingDep, service
 from labd.drivers.node.port import Console
-from labd.features import models, views
+from labd.features.console.service import ConsoleService
+from labd.features.labs import LabOverview, Node, bare_spec, show_node
 from labd.model.errors import LabdError
 from labd.model.names import NodeRef
-from labd.model.people import Role
+from labd.model.people import Role, Thing
 
 router = APIRouter(prefix="/labs/{lab}/nodes/{node}", tags=["nodes"])
+
+ConsoleDep = Annotated[ConsoleService, Depends(service(ConsoleService))]
+OverviewDep = Annotated[LabOverview, Depends(service(LabOverview))]
 
 # RFC 6455 7.4.1: going away; and internal error.
 _GONE, _FAILED = 1001, 1011
@@ -25,19 +33,21 @@ _REASON_LIMIT = 120  # RFC 6455 5.5: a control frame holds 125 bytes, 2 of them 
 
 
 @router.get("")
+@requires(Scope.LABS_READ, about=Thing.LAB, student=True)
 async def get_node(
-    lab: models.LabName, node: models.NodeName, engine: EngineDep, who: CallerDep
-) -> models.Node:
+    lab: LabName, node: NodeName, console: ConsoleDep, overview: OverviewDep, who: CallerDep
+) -> Node:
     """Return one node; to a student without what the template says of its inside."""
-    record = await engine.node(NodeRef(lab, node))
-    spec = (await engine.lab(lab)).lab.spec
-    return views.node(record, views.bare_spec(spec) if who.role is Role.STUDENT else spec)
+    record = await console.node(NodeRef(lab, node))
+    spec = (await overview.get(lab)).lab.spec
+    return show_node(record, bare_spec(spec) if who.role is Role.STUDENT else spec)
 
 
 @router.get("/log", response_class=PlainTextResponse)
-async def get_node_log(lab: models.LabName, node: models.NodeName, engine: EngineDep) -> Response:
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB, student=True)
+async def get_node_log(lab: LabName, node: NodeName, console: ConsoleDep) -> Response:
     """Return what is kept of the serial output, at most 1 MiB, as the guest sent it."""
-    log = await engine.console_log(NodeRef(lab, node))
+    log = await console.log(NodeRef(lab, node))
     return Response(log, media_type="text/plain; charset=utf-8")
 
 
@@ -58,14 +68,15 @@ class Lines(models.Wire):
 
 
 @router.get("/lines")
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB, student=True)
 async def get_node_lines(
-    lab: models.LabName,
-    node: models.NodeName,
-    engine: EngineDep,
+    lab: LabName,
+    node: NodeName,
+    console: ConsoleDep,
     after: Annotated[int, Query(ge=0, lt=1 << 64, description="Console lines behind it")] = 0,
 ) -> Lines:
     """Return what the node said on its serial line, and its QEMU, with the time of each line."""
-    found = await engine.log_lines(NodeRef(lab, node), after)
+    found = await console.lines(NodeRef(lab, node), after)
     return Lines(
         lines=[
             Line(
@@ -81,14 +92,15 @@ async def get_node_lines(
 
 
 @router.websocket("/console")
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB, student=True)
 async def attach_console(
-    socket: WebSocket, lab: models.LabName, node: models.NodeName, found: ServicesDep
+    socket: WebSocket, lab: LabName, node: NodeName, console: ConsoleDep, closing: ClosingDep
 ) -> None:
     """Attach to the serial line: binary messages both ways; several viewers at once."""
     ref = NodeRef(lab, node)
-    async with found.engine.console(ref) as console:
+    async with console.attach(ref) as viewer:
         await socket.accept()
-        code, reason = await _converse(socket, console, found.closing, str(ref))
+        code, reason = await _converse(socket, viewer, closing, str(ref))
         if code is not None:
             await socket.close(code, reason.encode()[:_REASON_LIMIT].decode(errors="ignore"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -9,20 +10,23 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response, StreamingResponse
 
-from labd.api.callers import Services, ServicesDep
+from labd.api.models import OPTIONAL_NAME_PATTERN
 from labd.api.policy import AuthorisationPolicy, PolicyDep
 from labd.api.problems import EventsPruned
+from labd.api.rules import Scope, requires
+from labd.api.services import ClosingDep, service
 from labd.api.waiting import until_closing
-from labd.features import models
-from labd.features.facade import EngineApi
-from labd.features.models import OPTIONAL_NAME_PATTERN
+from labd.features.events import schemas
+from labd.features.events.service import EventStream
 from labd.model.errors import LabdError
 from labd.model.events import TYPE_PREFIX, Event
 
 router = APIRouter(prefix="/events", tags=["events"])
+
+EventsDep = Annotated[EventStream, Depends(service(EventStream))]
 log = logging.getLogger(__name__)
 
 _KEEP_ALIVE = 15.0  # seconds of silence after which a stream gets a blank line
@@ -53,11 +57,13 @@ class Filter:
 
 @router.get(
     "",
-    response_model=models.Events,
+    response_model=schemas.Events,
     responses={200: {"content": {_STREAM: {"schema": {"type": "string"}}}}},
 )
+@requires(Scope.EVENTS_READ, student=True)
 async def list_events(
-    found: ServicesDep,
+    events: EventsDep,
+    closing: ClosingDep,
     policy: PolicyDep,
     after: Annotated[int | None, Query(ge=0, le=_SEQ_LIMIT, description="Seq; 0 for all")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
@@ -67,14 +73,14 @@ async def list_events(
     type: Annotated[
         str, Query(pattern=r"^[a-z.*-]{0,64}$", description="Such as node.crashed or node.*")
     ] = "",
-) -> models.Events | Response:
+) -> schemas.Events | Response:
     """Return events after a seq, in order.
 
     With `follow`, a stream that begins after `after`, or with the present when that is not given;
     a blank line is a sign of life. Events that are not kept any more are answered by the problem
     `events_pruned`, whose details have `first`.
     """
-    first, last = await found.engine.event_bounds()
+    first, last = await events.bounds()
     if after is not None and after + 1 < first:
         raise EventsPruned(
             f"events up to {first - 1} are not kept any more: ask with after={first - 1}, and read "
@@ -84,16 +90,16 @@ async def list_events(
         )
     wanted = Filter(policy, lab, type)
     if follow:
-        lines = _follow(found, last if after is None else after, wanted)
+        lines = _follow(events, closing, last if after is None else after, wanted)
         return StreamingResponse(lines, media_type=_STREAM)
-    return await _page(found.engine, first - 1 if after is None else after, limit, wanted)
+    return await _page(events, first - 1 if after is None else after, limit, wanted)
 
 
-async def _page(engine: EngineApi, after: int, limit: int, wanted: Filter) -> models.Events:
+async def _page(stream: EventStream, after: int, limit: int, wanted: Filter) -> schemas.Events:
     """Collect one page; it ends early when a filter lets nothing pass for long."""
     start, events = after, list[dict[str, object]]()
     while len(events) < limit and after - start < _SCAN_LIMIT:
-        batch = await engine.events(after, _SCAN)
+        batch = await stream.after(after, _SCAN)
         if not batch:
             break
         for event in batch:
@@ -102,16 +108,17 @@ async def _page(engine: EngineApi, after: int, limit: int, wanted: Filter) -> mo
                 events.append(event.cloudevent())
                 if len(events) == limit:
                     break
-    first, last = await engine.event_bounds()
-    return models.Events(events=events, first=first, last=last, next=after)
+    first, last = await stream.bounds()
+    return schemas.Events(events=events, first=first, last=last, next=after)
 
 
-async def _follow(found: Services, after: int, wanted: Filter) -> AsyncIterator[bytes]:
+async def _follow(
+    events: EventStream, closing: asyncio.Event, after: int, wanted: Filter
+) -> AsyncIterator[bytes]:
     """Give events for ever; the stream ends when labd stops or events were pruned meanwhile."""
-    engine = found.engine
     try:
-        while not found.closing.is_set():
-            for event in await engine.events(after, _SCAN):
+        while not closing.is_set():
+            for event in await events.after(after, _SCAN):
                 if event.seq != after + 1:
                     log.warning("a reader of events fell behind; its stream ends at %d", after)
                     return
@@ -119,7 +126,7 @@ async def _follow(found: Services, after: int, wanted: Filter) -> AsyncIterator[
                 if wanted.wants(event):
                     line = json.dumps(event.cloudevent(), separators=(",", ":"))
                     yield line.encode() + b"\n"
-            if await until_closing(engine.wait_events(after), found.closing, _KEEP_ALIVE) is None:
+            if await until_closing(events.wait(after), closing, _KEEP_ALIVE) is None:
                 yield b"\n"
     except LabdError as error:
         log.warning("a stream of events ended: %s", error)

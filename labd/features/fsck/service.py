@@ -10,12 +10,13 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from labd.core.adapters import Adapters
 from labd.core.operations import Operations
 from labd.core.ports import Traces
 from labd.features.fsck import traces as fsck_traces
-from labd.features.warm.members import pseudo_lab
+from labd.features.warm import pseudo_lab
 from labd.host.evidence import entries, taps_of
 from labd.host.threads import quick
 from labd.model.differences import Difference, Mismatch, Sort, Trace
@@ -231,12 +232,22 @@ def _traces(found: Evidence, rows: Rows) -> Iterator[Difference]:
             )
 
 
-class Fsck:
-    """Gathers, compares and repairs."""
+class Check(Protocol):
+    """Compares something else of the host with the rows, and repairs it."""
 
-    def __init__(self, adapters: Adapters, operations: Operations) -> None:
+    async def __call__(self, *, repair: bool) -> Sequence[Difference]:
+        """Return the differences; with `repair`, do what can be done about each first."""
+
+
+class Fsck:
+    """Gathers, compares and repairs; `more` are further checks."""
+
+    def __init__(
+        self, adapters: Adapters, operations: Operations, more: Sequence[Check] = ()
+    ) -> None:
         self._adapters = adapters
         self._operations = operations
+        self._more = more
 
     async def check(self, *, repair: bool) -> list[Difference]:
         """Return every difference; with `repair`, do what can be done about each first.
@@ -251,9 +262,11 @@ class Fsck:
             look = await self._look()
             differences = [item for item in look.differences if (item.kind, item.name) in names]
         differences += await self._images() + await self._database()
-        if not repair:
-            return differences
-        return [await self._mend(difference, look) for difference in differences]
+        if repair:
+            differences = [await self._mend(difference, look) for difference in differences]
+        for check in self._more:
+            differences += await check(repair=repair)
+        return differences
 
     async def _look(self) -> Look:
         # The rows are read last, so that nothing new is taken for an orphan.

@@ -8,19 +8,25 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import Field
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 
-from labd.api.callers import EngineDep, ServicesDep
+from labd.api import models
+from labd.api.models import LabName, NodeName
+from labd.api.rules import Scope, requires
+from labd.api.services import ClosingDep, service
 from labd.api.waiting import until_closing
-from labd.features import models
+from labd.features.guests.service import GuestService
 from labd.model.errors import DownloadFailed, InputError
 from labd.model.names import NodeRef
+from labd.model.people import Thing
 
 router = APIRouter(prefix="/labs/{lab}/nodes/{node}", tags=["guests"])
+
+GuestsDep = Annotated[GuestService, Depends(service(GuestService))]
 
 _TIMEOUT = 600.0  # seconds
 _LONGEST = 3600.0  # seconds
@@ -58,8 +64,9 @@ class Written(models.Wire):
 
 
 @router.post("/exec")
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB, student=True)
 async def execute(
-    lab: models.LabName, node: models.NodeName, body: Command, found: ServicesDep
+    lab: LabName, node: NodeName, body: Command, guests: GuestsDep, closing: ClosingDep
 ) -> Ended:
     """Run a command in the guest. Answers when it has ended."""
     try:
@@ -67,10 +74,8 @@ async def execute(
     except (binascii.Error, ValueError) as error:
         raise InputError("stdin is not base64") from error
     done = await until_closing(
-        found.engine.guests.execute(
-            NodeRef(lab, node), body.argv, stdin=stdin, timeout=body.timeout
-        ),
-        found.closing,
+        guests.execute(NodeRef(lab, node), body.argv, stdin=stdin, timeout=body.timeout),
+        closing,
     )
     if done is None:
         raise DownloadFailed("labd stops; the command may still run in the guest")
@@ -83,12 +88,13 @@ async def execute(
 
 
 @router.get("/file", response_class=Response, responses={200: {"content": _BINARY}})
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB, takes=True, student=True)
 async def read_file(
-    lab: models.LabName, node: models.NodeName, path: GuestPath, engine: EngineDep
+    lab: LabName, node: NodeName, path: GuestPath, guests: GuestsDep
 ) -> StreamingResponse:
     """Return the content of a file in the guest."""
     async with AsyncExitStack() as stack:
-        content = await stack.enter_async_context(engine.guests.read_file(NodeRef(lab, node), path))
+        content = await stack.enter_async_context(guests.read_file(NodeRef(lab, node), path))
         keep = stack.pop_all()
     return StreamingResponse(
         _all(content, keep),
@@ -104,16 +110,17 @@ async def _all(content: AsyncIterator[bytes], keep: AsyncExitStack) -> AsyncIter
 
 
 @router.put("/file", openapi_extra={"requestBody": {"required": True, "content": _BINARY}})
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB, student=True)
 async def write_file(
-    lab: models.LabName,
-    node: models.NodeName,
+    lab: LabName,
+    node: NodeName,
     path: GuestPath,
     request: Request,
-    engine: EngineDep,
+    guests: GuestsDep,
 ) -> Written:
     """Make or overwrite a file in the guest; a transfer that breaks off leaves a part of it."""
     try:
-        count = await engine.guests.write_file(NodeRef(lab, node), path, request.stream())
+        count = await guests.write_file(NodeRef(lab, node), path, request.stream())
     except ClientDisconnect as error:
         raise DownloadFailed(f"the transfer of {path} broke off; send it again") from error
     return Written(bytes=count)

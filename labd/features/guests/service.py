@@ -1,22 +1,23 @@
-"""Commands and files in guests; see `facade_guests`."""
+"""Commands and files in guests."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from labd.core.adapters import Adapters
 from labd.core.state_writer import StateWriter
-from labd.features.activity.service import ActivityService
-from labd.features.guests.views import PATIENCE, STDIN_LIMIT
+from labd.features.activity import ActivityService
 from labd.model.activity import Source
 from labd.model.errors import GuestAgentAbsent, IllegalTransition, InputError
 from labd.model.machine import ExecResult
 from labd.model.names import NodeRef
 from labd.model.states import NodeState
 
+STDIN_LIMIT: Final = 512 << 10  # bytes
+PATIENCE: Final = 5.0  # seconds to wait for an agent that may just be starting
 _POLL = 0.1  # seconds between looks for the agent
 _RUNS = {NodeState.RUNNING, NodeState.READY}
 
@@ -24,7 +25,11 @@ T = TypeVar("T")
 
 
 class GuestService:
-    """Looks a node up and asks its agent; the first call waits for one that is just starting."""
+    """Commands and files by the guest agent, where there may be no network.
+
+    Each raises `IllegalTransition` for a node that does not run, `GuestAgentAbsent` when no agent
+    is there after `PATIENCE`, and `GuestFailed` with the guest's words when it refuses.
+    """
 
     def __init__(
         self, adapters: Adapters, state_writer: StateWriter, activity: ActivityService
@@ -36,7 +41,11 @@ class GuestService:
     async def execute(
         self, ref: NodeRef, argv: Sequence[str], *, stdin: bytes, timeout: float
     ) -> ExecResult:
-        """See `GuestsApi.execute`."""
+        """Run a command and wait for its end, at most `timeout` seconds.
+
+        Raises:
+            InputError: `stdin` is over `STDIN_LIMIT`.
+        """
         if len(stdin) > STDIN_LIMIT:
             raise InputError(
                 f"stdin of a command is at most {STDIN_LIMIT >> 10} KiB; "
@@ -49,7 +58,7 @@ class GuestService:
 
     @asynccontextmanager
     async def read_file(self, ref: NodeRef, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """See `GuestsApi.read_file`."""
+        """Open a file for reading; that it can be read is known on entry."""
         key = await self._key(ref, "read a file of")
 
         async def begin() -> tuple[AsyncIterator[bytes], bytes]:
@@ -69,7 +78,7 @@ class GuestService:
                 yield content
 
     async def write_file(self, ref: NodeRef, path: str, content: AsyncIterator[bytes]) -> int:
-        """See `GuestsApi.write_file`."""
+        """Make or overwrite a file; return its bytes."""
         key = await self._key(ref, "write a file of")
         # Without an agent nothing of `content` is read, so that it can be sent again.
         with self._activity.during(ref.lab, Source.COPY):

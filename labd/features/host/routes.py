@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import Field
 
-from labd.api.callers import CallerDep, EngineDep, ServicesDep
+from labd.api import models
+from labd.api.callers import CallerDep
 from labd.api.policy import PolicyDep
-from labd.features import models
-from labd.model.differences import Difference
+from labd.api.rules import Scope, requires
+from labd.api.services import VersionDep, service
+from labd.features.host import schemas
+from labd.features.host.service import HostService
 from labd.model.people import Role
 
 router = APIRouter(tags=["host"])
 
+HostDep = Annotated[HostService, Depends(service(HostService))]
+
 
 @router.get("/info")
-async def get_info(found: ServicesDep, who: CallerDep) -> models.Info:
+@requires(Scope.ANY, student=True)
+async def get_info(host: HostDep, version: VersionDep, who: CallerDep) -> schemas.Info:
     """Tell version, host id, root, pid, accelerator, broker address and counts.
 
     Instructors and students are told the version: the rest is of the host.
     """
-    facts = dict(await found.engine.info()) if who.sees_all else {}
-    return models.Info.model_validate({**facts, "version": found.version})
+    facts = dict(await host.info()) if who.sees_all else {}
+    return schemas.Info.model_validate({**facts, "version": version})
 
 
 class WhoAmI(models.Wire):
@@ -36,34 +42,18 @@ class WhoAmI(models.Wire):
 
 
 @router.get("/caller")
-async def get_caller(engine: EngineDep, who: CallerDep, policy: PolicyDep) -> WhoAmI:
+@requires(Scope.ANY, student=True)
+async def get_caller(who: CallerDep, policy: PolicyDep) -> WhoAmI:
     """Tell the caller who they are here."""
     student = who.role is Role.STUDENT
-    labs = await policy.labs(engine) if student else []
+    labs = await policy.labs() if student else []
     return WhoAmI(name=who.name, role=who.role, scopes=sorted(who.scopes), labs=labs)
 
 
 @router.get("/doctor")
-async def get_doctor(engine: EngineDep) -> models.Findings:
+@requires(Scope.HOST_READ)
+async def get_doctor(host: HostDep) -> schemas.Findings:
     """Look at the host: what labd can do here, and what to mend."""
-    return models.Findings(
-        findings=[models.Finding.model_validate(dict(item)) for item in await engine.findings()]
-    )
-
-
-@router.get("/fsck")
-async def get_differences(engine: EngineDep) -> models.Differences:
-    """Tell where the kernel, the folders and the inventory do not agree."""
-    return _told(await engine.differences(repair=False))
-
-
-@router.post("/fsck")
-async def repair(engine: EngineDep) -> models.Differences:
-    """Repair what can be repaired, and tell it with what is left."""
-    return _told(await engine.differences(repair=True))
-
-
-def _told(found: Sequence[Difference]) -> models.Differences:
-    return models.Differences(
-        differences=[models.Difference.model_validate(item, from_attributes=True) for item in found]
+    return schemas.Findings(
+        findings=[schemas.Finding.model_validate(dict(item)) for item in await host.findings()]
     )

@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
-from labd.api.callers import EngineDep
-from labd.features import models, views
+from labd.api.rules import NOBODYS, Scope, requires
+from labd.api.services import service
+from labd.features.images import schemas
+from labd.features.images.service import Library
 from labd.model.specs import Profile
 
 router = APIRouter(prefix="/profiles", tags=["profiles"])
 
+ImagesDep = Annotated[Library, Depends(service(Library))]
+
 
 @router.get("")
-async def list_profiles(engine: EngineDep) -> models.Profiles:
+@requires(Scope.IMAGES_READ)
+async def list_profiles(images: ImagesDep) -> schemas.Profiles:
     """List all profiles."""
-    return models.Profiles(profiles=[views.profile(item) for item in await engine.profiles()])
+    return schemas.Profiles(
+        profiles=[schemas.show_profile(item) for item in await images.profiles()]
+    )
 
 
 @router.get("/{profile}")
-async def get_profile(profile: models.ProfileName, engine: EngineDep) -> models.Profile:
+@requires(Scope.IMAGES_READ, about=NOBODYS)
+async def get_profile(profile: schemas.ProfileName, images: ImagesDep) -> schemas.Profile:
     """Return one profile."""
-    return views.profile(await engine.profile(profile))
+    return schemas.show_profile(await images.profile(profile))
 
 
 @router.put("/{profile}")
+@requires(Scope.IMAGES_WRITE, about=NOBODYS)
 async def add_profile(
-    profile: models.ProfileName, body: models.NewProfile, engine: EngineDep
-) -> models.Profile:
+    profile: schemas.ProfileName, body: schemas.NewProfile, images: ImagesDep
+) -> schemas.Profile:
     """Add a profile; the same one again changes nothing."""
     wanted = Profile(
         name=profile,
@@ -39,10 +49,11 @@ async def add_profile(
         firmware=body.firmware,
         description=body.description,
     )
-    return views.profile(await engine.add_profile(wanted))
+    return schemas.show_profile(await images.add_profile(wanted))
 
 
 @router.delete("/{profile}", status_code=HTTPStatus.NO_CONTENT)
-async def remove_profile(profile: models.ProfileName, engine: EngineDep) -> None:
+@requires(Scope.IMAGES_WRITE, about=NOBODYS)
+async def remove_profile(profile: schemas.ProfileName, images: ImagesDep) -> None:
     """Remove a profile that no lab names."""
-    await engine.remove_profile(profile)
+    await images.remove_profile(profile)

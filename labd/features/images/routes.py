@@ -5,38 +5,55 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
-from labd.api.callers import EngineDep
+from labd.api import models
 from labd.api.policy import PolicyDep, note
-from labd.features import models, views
-from labd.features.labs.routes import accepted
+from labd.api.rules import NOBODYS, Scope, requires
+from labd.api.services import service
+from labd.features.checkpoints import CheckpointService
+from labd.features.images import schemas
+from labd.features.images.service import Library
+from labd.features.labs import LabOverview
+from labd.features.operations import Operation, accepted
 from labd.model.errors import DownloadFailed
 from labd.model.specs import ImageFormat
 
 router = APIRouter(tags=["images"])
 
+CheckpointsDep = Annotated[CheckpointService, Depends(service(CheckpointService))]
+ImagesDep = Annotated[Library, Depends(service(Library))]
+OverviewDep = Annotated[LabOverview, Depends(service(LabOverview))]
+
 
 @router.get("/images")
-async def list_images(engine: EngineDep) -> models.Images:
+@requires(Scope.IMAGES_READ)
+async def list_images(images: ImagesDep) -> schemas.Images:
     """List all images."""
-    return models.Images(images=[views.image(item) for item in await engine.images()])
+    return schemas.Images(images=[schemas.show_image(item) for item in await images.all()])
 
 
 @router.get("/images/{image}")
+@requires(Scope.IMAGES_READ, about=NOBODYS)
 async def get_image(
-    image: models.ImageName, engine: EngineDep, policy: PolicyDep
-) -> models.ImageUse:
+    image: schemas.ImageName,
+    checkpoints: CheckpointsDep,
+    images: ImagesDep,
+    overview: OverviewDep,
+    policy: PolicyDep,
+) -> schemas.ImageUse:
     """Return one image, and who needs it of what the caller may see."""
-    found, users = await engine.image(image)
-    hidden = {lab.name for lab, _ in await engine.labs() if not policy.lab(lab)}
+    found, users = await images.image(image)
+    hidden = {lab.name for lab, _ in await overview.all() if not policy.lab(lab)}
     hidden |= {
         f"checkpoint {view.record.name}"
-        for view in await engine.checkpoints.all()
+        for view in await checkpoints.all()
         if not policy.own(view.record.owner)
     }
-    return views.image_use(found, [user for user in users if user.split("/")[0] not in hidden])
+    return schemas.show_image_use(
+        found, [user for user in users if user.split("/")[0] not in hidden]
+    )
 
 
 @router.put(
@@ -51,10 +68,11 @@ async def get_image(
         }
     },
 )
+@requires(Scope.IMAGES_WRITE, about=NOBODYS)
 async def upload_image(
-    image: models.ImageName,
+    image: schemas.ImageName,
     request: Request,
-    engine: EngineDep,
+    images: ImagesDep,
     *,
     format: ImageFormat | None = None,
     sha256: models.Sha256 = "",
@@ -65,10 +83,10 @@ async def upload_image(
     cmdline: Annotated[str, Query(max_length=2048)] = "",
     ready: Annotated[str, Query(max_length=500, description="Console pattern")] = "",
     source: Annotated[str, Query(max_length=4096, description="For people")] = "",
-) -> models.Image:
+) -> schemas.Image:
     """Take an upload; it is checked while it streams, and nothing of a refused one is kept."""
     try:
-        taken = await engine.receive_image(
+        taken = await images.receive(
             image,
             request.stream(),
             format=format,
@@ -82,31 +100,32 @@ async def upload_image(
         raise DownloadFailed(
             f"the upload of {image} ended before its time; send it again"
         ) from error
-    return views.image(taken)
+    return schemas.show_image(taken)
 
 
 @router.post("/images", status_code=HTTPStatus.ACCEPTED)
+@requires(Scope.IMAGES_WRITE)
 async def import_image(
-    body: models.ImportImage, engine: EngineDep, response: Response
-) -> models.Operation:
+    body: schemas.ImportImage, images: ImagesDep, response: Response
+) -> Operation:
     """Fetch an image from a URL."""
     note(f"image {body.name}")
-    operation = await engine.import_image(
+    operation = await images.download(
         body.name, body.url, format=body.format, sha256=body.sha256.lower()
     )
     return accepted(response, operation)
 
 
 @router.post("/image-builds", status_code=HTTPStatus.ACCEPTED)
-async def build_image(
-    body: models.BuildImage, engine: EngineDep, response: Response
-) -> models.Operation:
+@requires(Scope.IMAGES_WRITE)
+async def build_image(body: schemas.BuildImage, images: ImagesDep, response: Response) -> Operation:
     """Build an image from a recipe; its name is the recipe's unless given."""
     note(f"image {body.name or body.recipe}")
-    return accepted(response, await engine.build_image(body.recipe, body.name or body.recipe))
+    return accepted(response, await images.build(body.recipe, body.name or body.recipe))
 
 
 @router.delete("/images/{image}", status_code=HTTPStatus.NO_CONTENT)
-async def remove_image(image: models.ImageName, engine: EngineDep) -> None:
+@requires(Scope.IMAGES_WRITE, about=NOBODYS)
+async def remove_image(image: schemas.ImageName, images: ImagesDep) -> None:
     """Remove an image that nothing needs."""
-    await engine.remove_image(image)
+    await images.remove(image)

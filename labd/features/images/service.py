@@ -33,6 +33,14 @@ class Library:
 
     # images
 
+    async def all(self) -> Sequence[Image]:
+        """Return all images by name."""
+        return await self._adapters.inventory.images()
+
+    async def profiles(self) -> Sequence[Profile]:
+        """Return all profiles by name."""
+        return await self._adapters.inventory.profiles()
+
     async def image(self, name: str) -> tuple[Image, Sequence[str]]:
         """Return an image and what uses it: `LAB/NODE`, and `profile NAME`.
 
@@ -98,7 +106,7 @@ class Library:
         cmdline: str,
         ready_pattern: str,
     ) -> Image:
-        """Take an upload; see `EngineApi.receive_image`."""
+        """Take an upload (see `Images.receive`)."""
         async with self._reserved(name):
             try:
                 image = await self._adapters.images.receive(
@@ -118,7 +126,7 @@ class Library:
     async def download(
         self, name: str, url: str, *, format: ImageFormat | None, sha256: str
     ) -> OperationRecord:
-        """Take a URL; see `EngineApi.import_image`."""
+        """Take a URL."""
         if not url.startswith(("http://", "https://")):
             raise InputError(f"{url[:80]!r} is no http or https URL")
 
@@ -133,7 +141,7 @@ class Library:
         return await self._begin(ImageImportRequest(name=name, url=url), fetch)
 
     async def build(self, recipe: str, name: str) -> OperationRecord:
-        """Build a recipe; see `EngineApi.build_image`."""
+        """Build a recipe."""
 
         async def make(relay: _Relay) -> Image:
             return await self._adapters.images.build(

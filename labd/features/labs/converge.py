@@ -18,9 +18,9 @@ from labd.features.labs.live import LiveChanges, Target, nic_names
 from labd.features.labs.readiness import ReadinessKeeper
 from labd.features.labs.runner import Launch, NodeRunner
 from labd.features.labs.teardown import Teardown
-from labd.features.links.service import LinkService
-from labd.features.publish.service import Publications
-from labd.features.serving.service import Serving
+from labd.features.links import LinkService
+from labd.features.publish import Publications
+from labd.features.serving import Serving
 from labd.model.errors import GuestFailed, NodeGone
 from labd.model.events import EventDraft, EventType
 from labd.model.names import NodeRef

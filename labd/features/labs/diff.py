@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING
 
-from labd.features.facade import Change
 from labd.features.labs.hotplug import HOT_FIELDS, needs_replacing, obstacle, outline
+from labd.features.labs.views import Change
 from labd.model.specs import CloudInitSpec, LabSpec, NetworkSpec, NodeSpec, Readiness, RestartPolicy
 from labd.model.units import format_size
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Depends, Path, Response
 from pydantic import Field
 
-from labd.api.callers import EngineDep
-from labd.features import models
+from labd.api import models
+from labd.api.models import LabName, Name, NodeName
+from labd.api.rules import Scope, requires
+from labd.api.services import service
 from labd.features.labs.edit_views import NewNode
-from labd.features.labs.routes import accepted
+from labd.features.labs.edits import Edits
+from labd.features.operations import Operation, accepted
 from labd.model.names import NAME_PATTERN, NodeRef
+from labd.model.people import Thing
 from labd.model.specs import MAX_VCPUS, DiskBus, Display, Machine
 
 router = APIRouter(prefix="/labs/{lab}/nodes", tags=["edits"])
+
+EditsDep = Annotated[Edits, Depends(service(Edits))]
 
 DiskName = Annotated[str, Path(pattern=NAME_PATTERN)]
 _Image = Annotated[
@@ -44,7 +50,7 @@ class Disks(models.Wire):
 class NewDisk(models.Body):
     """A disk to attach; empty, unless it was detached before."""
 
-    name: models.Name
+    name: Name
     size: int = Field(ge=1, le=_BYTES, description="Bytes")
     bus: Annotated[DiskBus | None, Field(strict=False)] = None
 
@@ -58,10 +64,10 @@ class Medium(models.Body):
 class AddNode(models.Body):
     """A node to add."""
 
-    name: models.Name
+    name: Name
     image: _Image = ""
     profile: Annotated[str, Field(pattern=models.OPTIONAL_NAME_PATTERN)] = ""
-    networks: dict[models.Name, Annotated[str, Field(max_length=64)]] = Field(
+    networks: dict[Name, Annotated[str, Field(max_length=64)]] = Field(
         default={}, max_length=16, description="Network -> address with length, or empty"
     )
     vcpus: int | None = Field(default=None, ge=1, le=MAX_VCPUS)
@@ -71,9 +77,10 @@ class AddNode(models.Body):
 
 
 @router.get("/{node}/disks")
-async def list_disks(lab: models.LabName, node: models.NodeName, engine: EngineDep) -> Disks:
+@requires(Scope.LABS_READ, about=Thing.LAB)
+async def list_disks(lab: LabName, node: NodeName, edits: EditsDep) -> Disks:
     """Return the drives of a node."""
-    found = await engine.edits.disks(NodeRef(lab, node))
+    found = await edits.disks(NodeRef(lab, node))
     return Disks(
         disks=[
             Disk(
@@ -90,46 +97,48 @@ async def list_disks(lab: models.LabName, node: models.NodeName, engine: EngineD
 
 
 @router.post("/{node}/disks", status_code=HTTPStatus.ACCEPTED)
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
 async def add_disk(
-    lab: models.LabName,
-    node: models.NodeName,
+    lab: LabName,
+    node: NodeName,
     body: NewDisk,
-    engine: EngineDep,
+    edits: EditsDep,
     response: Response,
-) -> models.Operation:
+) -> Operation:
     """Give a node one more disk, as it runs."""
     ref = NodeRef(lab, node)
-    return accepted(response, await engine.edits.attach_disk(ref, body.name, body.size, body.bus))
+    return accepted(response, await edits.attach_disk(ref, body.name, body.size, body.bus))
 
 
 @router.delete("/{node}/disks/{disk}", status_code=HTTPStatus.ACCEPTED)
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
 async def detach_disk(
-    lab: models.LabName,
-    node: models.NodeName,
+    lab: LabName,
+    node: NodeName,
     disk: DiskName,
-    engine: EngineDep,
+    edits: EditsDep,
     response: Response,
-) -> models.Operation:
+) -> Operation:
     """Take a disk from a node, as it runs; its data is kept until the node is removed."""
-    return accepted(response, await engine.edits.detach_disk(NodeRef(lab, node), disk))
+    return accepted(response, await edits.detach_disk(NodeRef(lab, node), disk))
 
 
 @router.put("/{node}/cdrom", status_code=HTTPStatus.ACCEPTED)
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
 async def set_cdrom(
-    lab: models.LabName,
-    node: models.NodeName,
+    lab: LabName,
+    node: NodeName,
     body: Medium,
-    engine: EngineDep,
+    edits: EditsDep,
     response: Response,
-) -> models.Operation:
+) -> Operation:
     """Put a CD into the drive of a node, or take it out."""
-    return accepted(response, await engine.edits.set_cdrom(NodeRef(lab, node), body.image))
+    return accepted(response, await edits.set_cdrom(NodeRef(lab, node), body.image))
 
 
 @router.post("", status_code=HTTPStatus.ACCEPTED)
-async def add_node(
-    lab: models.LabName, body: AddNode, engine: EngineDep, response: Response
-) -> models.Operation:
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
+async def add_node(lab: LabName, body: AddNode, edits: EditsDep, response: Response) -> Operation:
     """Add a node to a lab; it is started if the lab runs."""
     new = NewNode(
         name=body.name,
@@ -141,12 +150,13 @@ async def add_node(
         machine=body.machine,
         display=body.display,
     )
-    return accepted(response, await engine.edits.add_node(lab, new))
+    return accepted(response, await edits.add_node(lab, new))
 
 
 @router.delete("/{node}", status_code=HTTPStatus.ACCEPTED)
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
 async def remove_node(
-    lab: models.LabName, node: models.NodeName, engine: EngineDep, response: Response
-) -> models.Operation:
+    lab: LabName, node: NodeName, edits: EditsDep, response: Response
+) -> Operation:
     """Remove a node with its disks; the others keep running."""
-    return accepted(response, await engine.edits.remove_node(NodeRef(lab, node)))
+    return accepted(response, await edits.remove_node(NodeRef(lab, node)))

@@ -1,14 +1,11 @@
-"""What the API may ask to change of a lab without a template: a part of `facade.EngineApi`."""
+"""What edits of a lab take and return."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from labd.model.names import NodeRef
-from labd.model.records import OperationRecord
-from labd.model.specs import DiskBus, Display, Machine
+from labd.model.specs import Display, Machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,30 +48,3 @@ class NewNode:
     disk: int | None = None
     machine: Machine = Machine.Q35
     display: Display = Display.NONE
-
-
-class EditsApi(Protocol):
-    """Edits of a lab's spec; each is an operation, and the next `up` with a template undoes it.
-
-    What runs keeps running; a running machine that cannot take the change is a `Conflict`.
-    """
-
-    async def disks(self, ref: NodeRef) -> Sequence[DiskView]:
-        """Return the drives of a node."""
-
-    async def attach_disk(
-        self, ref: NodeRef, name: str, size: int, bus: DiskBus | None
-    ) -> OperationRecord:
-        """Give a node one more disk of `size` bytes; on the bus of its disks when none is told."""
-
-    async def detach_disk(self, ref: NodeRef, name: str) -> OperationRecord:
-        """Take a disk from a node; its data is kept until the node is removed."""
-
-    async def set_cdrom(self, ref: NodeRef, image: str) -> OperationRecord:
-        """Put an ISO image into the CD-ROM drive of a node; an empty name ejects."""
-
-    async def add_node(self, lab: str, new: NewNode) -> OperationRecord:
-        """Add a node to a lab, and start it if the lab runs."""
-
-    async def remove_node(self, ref: NodeRef) -> OperationRecord:
-        """Remove a node with its disks."""

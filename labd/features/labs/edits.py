@@ -13,7 +13,6 @@ from labd.core.resolve import Sized
 from labd.core.state_writer import StateWriter
 from labd.features.labs.disk_sizes import Ground, look_at, virtual_size
 from labd.features.labs.edit_views import DiskView, NewNode
-from labd.features.labs.handlers import OperationHandlers
 from labd.features.labs.hotplug import needs_replacing, obstacle
 from labd.features.labs.service import Labs
 from labd.host.threads import quick
@@ -38,7 +37,10 @@ _Edit = Callable[[LabSpec], LabSpec]
 
 
 class Edits:
-    """See `facade_edits.EditsApi`."""
+    """Edits a lab's spec; each is an operation, and the next `up` with a template undoes it.
+
+    What runs keeps running; a running machine that cannot take the change is a `Conflict`.
+    """
 
     def __init__(
         self,
@@ -46,18 +48,16 @@ class Edits:
         state_writer: StateWriter,
         operations: Operations,
         labs: Labs,
-        handlers: OperationHandlers,
     ) -> None:
         self._adapters = adapters
         self._state_writer = state_writer
         self._operations = operations
         self._labs = labs
-        self._handlers = handlers
 
     # disks and CDs
 
     async def disks(self, ref: NodeRef) -> Sequence[DiskView]:
-        """See `EditsApi.disks`."""
+        """Return the drives of a node."""
         spec, sized = await self._node(ref)
         node = await self._state_writer.node(ref)
         alive = node.state in NODE_ALIVE and node.machine is not None
@@ -102,7 +102,7 @@ class Edits:
     async def attach_disk(
         self, ref: NodeRef, name: str, size: int, bus: DiskBus | None
     ) -> OperationRecord:
-        """See `EditsApi.attach_disk`."""
+        """Give a node one more disk of `size` bytes; on the bus of its disks when none is told."""
         check_name(name, "disk")
         if name == "root" or len(name) > _DISK_NAME:
             raise InputError(
@@ -133,7 +133,7 @@ class Edits:
         return await self._edit_node(ref, edit)
 
     async def detach_disk(self, ref: NodeRef, name: str) -> OperationRecord:
-        """See `EditsApi.detach_disk`."""
+        """Take a disk from a node; its data is kept until the node is removed."""
         node = await self._state_writer.node(ref)
         for disk in node.machine.disks if node.machine is not None else ():
             if disk.serial == name and disk.id != "root" and disk.backing:
@@ -153,7 +153,7 @@ class Edits:
         return await self._edit_node(ref, edit)
 
     async def set_cdrom(self, ref: NodeRef, image: str) -> OperationRecord:
-        """See `EditsApi.set_cdrom`."""
+        """Put an ISO image into the CD-ROM drive of a node; an empty name ejects."""
         _, sized = await self._node(ref)
         if not sized.has_drive:
             raise Conflict(
@@ -165,7 +165,7 @@ class Edits:
     # nodes
 
     async def add_node(self, lab: str, new: NewNode) -> OperationRecord:
-        """See `EditsApi.add_node`."""
+        """Add a node to a lab, and start it if the lab runs."""
         check_name(new.name, "node")
 
         def edit(old: LabSpec) -> LabSpec:
@@ -178,7 +178,7 @@ class Edits:
         return await self._edit(lab, edit, starts=(new.name,))
 
     async def remove_node(self, ref: NodeRef) -> OperationRecord:
-        """See `EditsApi.remove_node`."""
+        """Remove a node with its disks."""
 
         def edit(old: LabSpec) -> LabSpec:
             _find(old, ref)
@@ -234,7 +234,7 @@ class Edits:
             return await self._write(tx, operation, edit, starts, ground)
 
         request = EditRequest(starts=tuple(starts))
-        work = self._handlers.of(request.kind)
+        work = self._operations.work_of(request.kind)
         return await self._operations.begin(name, request, work, intent, look)
 
     async def _require_bearable(

@@ -8,32 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 
 from labd.core.adapters import Adapters
 from labd.core.failure_context import with_failure_context
 from labd.core.gather import gather_all
-from labd.core.operations import Operations, Work
+from labd.core.operations import Operations
 from labd.core.state_writer import StateWriter
-from labd.features.checkpoints.forking import Forking
-from labd.features.checkpoints.garbage import CheckpointCollector
-from labd.features.checkpoints.saving import Saving
 from labd.features.labs.converge import Converger
 from labd.features.labs.teardown import Teardown
 from labd.features.labs.watch import Watcher
 from labd.inventory.port import Transaction
-from labd.model.checkpoints import CheckpointRecord
-from labd.model.errors import GuestFailed, LabdError, NotFound, WorldError
+from labd.model.errors import GuestFailed, LabdError, WorldError
 from labd.model.events import EventDraft, EventType
 from labd.model.names import NodeRef
 from labd.model.records import LabRecord, OperationKind, OperationRecord, Wanted
 from labd.model.request_kinds import (
     DownRequest,
     EditRequest,
-    ForkRequest,
     RestartRequest,
-    RestoreRequest,
     Starting,
     StartRequest,
     StopRequest,
@@ -51,7 +45,11 @@ _SEEN_WITHIN = 5.0  # seconds for the watcher to hear what QEMU was told
 
 
 class OperationHandlers:
-    """The works of `up`, `down`, `destroy` and the actions on nodes."""
+    """The works of `up`, `down`, `destroy` and the actions on nodes.
+
+    Attributes:
+        destroyed: Each is called after a lab was destroyed.
+    """
 
     def __init__(
         self,
@@ -61,9 +59,6 @@ class OperationHandlers:
         converger: Converger,
         teardown: Teardown,
         watcher: Watcher,
-        forking: Forking,
-        saving: Saving,
-        collector: CheckpointCollector,
     ) -> None:
         self._adapters = adapters
         self._state_writer = state_writer
@@ -71,39 +66,25 @@ class OperationHandlers:
         self._converger = converger
         self._teardown = teardown
         self._watcher = watcher
-        self._forking = forking
-        self._collector = collector
-        self._handlers: Mapping[OperationKind, Work] = {
-            _K.UP: self.up,
-            _K.EDIT: self._edit,
-            _K.DOWN: self._down,
-            _K.DESTROY: self._destroy,
-            _K.START: self._start,
-            _K.STOP: self._stop,
-            _K.RESTART: self._restart,
-            _K.PAUSE: self._pause,
-            _K.RESUME: self._resume,
-            _K.RESET: self._reset,
-            _K.CHECKPOINT: saving.finish,
-            _K.FORK: self._fork,
-            _K.RESTORE: self._restore_checkpoint,
-        }
-
-    def of(self, kind: OperationKind) -> Work:
-        """Return how an operation of a lab is worked on.
-
-        Raises:
-            KeyError: It is none of a lab.
-        """
-        return self._handlers[kind]
-
-    def handles(self, kind: OperationKind) -> bool:
-        """Tell whether it is an operation of a lab."""
-        return kind in self._handlers
+        self.destroyed: list[Callable[[], Awaitable[None]]] = []
+        operations.register(
+            {
+                _K.UP: self._up,
+                _K.EDIT: self._edit,
+                _K.DOWN: self._down,
+                _K.DESTROY: self._destroy,
+                _K.START: self._start,
+                _K.STOP: self._stop,
+                _K.RESTART: self._restart,
+                _K.PAUSE: self._pause,
+                _K.RESUME: self._resume,
+                _K.RESET: self._reset,
+            }
+        )
 
     # starting, and taking back
 
-    async def up(self, operation: OperationRecord) -> None:
+    async def _up(self, operation: OperationRecord) -> None:
         """Bring it up; on failure take back what this operation did, unless it shall be kept."""
         limit = operation.request_as(UpRequest).timeout
 
@@ -121,7 +102,7 @@ class OperationHandlers:
                     f"lab {operation.lab} was not up within {limit:g} s", timed_out=True
                 ) from None
 
-        await self._or_undo(operation, work)
+        await self.or_undo(operation, work)
 
     async def _is_up(self, name: str) -> bool:
         """Tell whether a lab is all that its spec says, by what is committed."""
@@ -140,11 +121,11 @@ class OperationHandlers:
                 await self._teardown.remove_left_out(operation.lab, operation, networks=False)
                 await self._state_writer.forget_previous(operation.lab)
 
-        await self._or_undo(operation, work)
+        await self.or_undo(operation, work)
 
     async def _start(self, operation: OperationRecord) -> None:
         starts = operation.request_as(StartRequest).starts
-        await self._or_undo(
+        await self.or_undo(
             operation, lambda: self._converger.bring_up(operation.lab, operation, starts)
         )
 
@@ -155,9 +136,9 @@ class OperationHandlers:
             await self._stop_nodes(operation, request)
             await self._converger.bring_up(operation.lab, operation, request.starts)
 
-        await self._or_undo(operation, work)
+        await self.or_undo(operation, work)
 
-    async def _or_undo(
+    async def or_undo(
         self, operation: OperationRecord, work: Callable[[], Coroutine[None, None, None]]
     ) -> None:
         """Work, and when that fails take it back and raise why.
@@ -248,31 +229,6 @@ class OperationHandlers:
             await self._teardown.take_down(name, operation, force=True, grace=0)
         await self._state_writer.settle(name, operation.id)
 
-    # from a checkpoint
-
-    async def _checkpoint(self, key: str) -> CheckpointRecord:
-        for record in await self._adapters.inventory.checkpoints():
-            if record.key == key:
-                return record
-        raise NotFound("the checkpoint has been removed meanwhile")
-
-    async def _fork(self, operation: OperationRecord) -> None:
-        key = operation.request_as(ForkRequest).checkpoint
-
-        async def work() -> None:
-            await self._forking.work(operation, await self._checkpoint(key))
-
-        await self._or_undo(operation, work)
-
-    async def _restore_checkpoint(self, operation: OperationRecord) -> None:
-        """End what runs, and start it anew from the checkpoint. Can be done again."""
-        request = operation.request_as(RestoreRequest)
-        record, names = await self._checkpoint(request.checkpoint), request.nodes
-        # What runs is ended only when everything that takes its place is known to be whole.
-        await self._forking.preflight(record, names)
-        await self._teardown.stop_nodes(operation.lab, names, operation, force=True, grace=0)
-        await self._operations.breakable(operation, self._forking.work(operation, record, names))
-
     # ending
 
     async def _down(self, operation: OperationRecord) -> None:
@@ -283,7 +239,8 @@ class OperationHandlers:
 
     async def _destroy(self, operation: OperationRecord) -> None:
         await self._teardown.destroy(operation.lab, operation)
-        await self._collector.tidy()
+        for tidy in self.destroyed:
+            await tidy()
 
     async def _stop(self, operation: OperationRecord) -> None:
         await self._stop_nodes(operation, operation.request_as(StopRequest))

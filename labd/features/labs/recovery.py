@@ -11,19 +11,17 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from labd.core.adapters import Adapters
 from labd.core.chains import layers_of, references
 from labd.core.operations import Operations
 from labd.core.state_writer import StateWriter
-from labd.features.checkpoints.saving import SAVEABLE
-from labd.features.labs.handlers import OperationHandlers
 from labd.features.labs.runner import NodeRunner
 from labd.features.labs.watch import Watcher
-from labd.features.links.service import LinkService
-from labd.features.publish.service import Publications
-from labd.features.serving.service import Serving
-from labd.features.warm.members import WarmMembers
+from labd.features.links import LinkService
+from labd.features.publish import Publications
+from labd.features.serving import Serving
 from labd.host.threads import quick
 from labd.model.checkpoints import SaveMode
 from labd.model.errors import (
@@ -42,7 +40,7 @@ from labd.model.pools import MemberState, waiting
 from labd.model.records import LabRecord, NodeRecord, OperationKind, OperationRecord, Wanted
 from labd.model.request_kinds import CheckpointRequest, Starting
 from labd.model.requests import Request
-from labd.model.states import NODE_ALIVE, NodeState
+from labd.model.states import NODE_ALIVE, NODE_SAVEABLE, NodeState
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +58,13 @@ class Recovered:
     resumed: int
 
 
+class RecoveryPart(Protocol):
+    """What another feature takes over from an earlier daemon, after the nodes of labs."""
+
+    async def recover(self) -> None:
+        """Adopt what is still wanted, and end the rest."""
+
+
 class Recovery:
     """Adoption, undoing and going on."""
 
@@ -68,25 +73,23 @@ class Recovery:
         adapters: Adapters,
         state_writer: StateWriter,
         operations: Operations,
-        handlers: OperationHandlers,
         watcher: Watcher,
         publications: Publications,
         serving: Serving,
         links: LinkService,
-        members: WarmMembers,
         runner: NodeRunner,
+        parts: Sequence[RecoveryPart],
     ) -> None:
         self._adapters = adapters
         self._state_writer = state_writer
         self._operations = operations
-        self._handlers = handlers
         self._watcher = watcher
         self._publications = publications
         self._links = links
         self._saved: dict[str, NodeState] = {}
         self._serving = serving
-        self._members = members
         self._runner = runner
+        self._parts = parts
 
     async def run(self) -> Recovered:
         """Adopt every node, end what nobody knows, and go on with operations.
@@ -105,9 +108,8 @@ class Recovery:
             if node.state is NodeState.STOPPING and node.lab not in held:
                 self._watcher.left_stopping(node.key)
         outcomes = await asyncio.gather(*(self._take_over(node) for node in alive))
-        stay = await self._members.recover(pools)
-        if stay:
-            log.info("%d forks stand ready in pools", stay)
+        for part in self._parts:
+            await part.recover()
         await self._sweep([*nodes, *await self._waiting(pools)])
         for lab in await self._adapters.inventory.labs():
             if lab.wanted is Wanted.RUNNING:
@@ -161,7 +163,7 @@ class Recovery:
         if isinstance(operation.request, CheckpointRequest):
             return operation.request.was
         nodes = await self._adapters.inventory.nodes(operation.lab)
-        return {node.name: node.state for node in nodes if node.state in SAVEABLE}
+        return {node.name: node.state for node in nodes if node.state in NODE_SAVEABLE}
 
     async def _put_back(self, ref: NodeRef, node: NodeRecord) -> None:
         """Let a node run on that was being saved; what it was doing is told by `adopt` again."""
@@ -374,7 +376,7 @@ class Recovery:
                 await self._operations.finish(operation, None)
                 continue
             log.info("going on with %s of lab %s (%s)", operation.kind, operation.lab, operation.id)
-            self._operations.resume(operation, self._handlers.of(operation.kind))
+            self._operations.resume(operation, self._operations.work_of(operation.kind))
             resumed += 1
         return resumed
 
@@ -393,7 +395,7 @@ class Recovery:
             # Its outcome could not be written, and others have had the lab since.
             raise Superseded(f"{operation.kind} of lab {lab} was not ended")
         request = operation.request_as(Request)
-        if not self._handlers.handles(operation.kind):
+        if not self._operations.handles(operation.kind):
             raise WorldError("labd was restarted meanwhile; ask for it again")
         if await self._adapters.inventory.lab(lab) is not None:
             return False

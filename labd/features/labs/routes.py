@@ -3,92 +3,112 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
-from labd.api.callers import (
-    STUDENT_ACTIONS,
-    STUDENT_LAB_ACTION,
-    Caller,
-    CallerDep,
-    EngineDep,
-    ServicesDep,
-)
+from labd.api.callers import Caller, CallerDep
+from labd.api.models import LabName
 from labd.api.policy import PolicyDep
-from labd.features import models, views
+from labd.api.rules import Scope, requires
+from labd.api.services import service
+from labd.features.labs import schemas
+from labd.features.labs.overview import LabOverview
+from labd.features.labs.service import Labs
+from labd.features.leases import Leasing, lease_ask
+from labd.features.operations import Operation, accepted
+from labd.features.templates import ShippedTemplates, TemplateText
 from labd.host.threads import quick
 from labd.model.errors import Forbidden
-from labd.model.people import Role
-from labd.model.records import OperationKind, OperationRecord
+from labd.model.people import Role, Thing
+from labd.model.records import OperationKind
+
+# What a student may do to nodes; to the lab as a whole only the last.
+_STUDENT_ACTIONS = frozenset({"start", "stop", "restart", "reset"})
+_STUDENT_LAB_ACTION = "reset"
 
 router = APIRouter(prefix="/labs", tags=["labs"])
 
-
-def accepted(response: Response, operation: OperationRecord) -> models.Operation:
-    """Answer with an operation, and where to ask for its outcome."""
-    response.headers["Location"] = f"/v1/operations/{operation.id}"
-    return views.operation(operation)
+LeasesDep = Annotated[Leasing, Depends(service(Leasing))]
+LabsDep = Annotated[Labs, Depends(service(Labs))]
+OverviewDep = Annotated[LabOverview, Depends(service(LabOverview))]
+TemplatesDep = Annotated[ShippedTemplates, Depends(service(ShippedTemplates))]
 
 
 @router.get("")
-async def list_labs(engine: EngineDep, policy: PolicyDep) -> models.Labs:
+@requires(Scope.LABS_READ, student=True)
+async def list_labs(overview: OverviewDep, policy: PolicyDep) -> schemas.Labs:
     """List the labs that the caller may see, with their nodes' states."""
-    found = [item for item in await engine.labs() if policy.lab(item[0])]
-    return models.Labs(labs=[views.lab_brief(lab, nodes) for lab, nodes in found])
+    found = [item for item in await overview.all() if policy.lab(item[0])]
+    return schemas.Labs(labs=[schemas.show_brief(lab, nodes) for lab, nodes in found])
 
 
 @router.get("/{lab}")
-async def get_lab(lab: models.LabName, engine: EngineDep, who: CallerDep) -> models.Lab:
+@requires(Scope.LABS_READ, about=Thing.LAB, student=True)
+async def get_lab(lab: LabName, overview: OverviewDep, who: CallerDep) -> schemas.Lab:
     """Return one lab, whole; to a student without what its template says of the inside."""
-    return views.lab(await engine.lab(lab), bare=who.role is Role.STUDENT)
+    return schemas.show_lab(await overview.get(lab), bare=who.role is Role.STUDENT)
 
 
 @router.put("/{lab}", status_code=HTTPStatus.ACCEPTED)
+@requires(Scope.LABS_CONTROL, about=Thing.LAB, creates=True)
 async def up_lab(
-    lab: models.LabName, body: models.Up, found: ServicesDep, response: Response
-) -> models.Operation:
+    lab: LabName,
+    body: schemas.Up,
+    labs: LabsDep,
+    leases: LeasesDep,
+    templates: TemplatesDep,
+    response: Response,
+) -> Operation:
     """Bring a lab up: create it, start what is stopped, or apply an edited template."""
-    load = found.templates.load
+    load = templates.load
     spec = await quick(load, body.text, body.file, body.settings)
-    lease = views.lease_ask(body.lease) if body.lease else None
-    operation = await found.engine.up(
-        lab, spec, keep=body.keep, force=body.force, timeout=body.timeout, lease=lease
+    lease = lease_ask(body.lease) if body.lease else None
+    operation = await labs.up(
+        lab,
+        spec,
+        keep=body.keep,
+        force=body.force,
+        timeout=body.timeout,
+        more=leases.of(lab, lease),
     )
     return accepted(response, operation)
 
 
 @router.post("/{lab}/plan")
+@requires(Scope.LABS_READ, about=Thing.LAB, creates=True, reads=True)
 async def plan_lab(
-    lab: models.LabName, body: models.TemplateText, found: ServicesDep
-) -> models.Plan:
+    lab: LabName, body: TemplateText, labs: LabsDep, templates: TemplatesDep
+) -> schemas.Plan:
     """Tell what `up` would do. Changes nothing."""
-    load = found.templates.load
+    load = templates.load
     spec = await quick(load, body.text, body.file, body.settings)
-    return models.Plan(
+    return schemas.Plan(
         changes=[
-            models.Change(action=item.action, kind=item.kind, name=item.name, why=item.why)
-            for item in await found.engine.plan(lab, spec)
+            schemas.Change(action=item.action, kind=item.kind, name=item.name, why=item.why)
+            for item in await labs.plan(lab, spec)
         ]
     )
 
 
 @router.post("/{lab}/actions", status_code=HTTPStatus.ACCEPTED)
+@requires(Scope.LABS_CONTROL, about=Thing.LAB, student=True)
 async def act_on_lab(
-    lab: models.LabName,
-    body: models.Action,
-    engine: EngineDep,
+    lab: LabName,
+    body: schemas.Action,
+    labs: LabsDep,
     who: CallerDep,
     response: Response,
-) -> models.Operation:
+) -> Operation:
     """Stop, start, pause, resume, reset or destroy."""
     _require_action(who, lab, body)
-    operation = await engine.act(
+    operation = await labs.act(
         OperationKind(body.action), lab, body.nodes, force=body.force, grace=body.grace
     )
     return accepted(response, operation)
 
 
-def _require_action(who: Caller, lab: str, body: models.Action) -> None:
+def _require_action(who: Caller, lab: str, body: schemas.Action) -> None:
     """Let a student start, stop, restart and reset nodes, and reset the lab; all else is refused.
 
     Raises:
@@ -96,9 +116,9 @@ def _require_action(who: Caller, lab: str, body: models.Action) -> None:
     """
     if who.role is not Role.STUDENT:
         return
-    if body.action not in STUDENT_ACTIONS:
+    if body.action not in _STUDENT_ACTIONS:
         raise Forbidden(f"{who.name} may not {body.action} lab {lab}; ask the instructor")
-    if not body.nodes and body.action != STUDENT_LAB_ACTION:
+    if not body.nodes and body.action != _STUDENT_LAB_ACTION:
         raise Forbidden(
             f"{who.name} may {body.action} nodes of lab {lab}, and not the lab: name them, "
             f"like {lab}/NODE"

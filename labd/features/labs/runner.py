@@ -14,7 +14,7 @@ from labd.core.resolve import SEED_FILE, DiskPlan, Sized, disk_plans
 from labd.core.state_writer import StateWriter
 from labd.features.labs.readiness import ReadinessKeeper, is_immediate
 from labd.features.labs.watch import Watcher
-from labd.features.links.service import LinkService
+from labd.features.links import LinkService
 from labd.host.threads import quick
 from labd.model.errors import LabdError, NodeGone, NodeStuck, StorageFailed, WorldError
 from labd.model.machine import MachineSpec

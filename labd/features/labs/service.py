@@ -11,16 +11,15 @@ from typing import TypeVar
 from labd.core.adapters import NODE_UIDS, Adapters, new_key
 from labd.core.admission import admit
 from labd.core.deps import closure
-from labd.core.operations import Operations
+from labd.core.operations import More, Operations
 from labd.core.quotas import demand, require_within
 from labd.core.resolve import Sized
 from labd.core.snapshot import SnapshotLoader
 from labd.core.state_writer import StateWriter
-from labd.features.facade import Change
 from labd.features.labs.diff import plan_changes
 from labd.features.labs.disk_sizes import Ground, look_at, require_sizes
-from labd.features.labs.handlers import OperationHandlers
-from labd.features.publish.service import Publications
+from labd.features.labs.views import Change
+from labd.features.publish import Publications
 from labd.inventory.port import Transaction
 from labd.model.errors import Conflict, IllegalTransition, InputError, LabdError, NoRoom, NotFound
 from labd.model.events import EventDraft, EventType
@@ -47,7 +46,6 @@ from labd.model.units import MIB, format_size
 _K = OperationKind
 _T = TypeVar("_T")
 # What else is written in the transaction that accepts an operation on a lab, after its row.
-More = Callable[[Transaction], Awaitable[object]]
 _WHOLE = {_K.DOWN, _K.DESTROY}
 _STARTS = {_K.START, _K.RESTART}
 _WANTED: Mapping[OperationKind, Wanted] = {
@@ -77,14 +75,12 @@ class Labs:
         state_writer: StateWriter,
         operations: Operations,
         loader: SnapshotLoader,
-        handlers: OperationHandlers,
         publications: Publications,
     ) -> None:
         self._adapters = adapters
         self._state_writer = state_writer
         self._operations = operations
         self._loader = loader
-        self._handlers = handlers
         self._publications = publications
         # Bytes that shall be available -> how many idle forks were ended for them; see `Pools`.
         self.release: Callable[[int], Awaitable[int]] = _nothing
@@ -137,15 +133,16 @@ class Labs:
         name: str,
         spec: LabSpec,
         *,
-        keep: bool,
-        force: bool,
-        timeout: float | None,
+        keep: bool = False,
+        force: bool = False,
+        timeout: float | None = None,
         more: More | None = None,
         key: str = "",
     ) -> OperationRecord:
-        """Bring a lab up; see `EngineApi.up`.
+        """Bring a lab up: create it, start what is stopped, or apply an edited spec.
 
-        `more` is written with the intent. With `key`, a new lab has it, and no other is touched.
+        Nodes that an edit restarts are asked to power off first, unless `force`. With `lease`, it
+        has this one from now on.
         """
         check_name(name, "lab")
         self._operations.require_free(name)
@@ -168,7 +165,9 @@ class Labs:
         taken = await self._publications.reserve(name, spec)
         try:
             return await self.with_room(
-                lambda: self._operations.begin(name, request, self._handlers.up, intent, look)
+                lambda: self._operations.begin(
+                    name, request, self._operations.work_of(request.kind), intent, look
+                )
             )
         except BaseException:
             await self._publications.release(taken)
@@ -353,12 +352,16 @@ class Labs:
         self,
         kind: OperationKind,
         lab: str,
-        nodes: Sequence[str],
+        nodes: Sequence[str] = (),
         *,
-        force: bool,
-        grace: float,
+        force: bool = False,
+        grace: float = 20.0,
     ) -> OperationRecord:
-        """Do something to a lab or some of its nodes; see `EngineApi.act`."""
+        """Do DOWN, DESTROY, START, STOP, RESTART, PAUSE, RESUME or RESET to a lab or some nodes.
+
+        DOWN and DESTROY take the whole lab. `force` powers off without asking the guest; `grace`
+        is how many seconds a guest has to obey.
+        """
         if kind in _WHOLE and not nodes:
             return await self._end(kind, lab, force=force, grace=grace)
         return await self._begin(kind, lab, nodes, force=force, grace=grace)
@@ -403,7 +406,9 @@ class Labs:
         taken = await self._publications.reserve(lab, record.spec) if kind in _STARTS else []
         try:
             return await self.with_room(
-                lambda: self._operations.begin(lab, request, self._handlers.of(kind), intent, look)
+                lambda: self._operations.begin(
+                    lab, request, self._operations.work_of(kind), intent, look
+                )
             )
         except BaseException:
             await self._publications.release(taken)

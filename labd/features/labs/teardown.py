@@ -9,9 +9,9 @@ from labd.core.adapters import Adapters
 from labd.core.gather import gather_all
 from labd.core.state_writer import StateWriter
 from labd.features.labs.runner import NodeRunner
-from labd.features.links.service import LinkService
-from labd.features.publish.service import Publications
-from labd.features.serving.service import Serving
+from labd.features.links import LinkService
+from labd.features.publish import Publications
+from labd.features.serving import Serving
 from labd.model.errors import LabdError, NetworkFailed
 from labd.model.events import EventDraft, EventType
 from labd.model.names import NodeRef

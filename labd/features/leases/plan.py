@@ -49,11 +49,6 @@ class LeaseStep:
     before: float = 0.0
 
 
-def rfc3339(unix: float) -> str:
-    """Return a Unix time as RFC 3339 UTC with seconds."""
-    return dt.datetime.fromtimestamp(unix, dt.UTC).isoformat(timespec="seconds")[:-6] + "Z"
-
-
 def ends(lease: LabLease) -> float:
     """Return the Unix time at which the lab is, or was, stopped."""
     return lease.due if lease.stage is LeaseStage.RUNNING else lease.due - lease.keep

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import Field
 
-from labd.api.callers import EngineDep
+from labd.api import models
+from labd.api.models import LabName
 from labd.api.policy import PolicyDep
-from labd.features import models, views
+from labd.api.rules import Scope, requires
+from labd.api.services import service
+from labd.features.leases import schemas
+from labd.features.leases.service import Leasing
+from labd.model.people import Thing
 
 router = APIRouter(tags=["leases"])
+
+LeasesDep = Annotated[Leasing, Depends(service(Leasing))]
 
 
 class Leases(models.Wire):
     """All leases by lab."""
 
-    leases: list[models.Lease]
+    leases: list[schemas.Lease]
 
 
 class Extension(models.Body):
@@ -27,32 +35,37 @@ class Extension(models.Body):
 
 
 @router.get("/leases")
-async def list_leases(engine: EngineDep, policy: PolicyDep) -> Leases:
+@requires(Scope.LABS_READ)
+async def list_leases(leases: LeasesDep, policy: PolicyDep) -> Leases:
     """List the leases of the labs that the caller may see."""
-    seen = await policy.labs(engine)
-    found = [view for view in await engine.leases.all() if view.lease.lab in seen]
-    return Leases(leases=[views.lease(view) for view in found])
+    seen = await policy.labs()
+    found = [view for view in await leases.all() if view.lease.lab in seen]
+    return Leases(leases=[schemas.show_lease(view) for view in found])
 
 
 @router.get("/labs/{lab}/lease")
-async def get_lease(lab: models.LabName, engine: EngineDep) -> models.Lease:
+@requires(Scope.LABS_READ, about=Thing.LAB, student=True)
+async def get_lease(lab: LabName, leases: LeasesDep) -> schemas.Lease:
     """Return the lease of a lab."""
-    return views.lease(await engine.leases.get(lab))
+    return schemas.show_lease(await leases.get(lab))
 
 
 @router.put("/labs/{lab}/lease")
-async def set_lease(lab: models.LabName, body: models.LeaseTerm, engine: EngineDep) -> models.Lease:
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
+async def set_lease(lab: LabName, body: schemas.LeaseTerm, leases: LeasesDep) -> schemas.Lease:
     """Give a lab a lease, in place of the one that it has."""
-    return views.lease(await engine.leases.set(lab, views.lease_ask(body)))
+    return schemas.show_lease(await leases.set(lab, schemas.lease_ask(body)))
 
 
 @router.post("/labs/{lab}/lease/extend")
-async def extend_lease(lab: models.LabName, body: Extension, engine: EngineDep) -> models.Lease:
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
+async def extend_lease(lab: LabName, body: Extension, leases: LeasesDep) -> schemas.Lease:
     """Let a lease last longer; one that has ended begins again."""
-    return views.lease(await engine.leases.extend(lab, body.seconds))
+    return schemas.show_lease(await leases.extend(lab, body.seconds))
 
 
 @router.delete("/labs/{lab}/lease", status_code=HTTPStatus.NO_CONTENT)
-async def cancel_lease(lab: models.LabName, engine: EngineDep) -> None:
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
+async def cancel_lease(lab: LabName, leases: LeasesDep) -> None:
     """Let a lab run for ever."""
-    await engine.leases.cancel(lab)
+    await leases.cancel(lab)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from labd.core.adapters import Adapters
+from labd.core.operations import More
 from labd.core.state_writer import StateWriter
-from labd.features.labs.service import Labs, More
 from labd.features.leases import plan as leases
-from labd.features.leases.plan import LeaseAct, LeaseStep, rfc3339
+from labd.features.leases.plan import LeaseAct, LeaseStep
 from labd.features.leases.views import LeaseView
 from labd.inventory.port import Transaction
 from labd.model.errors import Conflict, LabdError, NotFound
 from labd.model.events import EventDraft, EventType
 from labd.model.lab_leases import LabLease, LeaseAsk, LeaseStage
-from labd.model.records import OperationKind, Wanted
+from labd.model.records import OperationKind, OperationRecord, Wanted
 from labd.model.states import LabState
+from labd.model.units import rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +28,25 @@ _AGAIN = 10.0  # seconds until what could not be done is tried again
 _GRACE = 20.0  # seconds that a guest has to power off
 
 
-class Leasing:
-    """Implements `facade_leases.LeasesApi`, and does what is due."""
+class LabActions(Protocol):
+    """What ends labs whose leases are over."""
 
-    def __init__(self, adapters: Adapters, state_writer: StateWriter, labs: Labs) -> None:
+    async def act(
+        self,
+        kind: OperationKind,
+        lab: str,
+        nodes: Sequence[str] = (),
+        *,
+        force: bool = False,
+        grace: float = 20.0,
+    ) -> OperationRecord:
+        """Begin an operation of a lab; `grace` is how many seconds a guest has to obey."""
+
+
+class Leasing:
+    """Keeps the deadlines of labs, and does what is due."""
+
+    def __init__(self, adapters: Adapters, state_writer: StateWriter, labs: LabActions) -> None:
         self._adapters = adapters
         self._state_writer = state_writer
         self._labs = labs
@@ -97,7 +114,12 @@ class Leasing:
         return lease
 
     async def set(self, lab: str, ask: LeaseAsk) -> LeaseView:
-        """Give a lab a lease; see the facade."""
+        """Give a lab a lease, in place of the one that it has.
+
+        Raises:
+            InputError: It would be over at once, or is too long.
+            NotFound: There is no such lab.
+        """
         self.check(ask)
         async with self._adapters.inventory.transaction() as tx:
             await self._living(lab)
@@ -105,7 +127,12 @@ class Leasing:
         return self.view(lease)
 
     async def extend(self, lab: str, seconds: float) -> LeaseView:
-        """Let a lease last longer; see the facade."""
+        """Let a lease last longer; one that has ended begins again.
+
+        Raises:
+            InputError: It would not be longer, or too long.
+            NotFound: The lab has none.
+        """
         async with self._adapters.inventory.transaction() as tx:
             lease = await self.write_longer(tx, lab, seconds)
         return self.view(lease)
@@ -119,7 +146,7 @@ class Leasing:
         return lease
 
     async def cancel(self, lab: str) -> None:
-        """Let a lab be without a lease; see the facade."""
+        """Let a lab be without a lease; NotFound when it has none."""
         async with self._adapters.inventory.transaction() as tx:
             await self._lease(lab)
             await self._living(lab)

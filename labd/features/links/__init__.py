@@ -1,1 +1,9 @@
 """Links: carriers and impairments."""
+
+from labd.features.links.routes import TARGET
+from labd.features.links.service import LinkService
+
+__all__ = [
+    "TARGET",
+    "LinkService",
+]

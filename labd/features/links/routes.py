@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
-from labd.api.callers import EngineDep
-from labd.features import models
+from labd.api import models
+from labd.api.models import LabName
+from labd.api.rules import Scope, requires
+from labd.api.services import service
+from labd.features.links.service import LinkService
 from labd.features.links.views import LinkChange, LinkView
 from labd.model.impairment import MAX_RATE, MAX_TIME, NAMES
 from labd.model.names import NAME_PATTERN
+from labd.model.people import Thing
 
 router = APIRouter(prefix="/labs/{lab}/wires", tags=["wires"])
+
+LinksDep = Annotated[LinkService, Depends(service(LinkService))]
 
 _NAME = NAME_PATTERN[1:-1]
 TARGET = f"^{_NAME}(/{_NAME})?$"
@@ -90,24 +96,27 @@ def _wires(views: Sequence[LinkView]) -> Wires:
 
 
 @router.get("")
-async def list_wires(lab: models.LabName, engine: EngineDep) -> Wires:
+@requires(Scope.LABS_READ, about=Thing.LAB, student=True)
+async def list_wires(lab: LabName, links: LinksDep) -> Wires:
     """Return the wires of a lab, one entry a NIC."""
-    return _wires(await engine.links.show(lab))
+    return _wires(await links.show(lab))
 
 
 @router.patch("")
-async def set_wires(lab: models.LabName, body: SetWires, engine: EngineDep) -> Wires:
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
+async def set_wires(lab: LabName, body: SetWires, links: LinksDep) -> Wires:
     """Change wires, now and for later starts; returns those that were meant."""
     given = {name: value for name in NAMES if (value := getattr(body, name)) is not None}
     change = LinkChange(target=body.target, sender=body.sender, down=body.down, fields=given)
-    return _wires(await engine.links.set(lab, change))
+    return _wires(await links.set(lab, change))
 
 
 @router.delete("")
+@requires(Scope.LABS_CONTROL, about=Thing.LAB)
 async def reset_wires(
-    lab: models.LabName,
-    engine: EngineDep,
+    lab: LabName,
+    links: LinksDep,
     target: Annotated[str, Query(pattern=f"^({_NAME}(/{_NAME})?)?$")] = "",
 ) -> Wires:
     """Have wires as the template says, all without a target; returns those that were meant."""
-    return _wires(await engine.links.reset(lab, target))
+    return _wires(await links.reset(lab, target))

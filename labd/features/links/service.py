@@ -42,7 +42,7 @@ _End = tuple[str, str]  # node, NIC
 
 
 class LinkService:
-    """See `facade_wires.LinksApi`."""
+    """Carriers and impairments. What is changed stays until `reset`, or the lab goes."""
 
     def __init__(self, adapters: Adapters, state_writer: StateWriter) -> None:
         self._adapters = adapters
@@ -55,12 +55,17 @@ class LinkService:
     # asking
 
     async def show(self, lab: str) -> Sequence[LinkView]:
-        """See `LinksApi.show`."""
+        """Return the wires of a lab, in the order of its networks."""
         record = await self._state_writer.lab(lab)
         return _views(record.spec, await self._adapters.inventory.links(lab))
 
     async def set(self, lab: str, change: LinkChange) -> Sequence[LinkView]:
-        """See `LinksApi.set`."""
+        """Change wires, now and for later starts; return those that were meant.
+
+        Raises:
+            NotFound: The lab has no such link, network or NIC.
+            InputError: The values make no sense, or this kernel cannot do it.
+        """
         async with self._lock(lab):
             record = await self._state_writer.lab(lab)
             ends = _ends(record.spec, change.target, change.sender)
@@ -78,7 +83,7 @@ class LinkService:
         return [v for v in await self.show(lab) if (v.node, v.nic) in new]
 
     async def reset(self, lab: str, target: str = "") -> Sequence[LinkView]:
-        """See `LinksApi.reset`."""
+        """Have wires as the template says; all without a target. Return those that were meant."""
         async with self._lock(lab):
             record = await self._state_writer.lab(lab)
             old = {(row.node, row.nic): row for row in await self._adapters.inventory.links(lab)}

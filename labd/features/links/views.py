@@ -1,10 +1,9 @@
-"""What the API may ask of the wires of a lab: a part of `facade.EngineApi`."""
+"""What the service of links takes and returns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from labd.model.impairment import Impairment
 
@@ -46,21 +45,3 @@ class LinkChange:
     sender: str = ""
     down: bool | None = None
     fields: Mapping[str, float] = field(default_factory=dict)
-
-
-class LinksApi(Protocol):
-    """Carriers and impairments. What is changed stays until `reset`, or the lab goes."""
-
-    async def show(self, lab: str) -> Sequence[LinkView]:
-        """Return the wires of a lab, in the order of its networks."""
-
-    async def set(self, lab: str, change: LinkChange) -> Sequence[LinkView]:
-        """Change wires, now and for later starts; return those that were meant.
-
-        Raises:
-            NotFound: The lab has no such link, network or NIC.
-            InputError: The values make no sense, or this kernel cannot do it.
-        """
-
-    async def reset(self, lab: str, target: str = "") -> Sequence[LinkView]:
-        """Have wires as the template says; all without a target. Return those that were meant."""

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from labd.core.adapters import Adapters
 from labd.core.operations import Operations
 from labd.core.state_writer import StateWriter
-from labd.features.labs.watch import Watcher
+from labd.features.labs import Watcher
 from labd.model.errors import LabdError
 from labd.model.events import EventDraft, EventType
 from labd.model.names import NodeRef

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from labd.core.adapters import NODE_UIDS, PLUGIN_UIDS, Adapters
 from labd.core.ports import PluginRunner
-from labd.features.facade import PluginView
+from labd.features.plugins.views import PluginView
 from labd.host.supervision import cancel_all
 from labd.host.threads import quick
 from labd.model.errors import ConfigError, Conflict, LabdError, NotFound

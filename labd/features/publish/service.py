@@ -14,7 +14,7 @@ from functools import partial
 
 from labd.core.adapters import Adapters
 from labd.drivers.network.port import PublishedPort
-from labd.features.connect.service import ConnectService
+from labd.features.connect import ConnectService
 from labd.features.publish.refusals import Refusals
 from labd.model.errors import InputError, LabdError
 from labd.model.events import EventDraft, EventType

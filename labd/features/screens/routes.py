@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, Depends, WebSocket
 from fastapi.responses import Response
 from pydantic import Field
 from starlette.websockets import WebSocketDisconnect
 
-from labd.api.callers import EngineDep, ServicesDep
+from labd.api import models
+from labd.api.models import LabName, NodeName
+from labd.api.rules import Scope, requires
+from labd.api.services import ClosingDep, service
 from labd.api.waiting import cancel_copies
 from labd.drivers.node.capabilities import ViewerStream
-from labd.features import models
+from labd.features.screens.service import ScreenService
 from labd.model.keys import MAX_KEYS
 from labd.model.names import NodeRef
+from labd.model.people import Thing
 
 router = APIRouter(prefix="/labs/{lab}/nodes/{node}", tags=["screens"])
+
+ScreensDep = Annotated[ScreenService, Depends(service(ScreenService))]
 
 _GONE = 1001  # RFC 6455 7.4.1: going away
 
@@ -38,29 +44,30 @@ class Typed(models.Wire):
 
 
 @router.get("/screen", response_class=Response, responses={200: {"content": {"image/png": {}}}})
-async def get_screenshot(lab: models.LabName, node: models.NodeName, engine: EngineDep) -> Response:
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB, student=True)
+async def get_screenshot(lab: LabName, node: NodeName, screens: ScreensDep) -> Response:
     """Return what the screen shows, as PNG."""
-    return Response(await engine.screens.screenshot(NodeRef(lab, node)), media_type="image/png")
+    return Response(await screens.screenshot(NodeRef(lab, node)), media_type="image/png")
 
 
 @router.post("/keys")
-async def type_keys(
-    lab: models.LabName, node: models.NodeName, body: Keys, engine: EngineDep
-) -> Typed:
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB, student=True)
+async def type_keys(lab: LabName, node: NodeName, body: Keys, screens: ScreensDep) -> Typed:
     """Press keys of the node's keyboard. Answers when the last one is released."""
-    return Typed(keys=await engine.screens.type(NodeRef(lab, node), body.text, body.keys))
+    return Typed(keys=await screens.type(NodeRef(lab, node), body.text, body.keys))
 
 
 @router.websocket("/vnc")
+@requires(Scope.LABS_CONSOLE, about=Thing.LAB, student=True)
 async def attach_viewer(
-    socket: WebSocket, lab: models.LabName, node: models.NodeName, found: ServicesDep
+    socket: WebSocket, lab: LabName, node: NodeName, screens: ScreensDep, closing: ClosingDep
 ) -> None:
     """Watch the screen: RFB (RFC 6143) in binary messages, both ways."""
     ref = NodeRef(lab, node)
-    async with found.engine.screens.viewer(ref) as stream:
+    async with screens.viewer(ref) as stream:
         await socket.accept()
-        if await _relay(socket, stream, found.closing):
-            reason = "labd stops" if found.closing.is_set() else f"the machine of {ref} has ended"
+        if await _relay(socket, stream, closing):
+            reason = "labd stops" if closing.is_set() else f"the machine of {ref} has ended"
             await socket.close(_GONE, reason)
 
 

@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 
 from labd.core.state_writer import StateWriter
 from labd.drivers.node.capabilities import Screens, ViewerStream
-from labd.features.activity.attended import AttendedScreen
-from labd.features.activity.service import ActivityService
+from labd.features.activity import ActivityService, AttendedScreen
 from labd.model.activity import Source
 from labd.model.errors import IllegalTransition, InputError
 from labd.model.keys import presses
@@ -22,7 +21,11 @@ _HEARS = {NodeState.RUNNING, NodeState.READY}
 
 
 class ScreenService:
-    """Looks a node up and asks its screen."""
+    """Pictures, keys and viewers of nodes' screens.
+
+    Each raises `InputError` for a node without a screen and `IllegalTransition` for one that does
+    not run.
+    """
 
     def __init__(
         self, screens: Screens, state_writer: StateWriter, activity: ActivityService
@@ -32,12 +35,16 @@ class ScreenService:
         self._activity = activity
 
     async def screenshot(self, ref: NodeRef) -> bytes:
-        """See `ScreensApi.screenshot`."""
+        """Return what the screen shows as PNG."""
         node = await self._node(ref, _SHOWN, "take a picture of")
         return await self._screens.screenshot(node.key)
 
     async def type(self, ref: NodeRef, text: str, chords: Sequence[str]) -> int:
-        """See `ScreensApi.type`."""
+        """Type a text, then chords such as `ctrl-alt-f2`; return how many keys were pressed.
+
+        Raises:
+            InputError: A character is not on a US keyboard, or a chord is none; nothing is typed.
+        """
         keys = presses(text, chords)
         node = await self._node(ref, _HEARS, "type to")
         await self._screens.press(node.key, keys)
@@ -45,7 +52,7 @@ class ScreenService:
 
     @asynccontextmanager
     async def viewer(self, ref: NodeRef) -> AsyncIterator[ViewerStream]:
-        """See `ScreensApi.viewer`."""
+        """Connect one more VNC viewer (RFC 6143, without a password)."""
         node = await self._node(ref, _SHOWN, "watch")
         stream = await self._screens.viewer(node.key)
         try:

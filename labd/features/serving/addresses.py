@@ -20,7 +20,7 @@ _ASKED = {NodeState.RUNNING, NodeState.READY}
 
 
 class Addresses:
-    """Implements `AddressesApi`."""
+    """Finds the addresses that nodes really have."""
 
     def __init__(self, adapters: Adapters, state_writer: StateWriter) -> None:
         self._adapters = adapters
@@ -28,7 +28,14 @@ class Addresses:
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def of(self, lab: str) -> Sequence[NodeAddress]:
-        """Return the addresses of a lab's nodes; see `AddressesApi.of`."""
+        """Return the addresses of a lab's running nodes, and who says so.
+
+        Each node's guest agent is asked first, then the leases, then the kernel's neighbour table;
+        a guest that does not answer within a second holds up no other.
+
+        Raises:
+            NotFound: There is no such lab.
+        """
         record = await self._state_writer.lab(lab)
         nodes = {node.name: node for node in await self._adapters.inventory.nodes(lab)}
         running = [

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
-from labd.api.callers import EngineDep
-from labd.features import models
+from labd.api.models import LabName
+from labd.api.rules import Scope, requires
+from labd.api.services import service
+from labd.features.serving.addresses import Addresses
 from labd.features.serving.models import NodeAddress, NodeAddresses
+from labd.model.people import Thing
 
 router = APIRouter(prefix="/labs", tags=["labs"])
 
+AddressesDep = Annotated[Addresses, Depends(service(Addresses))]
+
 
 @router.get("/{lab}/addresses")
-async def list_addresses(lab: models.LabName, engine: EngineDep) -> NodeAddresses:
+@requires(Scope.LABS_READ, about=Thing.LAB, student=True)
+async def list_addresses(lab: LabName, addresses: AddressesDep) -> NodeAddresses:
     """List the addresses that the running nodes of a lab have: by agent, lease or neighbour table.
 
     It takes at most about a second, however many guests do not answer.
     """
-    found = await engine.addresses.of(lab)
+    found = await addresses.of(lab)
     return NodeAddresses(addresses=[NodeAddress.model_validate(asdict(item)) for item in found])

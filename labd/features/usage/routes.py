@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import Field
 
-from labd.api.callers import EngineDep
+from labd.api import models
+from labd.api.models import LabName
 from labd.api.policy import PolicyDep
-from labd.features import models
+from labd.api.rules import Scope, requires
+from labd.api.services import service
+from labd.features.usage.service import UsageService
 from labd.features.usage.views import Usage
+from labd.model.people import Thing
 from labd.model.usage import NodeUsage
 
 router = APIRouter(tags=["usage"])
+
+UsageDep = Annotated[UsageService, Depends(service(UsageService))]
 
 
 class Host(models.Wire):
@@ -88,14 +95,16 @@ def _look(found: Usage) -> Look:
 
 
 @router.get("/usage")
-async def get_usage(engine: EngineDep, policy: PolicyDep) -> Look:
+@requires(Scope.LABS_READ)
+async def get_usage(usage: UsageDep, policy: PolicyDep) -> Look:
     """Return what the running nodes that the caller may see have taken so far."""
-    found = await engine.usage.look()
-    seen = await policy.labs(engine)
+    found = await usage.look()
+    seen = await policy.labs()
     return _look(replace(found, nodes=[node for node in found.nodes if node.lab in seen]))
 
 
 @router.get("/labs/{lab}/usage")
-async def get_lab_usage(lab: models.LabName, engine: EngineDep) -> Look:
+@requires(Scope.LABS_READ, about=Thing.LAB)
+async def get_lab_usage(lab: LabName, usage: UsageDep) -> Look:
     """Return what the running nodes of a lab have taken so far."""
-    return _look(await engine.usage.look(lab))
+    return _look(await usage.look(lab))

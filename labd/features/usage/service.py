@@ -1,4 +1,4 @@
-"""Looks at what nodes take; see `facade_usage`."""
+"""Looks at what nodes take of the host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import reduce
 
 from labd.core.adapters import Adapters
 from labd.core.state_writer import StateWriter
-from labd.features.memory.service import MemoryGuard
+from labd.features.memory import MemoryGuard
 from labd.features.usage.views import Usage
 from labd.host.threads import quick
 from labd.model.errors import NetworkFailed
@@ -28,7 +28,7 @@ class UsageService:
         self._state_writer = state_writer
 
     async def look(self, lab: str = "") -> Usage:
-        """See `UsageApi.look`."""
+        """Return what the nodes of a lab, or of all, have taken so far."""
         labs = [await self._state_writer.lab(lab)] if lab else await self._adapters.inventory.labs()
         found: list[NodeUsage] = []
         for record in labs:

@@ -1,10 +1,9 @@
-"""What the API may ask of the use of the host: a part of `facade.EngineApi`."""
+"""What the service of usage returns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from labd.model.usage import HostUsage, NodeUsage
 
@@ -23,10 +22,3 @@ class Usage:
     clock: float
     host: HostUsage
     nodes: Sequence[NodeUsage]
-
-
-class UsageApi(Protocol):
-    """What nodes take. Nothing is asked of QEMU, so that one that hangs holds nobody up."""
-
-    async def look(self, lab: str = "") -> Usage:
-        """Return what the nodes of a lab, or of all, have taken so far."""

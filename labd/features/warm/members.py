@@ -18,9 +18,8 @@ from labd.core.gather import gather_all
 from labd.core.snapshot import SnapshotLoader
 from labd.core.state_writer import StateWriter
 from labd.core.taps import close_taps
-from labd.features.checkpoints.forking import ForkedNode, Forking
-from labd.features.labs.service import Labs
-from labd.features.labs.watch import Watcher
+from labd.features.checkpoints import ForkedNode, Forking
+from labd.features.labs import Labs, Watcher
 from labd.host.threads import quick
 from labd.inventory.port import Transaction
 from labd.model.checkpoints import CheckpointRecord
@@ -269,22 +268,17 @@ class WarmMembers:
 
     # after a death
 
-    async def recover(self, pools: Collection[str]) -> int:
-        """Adopt what an earlier daemon has kept ready, and end the rest.
-
-        Args:
-            pools: Keys of the checkpoints that have one.
-
-        Returns:
-            How many stay.
-        """
+    async def recover(self) -> None:
+        """Adopt what an earlier daemon has kept ready, and end the rest."""
+        pools = {pool.checkpoint for pool in await self._adapters.inventory.pools()}
         outcomes = await asyncio.gather(
             *(
                 self._recover(member, wanted=member.checkpoint in pools)
                 for member in await self._adapters.inventory.pool_members()
             )
         )
-        return sum(outcomes)
+        if stay := sum(outcomes):
+            log.info("%d forks stand ready in warm pools", stay)
 
     async def _recover(self, member: WarmMember, *, wanted: bool) -> bool:
         try:

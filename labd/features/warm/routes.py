@@ -5,17 +5,24 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from pydantic import Field
 
-from labd.api.callers import EngineDep
+from labd.api import models
 from labd.api.policy import PolicyDep
-from labd.features import models
+from labd.api.rules import Scope, requires
+from labd.api.services import service
+from labd.features.checkpoints import CheckpointService
+from labd.features.warm.service import WarmPools
 from labd.features.warm.views import WarmPoolView
 from labd.model.names import NAME_PATTERN
+from labd.model.people import Thing
 from labd.model.pools import MemberState
 
 router = APIRouter(prefix="/pools", tags=["pools"])
+
+CheckpointsDep = Annotated[CheckpointService, Depends(service(CheckpointService))]
+PoolsDep = Annotated[WarmPools, Depends(service(WarmPools))]
 
 CheckpointName = Annotated[
     str, Path(pattern=NAME_PATTERN, description="Name of the pool's checkpoint")
@@ -77,26 +84,30 @@ def _show(view: WarmPoolView) -> Pool:
 
 
 @router.get("")
-async def list_pools(engine: EngineDep, policy: PolicyDep) -> Pools:
+@requires(Scope.LABS_READ)
+async def list_pools(checkpoints: CheckpointsDep, pools: PoolsDep, policy: PolicyDep) -> Pools:
     """List the pools of the checkpoints that the caller may see."""
-    saved = await engine.checkpoints.all()
+    saved = await checkpoints.all()
     seen = {view.record.name for view in saved if policy.own(view.record.owner)}
-    return Pools(pools=[_show(v) for v in await engine.pools.all() if v.checkpoint in seen])
+    return Pools(pools=[_show(v) for v in await pools.all() if v.checkpoint in seen])
 
 
 @router.get("/{checkpoint}")
-async def get_pool(checkpoint: CheckpointName, engine: EngineDep) -> Pool:
+@requires(Scope.LABS_READ, about=Thing.CHECKPOINT)
+async def get_pool(checkpoint: CheckpointName, pools: PoolsDep) -> Pool:
     """Return the pool of a checkpoint."""
-    return _show(await engine.pools.get(checkpoint))
+    return _show(await pools.get(checkpoint))
 
 
 @router.put("/{checkpoint}", status_code=HTTPStatus.ACCEPTED)
-async def warm_pool(checkpoint: CheckpointName, body: Warm, engine: EngineDep) -> Pool:
+@requires(Scope.LABS_CONTROL, about=Thing.CHECKPOINT)
+async def warm_pool(checkpoint: CheckpointName, body: Warm, pools: PoolsDep) -> Pool:
     """Keep so many forks of a checkpoint ready; they are made in the background."""
-    return _show(await engine.pools.warm(checkpoint, body.size))
+    return _show(await pools.warm(checkpoint, body.size))
 
 
 @router.delete("/{checkpoint}", status_code=HTTPStatus.NO_CONTENT)
-async def cool_pool(checkpoint: CheckpointName, engine: EngineDep) -> None:
+@requires(Scope.LABS_CONTROL, about=Thing.CHECKPOINT)
+async def cool_pool(checkpoint: CheckpointName, pools: PoolsDep) -> None:
     """End a pool; its forks are gone with the answer."""
-    await engine.pools.cool(checkpoint)
+    await pools.cool(checkpoint)

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from labd.core.adapters import NODE_UIDS, Adapters
 from labd.core.admission import admit_forks
 from labd.core.operations import Operations
-from labd.features.checkpoints.service import CheckpointService
-from labd.features.labs.service import Labs
-from labd.features.labs.watch import Watcher
+from labd.features.checkpoints import CheckpointService
+from labd.features.labs import Labs, Watcher
 from labd.features.warm.members import WarmMembers
 from labd.features.warm.views import WarmPoolView
 from labd.host.backoff import Backoff
@@ -92,7 +91,7 @@ def require_room(name: str, due: int, each: int, room: int) -> None:
 
 
 class WarmPools:
-    """Implements `facade_pools.WarmPoolsApi`, and keeps pools as they shall be."""
+    """Warm pools: forks that stand ready before somebody asks for them."""
 
     def __init__(
         self,
@@ -121,12 +120,12 @@ class WarmPools:
     # asking
 
     async def all(self) -> Sequence[WarmPoolView]:
-        """Return all pools; see the facade."""
+        """Return all pools by name of their checkpoint."""
         found = [await self._view(pool) for pool in await self._adapters.inventory.pools()]
         return sorted(found, key=lambda view: view.checkpoint)
 
     async def get(self, checkpoint: str) -> WarmPoolView:
-        """Return one pool; see the facade."""
+        """Return the pool of a checkpoint; NotFound when there is none."""
         record = await self._checkpoints.record(checkpoint)
         return await self._view(await self._pool(record))
 
@@ -160,7 +159,14 @@ class WarmPools:
     # changing
 
     async def warm(self, checkpoint: str, size: int) -> WarmPoolView:
-        """Keep forks ready; see the facade."""
+        """Keep so many forks of a checkpoint ready; of a pool that is there, change the size.
+
+        They are made in the background.
+
+        Raises:
+            InputError: The size is out of range, or the checkpoint cannot work on this host.
+            NoRoom: The host cannot hold them; says how many fit.
+        """
         if size < 1 or size > MAX_COUNT:
             raise InputError(
                 f"a pool keeps 1 to {MAX_COUNT} forks ready, not {size}; "
@@ -213,7 +219,7 @@ class WarmPools:
         return await self._labs.room() - self._adapters.limits.pool_reserve
 
     async def cool(self, checkpoint: str) -> None:
-        """End a pool; see the facade."""
+        """End the pool of a checkpoint; its forks that stand ready are gone when this returns."""
         async with self._adapters.inventory.transaction() as tx:
             record = await self._checkpoints.record(checkpoint)
             await self._pool(record)

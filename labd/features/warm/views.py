@@ -1,10 +1,8 @@
-"""What the API may ask of warm pools: a part of `facade.EngineApi`."""
+"""What the service of warm pools returns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from labd.model.pools import WarmMember, WarmPoolRecord
 
@@ -25,26 +23,3 @@ class WarmPoolView:
     members: tuple[WarmMember, ...]
     memory: int
     reason: str
-
-
-class WarmPoolsApi(Protocol):
-    """Forks that stand ready before somebody asks for them."""
-
-    async def warm(self, checkpoint: str, size: int) -> WarmPoolView:
-        """Keep so many forks of a checkpoint ready; of a pool that is there, change the size.
-
-        They are made in the background.
-
-        Raises:
-            InputError: The size is out of range, or the checkpoint cannot work on this host.
-            NoRoom: The host cannot hold them; says how many fit.
-        """
-
-    async def all(self) -> Sequence[WarmPoolView]:
-        """Return all pools by name of their checkpoint."""
-
-    async def get(self, checkpoint: str) -> WarmPoolView:
-        """Return the pool of a checkpoint; NotFound when there is none."""
-
-    async def cool(self, checkpoint: str) -> None:
-        """End the pool of a checkpoint; its forks that stand ready are gone when this returns."""
