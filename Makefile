@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 NEMESIS_MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-packages check format docs pages picture deb bench soak lock clean
+.PHONY: help setup demo test test-packages check format docs docs-tables pages picture deb bench soak lock clean
 
 help: ## Print these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ format: setup ## Format the code and mend what can be mended
 docs: setup ## Build the documentation as a site in build/site; SERVE=1 serves it on 127.0.0.1:8000
 	@tools/docs.sh $(if $(SERVE),--serve)
 	@echo "docs: build/site/index.html"
+
+docs-tables: setup ## Write the tables of the documentation that are made of the code
+	@$(PY) -m tools.docs_tables
 
 pages: setup ## Run docs/tutorial.md on a real labd and write what it prints into it (needs root)
 	@$(PY) -m tools.run_page docs/tutorial.md

@@ -58,7 +58,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "disk": ("disk", "List, attach and detach disks of a node."),
     "cdrom": ("disk", "Insert a CD into a node, or eject it."),
     "node": ("node", "Add a node to a lab, or remove one."),
-    "link": ("link", "Cut, slow down and spoil the wires of a lab."),
+    "link": ("link", "Cut, slow down and spoil the links of a lab."),
     "capture": ("capture", "Write the packets of a link, network or NIC as pcapng."),
     "screenshot": ("screen", "Take a picture of a node's screen."),
     "type": ("screen", "Type text or keys on a node's keyboard."),

@@ -1,4 +1,4 @@
-"""`Client.wires`: carriers and impairments of the wires of labs."""
+"""`Client.links`: carriers and impairments of the links of labs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 class Links:
-    """Requests about wires, on the connection of a `Client`.
+    """Requests about links, on the connection of a `Client`.
 
-    Each returns wires, one a NIC: network, link, node, nic, to, down, rate (bits a second), delay
-    and jitter (seconds), loss, duplicate and corrupt (per cent), changed.
+    Each returns links, one a NIC: network, link, node, nic, to, down, changed, and each impairment
+    (`labd.model.impairment`): bits a second, seconds and per cent.
     """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     def show(self, lab: str) -> list[dict[str, Any]]:
-        """Return all wires of a lab."""
+        """Return all links of a lab."""
         return self._ask("GET", lab)
 
     def set(
@@ -34,14 +34,14 @@ class Links:
         down: bool | None = None,
         **fields: float,
     ) -> list[dict[str, Any]]:
-        """Change the wires of a link, a network, or one NIC (`NODE/NIC`).
+        """Change the links of a link, a network, or one NIC (`NODE/NIC`).
 
         Args:
             lab: Its name.
             target: Which.
             sender: `NODE` or `NODE/NIC` whose frames are meant; empty for all.
             down: Take the carrier away, or give it back.
-            fields: rate, delay, jitter, loss, duplicate, corrupt; 0 for none.
+            fields: Impairments by name; 0 for none.
         """
         body: dict[str, object] = {"target": target, "sender": sender, **fields}
         if down is not None:
@@ -49,12 +49,12 @@ class Links:
         return self._ask("PATCH", lab, body=body)
 
     def reset(self, lab: str, target: str = "") -> list[dict[str, Any]]:
-        """Have wires as the template says; all without a target."""
+        """Have links as the template says; all without a target."""
         return self._ask("DELETE", lab, f"?target={quote(target, safe='')}")
 
     def _ask(
         self, method: str, lab: str, query: str = "", body: dict[str, object] | None = None
     ) -> list[dict[str, Any]]:
-        path = f"/v1/labs/{quote(lab, safe='')}/wires{query}"
-        found: list[dict[str, Any]] = self._transport.json(method, path, body)["wires"]
+        path = f"/v1/labs/{quote(lab, safe='')}/links{query}"
+        found: list[dict[str, Any]] = self._transport.json(method, path, body)["links"]
         return found

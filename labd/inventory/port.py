@@ -212,7 +212,7 @@ class Inventory(Protocol):
         """Return the addresses given out in a lab, as they were told last."""
 
     async def links(self, lab: str) -> Sequence[LinkRecord]:
-        """Return what was said of the wires of a lab."""
+        """Return what was said of the links of a lab."""
 
     async def events(self, after: int, limit: int = 500) -> Sequence[Event]:
         """Return events with `seq > after` in order."""

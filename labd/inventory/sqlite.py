@@ -302,7 +302,7 @@ class SqliteInventory:
         return [found[key] for key in sorted(found) if key[0] == lab]
 
     async def links(self, lab: str) -> Sequence[LinkRecord]:
-        """Return what was said of the wires of a lab."""
+        """Return what was said of the links of a lab."""
         found = self._view().links
         return [found[key] for key in sorted(found) if key[0] == lab]
 

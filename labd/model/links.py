@@ -1,4 +1,4 @@
-"""Wires: how each NIC of a lab is attached at present, over what its template says. Pure."""
+"""Links: how each NIC of a lab is attached at present, over what its template says. Pure."""
 
 from __future__ import annotations
 

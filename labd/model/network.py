@@ -150,7 +150,7 @@ class LabNetworkPlan:
         namespace: Name under `/run/netns`, `labd-<root id>-<lab key>`.
         uplinks: How its networks leave it; None when none does and labd routes nothing.
         server: What its dnsmasq serves; None when it has none.
-        shapes: Impairments of its wires.
+        shapes: Impairments of its links.
         guards: Taps that may not send everything.
     """
 

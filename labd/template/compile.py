@@ -28,12 +28,12 @@ from labd.template.firstboot import FirstBoot
 from labd.template.form import EMPTY_DRIVE, MAX_NICS, LabForm, NicForm, NodeForm
 from labd.template.gateways import Gateways
 from labd.template.hardware import hardware_troubles
+from labd.template.links import Links
 from labd.template.patterns import trouble
 from labd.template.port_security import check_port_security
 from labd.template.publishing import Publishing
 from labd.template.served import Served
 from labd.template.uplinks import allowed, check_uplink
-from labd.template.wires import Wires
 
 _IMAGE = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _MIB, _TIB = 1 << 20, 1 << 40
@@ -60,7 +60,7 @@ class _Compiler:
         self.published = Publishing(self.complaints)
         self.first_boot = FirstBoot(self.complaints)
         self.served = Served(self.addressing, self.complaints)
-        self.wires = Wires(self.form, self.complaints)
+        self.links = Links(self.form, self.complaints)
 
     def _wrong(self, message: str, path: Path, *, key: bool = False) -> None:
         self.complaints.wrong(message, path, key=key)
@@ -69,7 +69,7 @@ class _Compiler:
         form = self.form
         self._give_links_their_ends()
         networks = tuple(self._networks())
-        self.wires.links()
+        self.links.check_links()
         nodes = tuple(self._node(name, node) for name, node in form.nodes.items())
         nodes = self.gateways.nodes(form, networks, nodes)
         self.served.check_names(networks, nodes)
@@ -267,7 +267,7 @@ class _Compiler:
         for name, nic in form.nics.items():
             at: Path = (*path, "nics", name)
             self._check_network(f"node {node}, nic {name}", nic, at)
-            down, sends = self.wires.nic(f"node {node}, nic {name}", nic, at)
+            down, sends = self.links.nic(f"node {node}, nic {name}", nic, at)
             interfaces, gateway = self.addressing.nic(node, name, nic, at)
             own += interfaces
             specs.append(

@@ -23,7 +23,7 @@ from labd.template.form import (
     RestartForm,
     RouteForm,
 )
-from labd.template.wire_form import ImpairForm
+from labd.template.link_form import ImpairForm
 
 # The model of the entries of a section, and whether it has named or numbered entries.
 _SECTIONS: Final[dict[type[BaseModel], dict[str, tuple[type[BaseModel], bool]]]] = {

@@ -30,8 +30,8 @@ from labd.model.specs import (
 )
 from labd.model.units import parse_duration, parse_size
 from labd.template.file_form import FileForm, GuestPath
+from labd.template.link_form import ImpairForm, LinkState
 from labd.template.patterns import MAX_LENGTH
-from labd.template.wire_form import ImpairForm, WireState
 
 MAX_NODES: Final = 500
 MAX_COUNT: Final = 100
@@ -325,7 +325,7 @@ class LinkForm(NetworkForm):
     impair: ImpairForm | None = Field(
         default=None, description="What happens to frames, both ways; `lab link set` changes it"
     )
-    state: WireState | None = Field(
+    state: LinkState | None = Field(
         default=None, description="up, or down: both ends have no carrier; left out: up"
     )
 
@@ -352,7 +352,7 @@ class NicForm(Form):
     impair: ImpairForm | None = Field(
         default=None, description="What happens to the frames that the node sends over it"
     )
-    state: WireState | None = Field(
+    state: LinkState | None = Field(
         default=None, description="up, or down: the guest sees no carrier; left out: up"
     )
 

@@ -90,7 +90,18 @@ def _tidy(part: Any) -> Any:  # noqa: ANN401 - plain data
         elif key != "title" and not (key == "default" and item is None):
             inside = key in {"anyOf", "items", "additionalProperties"}
             made[str(_BOUNDS.get(key, key))] = _tidy(item) if inside else item
+    if isinstance(made.get("anyOf"), list):
+        made["anyOf"] = _flat(made["anyOf"])
     if made.get("type") in ("integer", "number", "boolean") or "pattern" in made or "enum" in made:
         kept = {key: made.pop(key) for key in ("description", "default") if key in made}
         return {"anyOf": [made, _HOLE], **kept}
     return made
+
+
+def _flat(shapes: list[Any]) -> list[Any]:
+    """Return alternatives without alternatives inside, `${...}` once and at the end."""
+    found: list[Any] = []
+    for shape in shapes:
+        found += shape["anyOf"] if shape.keys() == {"anyOf"} else [shape]
+    rest = [shape for shape in found if shape != _HOLE]
+    return rest + ([_HOLE] if len(rest) < len(found) else [])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from labd.drivers.node.qemu.monitor import DEADLINE
 from labd.drivers.node.qemu.vm import HEARTBEAT
+from tools.docs_tables import stale
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,3 +37,7 @@ def test_every_test_that_a_guarantee_names_is_there() -> None:
         or (test and f"def {test}(" not in file.read_text())
     ]
     assert missing == []
+
+
+def test_tables_that_are_made_of_the_code_are_up_to_date() -> None:
+    assert list(stale()) == [], "make docs-tables writes them"

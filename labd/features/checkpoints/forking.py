@@ -306,7 +306,7 @@ class Forking:
         await self._carry(copy)
 
     async def _carry(self, copy: ForkedNode) -> None:
-        """Switch carriers: a card remembers its own, and the copy's wires are its template's."""
+        """Switch carriers: a card remembers its own, and the copy's links are its template's."""
         await self._links.apply_carrier(copy.ref, copy.machine.key, whole=True)
 
     async def launch(

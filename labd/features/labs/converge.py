@@ -247,7 +247,7 @@ class Converger:
             await self._stop_replaced(lab, lab.previous, operation)
         await self.bring_up(name, operation, only)
         await self._change_running(name, operation)
-        # Without an edit the wires of a node are as its start made them and as `LinkService.set`
+        # Without an edit the links of a node are as its start made them and as `LinkService.set`
         # changed them since: to look at each again would cost every `up` of a big lab its time.
         if lab.previous is not None or self._links.owes(name):
             await self._links.sync(name)

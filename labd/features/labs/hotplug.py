@@ -63,7 +63,7 @@ def needs_replacing(old: NodeSpec, new: NodeSpec, *, iso: bool = False) -> bool:
 
 def obstacle(old: NodeSpec, new: NodeSpec, *, iso: bool = False) -> str:
     """Return why a running machine cannot take a change of its hot fields; empty when it can."""
-    old, new = _unwired(old), _unwired(new)
+    old, new = _unimpaired(old), _unimpaired(new)
     if all(getattr(old, name) == getattr(new, name) for name in HOT_FIELDS):
         return ""
     if Machine.MICROVM in {old.machine, new.machine}:
@@ -73,8 +73,8 @@ def obstacle(old: NodeSpec, new: NodeSpec, *, iso: bool = False) -> str:
     return next(_nic_obstacles(old, new), "") or next(_disk_obstacles(old, new), "")
 
 
-def _unwired(node: NodeSpec) -> NodeSpec:
-    """Return a node with perfect wires: what they do is not its machine's business."""
+def _unimpaired(node: NodeSpec) -> NodeSpec:
+    """Return a node with perfect links: what they do is not its machine's business."""
     nics = tuple(replace(nic, down=False, sends=Impairment()) for nic in node.nics)
     return replace(node, nics=nics)
 

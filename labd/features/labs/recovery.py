@@ -114,7 +114,7 @@ class Recovery:
         for lab in await self._adapters.inventory.labs():
             if lab.wanted is Wanted.RUNNING:
                 await self._publications.restore(lab)
-                await self._restore_wires(lab)
+                await self._restore_links(lab)
         resumed = await self._go_on()
         for lab in await self._adapters.inventory.labs():
             if self._operations.holder(lab.name) is None:
@@ -134,12 +134,12 @@ class Recovery:
             if member.checkpoint in pools and member.state is MemberState.READY
         )
 
-    async def _restore_wires(self, lab: LabRecord) -> None:
-        """Have the wires of a lab as they were said to be when the last daemon died."""
+    async def _restore_links(self, lab: LabRecord) -> None:
+        """Have the links of a lab as they were said to be when the last daemon died."""
         try:
             await self._links.sync(lab.name)
         except WorldError as error:
-            log.warning("the wires of lab %s are as they were: %s", lab.name, error)
+            log.warning("the links of lab %s are as they were: %s", lab.name, error)
 
     async def _interrupted_saves(self) -> dict[str, NodeState]:
         """Return `LAB/NODE` -> its state, of the nodes that a dead daemon was saving.

@@ -1,6 +1,6 @@
 """Links: carriers and impairments."""
 
-from labd.features.links.routes import TARGET
+from labd.features.links.schemas import TARGET
 from labd.features.links.service import LinkService
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Wires of running labs: carriers and impairments, as rows say over what templates say.
+"""Links of running labs: carriers and impairments, as rows say over what templates say.
 
 The rows are written first; whatever makes a tap or a machine reads them after it was made. So a
 change that comes at the same time is either read, or finds the tap and the machine there.
@@ -27,7 +27,7 @@ from labd.model.errors import (
     WorldError,
 )
 from labd.model.events import EventDraft, EventType
-from labd.model.impairment import NAMES, check, facts
+from labd.model.impairment import check, facts, with_values
 from labd.model.links import LinkRecord, with_links
 from labd.model.names import NodeRef, did_you_mean
 from labd.model.records import LabRecord
@@ -50,17 +50,17 @@ class LinkService:
         # Each is there for as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._later: set[asyncio.Task[None]] = set()
-        self._owed: set[str] = set()  # labs whose wires may not be as they shall
+        self._owed: set[str] = set()  # labs whose links may not be as they shall
 
     # asking
 
     async def show(self, lab: str) -> Sequence[LinkView]:
-        """Return the wires of a lab, in the order of its networks."""
+        """Return the links of a lab, in the order of its networks."""
         record = await self._state_writer.lab(lab)
         return _views(record.spec, await self._adapters.inventory.links(lab))
 
     async def set(self, lab: str, change: LinkChange) -> Sequence[LinkView]:
-        """Change wires, now and for later starts; return those that were meant.
+        """Change links, now and for later starts; return those that were meant.
 
         Raises:
             NotFound: The lab has no such link, network or NIC.
@@ -83,7 +83,7 @@ class LinkService:
         return [v for v in await self.show(lab) if (v.node, v.nic) in new]
 
     async def reset(self, lab: str, target: str = "") -> Sequence[LinkView]:
-        """Have wires as the template says; all without a target. Return those that were meant."""
+        """Have links as the template says; all without a target. Return those that were meant."""
         async with self._lock(lab):
             record = await self._state_writer.lab(lab)
             old = {(row.node, row.nic): row for row in await self._adapters.inventory.links(lab)}
@@ -127,7 +127,7 @@ class LinkService:
             self._owed.discard(lab)
 
     def owes(self, lab: str) -> bool:
-        """Tell whether the wires of a lab may not be as they shall since something failed."""
+        """Tell whether the links of a lab may not be as they shall since something failed."""
         return lab in self._owed
 
     def forget(self, lab: str) -> None:
@@ -283,12 +283,7 @@ def _changed(lab: LabRecord, old: LinkRecord | None, end: _End, change: LinkChan
     row = old or LinkRecord(lab=lab.name, node=end[0], nic=end[1])
     now = row.sends if row.sends is not None else _nics(lab.spec)[end].sends
     if change.fields:
-        given = {
-            name: int(value) if name == "rate" else value for name, value in change.fields.items()
-        }
-        if unknown := sorted(set(given) - set(NAMES)):
-            raise InputError(f"a wire has no {', '.join(unknown)}")
-        row = replace(row, sends=replace(now, **given))  # type: ignore[arg-type]
+        row = replace(row, sends=with_values(now, change.fields))
     if change.down is not None:
         row = replace(row, down=change.down)
     return row

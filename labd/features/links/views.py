@@ -32,7 +32,7 @@ class LinkView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkChange:
-    """What to change of wires; the rest stays as it is.
+    """What to change of links; the rest stays as it is.
 
     Attributes:
         target: Name of a link or network, or `NODE/NIC`, which is what that NIC sends.

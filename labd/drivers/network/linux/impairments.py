@@ -1,4 +1,4 @@
-"""The wires adapter: impairments of what NICs send (`drivers.network.port.Links`)."""
+"""The links adapter: impairments of what NICs send (`drivers.network.port.Links`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 from labd.drivers.network.linux import netns, tc
 from labd.host.threads import quick
 from labd.model.errors import InputError
-from labd.model.impairment import Impairment
+from labd.model.impairment import DECLARED, Impairment
 from labd.model.links import ShapePlan
 
 
@@ -29,8 +29,9 @@ class LabLinks:
         if self._no_netem is None:
             self._no_netem = await netns.in_new_one(tc.netem_missing)
         if self._no_netem:
+            *most, last = [item.name for item in DECLARED if item.netem]
             raise InputError(
-                "this kernel can limit rates only: delay, jitter, loss, duplicate and corrupt "
+                f"this kernel can limit rates only: {', '.join(most)} and {last} "
                 "need its network emulator, CONFIG_NET_SCH_NETEM (module sch_netem)"
             )
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from labd.model.impairment import Impairment
+from labd.model.impairment import DECLARED, Impairment
 from labd.model.links import ShapePlan
 from labd.model.slots import numbered
 from labd.model.specs import LabSpec
@@ -64,12 +64,10 @@ def queue_requests(sends: Impairment) -> list[QueueRequest]:
 
 def _netem(sends: Impairment) -> dict[str, float]:
     options: dict[str, float] = {"limit": _NETEM_LIMIT}
-    if sends.delay:
-        options["delay"] = round(sends.delay * 1e6)
-    if sends.jitter:
-        options["jitter"] = round(sends.jitter * 1e6)
-    chances = {"loss": sends.loss, "duplicate": sends.duplicate, "prob_corrupt": sends.corrupt}
-    options |= {name: chance for name, chance in chances.items() if chance}
+    for item in DECLARED:
+        value, factor = getattr(sends, item.name), item.quantity.kernel_factor
+        if item.netem and value:
+            options[item.netem] = value if factor == 1 else round(value * factor)
     return options
 
 
@@ -87,7 +85,7 @@ def plan_shapes(spec: LabSpec, node_keys: Mapping[str, str]) -> tuple[ShapePlan,
     """Return where the impairments of a lab are made.
 
     Args:
-        spec: With the wires as they shall be (`model.links.with_wires`).
+        spec: With the links as they shall be (`model.links.with_links`).
         node_keys: Node name -> machine key; nodes without one have no taps.
     """
     links = {network.name for network in spec.networks if network.link}

@@ -47,7 +47,7 @@ def apply_shapes(shapes: Sequence[ShapePlan], done: Done) -> None:
     Raises:
         NetworkFailed: What was there before may be gone; calling again goes on.
     """
-    with requests("impairing wires") as route:
+    with requests("impairing links") as route:
         there = {str(link.get("ifname")): int(link["index"]) for link in route.get_links()}
         queues = list(route.get_qdiscs())
         wanted = {shape.device: shape for shape in shapes if shape.tap in there}

@@ -9,17 +9,17 @@ from labd.model.impairment import NAMES, Impairment, check
 from labd.template.complaints import Complaints
 from labd.template.document import Path
 from labd.template.form import LabForm, NicForm
-from labd.template.wire_form import ImpairForm, WireState
+from labd.template.link_form import ImpairForm, LinkState
 
 
 @dataclass(frozen=True, slots=True)
-class Wires:
-    """The wires of one template."""
+class Links:
+    """The links of one template, and what its NICs say as links do."""
 
     form: LabForm
     complaints: Complaints
 
-    def links(self) -> None:
+    def check_links(self) -> None:
         """Check what links say."""
         for name, link in self.form.links.items():
             if link.impair is not None:
@@ -46,7 +46,7 @@ class Wires:
         elif link is not None and link.impair is not None:
             sends = _of(link.impair)
         state = state or (link.state if link is not None else None)
-        return state is WireState.DOWN, sends
+        return state is LinkState.DOWN, sends
 
     def _impairment(self, where: str, form: ImpairForm, path: Path) -> Impairment:
         found = _of(form)

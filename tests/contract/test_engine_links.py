@@ -1,4 +1,4 @@
-"""What is done to the wires of labs, on fakes."""
+"""What is done to the links of labs, on fakes."""
 
 from __future__ import annotations
 

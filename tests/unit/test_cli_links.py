@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from labd.model.impairment import Impairment
+from labd.client import Client
+from labd.model.impairment import DECLARED, Impairment, describe, parse
+from tests.unit.api_server import openapi
 from tests.unit.cli_runner import Cli
 
 NO_WAN = "there is no link or network wan; did you mean 'lan'?"
@@ -29,7 +31,7 @@ def row(lab: Cli, end: str) -> list[str]:
     return found
 
 
-def test_wires_are_shown_and_changed(lab: Cli) -> None:
+def test_links_are_shown_and_changed(lab: Cli) -> None:
     assert row(lab, "a/eth0") == ["lan", "a/eth0", "b/eth0", "up", "-", "no"]
     lab("link", "set", "web", "a/eth0", "--rate", "10mbit", "--loss", "1.5%")
     assert row(lab, "a/eth0")[3:] == ["up", "rate", "10mbit,", "loss", "1.5%", "yes"]
@@ -42,12 +44,39 @@ def test_wires_are_shown_and_changed(lab: Cli) -> None:
     assert daemon.host.machines[lab.server.key("a")].dark == {"n0"}
     assert row(lab, "a/eth0")[3] == "down"
     assert row(lab, "b/eth0") == ["lan", "b/eth0", "a/eth0", "up", "-", "no"]
-    [wire] = json.loads(lab("--json", "link", "set", "web", "a/eth0", "--up"))["wires"]
+    [wire] = json.loads(lab("--json", "link", "set", "web", "a/eth0", "--up"))["links"]
     assert (wire["nic"], wire["rate"], wire["down"]) == ("eth0", 5_000_000, False)
     assert daemon.host.machines[lab.server.key("a")].dark == set()
     lab("link", "reset", "web")
     assert row(lab, "a/eth0")[3:] == ["up", "-", "no"]
     assert [kind for kind, _ in lab.server.story()].count("link.changed") == 5
+
+
+def test_the_path_that_links_had_before_answers_as_it_did(lab: Cli) -> None:
+    with Client(lab.server.socket) as client:
+        ask = client.transport.json
+        new, old = "/v1/labs/web/links", "/v1/labs/web/wires"
+        changed = ask("PATCH", old, {"target": "a/eth0", "rate": 9000})
+        assert list(changed) == ["wires"]
+        assert changed["wires"][0]["rate"] == 9000
+        assert ask("GET", old) == {"wires": ask("GET", new)["links"]}
+        assert ask("DELETE", old)["wires"] == ask("GET", new)["links"] == client.links.show("web")
+    paths = openapi()["paths"]
+    for method in ("get", "patch", "delete"):
+        assert paths["/v1/labs/{lab}/wires"][method]["deprecated"]
+        assert "deprecated" not in paths["/v1/labs/{lab}/links"][method]
+
+
+def test_every_impairment_that_is_declared_can_be_asked_for(lab: Cli) -> None:
+    options = [f"--{item.name}={item.example}" for item in DECLARED]
+    lab("link", "set", "web", "a/eth0", *options)
+    assert row(lab, "a/eth0")[4:-1] == describe(
+        {item.name: parse(item.name, item.example) for item in DECLARED}
+    ).split(" ")
+    body = openapi()["components"]["schemas"]["SetLinks"]["properties"]
+    for item in DECLARED:
+        bounds = body[item.name]["anyOf"][0]
+        assert (bounds["minimum"], bounds["maximum"]) == (0, item.quantity.most)
 
 
 def test_a_capture_ends_by_count(lab: Cli, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_nic_says_it_for_itself() -> None:
         ("nic", "state: off", "t.yaml:12:35: node a, nic eth1, state: must be up or down"),
     ],
 )
-def test_bad_wires(where: str, text: str, says: str) -> None:
+def test_bad_links(where: str, text: str, says: str) -> None:
     with pytest.raises(TemplateError) as caught:
         lab(**{where: text})
     assert str(caught.value) == says

@@ -1,4 +1,4 @@
-"""Wires between real guests: carriers that are lost, and rates that are kept."""
+"""Links between real guests: carriers that are lost, and rates that are kept."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_wires_of_real_guests(daemon: Daemon, tmp_path: Path) -> None:
     carrier_by_console(daemon, "a", "eth0")
     carrier_by_console(daemon, "b", "eth0")
     assert carrier(daemon, "a", "eth1") == "1"
-    shown = {(w["node"], w["nic"]): w for w in daemon.json("link", "show", "wires")["wires"]}
+    shown = {(w["node"], w["nic"]): w for w in daemon.json("link", "show", "wires")["links"]}
     assert shown["b", "eth0"]["down"]
     assert shown["b", "eth0"]["rate"] == 5_000_000
     assert not shown["c", "eth0"]["changed"]
