@@ -169,6 +169,45 @@ class StateWriter:
             log.info("node %s is %s%s", ref, state, f": {reason}" if reason else "")
         return node
 
+    async def move_all(
+        self,
+        lab: str,
+        names: Iterable[str],
+        to: NodeState,
+        *,
+        operation: str = "",
+        unless: Iterable[NodeState] = (),
+        data: Mapping[str, object] | None = None,
+        **changes: Unpack[NodeChanges],
+    ) -> None:
+        """Move nodes of one lab to a state, each with its own event, in one transaction.
+
+        Args:
+            lab: Name of the lab.
+            names: Of the nodes, in the order of their events; those that are no more are left out.
+            to: The new state; nodes that are in it already are left out.
+            operation: Id of the operation that caused it.
+            unless: States in which the move of a node is not due any more.
+            data: Facts for each event, besides `from` and `to`.
+            changes: Other fields of the records.
+
+        Raises:
+            IllegalTransition: The table forbids one of the moves; nothing was written.
+        """
+        kept = {to, *unless}
+        moved: list[NodeRef] = []
+        async with self._waking(lab) as tx:
+            for name in names:
+                node = await self._inventory.node(lab, name)
+                if node is None or node.state in kept:
+                    continue
+                ref = NodeRef(lab, name)
+                await self._step(tx, ref, node, to, "", operation, None, data or {}, changes)
+                moved.append(ref)
+            await self.derive(tx, lab, operation)
+        for ref in moved:
+            log.info("node %s is %s", ref, to)
+
     async def move_new(
         self,
         tx: Transaction,

@@ -74,6 +74,25 @@ async def test_down_asks_the_guest_and_keeps_the_disks(home: FakeDaemon) -> None
     assert home.networks.spaces == {}
 
 
+async def test_destroy_commits_as_often_for_many_nodes_as_for_one(home: FakeDaemon) -> None:
+    commits = []
+    for count in (1, 12):
+        names = [f"n{number:02}" for number in range(count)]
+        await home.up(spec(*(node(name) for name in names)))
+        seq, before = await home.seq(), home.crash.calls.count("commit")
+        await home.act(K.DESTROY)
+        commits.append(home.crash.calls.count("commit") - before)
+        story = await home.story(seq)
+        # Each node still has its own two events, in order.
+        for kind in ("node.stopping", "node.destroyed"):
+            assert [line for line in story if line.startswith(f"{kind} ")] == [
+                f"{kind} {name}" for name in names
+            ]
+        assert story.index("node.stopping n00") < story.index("node.destroyed n00")
+        await home.check_nothing()
+    assert commits[0] == commits[1]
+
+
 async def test_destroy_leaves_nothing(home: FakeDaemon) -> None:
     await home.up(spec(node("a")))
     seq = await home.seq()

@@ -229,6 +229,26 @@ async def test_kill_ends_everything_and_may_be_repeated(rig: Rig) -> None:
     assert not machine.run.exists()
 
 
+async def test_what_is_discarded_is_killed_at_once(rig: Rig) -> None:
+    machine, _ = await rig.up()
+    async with rig.hv.console("k1") as console:
+        await console.read()
+        await rig.hv.kill("k1", discard=True)
+        assert await asyncio.wait_for(console.read(), 5) == b""
+    event = await rig.event(_K.EXITED)
+    assert event.data["status"] == -signal.SIGKILL
+    await rig.hv.kill("k1", discard=True)
+    other, _ = await rig.up("k2")
+    await rig.hv.close()
+    rig.new_daemon()
+    await rig.hv.adopt(other, (await rig.hv.scan())[0].process)
+    await rig.hv.kill("k2", discard=True)
+    assert not await rig.hv.scan()
+    await rig.hv.forget(machine, other)
+    assert not machine.run.exists()
+    assert not other.run.exists()
+
+
 async def test_exited_is_the_last_event(rig: Rig) -> None:
     await rig.up()
     await rig.hv.pause("k1")

@@ -132,7 +132,7 @@ class FakeHypervisor:
         if self.host.obeys_power_down:
             self.host.power_off(key)
 
-    async def kill(self, key: str) -> None:
+    async def kill(self, key: str, *, discard: bool = False) -> None:
         self.calls.append(("kill", key))
         if key in self.host.machines and key in self._known:
             if key in self.host.stuck:
@@ -141,7 +141,7 @@ class FakeHypervisor:
                     self.host.emit(key, _K.STUCK, pid=1, process_state="D", seconds=0.0)
                 raise NodeStuck(f"the QEMU of {key} was killed and has not ended")
             hung = self.host.machines[key].hung
-            self.host.die(key, status=-9 if hung else 0)
+            self.host.die(key, status=-9 if hung or discard else 0)
 
     async def kill_process(self, process: ProcessId) -> None:
         for key, machine in list(self.host.machines.items()):
@@ -158,12 +158,13 @@ class FakeHypervisor:
         if machine.key in self._known and machine.key in self.host.machines:
             self.host.machines[machine.key].spec = machine
 
-    async def forget(self, machine: MachineSpec) -> None:
-        self.calls.append(("forget", machine.key))
-        if machine.key not in self.host.machines and machine.run.exists():
-            for path in machine.run.iterdir():
-                path.unlink()
-            machine.run.rmdir()
+    async def forget(self, *machines: MachineSpec) -> None:
+        for machine in machines:
+            self.calls.append(("forget", machine.key))
+            if machine.key not in self.host.machines and machine.run.exists():
+                for path in machine.run.iterdir():
+                    path.unlink()
+                machine.run.rmdir()
 
     async def wait_console(self, key: str, pattern: str) -> str:
         machine = self._machine(key)

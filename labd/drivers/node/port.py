@@ -89,10 +89,11 @@ class Hypervisor(Protocol):
     async def power_down(self, key: str) -> None:
         """Ask the guest to power off: agent when it is open, else ACPI (`system_powerdown`)."""
 
-    async def kill(self, key: str) -> None:
+    async def kill(self, key: str, *, discard: bool = False) -> None:
         """End the process and wait for its end; no error when there is none (idempotent).
 
-        QMP `quit` first when it is responsive, then SIGKILL through a pidfd.
+        QMP `quit` first when it is responsive, then SIGKILL through a pidfd. With `discard` it is
+        SIGKILL at once: its disks are removed next, so nothing has to be written to them.
 
         Raises:
             NodeStuck: It was killed and does not end. STUCK is told, once; EXITED follows when it
@@ -112,8 +113,8 @@ class Hypervisor(Protocol):
     def rename(self, machine: MachineSpec) -> None:
         """Call a running machine what its new spec calls it; QEMU's own `-name` stays."""
 
-    async def forget(self, machine: MachineSpec) -> None:
-        """Remove sockets, logs and the run folder of a machine that has ended (idempotent)."""
+    async def forget(self, *machines: MachineSpec) -> None:
+        """Remove sockets, logs and run folders of machines that have ended (idempotent)."""
 
     async def wait_console(self, key: str, pattern: str) -> str:
         """Return the first serial line since the launch or reset in which `pattern` is found.

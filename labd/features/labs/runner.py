@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from labd.core.adapters import Adapters
 from labd.core.resolve import SEED_FILE, DiskPlan, Sized, disk_plans
@@ -169,14 +170,14 @@ class NodeRunner:
                 ref, reason=error.message, unless=set(NodeState) - {NodeState.STOPPING}
             )
 
-    async def _end(self, ref: NodeRef, key: str) -> None:
-        """End the process of a node that is stopping.
+    async def _end(self, ref: NodeRef, key: str, *, discard: bool = False) -> None:
+        """End the process of a node that is stopping; see `Hypervisor.kill`.
 
         Raises:
             NodeStuck: It does not end; the node stays `stopping` and can be stopped again.
         """
         try:
-            await self._adapters.hypervisor.kill(key)
+            await self._adapters.hypervisor.kill(key, discard=discard)
         except NodeStuck as error:
             await self.left_stuck(ref, error)
             raise
@@ -260,25 +261,69 @@ class NodeRunner:
             return False
         return True
 
-    async def erase(self, node: NodeRecord, operation: str) -> None:
-        """End a node's process and remove every file of it (idempotent).
+    async def begin_end(self, lab: str, nodes: Sequence[NodeRecord], operation: str) -> None:
+        """Write that nodes of a lab are stopping, so that the end of their QEMUs is no crash.
 
-        Raises:
-            NodeStuck: Its QEMU does not end; its files stay.
+        In one transaction: a commit for each of 50 nodes took as long as all that followed.
         """
-        self._readiness.forget(node.key)
-        if node.state in NODE_ALIVE:
-            # Said first, so that the end of its QEMU is no crash.
-            await self._state_writer.move(
-                NodeRef(node.lab, node.name),
+        for node in nodes:
+            self._readiness.forget(node.key)
+        alive = [node.name for node in nodes if node.state in NODE_ALIVE]
+        if alive:
+            await self._state_writer.move_all(
+                lab,
+                alive,
                 NodeState.STOPPING,
                 operation=operation,
                 unless=set(NodeState) - NODE_ALIVE,
             )
-        await self._end(NodeRef(node.lab, node.name), node.key)
-        node = await self._adapters.inventory.node_by_key(node.key) or node
-        if node.machine is not None:
-            await self._adapters.hypervisor.forget(node.machine)
-        folder = self._adapters.node_folder(node.key)
-        await quick(shutil.rmtree, folder, ignore_errors=True)
-        self._watcher.drop(node.key)
+
+    async def end_for_good(self, node: NodeRecord) -> None:
+        """End the process of a node that is stopping and is removed next with its disks.
+
+        Raises:
+            NodeStuck: It does not end; the node stays `stopping`.
+        """
+        await self._end(NodeRef(node.lab, node.name), node.key, discard=True)
+
+    async def remove_files(self, nodes: Iterable[NodeRecord]) -> None:
+        """Remove every file of nodes whose processes have ended, by one thread (idempotent)."""
+        # As they are by now: a node that has started since has a machine.
+        now = [await self._adapters.inventory.node_by_key(node.key) or node for node in nodes]
+        await self._adapters.hypervisor.forget(*(n.machine for n in now if n.machine is not None))
+        await quick(_remove_trees, [self._adapters.node_folder(node.key) for node in now])
+        for node in now:
+            self._watcher.drop(node.key)
+
+
+class Eraser:
+    """Removes what nodes leave behind, as they end: a thread at a time takes all that wait.
+
+    While some QEMUs still end, the files of others go. One thread for all of them at the end took
+    0.09 s longer for 50 nodes, and two threads for each node cost more CPU time than the files.
+    """
+
+    def __init__(self, runner: NodeRunner) -> None:
+        self._runner = runner
+        self._waiting: list[NodeRecord] = []
+        self._turn = asyncio.Lock()
+        self.ended: list[NodeRecord] = []
+
+    async def erase(self, node: NodeRecord) -> None:
+        """End the process of a node that is stopping, and remove every file of it (idempotent).
+
+        Raises:
+            NodeStuck: It does not end; its files stay.
+        """
+        await self._runner.end_for_good(node)
+        self.ended.append(node)
+        self._waiting.append(node)
+        async with self._turn:
+            nodes, self._waiting = self._waiting, []
+            if nodes:
+                await self._runner.remove_files(nodes)
+
+
+def _remove_trees(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from labd.core.adapters import Adapters
 from labd.core.gather import gather_all
 from labd.core.state_writer import StateWriter
-from labd.features.labs.runner import NodeRunner
+from labd.features.labs.runner import Eraser, NodeRunner
 from labd.features.links import LinkService
 from labd.features.publish import Publications
 from labd.features.serving import Serving
@@ -84,8 +84,9 @@ class Teardown:
             return
         await self._publications.close_lab(name, operation.id)
         nodes = await self._adapters.inventory.nodes(name)
-        await self._unplug(lab, nodes)
-        await self._erase(nodes, operation)
+        # Not unplugged: QEMUs that are killed together close their taps together (50 of them took
+        # 0.08 to 0.16 s with all that is theirs; to take the taps away first took 0.23 to 0.26 s).
+        await self._erase(name, nodes, operation)
         await self._remove_networks(lab, operation)
         await self._adapters.keys.remove(lab.key)
         nodes = await self._adapters.inventory.nodes(name)
@@ -102,26 +103,30 @@ class Teardown:
         self._links.forget(name)
         self._state_writer.wake(name)
 
-    async def _erase(self, nodes: Iterable[NodeRecord], operation: OperationRecord) -> None:
-        """Erase nodes at one time; when one stays, the rows of the others say that they ended."""
-        gone: list[NodeRecord] = []
+    async def _erase(
+        self, name: str, nodes: Sequence[NodeRecord], operation: OperationRecord
+    ) -> None:
+        """Erase nodes of a lab at one time.
 
-        async def one(node: NodeRecord) -> None:
-            await self._runner.erase(node, operation.id)
-            gone.append(node)
+        When one stays, the rows of the others say that they ended.
 
+        Raises:
+            NodeStuck: A QEMU does not end; the files of its node stay.
+        """
+        await self._runner.begin_end(name, nodes, operation.id)
+        eraser = Eraser(self._runner)
         try:
-            await gather_all(one(node) for node in nodes)
+            await gather_all(eraser.erase(node) for node in nodes)
         except LabdError:
-            for node in gone:
-                await self._state_writer.move(
-                    NodeRef(node.lab, node.name),
-                    NodeState.STOPPED,
-                    operation=operation.id,
-                    data={"cause": "requested"},
-                    unless={NodeState.STOPPED, NodeState.CRASHED},
-                    process=None,
-                )
+            await self._state_writer.move_all(
+                name,
+                [node.name for node in eraser.ended],
+                NodeState.STOPPED,
+                operation=operation.id,
+                data={"cause": "requested"},
+                unless={NodeState.CRASHED},
+                process=None,
+            )
             raise
 
     async def remove_left_out(
@@ -131,7 +136,7 @@ class Teardown:
         lab = await self._state_writer.lab(name)
         kept = {node.name for node in lab.spec.nodes}
         gone = [n for n in await self._adapters.inventory.nodes(name) if n.name not in kept]
-        await self._erase(gone, operation)
+        await self._erase(name, gone, operation)
         if gone:
             async with self._adapters.inventory.transaction() as tx:
                 for node in await self._adapters.inventory.nodes(name):  # as they are by now

@@ -26,6 +26,7 @@ _FIRST_RETRY, _LAST_RETRY = 0.2, 2.0  # seconds between tries to write
 
 _K = GuestEventKind
 _OWNED = {NodeState.STARTING, NodeState.STOPPING}  # an operation has the node in its hands
+_OVER = {*_OWNED, NodeState.STOPPED, NodeState.CRASHED}
 _LIVE = {NodeState.RUNNING, NodeState.READY}
 _PLAIN = {
     _K.WATCHDOG: EventType.NODE_WATCHDOG,
@@ -395,17 +396,19 @@ class Watcher:
                 NodeState.STOPPED,
                 reason=f"the guest powered off {when}".rstrip(),
                 data={**_facts(event), "cause": "guest-poweroff"},
-                unless={*_OWNED, NodeState.STOPPED, NodeState.CRASHED},
+                unless=_OVER,
                 process=None,
             )
             self._powered_off.pop(event.key, None)
             return
+        if node.state in _OVER:
+            return  # an operation ends it: nobody need wait for a transaction without a change
         await self._state_writer.move(
             ref,
             NodeState.CRASHED,
             reason=str(event.data.get("reason") or "its QEMU ended unexpectedly"),
             data=event.data,
-            unless={*_OWNED, NodeState.STOPPED, NodeState.CRASHED},
+            unless=_OVER,
             process=None,
         )
 

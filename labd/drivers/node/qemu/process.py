@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -60,6 +60,12 @@ def make_folder(machine: MachineSpec) -> None:
 def remove_folder(machine: MachineSpec) -> None:
     """Remove the run folder and all in it (idempotent)."""
     shutil.rmtree(machine.run, ignore_errors=True)
+
+
+def remove_folders(machines: Iterable[MachineSpec]) -> None:
+    """Remove the run folders of some machines (idempotent). Blocks: use a thread."""
+    for machine in machines:
+        remove_folder(machine)
 
 
 def listen(path: Path) -> socket.socket:

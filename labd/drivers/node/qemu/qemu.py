@@ -181,11 +181,11 @@ class QemuHypervisor:
         """Ask the guest to power off."""
         await self._vm(key).power_down()
 
-    async def kill(self, key: str) -> None:
-        """End the process and wait for its end (idempotent)."""
+    async def kill(self, key: str, *, discard: bool = False) -> None:
+        """End the process and wait for its end (idempotent); see the port."""
         vm = self._vms.get(key)
         if vm is not None:
-            await vm.kill()
+            await vm.kill(discard=discard)
 
     async def kill_process(self, process: ProcessId) -> None:
         """End a process found by `scan` (SIGKILL).
@@ -218,10 +218,11 @@ class QemuHypervisor:
         if vm is not None:
             vm.rename(machine)
 
-    async def forget(self, machine: MachineSpec) -> None:
-        """Remove the run folder of a machine that has ended (idempotent)."""
-        if machine.key not in self._vms:
-            await quick(process.remove_folder, machine)
+    async def forget(self, *machines: MachineSpec) -> None:
+        """Remove the run folders of machines that have ended (idempotent)."""
+        ended = [machine for machine in machines if machine.key not in self._vms]
+        if ended:
+            await quick(process.remove_folders, ended)
 
     async def wait_console(self, key: str, pattern: str) -> str:
         """Return the first serial line since the launch in which `pattern` is found."""

@@ -101,6 +101,7 @@ class Vm:
         self._early: list[GuestEvent] = []
         self.listeners: set[Callable[[QmpEvent], None]] = set()
         self._closing = False
+        self._discarded = False  # killed with all that is its
         self.unplugged = asyncio.Event()  # set, and made anew, when a device has gone
         self._reset = asyncio.Event()
         self._resets = ResetMeter(self._report)
@@ -252,8 +253,12 @@ class Vm:
         for part in (self.monitor, self.hub, self.agent):
             part.name = self.name
 
-    async def kill(self) -> None:
+    async def kill(self, *, discard: bool = False) -> None:
         """End the process and wait for it (idempotent).
+
+        Args:
+            discard: Its disks are removed next: it is not asked to quit, which would have it write
+                them, and nobody needs its last words.
 
         Raises:
             NodeStuck: It was killed and has not ended in time; STUCK is told, and EXITED when it
@@ -261,13 +266,19 @@ class Vm:
         """
         if self.process is None:
             return
-        if not self.gone.is_set() and self.monitor.connected and not self.monitor.hung:
+        self._discarded |= discard
+        asked = not discard and self.monitor.connected and not self.monitor.hung
+        if asked and not self.gone.is_set():
             with contextlib.suppress(LabdError, TimeoutError):
                 await self.monitor.execute("quit", deadline=1.0)
                 await asyncio.wait_for(self._process_ended(), _QUIT_GRACE)
         try:
             async with asyncio.timeout(self._times.kill):
-                await identity.end(self.process, grace=0)
+                if self._told and self._child is not None:
+                    # Its pidfd is open, and `_watch` waits at it already.
+                    self._child.send_signal(signal.SIGKILL)
+                else:
+                    await identity.end(self.process, grace=0)
                 if self._told:
                     await self.gone.wait()
         except TimeoutError:
@@ -312,8 +323,9 @@ class Vm:
                     await drain(_DRAIN)
             with self._contained():
                 await self.vnc.close()
-            with self._contained(), contextlib.suppress(TimeoutError):
-                said = await asyncio.wait_for(quick(process.log_tail, self.spec), _BOUND)
+            if not self._discarded:
+                with self._contained(), contextlib.suppress(TimeoutError):
+                    said = await asyncio.wait_for(quick(process.log_tail, self.spec), _BOUND)
         finally:  # who waits for its end shall not wait for these
             if self._beat is not None:
                 self._beat.cancel()
