@@ -107,13 +107,20 @@ class ClassWork:
     # what is due
 
     async def run(self) -> None:
-        """Bring classes to what they shall be, for ever."""
+        """Bring classes to what they shall be, for ever.
+
+        Where there is no class, the next is told by an event, as everything that makes one.
+        """
         while True:
+            last, there = await self._adapters.inventory.last_seq(), True
             try:
+                there = bool(await self._adapters.inventory.classes()) or bool(self._tasks)
                 await self.tick()
             except LabdError as error:
                 log.warning("classes cannot be looked at: %s", error)
             await asyncio.sleep(_TICK)
+            if not there:
+                await self._adapters.inventory.wait_events(last)
 
     async def tick(self) -> None:
         """Begin once what is due, as far as there are slots and room."""

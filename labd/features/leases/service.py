@@ -165,13 +165,20 @@ class Leasing:
     # what is due
 
     async def run(self) -> None:
-        """Look every second. The wall clock and the timers of the loop are not to be relied on."""
+        """Look every second. The wall clock and the timers of the loop are not to be relied on.
+
+        Where there is no lease, the next is told by an event, as everything that makes one.
+        """
         while True:
+            last, there = await self._adapters.inventory.last_seq(), True
             try:
+                there = bool(await self._adapters.inventory.lab_leases())
                 await self.tick()
             except LabdError as error:
                 log.warning("leases cannot be looked at: %s", error)
             await asyncio.sleep(_TICK)
+            if not there:
+                await self._adapters.inventory.wait_events(last)
 
     async def tick(self) -> None:
         """Do once what is due for each lease."""

@@ -273,6 +273,12 @@ def bound_log(machine: MachineSpec) -> None:
             return
 
 
+def bound_logs(machines: Iterable[MachineSpec]) -> None:
+    """Keep the logs of some QEMUs small. Blocks: use a thread."""
+    for machine in machines:
+        bound_log(machine)
+
+
 def open_file(path: Path, *, writable: bool) -> int:
     """Open a plain file for QEMU, with suspicion; return the descriptor. Blocks: use a thread.
 

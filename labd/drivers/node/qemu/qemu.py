@@ -21,8 +21,8 @@ from labd.drivers.node.qemu.vm import Vm, VmTimes, console_log, stuck
 from labd.host import identity
 from labd.host.failpoints import failpoints
 from labd.host.spawn import Child
-from labd.host.supervision import TaskSupervisor
-from labd.host.threads import in_thread, quick
+from labd.host.supervision import TaskSupervisor, cancel_all
+from labd.host.threads import LOGS, in_thread, quick
 from labd.model.checkpoints import Incoming
 from labd.model.errors import (
     AcceleratorFailed,
@@ -79,6 +79,7 @@ class QemuHypervisor:
         self._times = times or VmTimes()
         self._vms: dict[str, Vm] = {}
         self._listener: Callable[[GuestEvent], None] = _nobody
+        self._bounding: asyncio.Task[None] | None = None
 
     def listen(self, listener: Callable[[GuestEvent], None]) -> None:
         """Have `listener` called for each guest event; see the port."""
@@ -254,6 +255,8 @@ class QemuHypervisor:
 
     async def close(self) -> None:
         """Let go of every machine without touching it."""
+        if self._bounding is not None:
+            await cancel_all([self._bounding])
         vms = tuple(self._vms.values())
         self._vms.clear()
         await asyncio.gather(*(vm.close() for vm in vms))
@@ -276,7 +279,25 @@ class QemuHypervisor:
             raise
         except (CommandFailed, OSError) as error:
             raise LaunchFailed(f"cannot start QEMU for {vm.name}: {error}") from error
+        self._begin(vm)
+
+    def _begin(self, vm: Vm) -> None:
+        """Watch over a machine, and over the logs of all with the first."""
         vm.begin()
+        if self._bounding is None:
+            self._bounding = self._tasks.supervise("logs of machines", self._bound_logs)
+
+    async def _bound_logs(self) -> None:
+        """Keep QEMU's own logs small, for ever.
+
+        A thread for all of them: one for each machine was a third of what a heartbeat cost. A disk
+        that does not answer holds up this alone.
+        """
+        while True:
+            await asyncio.sleep(self._times.heartbeat)
+            specs = [vm.spec for vm in self._vms.values()]
+            if specs:
+                await LOGS.run(process.bound_logs, specs)
 
     async def _start(
         self,
@@ -346,7 +367,7 @@ class QemuHypervisor:
             await vm.open_screen()
         except LaunchFailed as error:  # a machine without a screen is still worth having
             log.warning("%s has no screen: %s", vm.name, error)
-        vm.begin()
+        self._begin(vm)
 
     def machine(self, key: str) -> Vm:
         """Return a running machine, for the adapters of its screen and its devices.

@@ -27,7 +27,7 @@ from labd.host import identity
 from labd.host.priority import serve
 from labd.host.spawn import Child
 from labd.host.supervision import Contained, TaskSupervisor, cancel_all
-from labd.host.threads import LOGS, quick
+from labd.host.threads import quick
 from labd.model.errors import (
     Conflict,
     LabdError,
@@ -42,7 +42,7 @@ from labd.model.specs import Display
 
 HEARTBEAT: Final = 15.0  # seconds between looks at a silent QEMU
 GREETING: Final = 3.0  # seconds for the first word of a QEMU that is taken over
-_BOUND = 1.0  # seconds that the disk of QEMU's own log has to answer
+_BOUND = 1.0  # seconds that the disk of QEMU's own log has to answer for its last words
 _DRAIN = 1.0  # seconds for what a dead QEMU has left in its sockets
 _QUIT_GRACE = 2.0  # seconds from QMP `quit` to SIGKILL
 # Seconds from SIGKILL to the end of the process: to free much memory takes seconds on a busy host.
@@ -418,9 +418,6 @@ class Vm:
         if self.monitor.connected and not self.monitor.hung:
             with contextlib.suppress(LabdError):
                 await self.query()
-        # A disk that does not answer must not keep the next look from coming.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(LOGS.run(process.bound_log, self.spec), _BOUND)
         if not self.gone.is_set():
             self._beat_in(self._times.heartbeat)
 
