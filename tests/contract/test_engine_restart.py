@@ -181,7 +181,7 @@ async def test_a_guest_that_was_reset_and_not_ready_yet(home: FakeDaemon) -> Non
 
 
 async def test_a_process_that_was_launched_and_not_written_down_is_ended(home: FakeDaemon) -> None:
-    home.crash.name, home.crash.before = "launch", False
+    home.crash.name, home.crash.since = "commit", "launch"
     await home.engine.labs.up("web", spec(node("a")))
     await home.death()
     (orphan,) = home.host.machines.values()

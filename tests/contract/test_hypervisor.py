@@ -17,7 +17,13 @@ import pytest
 
 from labd.drivers.node.port import Hypervisor
 from labd.drivers.node.qemu import QemuHypervisor, VmTimes
-from labd.model.errors import Conflict, LaunchFailed, NodeGone, NodeUnresponsive
+from labd.model.errors import (
+    Conflict,
+    LaunchFailed,
+    NodeGone,
+    NodeUnresponsive,
+    StorageFailed,
+)
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, RunState
 from labd.model.process import ProcessId
 from labd.model.specs import Accel
@@ -227,6 +233,28 @@ async def test_kill_ends_everything_and_may_be_repeated(rig: Rig) -> None:
     await rig.hv.forget(machine)
     await rig.hv.forget(machine)
     assert not machine.run.exists()
+
+
+async def test_the_process_is_told_while_it_comes_up(rig: Rig) -> None:
+    heard: list[ProcessId] = []
+
+    async def spawned(process: ProcessId) -> None:
+        assert [found.process for found in await rig.hv.scan()] == [process]
+        await asyncio.sleep(0.2)
+        heard.append(process)
+
+    assert [await rig.hv.launch(rig.machine(), {}, spawned=spawned)] == heard
+    assert await rig.hv.query("k1") is RunState.PRELAUNCH
+
+
+async def test_a_process_that_cannot_be_written_is_ended(rig: Rig) -> None:
+    async def spawned(_: ProcessId) -> None:
+        raise StorageFailed("the disk is full")
+
+    with pytest.raises(StorageFailed, match="full"):
+        await rig.hv.launch(rig.machine(), {}, spawned=spawned)
+    assert not await rig.hv.scan()
+    await rig.up()
 
 
 async def test_what_is_discarded_is_killed_at_once(rig: Rig) -> None:

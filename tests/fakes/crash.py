@@ -21,6 +21,7 @@ class CrashPoint:
         at: Dies at the call of this number.
         before: Dies before that call has its effect, otherwise after it.
         name: Dies at the first call of this name instead.
+        since: Of those that come after a call of this name.
         faults: Call -> how often it fails next by what no port promises, as a bug would.
     """
 
@@ -30,6 +31,7 @@ class CrashPoint:
         self.at = 0
         self.before = True
         self.name = ""
+        self.since = ""
         self.faults: Counter[str] = Counter()
 
     def fault(self, call: str) -> None:
@@ -40,7 +42,9 @@ class CrashPoint:
     def check(self, *, after: bool = False) -> None:
         last = self.calls[-1] if self.calls else ""
         # Others may have asked meanwhile, where several things are done at one time.
-        due = 0 < self.at <= len(self.calls) or (bool(self.name) and last == self.name)
+        named = bool(self.name) and last == self.name
+        named = named and (not self.since or self.since in self.calls)
+        due = 0 < self.at <= len(self.calls) or named
         if due and self.before is not after:
             self.dead.set()
         if self.dead.is_set():

@@ -138,7 +138,7 @@ class FakeDaemon:
         self.crash = CrashPoint()
         for key, value in crash.items():
             setattr(self.crash, key, value)
-        self.hypervisor = FakeHypervisor(self.host)
+        self.hypervisor = FakeHypervisor(self.host, self.crash.dead)
         self.snapshots = FakeSnapshots(self.host, self.hypervisor)
         self.published_ports.daemon_ended()
 

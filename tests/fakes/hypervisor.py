@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from labd.drivers.node.port import Spawned
 from labd.model.errors import (
     AcceleratorFailed,
     Conflict,
@@ -36,10 +37,11 @@ _K = GuestEventKind
 
 
 class FakeHypervisor:
-    """`drivers.node.port.Hypervisor` on a FakeHost."""
+    """`drivers.node.port.Hypervisor` on a FakeHost; does nothing more once `dead` is set."""
 
-    def __init__(self, host: FakeHost | None = None) -> None:
+    def __init__(self, host: FakeHost | None = None, dead: asyncio.Event | None = None) -> None:
         self.host = host or FakeHost()
+        self._dead = dead or asyncio.Event()
         self.host.daemon = self
         self.calls: list[tuple[str, str]] = []  # (verb, key)
         self._listener: Callable[[GuestEvent], None] = lambda _: None
@@ -71,7 +73,9 @@ class FakeHypervisor:
                 return AccelChoice(kvm=True, cpu=cpu)
         return self.host.kvm
 
-    async def launch(self, machine: MachineSpec, taps: Mapping[str, int]) -> ProcessId:
+    async def launch(
+        self, machine: MachineSpec, taps: Mapping[str, int], *, spawned: Spawned | None = None
+    ) -> ProcessId:
         self.calls.append(("launch", machine.key))
         for fd in taps.values():
             os.close(fd)
@@ -86,7 +90,15 @@ class FakeHypervisor:
             raise LaunchFailed(problem or f"cannot open {missing[0]}")
         machine.run.mkdir(parents=True, exist_ok=True)
         self._known.add(machine.key)
-        return self.host.start(machine).process
+        process = self.host.start(machine).process
+        if spawned is not None:
+            try:
+                await spawned(process)
+            except BaseException:
+                if not self._dead.is_set():
+                    self.host.die(machine.key)
+                raise
+        return process
 
     async def adopt(self, machine: MachineSpec, process: ProcessId) -> RunState:
         self.calls.append(("adopt", machine.key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,9 @@ from labd.model.machine import (
 )
 from labd.model.process import ProcessId
 from labd.model.specs import Accel
+
+# What is done with the process of a machine that comes up: its identity is written.
+Spawned = Callable[[ProcessId], Awaitable[object]]
 
 
 class Console(Protocol):
@@ -55,11 +58,19 @@ class Hypervisor(Protocol):
             AcceleratorFailed: `kvm` was asked for, and QEMU dies with it.
         """
 
-    async def launch(self, machine: MachineSpec, taps: Mapping[str, int]) -> ProcessId:
+    async def launch(
+        self, machine: MachineSpec, taps: Mapping[str, int], *, spawned: Spawned | None = None
+    ) -> ProcessId:
         """Start QEMU with its CPUs stopped (-S), connect, and check it over QMP.
 
-        `taps` maps `Nic.id` to an open tap descriptor; they are closed in this process on return,
-        whatever happens. The serial line is recorded from before the first guest instruction.
+        The serial line is recorded from before the first guest instruction.
+
+        Args:
+            machine: What it is.
+            taps: `Nic.id` -> open tap descriptor; they are closed in this process on return,
+                whatever happens.
+            spawned: Called once there is a process, and awaited while QEMU comes up. It has ended
+                when this returns; its error fails the launch.
 
         Raises:
             LaunchFailed: With QEMU's stderr; no process and no socket is left.

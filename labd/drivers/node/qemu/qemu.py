@@ -7,10 +7,12 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+from labd.drivers.node.port import Spawned
 from labd.drivers.node.qemu import argv, process, tsc
 from labd.drivers.node.qemu.accel import Accelerator, KvmAccess
 from labd.drivers.node.qemu.console import Viewer
@@ -105,6 +107,8 @@ class QemuHypervisor:
         machine: MachineSpec,
         taps: Mapping[str, int],
         incoming: Incoming | None = None,
+        *,
+        spawned: Spawned | None = None,
     ) -> ProcessId:
         """Start QEMU with its CPUs stopped; see the port.
 
@@ -119,7 +123,7 @@ class QemuHypervisor:
             vm = Vm(machine, self._report, self._ended, self._times, self._tasks)
             self._vms[machine.key] = vm
             try:
-                await self._launch(vm, taps, passed, incoming)
+                await self._launch(vm, taps, passed, incoming, spawned)
             except BaseException:
                 self._forget_vm(vm)
                 raise
@@ -262,7 +266,12 @@ class QemuHypervisor:
         await asyncio.gather(*(vm.close() for vm in vms))
 
     async def _launch(
-        self, vm: Vm, taps: Mapping[str, int], passed: ExitStack, incoming: Incoming | None
+        self,
+        vm: Vm,
+        taps: Mapping[str, int],
+        passed: ExitStack,
+        incoming: Incoming | None,
+        spawned: Spawned | None,
     ) -> None:
         machine = vm.spec
         access = self._accelerator.access() if machine.kvm else None
@@ -272,7 +281,8 @@ class QemuHypervisor:
                 # Cancelled, it has ended before it is undone.
                 await in_thread(lambda: process.make_folder(machine))
                 undo.push_async_callback(vm.close)
-                await self._start(vm, taps, passed, access, undo, incoming)
+                child, connect = await self._start(vm, taps, passed, access, undo, incoming)
+                await self._come_up(vm, child, connect, spawned)
                 await vm.open_screen()
                 undo.pop_all()
         except LaunchFailed:
@@ -307,7 +317,8 @@ class QemuHypervisor:
         access: KvmAccess | None,
         undo: AsyncExitStack,
         incoming: Incoming | None,
-    ) -> None:
+    ) -> tuple[Child, Callable[[], Awaitable[None]]]:
+        """Spawn QEMU; return it, and what connects to it."""
         machine = vm.spec
         opening = asyncio.ensure_future(quick(process.open_inputs, machine, taps, passed, incoming))
         try:
@@ -336,12 +347,30 @@ class QemuHypervisor:
         undo.push_async_callback(self._end_child, vm.name, child)
         passed.close()
         await failpoints.reach("qemu.spawned")
+        return child, partial(
+            vm.connect, child, qmp, serial, backlog, incoming=incoming is not None
+        )
+
+    async def _come_up(
+        self,
+        vm: Vm,
+        child: Child,
+        connect: Callable[[], Awaitable[None]],
+        spawned: Spawned | None,
+    ) -> None:
+        """Wait until QEMU answers, and `spawned` has ended, which has that time."""
+        noting = asyncio.ensure_future(_told(spawned, child.process))
         try:
-            await vm.connect(child, qmp, serial, backlog, incoming=incoming is not None)
+            await connect()
         except LabdError as error:
             await self._end_child(vm.name, child)
-            said = _STAMP.sub("", await quick(process.log_tail, machine)) or error.message
+            said = _STAMP.sub("", await quick(process.log_tail, vm.spec)) or error.message
             raise self._not_started(vm, child.status, said) from error
+        finally:
+            await asyncio.wait({noting})
+            failed = None if noting.cancelled() else noting.exception()
+        if failed is not None:
+            raise failed
 
     def _not_started(self, vm: Vm, status: int | None, said: str) -> LaunchFailed:
         """Return the error for a QEMU that did not start, with what it said, or why."""
@@ -415,6 +444,11 @@ def _numbers(fds: argv.Descriptors) -> list[int]:
         *fds.taps.values(),
         *fds.layers.values(),
     ]
+
+
+async def _told(spawned: Spawned | None, process: ProcessId) -> None:
+    if spawned is not None:
+        await spawned(process)
 
 
 def _nobody(event: GuestEvent) -> None:
