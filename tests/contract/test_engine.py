@@ -198,6 +198,15 @@ async def test_a_cause_is_not_told_of_what_comes_later(home: FakeDaemon) -> None
 # doing it twice
 
 
+async def test_without_an_edit_networks_are_made_once(home: FakeDaemon) -> None:
+    await home.up(spec(node("a")))
+    of_up = home.crash.calls.count("apply")
+    await home.act(K.DOWN)
+    before = home.crash.calls.count("apply")
+    await home.act(K.START)
+    assert of_up == home.crash.calls.count("apply") - before > 0
+
+
 async def test_up_twice_changes_nothing(home: FakeDaemon) -> None:
     await home.up(spec(node("a"), node("b", "a")))
     before, seq = await home.inventory.nodes(), await home.seq()

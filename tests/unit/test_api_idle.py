@@ -9,10 +9,10 @@ import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from labd.api.app import create_app
+from fastapi import FastAPI
+
 from labd.api.server import serving
-from tests.unit.api_server import TOKENS
-from tests.unit.fake_engine import FakeEngine, FakeTemplates
+from labd.api.services import Services, attach
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
@@ -46,9 +46,8 @@ def test_no_timer_and_the_date_of_the_answer(tmp_path: Path) -> None:
     loop = CountingLoop()
 
     async def main() -> None:
-        app = create_app(
-            FakeEngine(), FakeTemplates(), version="1", tokens=TOKENS.get, admin_socket=path
-        )
+        app = FastAPI()
+        attach(app, Services([], version="1"))
         async with serving(app, [listener]):
             loop.timers.clear()
             await asyncio.sleep(1.0)

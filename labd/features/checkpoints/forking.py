@@ -301,9 +301,19 @@ class Forking:
             starts=copy.record.starts + 1,
         )
         process = await self.launch(record, copy, taps)
-        await self._state_writer.update(copy.ref, process=process)
-        await self._adapters.snapshots.loaded(machine.key)
+        # The commit has the time in which the state is loaded; CPUs run long after it.
+        await gather_all(
+            [
+                self._note_process(copy.ref, process),
+                self._adapters.snapshots.loaded(machine.key),
+            ]
+        )
         await self._carry(copy)
+
+    async def _note_process(self, ref: NodeRef, process: ProcessId) -> None:
+        await self._state_writer.update(
+            ref, process=process, unless=set(NodeState) - {NodeState.STARTING}
+        )
 
     async def _carry(self, copy: ForkedNode) -> None:
         """Switch carriers: a card remembers its own, and the copy's links are its template's."""

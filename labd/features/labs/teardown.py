@@ -132,7 +132,7 @@ class Teardown:
     async def remove_left_out(
         self, name: str, operation: OperationRecord, *, networks: bool = True
     ) -> None:
-        """Remove nodes and, unless the lab is down, networks that the spec does not have."""
+        """Remove nodes and, with `networks`, networks that the spec does not have."""
         lab = await self._state_writer.lab(name)
         kept = {node.name for node in lab.spec.nodes}
         gone = [n for n in await self._adapters.inventory.nodes(name) if n.name not in kept]
