@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 
@@ -18,3 +19,7 @@ class ProcessId:
     pid: int
     start_time_ticks: int
     boot_id: str
+
+
+# What is done with the process of a machine while it comes up: its identity is written.
+Spawned = Callable[[ProcessId], Awaitable[object]]

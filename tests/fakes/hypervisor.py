@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from labd.drivers.node.port import Spawned
 from labd.model.errors import (
     AcceleratorFailed,
     Conflict,
@@ -29,7 +28,7 @@ from labd.model.machine import (
     MachineSpec,
     RunState,
 )
-from labd.model.process import ProcessId
+from labd.model.process import ProcessId, Spawned
 from labd.model.specs import Accel
 from tests.fakes.host import FakeHost, FakeMachine, FakeViewer
 

@@ -184,6 +184,7 @@ TASKS = {
     "labd/drivers/node/qemu/monitor.py:_disconnect": "waited for",
     "labd/drivers/node/qemu/monitor.py:execute": "returns the answer; a late one is looked at",
     "labd/drivers/node/qemu/process.py:readable": "waits for an event",
+    "labd/drivers/node/qemu/qemu.py:_come_up": "waited for, and its error raised",
     "labd/drivers/node/qemu/qemu.py:_start": "waited for",
     "labd/drivers/node/qemu/snapshots.py:_news": "waits for events",
     "labd/images/download.py:fetch": "waited for",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -16,11 +16,8 @@ from labd.model.machine import (
     MachineSpec,
     RunState,
 )
-from labd.model.process import ProcessId
+from labd.model.process import ProcessId, Spawned
 from labd.model.specs import Accel
-
-# What is done with the process of a machine that comes up: its identity is written.
-Spawned = Callable[[ProcessId], Awaitable[object]]
 
 
 class Console(Protocol):

@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from labd.drivers.node.port import Spawned
 from labd.drivers.node.qemu import argv, process, tsc
 from labd.drivers.node.qemu.accel import Accelerator, KvmAccess
 from labd.drivers.node.qemu.console import Viewer
@@ -43,7 +42,7 @@ from labd.model.machine import (
     MachineSpec,
     RunState,
 )
-from labd.model.process import ProcessId
+from labd.model.process import ProcessId, Spawned
 from labd.model.specs import Accel
 
 log = logging.getLogger(__name__)
