@@ -29,10 +29,9 @@ from labd.drivers.node.qemu import (
 )
 from labd.host.doctor import Level
 from labd.host.lockfile import RootLock
-from labd.host.malloc import use_one_arena
 from labd.host.notify import Notifier
-from labd.host.priority import go_first
 from labd.host.threads import finish
+from labd.host.tuning import go_first, use_one_arena
 from labd.inventory import rebuild_inventory
 from labd.model.errors import InputError, LabdError
 from labd.model.machine import FoundMachine

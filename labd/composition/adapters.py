@@ -42,14 +42,11 @@ from labd.host import config as configuration
 from labd.host.cgroups import HostCgroups, Place
 from labd.host.cgroups import probe as probe_cgroups
 from labd.host.config import Config
-from labd.host.facts import own_memory, read_meminfo
-from labd.host.memory import ProcMemory
-from labd.host.resolvers import host_resolvers
-from labd.host.secret import secret_of
-from labd.host.sshkeys import SshKeys
+from labd.host.facts import host_resolvers, own_memory, read_meminfo
+from labd.host.sshkeys import SshKeys, secret_of
 from labd.host.supervision import TaskSupervisor
 from labd.host.traces import HostTraces
-from labd.host.usage import folder_size, process_usage
+from labd.host.usage import ProcMemory, folder_size, process_usage
 from labd.images.convert import Converter
 from labd.inventory import SqliteInventory
 from labd.model.network import LabNetworkPlan

@@ -31,9 +31,9 @@ from labd.features.engine import Engine
 from labd.features.plugins.supervisor import Supervisor
 from labd.features.templates.shipped import ShippedTemplates
 from labd.host.failpoints import failpoints
-from labd.host.ksm import KsmSwitch
 from labd.host.paths import shipped
 from labd.host.supervision import TaskSupervisor
+from labd.host.tuning import KsmSwitch
 from labd.inventory import SqliteInventory
 from labd.model.machine import AccelChoice
 

@@ -30,12 +30,11 @@ from labd.features.fsck.service import Fsck
 from labd.features.guests.service import GuestService
 from labd.features.host.service import Findings, HostService, Info
 from labd.features.images.service import Library
-from labd.features.labs.boots import BootWatcher
 from labd.features.labs.converge import Converger
 from labd.features.labs.edits import Edits
 from labd.features.labs.handlers import OperationHandlers
 from labd.features.labs.overview import LabOverview
-from labd.features.labs.readiness import ReadinessKeeper
+from labd.features.labs.readiness import BootWatcher, ReadinessKeeper
 from labd.features.labs.recovery import Recovered, Recovery
 from labd.features.labs.runner import NodeRunner
 from labd.features.labs.service import Labs
@@ -47,7 +46,7 @@ from labd.features.memory.cgroups import CgroupController
 from labd.features.memory.disk_guard import DiskGuard
 from labd.features.memory.pausing import Pauser
 from labd.features.memory.service import MemoryGuard
-from labd.features.plugins.service import Plugins
+from labd.features.plugins.service import PluginService
 from labd.features.publish.service import Publications
 from labd.features.screens.service import ScreenService
 from labd.features.serving.addresses import Addresses
@@ -170,7 +169,7 @@ class Engine:
         self.guests = GuestService(adapters, self.state_writer, self.activity)
         self.screens = ScreenService(adapters.screens, self.state_writer, self.activity)
         self.edits = Edits(adapters, self.state_writer, self.operations, self.labs)
-        self.plugins = Plugins(adapters, runner)
+        self.plugins = PluginService(adapters, runner)
         self._recovery = Recovery(
             adapters,
             self.state_writer,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from labd.host.facts import PROGRAMS, Facts
-from labd.host.ksm import KsmState
 from labd.host.spawn import PACKAGES
+from labd.host.tuning import KsmState
 from labd.model.quotas import Quotas
 from labd.model.units import GIB, MIB, format_size
 

@@ -14,14 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from labd.host import cgroups, ksm, landlock
+from labd.host import cgroups, landlock, tuning
 from labd.host.config import Config
-from labd.host.ksm import KsmState
 from labd.host.paths import Paths, closed_ancestor
 from labd.host.spawn import SEARCH_PATH, run
 from labd.host.threads import quick
+from labd.host.tuning import KsmState
 from labd.model.errors import CommandFailed
 from labd.model.quotas import Quotas
+
+# systemd-resolved's list of real servers; its stub on the loopback is nobody's in a namespace.
+_FILES: Final = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
+
+
+def host_resolvers(files: tuple[Path, ...] = _FILES) -> str:
+    """Return the path of the host's resolv.conf(5) with servers that others reach, else nothing."""
+    return next((str(path) for path in files if path.is_file()), "")
+
 
 _NAT: Final = (
     "add table inet t0;"
@@ -164,7 +173,7 @@ async def gather(paths: Paths, config: Config) -> Facts:
         memory_reserve=config.daemon.memory_reserve_mib << 20,
         disk_free=await quick(_disk_free, paths.state),
         cpus=len(os.sched_getaffinity(0)),
-        ksm=await quick(ksm.read, config.memory.ksm),
+        ksm=await quick(tuning.read_ksm, config.memory.ksm),
         quotas=config.quotas.of_labs(),
         cgroups_wanted=config.memory.cgroups != "off",
         cgroup_problem=await quick(lambda: cgroups.probe("doctor").problem),

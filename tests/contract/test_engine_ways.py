@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.features.publish.refusals import Refusals
+from labd.features.publish.service import Refusals
 from labd.host.supervision import TaskSupervisor
 from labd.model.errors import (
     Busy,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from labd.core.ports import HostMemory
-from labd.host.memory import ProcMemory, stalled
 from labd.host.spawn import Child, spawn
+from labd.host.usage import ProcMemory, stalled
 from labd.model.process import ProcessId
 from tests.fakes.usage import FakeMemory
 

@@ -11,7 +11,7 @@ import pytest
 
 from labd.api import server as serving
 from labd.api.authenticators import Peer
-from labd.api.connection_limiter import ConnectionLimiter, bound, origin
+from labd.api.server import ConnectionLimiter, bound, origin
 from labd.client.client import Client
 from labd.host.config_people import ApiConfig
 from labd.host.listening import Endpoint

@@ -20,8 +20,8 @@ from labd.host.facts import (
     parse_qemu_version,
     read_meminfo,
 )
-from labd.host.ksm import KsmState
 from labd.host.spawn import PACKAGES
+from labd.host.tuning import KsmState
 from labd.model.paths import Paths
 from labd.model.quotas import Quotas
 from labd.model.units import GIB, MIB

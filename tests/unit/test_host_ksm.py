@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from labd.host import ksm
-from labd.host.ksm import KsmState, KsmSwitch
+from labd.host import tuning
+from labd.host.tuning import KsmState, KsmSwitch
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def kernel(tmp_path: Path) -> Path:
 
 
 def test_how_it_stands(kernel: Path, tmp_path: Path) -> None:
-    assert ksm.read("auto", kernel) == KsmState(wanted="auto", run=0, saved=2 << 20)
-    assert ksm.read("off", tmp_path / "none") == KsmState(wanted="off")
+    assert tuning.read_ksm("auto", kernel) == KsmState(wanted="auto", run=0, saved=2 << 20)
+    assert tuning.read_ksm("off", tmp_path / "none") == KsmState(wanted="off")
 
 
 def test_it_is_put_back_to_what_it_was_also_by_the_next_daemon(

@@ -10,7 +10,7 @@ import pytest
 # Eight threads at one time, each with memory of its own. malloc_stats(3) tells of each arena.
 _PROGRAM = """
 import ctypes, sys, threading
-from labd.host.malloc import use_one_arena
+from labd.host.tuning import use_one_arena
 if sys.argv[1] == "one":
     assert use_one_arena()
 together = threading.Barrier(8)

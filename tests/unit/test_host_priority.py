@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from labd.host.identity import identify
-from labd.host.priority import AUTOGROUP, serve
+from labd.host.tuning import AUTOGROUP, serve
 from labd.model.process import ProcessId
 
 WITHIN = """
-from labd.host.priority import AUTOGROUP, go_first
+from labd.host.tuning import AUTOGROUP, go_first
 print(go_first(), AUTOGROUP.read_text() if AUTOGROUP.exists() else "")
 """
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from labd.core.load_queue import LoadQueue
+from labd.core.boot_slots import LoadQueue
 
 
 async def test_one_waits_for_all() -> None:

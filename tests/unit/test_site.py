@@ -44,7 +44,8 @@ def test_links_of_the_repository_are_led_into_the_site(
 
 def test_the_navigation_names_every_page() -> None:
     named = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
-    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    docs = ROOT / "docs"
+    pages = {str(page.relative_to(docs)) for page in docs.rglob("*.md")}
     pages |= {place for place in site_hooks.PAGES.values() if place.endswith(".md")}
     assert sorted(named) == sorted(pages)
 

@@ -13,8 +13,8 @@ from types import TracebackType
 
 from labd.core import chains
 from labd.core.adapters import Adapters
+from labd.core.boot_slots import LoadQueue
 from labd.core.gather import gather_all
-from labd.core.load_queue import LoadQueue
 from labd.core.resolve import Sized
 from labd.core.snapshot import LabSnapshot, SnapshotLoader
 from labd.core.state_writer import StateWriter

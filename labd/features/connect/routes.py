@@ -12,17 +12,25 @@ import socket
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, WebSocket
+from pydantic import Field
 from starlette.websockets import WebSocketDisconnect
 
-from labd.api.models import LabName, NodeName
+from labd.api.models import LabName, NodeName, Wire
 from labd.api.policy import note
 from labd.api.rules import Scope, requires
 from labd.api.services import ClosingDep, service
 from labd.api.waiting import cancel_copies, until_closing
-from labd.features.connect.models import SshKey
 from labd.features.connect.service import ConnectService
 from labd.model.names import NodeRef
 from labd.model.people import Thing
+
+
+class SshKey(Wire):
+    """The SSH key pair of a lab."""
+
+    public: str = Field(description="One line, as in authorized_keys")
+    private: str = Field(description="In OpenSSH's own format")
+
 
 router = APIRouter(prefix="/labs/{lab}", tags=["ways"])
 

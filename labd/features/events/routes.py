@@ -8,21 +8,31 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response, StreamingResponse
+from pydantic import Field
 
-from labd.api.models import OPTIONAL_NAME_PATTERN
+from labd.api.models import OPTIONAL_NAME_PATTERN, Wire
 from labd.api.policy import AuthorisationPolicy, PolicyDep
 from labd.api.problems import EventsPruned
 from labd.api.rules import Scope, requires
 from labd.api.services import ClosingDep, service
 from labd.api.waiting import until_closing
-from labd.features.events import schemas
 from labd.features.events.service import EventStream
 from labd.model.errors import LabdError
 from labd.model.events import TYPE_PREFIX, Event
+
+
+class Events(Wire):
+    """Events, as CloudEvents 1.0 records."""
+
+    events: list[dict[str, Any]]
+    first: int = Field(description="The lowest seq that is kept")
+    last: int = Field(description="The highest seq; 0 when there was no event yet")
+    next: int = Field(description="`after` of the next page; equals `last` when there is no more")
+
 
 router = APIRouter(prefix="/events", tags=["events"])
 
@@ -57,7 +67,7 @@ class Filter:
 
 @router.get(
     "",
-    response_model=schemas.Events,
+    response_model=Events,
     responses={200: {"content": {_STREAM: {"schema": {"type": "string"}}}}},
 )
 @requires(Scope.EVENTS_READ, student=True)
@@ -73,7 +83,7 @@ async def list_events(
     type: Annotated[
         str, Query(pattern=r"^[a-z.*-]{0,64}$", description="Such as node.crashed or node.*")
     ] = "",
-) -> schemas.Events | Response:
+) -> Events | Response:
     """Return events after a seq, in order.
 
     With `follow`, a stream that begins after `after`, or with the present when that is not given;
@@ -95,7 +105,7 @@ async def list_events(
     return await _page(events, first - 1 if after is None else after, limit, wanted)
 
 
-async def _page(stream: EventStream, after: int, limit: int, wanted: Filter) -> schemas.Events:
+async def _page(stream: EventStream, after: int, limit: int, wanted: Filter) -> Events:
     """Collect one page; it ends early when a filter lets nothing pass for long."""
     start, events = after, list[dict[str, object]]()
     while len(events) < limit and after - start < _SCAN_LIMIT:
@@ -109,7 +119,7 @@ async def _page(stream: EventStream, after: int, limit: int, wanted: Filter) -> 
                 if len(events) == limit:
                     break
     first, last = await stream.bounds()
-    return schemas.Events(events=events, first=first, last=last, next=after)
+    return Events(events=events, first=first, last=last, next=after)
 
 
 async def _follow(

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from labd.api import models
 from labd.api.callers import CallerDep
+from labd.api.models import Wire
 from labd.api.policy import PolicyDep
 from labd.api.rules import Scope, requires
 from labd.api.services import VersionDep, service
-from labd.features.host import schemas
 from labd.features.host.service import HostService
 from labd.model.people import Role
+
+
+class Info(Wire):
+    """Facts about the daemon; more keys may come."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    version: str
+
+
+class Finding(Wire):
+    """One thing that the doctor looked at."""
+
+    name: str
+    level: Literal["ok", "warn", "fail"]
+    text: str
+    advice: str
+
+
+class Findings(Wire):
+    """What the doctor found."""
+
+    findings: list[Finding]
+
 
 router = APIRouter(tags=["host"])
 
@@ -23,13 +47,13 @@ HostDep = Annotated[HostService, Depends(service(HostService))]
 
 @router.get("/info")
 @requires(Scope.ANY, student=True)
-async def get_info(host: HostDep, version: VersionDep, who: CallerDep) -> schemas.Info:
+async def get_info(host: HostDep, version: VersionDep, who: CallerDep) -> Info:
     """Tell version, host id, root, pid, accelerator, broker address and counts.
 
     Instructors and students are told the version: the rest is of the host.
     """
     facts = dict(await host.info()) if who.sees_all else {}
-    return schemas.Info.model_validate({**facts, "version": version})
+    return Info.model_validate({**facts, "version": version})
 
 
 class WhoAmI(models.Wire):
@@ -52,8 +76,6 @@ async def get_caller(who: CallerDep, policy: PolicyDep) -> WhoAmI:
 
 @router.get("/doctor")
 @requires(Scope.HOST_READ)
-async def get_doctor(host: HostDep) -> schemas.Findings:
+async def get_doctor(host: HostDep) -> Findings:
     """Look at the host: what labd can do here, and what to mend."""
-    return schemas.Findings(
-        findings=[schemas.Finding.model_validate(dict(item)) for item in await host.findings()]
-    )
+    return Findings(findings=[Finding.model_validate(dict(item)) for item in await host.findings()])

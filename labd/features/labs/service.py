@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from labd.core.adapters import NODE_UIDS, Adapters, new_key
-from labd.core.admission import admit
+from labd.core.admission import admit, demand, require_within
 from labd.core.deps import closure
 from labd.core.operations import More, Operations
-from labd.core.quotas import demand, require_within
 from labd.core.resolve import Sized
 from labd.core.snapshot import SnapshotLoader
 from labd.core.state_writer import StateWriter

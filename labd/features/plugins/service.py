@@ -26,7 +26,7 @@ _EVENTS = {
 }
 
 
-class Plugins:
+class PluginService:
     """The plugin use-cases."""
 
     def __init__(self, adapters: Adapters, runner: PluginRunner) -> None:

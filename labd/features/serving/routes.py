@@ -6,13 +6,31 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
+from pydantic import BaseModel
 
 from labd.api.models import LabName
 from labd.api.rules import Scope, requires
 from labd.api.services import service
 from labd.features.serving.addresses import Addresses
-from labd.features.serving.models import NodeAddress, NodeAddresses
 from labd.model.people import Thing
+from labd.model.serving import AddressSource
+
+
+class NodeAddress(BaseModel):
+    """An address that a node has, and who says so."""
+
+    node: str
+    nic: str
+    mac: str
+    address: str
+    source: AddressSource
+
+
+class NodeAddresses(BaseModel):
+    """The addresses of a lab's nodes."""
+
+    addresses: list[NodeAddress]
+
 
 router = APIRouter(prefix="/labs", tags=["labs"])
 

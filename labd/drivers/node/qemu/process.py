@@ -22,8 +22,8 @@ from labd.drivers.node.qemu import console_backlog as backlog
 from labd.drivers.node.qemu import devices
 from labd.drivers.node.qemu.accel import KvmAccess, jail_for
 from labd.drivers.node.qemu.argv import Descriptors
-from labd.host.priority import serve
 from labd.host.spawn import Child, spawn
+from labd.host.tuning import serve
 from labd.model.checkpoints import Incoming
 from labd.model.errors import LaunchFailed
 from labd.model.machine import MachineSpec

@@ -24,7 +24,6 @@ from labd.drivers.node.qemu.monitor import DEADLINE, Monitor, QmpEvent
 from labd.drivers.node.qemu.resets import ResetMeter
 from labd.drivers.node.qemu.serial_line import SerialLine
 from labd.host import identity
-from labd.host.priority import serve
 from labd.host.spawn import Child
 from labd.host.supervision import Contained, TaskSupervisor, cancel_all
 from labd.host.threads import quick
