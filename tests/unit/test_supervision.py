@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import gc
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
