@@ -27,6 +27,7 @@ from labd.host import identity
 from labd.host.spawn import Child
 from labd.host.supervision import Contained, TaskSupervisor, cancel_all
 from labd.host.threads import quick
+from labd.host.tuning import serve
 from labd.model.errors import (
     Conflict,
     LabdError,
