@@ -12,7 +12,9 @@ from labd.model.names import stable_mac
 from labd.model.specs import RouteSpec
 from labd.template.complaints import Complaints
 from labd.template.document import Path
-from labd.template.form import NetworkForm, NicForm, NodeForm
+from labd.template.form import NodeForm
+from labd.template.network_form import NetworkForm
+from labd.template.node_parts import NicForm
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

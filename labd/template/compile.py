@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import graphlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from labd.model.names import did_you_mean, is_name
 from labd.model.specs import (
-    Dependency,
     DiskSpec,
-    Gateway,
     GuestFile,
     LabSpec,
     NetworkSpec,
     NicSpec,
     NodeSpec,
-    Readiness,
     RestartPolicy,
 )
 from labd.template.addresses import BY_DHCP, NO_GATEWAY, Addressing, Interface
 from labd.template.complaints import Complaints
+from labd.template.dependencies import Dependencies
 from labd.template.document import Document, Path, Problems
 from labd.template.firstboot import FirstBoot
-from labd.template.form import EMPTY_DRIVE, MAX_NICS, LabForm, NicForm, NodeForm
+from labd.template.form import EMPTY_DRIVE, LabForm, NodeForm
 from labd.template.gateways import Gateways
 from labd.template.hardware import hardware_troubles
+from labd.template.keys import copied
 from labd.template.links import Links
-from labd.template.patterns import trouble
+from labd.template.node_parts import NicForm
 from labd.template.port_security import check_port_security
 from labd.template.publishing import Publishing
+from labd.template.readiness import readiness
 from labd.template.served import Served
 from labd.template.uplinks import allowed, check_uplink
 
@@ -61,20 +60,21 @@ class _Compiler:
         self.first_boot = FirstBoot(self.complaints)
         self.served = Served(self.addressing, self.complaints)
         self.links = Links(self.form, self.complaints)
+        self.dependencies = Dependencies(self.form, self.complaints)
 
     def _wrong(self, message: str, path: Path, *, key: bool = False) -> None:
         self.complaints.wrong(message, path, key=key)
 
     def lab(self, digest: str) -> LabSpec:
         form = self.form
-        self._give_links_their_ends()
+        self.links.give_ends()
         networks = tuple(self._networks())
         self.links.check_links()
         nodes = tuple(self._node(name, node) for name, node in form.nodes.items())
         nodes = self.gateways.nodes(form, networks, nodes)
         self.served.check_names(networks, nodes)
         check_port_security(networks, nodes, self.complaints)
-        self._check_cycles()
+        self.dependencies.check_cycles()
         self._check_chapters()
         return LabSpec(
             template=form.name,
@@ -111,63 +111,17 @@ class _Compiler:
                 gateway, address = self.gateways.network(
                     where, name, network, path, link=section == "links"
                 )
-                yield NetworkSpec(
-                    name=name,
+                yield replace(
+                    NetworkSpec(**{**copied(network, NetworkSpec), "name": name}),
                     link=section == "links",
                     subnet=subnet,
-                    uplink=network.uplink,
-                    mtu=network.mtu,
                     gateway=gateway,
                     gateway_address=address,
-                    vlan=network.vlan,
                     allow=tuple(allowed(where, network, path, self.complaints)),
                     subnet6=subnet6,
                     dhcp=self.served.dhcp(where, name, network, path, link=section == "links"),
                     dns=self.served.dns(where, name, network, path, link=section == "links"),
-                    port_security=network.port_security,
-                    trusted=tuple(network.trusted),
                 )
-
-    def _give_links_their_ends(self) -> None:
-        for name, link in self.form.links.items():
-            path: Path = ("links", name, "ends")
-            if len(link.ends) != 2:
-                self._wrong(f"link {name}: has exactly two ends, not {len(link.ends)}", path)
-                continue
-            if link.ends[0] == link.ends[1]:
-                self._wrong(f"link {name}: both ends are {link.ends[0][:64]}; name two", path)
-                continue
-            for index, end in enumerate(link.ends):
-                self._give_end(name, end, (*path, index))
-            self._refuse_third_ends(name, link.ends)
-
-    def _give_end(self, link: str, end: str, path: Path) -> None:
-        node, _, nic = end.partition(":")
-        if not is_name(nic):
-            self._wrong(f"link {link}: end '{end[:64]}' must be NODE:NIC, like router:eth1", path)
-            return
-        form = self.form.nodes.get(node)
-        if form is None:
-            near = did_you_mean(node, self.form.nodes)
-            self._wrong(f"link {link}: there is no node '{node[:64]}'{near}", path)
-            return
-        there = form.nics.setdefault(nic, NicForm(network=link))
-        if there.network is None:
-            there.network = link
-        elif there.network != link:
-            self._wrong(f"link {link}: {end} is in network {there.network} already", path)
-        if len(form.nics) > MAX_NICS:
-            self._wrong(f"link {link}: node {node} has more than {MAX_NICS} nics then", path)
-
-    def _refuse_third_ends(self, link: str, ends: list[str]) -> None:
-        for node, form in self.form.nodes.items():
-            for nic, nic_form in form.nics.items():
-                if nic_form.network == link and f"{node}:{nic}" not in ends:
-                    self._wrong(
-                        f"node {node}, nic {nic}: link {link} ends at {' and '.join(ends)}; use a "
-                        "network for more than two",
-                        ("nodes", node, "nics", nic, "network"),
-                    )
 
     # nodes
 
@@ -178,38 +132,23 @@ class _Compiler:
         for message, at, key in hardware_troubles(form):
             self._wrong(f"node {name}: {message}", (*path, *at), key=key)
         nics, own = self._nics(name, form, path)
-        return NodeSpec(
-            name=name,
-            image=form.image,
+        return replace(
+            NodeSpec(**{**copied(form, NodeSpec), "name": name}),
             profile=form.profile or "",
-            vcpus=form.vcpus,
-            memory=form.memory,
-            disk=form.disk,
             disks=tuple(
                 DiskSpec(name=disk, size=item.size, bus=item.bus or form.disk_bus)
                 for disk, item in form.disks.items()
             ),
-            disk_bus=form.disk_bus,
             cdrom="" if form.cdrom == EMPTY_DRIVE else form.cdrom,
-            firmware=form.firmware,
-            machine=form.machine,
-            display=form.display,
-            boot=tuple(form.boot),
-            accel=form.accel,
             restart=self._restart(name, form, path),
-            cmdline=form.cmdline,
             nics=nics,
             routes=tuple(self.addressing.routes(name, form, own, path)),
-            forwarding=form.forwarding,
-            commands=tuple(tuple(argv) for argv in form.commands),
             files=tuple(
                 GuestFile(path=name, content=file.content, mode=file.mode)
                 for name, file in form.files.items()
             ),
-            startup=tuple(tuple(argv) for argv in form.startup),
-            on_fork=tuple(tuple(argv) for argv in form.on_fork),
-            depends_on=tuple(self._dependencies(name, form, path)),
-            ready=self._ready(name, form, path),
+            depends_on=tuple(self.dependencies.of(name, form, path)),
+            ready=readiness(name, form, self.form, self.complaints),
             publish=tuple(self.published.of(name, form, path)),
             cloud_init=self.first_boot.of(name, form, path),
         )
@@ -322,85 +261,6 @@ class _Compiler:
             )
         return RestartPolicy(mode=restart.mode, limit=restart.limit, window=restart.window)
 
-    def _dependencies(self, name: str, form: NodeForm, path: Path) -> Iterator[Dependency]:
-        for other, condition in form.depends_on.items():
-            where: Path = (*path, "depends_on", other)
-            if other == name:
-                self._wrong(f"node {name}: depends on itself; take that out", where, key=True)
-            elif other not in self.form.nodes:
-                near = did_you_mean(other, self.form.nodes)
-                self._wrong(
-                    f"node {name}: depends on '{other}', and there is no such node{near}",
-                    where,
-                    key=True,
-                )
-            else:
-                yield Dependency(node=other, condition=condition)
-
-    def _ready(self, name: str, form: NodeForm, path: Path) -> Readiness:
-        ready = form.ready
-        path = (*path, "ready")
-        ways = [way for way in ("console", "tcp", "agent", "command") if getattr(ready, way)]
-        if len(ways) > 1:
-            self._wrong(f"node {name}: ready takes one of {', '.join(ways)}; keep one", path)
-        if problem := trouble(ready.console):
-            self._wrong(f"node {name}: ready console: {problem}", (*path, "console"))
-        if ready.tcp and self._is_mapped(form):
-            self._wrong(
-                f"node {name}: ready tcp needs a first address in a network that is labd's; this "
-                "one is of a bridge of the host",
-                (*path, "tcp"),
-            )
-        elif ready.tcp and not _is_probed(form):
-            self._wrong(
-                f"node {name}: ready tcp needs a nic with an address, the first one IPv4",
-                (*path, "tcp"),
-            )
-        if not 1 <= ready.timeout <= 86400:
-            self._wrong(f"node {name}: ready timeout must be 1s to 1d", (*path, "timeout"))
-        return Readiness(
-            console=ready.console,
-            tcp_port=ready.tcp,
-            agent=ready.agent,
-            command=tuple(ready.command),
-            timeout=ready.timeout,
-        )
-
-    def _is_mapped(self, form: NodeForm) -> bool:
-        """Tell whether the node's first address is in a network in which labd has none."""
-        first = next((n for n in form.nics.values() if n.address or n.addresses), None)
-        network = self.form.networks.get(first.network or "") if first is not None else None
-        return (
-            network is not None
-            and network.uplink.startswith("bridge:")
-            and network.gateway is not Gateway.LABD
-        )
-
-    def _check_cycles(self) -> None:
-        """Tell one cycle of dependencies by its members; each depends on the next."""
-        nodes = self.form.nodes
-        graph = {
-            name: [other for other in form.depends_on if other != name and other in nodes]
-            for name, form in nodes.items()
-        }
-        try:
-            graphlib.TopologicalSorter(graph).prepare()
-        except graphlib.CycleError as error:
-            # Its list goes from what is needed to who needs it.
-            cycle: list[str] = list(reversed(error.args[1]))
-            self._wrong(
-                f"node {cycle[0]}: waits for itself: {' -> '.join(cycle)}; take one out",
-                ("nodes", cycle[0], "depends_on"),
-                key=True,
-            )
-
 
 def _is_image(name: str) -> bool:
     return is_name(name) or _IMAGE.match(name) is not None
-
-
-def _is_probed(form: NodeForm) -> bool:
-    """Tell whether labd can reach the node's first address: its own in a network is IPv4."""
-    texts = [text for nic in form.nics.values() for text in (nic.address, *nic.addresses) if text]
-    texts = [text for text in texts if text != BY_DHCP]
-    return bool(texts) and ":" not in texts[0]

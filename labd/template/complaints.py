@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,49 +11,9 @@ from pydantic_core import ErrorDetails
 
 from labd.model.names import did_you_mean
 from labd.template.document import Document, Path, Place, Problems
-from labd.template.file_form import FileForm
-from labd.template.form import (
-    CloudInitForm,
-    DiskForm,
-    LabForm,
-    LinkForm,
-    NetworkForm,
-    NicForm,
-    NodeForm,
-    ReadyForm,
-    RestartForm,
-    RouteForm,
-)
-from labd.template.link_form import ImpairForm
+from labd.template.form import LabForm
+from labd.template.keys import Section, sections
 
-# The model of the entries of a section, and whether it has named or numbered entries.
-_SECTIONS: Final[dict[type[BaseModel], dict[str, tuple[type[BaseModel], bool]]]] = {
-    LabForm: {
-        "networks": (NetworkForm, True),
-        "links": (LinkForm, True),
-        "nodes": (NodeForm, True),
-    },
-    NodeForm: {
-        "nics": (NicForm, True),
-        "disks": (DiskForm, True),
-        "files": (FileForm, True),
-        "routes": (RouteForm, True),
-        "restart": (RestartForm, False),
-        "ready": (ReadyForm, False),
-        "cloud_init": (CloudInitForm, False),
-    },
-    LinkForm: {"impair": (ImpairForm, False)},
-    NicForm: {"impair": (ImpairForm, False)},
-}
-_NOUNS: Final = {
-    "nodes": "node",
-    "networks": "network",
-    "links": "link",
-    "nics": "nic",
-    "disks": "disk",
-    "files": "file",
-    "routes": "route",
-}
 _MAPPING = "write a mapping, like {key: value}"
 _WORDS: Final = {
     "list_type": "write a list, like [a, b]",
@@ -159,11 +120,27 @@ def _model_at(path: Path) -> type[BaseModel]:
     model: type[BaseModel] = LabForm
     parts = list(path)
     while parts:
-        section = str(parts.pop(0))
-        found = _SECTIONS.get(model, {}).get(section)
+        found = _SECTIONS.get(model, {}).get(str(parts.pop(0)))
         if found is None:
             return model
-        model, has_entries = found
-        if has_entries and parts:
+        model = found.form
+        if found.many and parts:
             parts.pop(0)
     return model
+
+
+def _all_sections(form: type[BaseModel]) -> dict[type[BaseModel], Mapping[str, Section]]:
+    """Return the sections of a form, and of those inside it."""
+    found: dict[type[BaseModel], Mapping[str, Section]] = {form: sections(form)}
+    for section in found[form].values():
+        found |= _all_sections(section.form)
+    return found
+
+
+_SECTIONS: Final = _all_sections(LabForm)
+_NOUNS: Final = {
+    name: section.noun
+    for inside in _SECTIONS.values()
+    for name, section in inside.items()
+    if section.noun
+}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
+
+from labd.template.keys import Form, key
 
 _PATH = re.compile(r"/(?:[^/\x00-\x1f\x7f]+/)*[^/\x00-\x1f\x7f]+\Z")
 _MODE = re.compile(r"[0-7]{3,4}\Z")
@@ -42,14 +44,10 @@ GuestPath = Annotated[
 ]
 
 
-class FileForm(BaseModel):
+class FileForm(Form):
     """A file in the guest."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    content: Annotated[str, BeforeValidator(_content)] = Field(
-        default="", description="Text, written as UTF-8"
-    )
-    mode: Annotated[str, BeforeValidator(_mode)] = Field(
-        default="", description='Permissions, in quotes: "0755"'
+    content: Annotated[str, BeforeValidator(_content)] = key("Text, written as UTF-8", default="")
+    mode: Annotated[str, BeforeValidator(_mode)] = key(
+        'Permissions, in quotes: "0755"', default="", shown="as the guest makes it"
     )

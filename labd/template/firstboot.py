@@ -8,7 +8,8 @@ from typing import Any, Final
 from labd.model.specs import CloudInitSpec
 from labd.template.complaints import Complaints
 from labd.template.document import Path, Place, Problems, parse
-from labd.template.form import CloudInitForm, NodeForm
+from labd.template.form import NodeForm
+from labd.template.node_parts import CloudInitForm
 
 _HEADER: Final = "#cloud-config"
 # Other forms of user-data that cloud-init knows, by how they begin.

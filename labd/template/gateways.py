@@ -10,7 +10,8 @@ from labd.model.specs import Gateway, NetworkSpec, NicSpec, NodeSpec
 from labd.template.addresses import Address, Addressing, no_host, read_address
 from labd.template.complaints import Complaints
 from labd.template.document import Path
-from labd.template.form import LabForm, NetworkForm
+from labd.template.form import LabForm
+from labd.template.network_form import NetworkForm
 
 
 @dataclass

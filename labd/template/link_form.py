@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic import BeforeValidator, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
 from labd.model.errors import InputError
 from labd.model.impairment import DECLARED, Declared, parse
+from labd.template.keys import Form, key
 
 
 class LinkState(StrEnum):
@@ -52,16 +53,14 @@ def _field(item: Declared) -> tuple[Any, Any]:
     how = (BeforeValidator(_reader(item.name)), WithJsonSchema(_written(item)))
     read: Any = Annotated[int, *how] if item.quantity.whole else Annotated[float, *how]
     zero = 0 if item.quantity.whole else 0.0
-    return read, Field(default=zero, description=f"{item.help}, like {item.example}")
+    return read, key(f"{item.help}, like {item.example}", default=zero)
 
-
-_CONFIG: Final = ConfigDict(extra="forbid", strict=False, hide_input_in_errors=True)
 
 if TYPE_CHECKING:
-    _Impairments = BaseModel
+    _Impairments = Form
 else:
     _Impairments = create_model(
-        "_Impairments", __config__=_CONFIG, **{item.name: _field(item) for item in DECLARED}
+        "_Impairments", __base__=Form, **{item.name: _field(item) for item in DECLARED}
     )
 
 

@@ -15,9 +15,11 @@ from typing import Final, TypeVar
 from labd.model.errors import InputError
 from labd.model.names import is_name
 from labd.model.serving import MOST_ADDRESSES, DhcpSpec
-from labd.model.specs import MAX_VCPUS, LabSpec, NetworkSpec, NicSpec, NodeSpec
+from labd.model.specs import LabSpec, NetworkSpec, NicSpec, NodeSpec
 from labd.template.addresses import MAC, read_address
-from labd.template.form import MAX_NICS, MAX_NODES
+from labd.template.form import MAX_NICS, MAX_NODES, NodeForm
+from labd.template.keys import Form, bounds, keys
+from labd.template.network_form import NetworkForm
 from labd.template.patterns import trouble
 from labd.template.served import is_domain
 from labd.template.uplinks import is_uplink
@@ -54,8 +56,7 @@ def _check_network(network: NetworkSpec) -> None:
     _require(f"{at}: subnet6", network.subnet6, _empty_or(_is_subnet))
     _require(f"{at}: uplink", network.uplink, is_uplink)
     _require(f"{at}: gateway_address", network.gateway_address, _empty_or(_is_address))
-    _require(f"{at}: mtu", network.mtu, range(576, 9217).__contains__)
-    _require(f"{at}: vlan", network.vlan, range(4095).__contains__)
+    _check_bounds(at, network, NetworkForm)
     for item in network.allow:
         _require(f"{at}: allow", item.to, lambda text: text == "host" or _is_subnet(text))
         _require(f"{at}: allow", item.protocol, {"tcp", "udp"}.__contains__)
@@ -91,7 +92,7 @@ def _check_node(node: NodeSpec, networks: set[str]) -> None:
     _require(f"{at}: profile", node.profile, _empty_or(is_name))
     for image in (node.image, node.cdrom or ""):
         _require(f"{at}: image", image, lambda text: _IMAGE.match(text) is not None)
-    _require(f"{at}: vcpus", node.vcpus or 1, range(1, MAX_VCPUS + 1).__contains__)
+    _check_bounds(at, node, NodeForm)
     for size in (node.memory, node.disk, *(disk.size for disk in node.disks)):
         _require(f"{at}: size", size or _SIZES[0], _SIZES.__contains__)
     for disk in node.disks:
@@ -121,6 +122,15 @@ def _check_nic(at: str, nic: NicSpec, networks: set[str]) -> None:
     _require(f"{at}: gateway", nic.gateway, _empty_or(_is_address))
     for address in nic.addresses:
         _require(f"{at}: address", address, _is_interface)
+
+
+def _check_bounds(at: str, spec: NetworkSpec | NodeSpec, form: type[Form]) -> None:
+    """Check the numbers whose keys are declared with bounds."""
+    for name, field, _ in keys(form):
+        allowed, value = bounds(field), getattr(spec, name, None)
+        if allowed is not None and value is not None:
+            least, most = allowed
+            _require(f"{at}: {name}", value, range(least, most + 1).__contains__)
 
 
 def _require(what: str, value: _T, fits: Callable[[_T], bool]) -> None:

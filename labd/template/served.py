@@ -15,7 +15,7 @@ from labd.model.specs import NetworkSpec, NodeSpec
 from labd.template.addresses import Addressing, no_host, read_address
 from labd.template.complaints import Complaints
 from labd.template.document import Path
-from labd.template.form import DhcpForm, NetworkForm
+from labd.template.network_form import DhcpForm, NetworkForm
 
 _ROOMY: Final = 29  # prefix length of the smallest subnet with a range that labd chooses itself
 _SLAAC: Final = 64  # RFC 4862: the only prefix length by which guests make addresses

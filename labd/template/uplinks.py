@@ -10,7 +10,7 @@ from typing import Final
 from labd.model.specs import AllowSpec
 from labd.template.complaints import Complaints
 from labd.template.document import Path
-from labd.template.form import AllowForm, NetworkForm
+from labd.template.network_form import AllowForm, NetworkForm
 
 # An interface name as the kernel takes it (dev_valid_name, net/core/dev.c), less exotic characters.
 _UPLINK = re.compile(r"(?:none|nat|bridge:[A-Za-z0-9][A-Za-z0-9_.-]{0,14})\Z")

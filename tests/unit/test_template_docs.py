@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from labd.template import load
-from labd.template.form import CloudInitForm, LinkForm, NetworkForm, NicForm, NodeForm
+from labd.template.form import NodeForm
+from labd.template.network_form import LinkForm, NetworkForm
+from labd.template.node_parts import CloudInitForm, NicForm
 from labd.template.parameters import TYPES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -13,17 +13,9 @@ from pydantic import TypeAdapter
 from labd.model.errors import TemplateError
 from labd.model.specs import LabSpec, Readiness, RestartPolicy
 from labd.template import load, parameters
-from labd.template.form import (
-    DiskForm,
-    LabForm,
-    LinkForm,
-    NetworkForm,
-    NicForm,
-    NodeForm,
-    ReadyForm,
-    RestartForm,
-    RouteForm,
-)
+from labd.template.form import LabForm, NodeForm
+from labd.template.network_form import LinkForm, NetworkForm
+from labd.template.node_parts import DiskForm, NicForm, ReadyForm, RestartForm, RouteForm
 from labd.template.patterns import trouble
 
 SHIPPED = [

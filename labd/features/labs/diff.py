@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from labd.features.labs.hotplug import HOT_FIELDS, needs_replacing, obstacle, outline
 from labd.features.labs.views import Change
 from labd.model.specs import CloudInitSpec, LabSpec, NetworkSpec, NodeSpec, Readiness, RestartPolicy
 from labd.model.units import format_size
+from labd.template.keys import Effect, effects
+from labd.template.network_form import NetworkForm
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -18,13 +20,7 @@ if TYPE_CHECKING:
 _BYTES = {"memory", "disk", "size"}
 _PARTS = (RestartPolicy, Readiness, CloudInitSpec)  # told field by field
 _TEXTS = {"cloud_init", "user_data", "meta_data", "network_config"}  # too long to be shown
-# Fields that labd itself acts on; a change of them needs no other machine.
-SOFT_NETWORK_FIELDS = frozenset(
-    {
-        *("uplink", "vlan", "allow", "gateway", "gateway_address", "subnet6", "dhcp", "dns"),
-        *("port_security", "trusted"),
-    }
-)
+_NETWORK_EFFECTS: Final = effects(NetworkForm)
 
 
 def differences(old: DataclassInstance, new: DataclassInstance, prefix: str = "") -> list[str]:
@@ -70,7 +66,7 @@ def needs_new_ports(old: NetworkSpec, new: NetworkSpec) -> bool:
     return any(
         getattr(old, item.name) != getattr(new, item.name)
         for item in fields(NetworkSpec)
-        if item.name not in SOFT_NETWORK_FIELDS
+        if _NETWORK_EFFECTS.get(item.name, Effect.RESTART) is Effect.RESTART
     )
 
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from labd.model.impairment import Impairment, describe
+from labd.model.impairment import describe
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.slots import PLUGGABLE_NICS, numbered
 from labd.model.specs import DiskBus, DiskSpec, Machine, NicSpec, NodeSpec
+from labd.template.form import NodeForm
+from labd.template.keys import Effect, effects
+from labd.template.node_parts import NicForm
 
-# Fields that labd itself acts on; a change of them needs no other machine.
-SOFT_FIELDS: Final = frozenset(
-    {"restart", "depends_on", "ready", "publish", "on_fork", "files", "startup"}
-)
+_EFFECTS: Final = effects(NodeForm)
 # Fields whose change a running machine takes, if `obstacle` finds nothing against it.
-HOT_FIELDS: Final = frozenset({"nics", "disks", "cdrom"})
+HOT_FIELDS: Final = frozenset(name for name, effect in _EFFECTS.items() if effect is Effect.LIVE)
+# Fields of a NIC that are no business of its machine.
+_LINK_FIELDS: Final = [
+    item
+    for item in fields(NicSpec)
+    if effects(NicForm).get(item.name, Effect.RESTART) is Effect.LIVE
+]
 
 _Item = TypeVar("_Item", NicSpec, DiskSpec)
 
@@ -56,7 +62,7 @@ def needs_replacing(old: NodeSpec, new: NodeSpec, *, iso: bool = False) -> bool:
     hard = any(
         getattr(old, item.name) != getattr(new, item.name)
         for item in fields(NodeSpec)
-        if item.name not in SOFT_FIELDS | HOT_FIELDS
+        if _EFFECTS.get(item.name, Effect.RESTART) is Effect.RESTART
     )
     return hard or bool(obstacle(old, new, iso=iso))
 
@@ -75,8 +81,9 @@ def obstacle(old: NodeSpec, new: NodeSpec, *, iso: bool = False) -> str:
 
 def _unimpaired(node: NodeSpec) -> NodeSpec:
     """Return a node with perfect links: what they do is not its machine's business."""
-    nics = tuple(replace(nic, down=False, sends=Impairment()) for nic in node.nics)
-    return replace(node, nics=nics)
+    perfect = NicSpec(name="", network="", mac="")
+    neutral: dict[str, Any] = {item.name: getattr(perfect, item.name) for item in _LINK_FIELDS}
+    return replace(node, nics=tuple(replace(nic, **neutral) for nic in node.nics))
 
 
 def _nic_obstacles(old: NodeSpec, new: NodeSpec) -> Iterator[str]:
