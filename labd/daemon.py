@@ -31,7 +31,7 @@ from labd.host.doctor import Level
 from labd.host.lockfile import RootLock
 from labd.host.notify import Notifier
 from labd.host.threads import finish
-from labd.host.tuning import go_first, use_one_arena
+from labd.host.tuning import go_first, keep_what_is_there, use_one_arena
 from labd.inventory import rebuild_inventory
 from labd.model.errors import InputError, LabdError
 from labd.model.machine import FoundMachine
@@ -143,6 +143,7 @@ async def _serve(settings: Settings) -> None:
         # The last of all: what threads still do ends whole, unless a disk does not answer.
         stack.push_async_callback(_end_threads)
         daemon = await Daemon.start(settings, stack)
+        keep_what_is_there()
         notifier = Notifier.of()
         notifier.ready(f"serving {settings.paths.api_socket}")
         log.info("ready: %s", settings.paths.api_socket)

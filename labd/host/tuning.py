@@ -3,10 +3,12 @@
 CPU shares: autogroups share CPUs by session, and each machine has one; while fifty nodes booted,
 each commit of labd waited for its turn. One arena of memory: namespaces are entered in threads that
 end, and glibc would keep an arena for many of them. KSM: equal pages of forks are merged.
+The collector of cycles: it does not look at what was there when the daemon had started.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from contextlib import suppress
@@ -142,3 +144,15 @@ def serve(process: ProcessId, *, before_others: bool) -> bool:
             file.write(str(_NICE_BEFORE_OTHERS if before_others else 0))
         return True
     return False
+
+
+def keep_what_is_there() -> None:
+    """Have Python's collector look no more at what is there now (`gc.freeze`): it stays for ever.
+
+    To be called when a process has started. What labd has read and made by then is 120,000 objects
+    and more; each whole collection took 50 to 80 ms with them, in the midst of whatever was asked,
+    and every `up` and `destroy` of fifty nodes met one. What is garbage by now and not young stays,
+    too, for to look for it would hold up the first requests as long.
+    """
+    gc.collect(1)
+    gc.freeze()
