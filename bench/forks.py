@@ -80,7 +80,7 @@ def _compare(daemon: Daemon, count: int, repeat: int) -> Iterator[Result]:
         seconds, taken = _forks(daemon, count)
         times.append(seconds)
     if count == 1:
-        yield Result(name="fork_answer", n=1, unit="s", labd=median(times), max_value=0.5)
+        yield Result(name="fork_answer", n=1, unit="s", labd=median(times), max_value=0.45)
     booted, before = _cold(daemon, count)
     yield Result(
         name="fork_vs_cold",

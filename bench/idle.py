@@ -43,7 +43,7 @@ def _rest(daemon: Daemon, pid: int, count: int) -> Iterator[Result]:
         n=count,
         unit="%",
         labd=100 * used / SECONDS,
-        max_value=1.0 if count == 50 else None,
+        max_value=0.5 if count == 50 else None,
     )
     yield Result(name="idle_rss_mib", n=count, unit="MiB", labd=_rss_mib(pid))
     with Stream(daemon) as stream:

@@ -31,6 +31,7 @@ nodes:
 
 
 _KINDS = {"running": "up_running", "output": "up_output", "destroy": "destroy"}
+_BARS = {("running", 1): 1.5, ("running", 50): 1.5, ("destroy", 50): 2.5}
 
 
 def run(sizes: list[int], repeat: int) -> Iterator[Figure]:
@@ -60,7 +61,7 @@ def _results(count: int, ours: list[bare.Times], theirs: list[bare.Times]) -> It
             unit="s",
             labd=median([getattr(times, kind) for times in ours]),
             baseline=median([getattr(times, kind) for times in theirs]),
-            max_ratio=1.5 if kind == "running" and count == 50 else None,
+            max_ratio=_BARS.get((kind, count)),
         )
 
 
