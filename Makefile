@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 NEMESIS_MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-packages check format docs docs-tables pages picture deb bench soak lock clean
+.PHONY: help setup demo test durations test-packages check format docs docs-tables pages picture deb bench soak lock clean
 
 help: ## Print these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,8 +20,10 @@ demo: setup ## Watch labd take a real lab up and down; KEEP=1 leaves the lab run
 	@$(PY) -m tools.demo $(if $(KEEP),--keep)
 
 test: setup ## Run the whole suite (needs root for tests/system); PYTEST_ARGS="-k name" narrows it
-	@$(PY) -m pytest -m alone tests/system $(PYTEST_ARGS) || [ $$? = 5 ] # 5: PYTEST_ARGS left none of them
-	@$(PY) -m pytest -m "not alone and not packages" -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	@tools/test.sh $(WORKERS) $(PYTEST_ARGS)
+
+durations: setup ## Run the whole suite, and write how long its tests take to tests/durations.json, by which it is ordered
+	@tools/test.sh $(WORKERS) --store-durations $(PYTEST_ARGS)
 
 test-packages: setup ## Install labd on clean systems by apt and by pipx, and try it there (needs root; minutes)
 	@$(PY) -m pytest -m packages tests/packaging $(PYTEST_ARGS)

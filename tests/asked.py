@@ -18,8 +18,17 @@ def stops_asked() -> tuple[str, int]:
     The seed is the commit that is tested, so that each change tries places of its own, and every
     run of it the same ones.
     """
-    count = int(os.environ.get("FAULTS_STOPS", "2"))
-    return os.environ.get("FAULTS_SEED") or _commit(), count
+    return faults_seed(), int(os.environ.get("FAULTS_STOPS", "2"))
+
+
+def deaths_asked() -> tuple[str, int]:
+    """Return the seed of the places at which daemons die, and how many of each request."""
+    return faults_seed(), int(os.environ.get("FAULTS_DEATHS", "8"))
+
+
+def faults_seed() -> str:
+    """Return `FAULTS_SEED`, or else the commit that is tested."""
+    return os.environ.get("FAULTS_SEED") or _commit()
 
 
 def _commit() -> str:

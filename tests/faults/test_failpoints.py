@@ -2,11 +2,13 @@
 
 For each request, the places that it comes by are found by a first run that only writes them down;
 then the request is made once for each, with a kill at it. `SOAK=1` kills at every single visit,
-otherwise once for each place, at its first visit or its last.
+otherwise at some places of each request, each at its first visit or its last.
 
 And it is stopped in order (SIGTERM, as for an upgrade) at the same places, which cancels what is
-under way there: with `SOAK=1` at every visit, otherwise at some places of each request, which are
-drawn from the commit that is tested. `FAULTS_SEED` draws others, `FAULTS_STOPS` says how many.
+under way there: with `SOAK=1` at every visit, otherwise at some places, too.
+
+Places are drawn from the commit that is tested, so that each change tries others. `FAULTS_SEED`
+draws others, `FAULTS_DEATHS` and `FAULTS_STOPS` say how many of each request.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from typing import TypeVar
 
 import pytest
 
@@ -26,7 +29,7 @@ from labd.client.client import Client
 from labd.core.guard import COMMIT, LOOKS, all_ports, registry
 from labd.host.failpoints import STEPS, VARIABLE
 from labd.model.errors import DaemonUnreachable, WorldError
-from tests.asked import stops_asked
+from tests.asked import deaths_asked, stops_asked
 from tests.faults.scene import Outcome, Scene, settle
 from tests.faults.scenes import SCENES, up
 from tests.faults.stores import misfits
@@ -35,6 +38,7 @@ from tests.system.harness import Daemon, until
 pytestmark = pytest.mark.usefixtures("built_tiny")
 
 _STOPS_WITHIN = 15.0  # seconds after a request; a daemon that hangs is stopped with patience
+T = TypeVar("T")
 SOAK = bool(os.environ.get("SOAK"))
 # Places that no scene comes by, and why.
 UNREACHED = {
@@ -230,7 +234,8 @@ def test_a_death_anywhere_ends_done_or_undone(faulty: Faulty, name: str) -> None
     faulty.have(scene)
     visits = visits_of(faulty, name)
     assert visits, f"{name} comes by no place at all"
-    for number, place in enumerate(chosen(visits, scene.only)):
+    places = list(enumerate(chosen(visits, scene.only)))
+    for number, place in drawn(f"{name} deaths", places, *deaths_asked()):
         with faulty.client() as client:
             scene.prepare(client)
         faulty.order(f"{place} = kill")
@@ -258,7 +263,7 @@ def test_a_death_anywhere_ends_done_or_undone(faulty: Faulty, name: str) -> None
 def test_a_stop_anywhere_ends_done_or_undone(faulty: Faulty, name: str) -> None:
     scene = SCENES[name]
     faulty.have(scene)
-    places = drawn(name, stops(visits_of(faulty, name), scene.only))
+    places = drawn(name, stops(visits_of(faulty, name), scene.only), *stops_asked())
     reached = []
     for place in places:
         with faulty.client() as client:
@@ -287,9 +292,8 @@ def stops(visits: list[str], only: Collection[str]) -> list[str]:
     return list(found)
 
 
-def drawn(name: str, places: list[str]) -> list[str]:
-    """Return the places to stop at, in their order: with `SOAK=1` all, otherwise some."""
-    seed, count = stops_asked()
+def drawn(name: str, places: list[T], seed: str, count: int) -> list[T]:
+    """Return the places to die or to stop at, in their order: with `SOAK=1` all, or else some."""
     if SOAK or count >= len(places):
         return places
     kept = random.Random(f"{seed} {name}").sample(range(len(places)), count)

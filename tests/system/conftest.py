@@ -127,6 +127,9 @@ def finish(daemon: Daemon) -> list[str]:
             problems.append(f"labd ended with {status}: {daemon.log.read_text()[-2000:]}")
         problems += daemon.leaks_after_stop()
         problems += unpromised(daemon.outbox())
+        said = daemon.log.read_text().splitlines()
+        if not daemon.faulty:
+            problems += [line for line in said if "met a fault of labd" in line]
     except BaseException as error:
         problems.append(f"{error!r}; machines may run on: {daemon.root}")
         raise

@@ -64,6 +64,8 @@ class Daemon:
         self.environment: dict[str, str] = {}
         # A test that harms the host on purpose says so: `lab fsck` has to find it at the end.
         self.harmed = False
+        # And one that makes labd fail by what nobody expects: a task of no other daemon may.
+        self.faulty = False
         (root / "etc").mkdir(parents=True)
         if config:
             (root / "etc" / "labd.toml").write_text(config)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from labd.drivers.node.qemu.console import ConsoleHub
+from tests.system.harness import until
 
 SIZE = 64 << 10  # bytes
 
@@ -20,7 +21,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """Yield a folder on a file system of its own."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "none", tmp_path], check=True)
     yield tmp_path
-    subprocess.run(["umount", tmp_path], check=True)
+    # A child that another thread has just forked may have its descriptors until it executes.
+    until(lambda: _unmounted(tmp_path), "nobody uses the file system any more")
+
+
+def _unmounted(folder: Path) -> bool:
+    return subprocess.run(["umount", folder], check=False).returncode == 0
 
 
 async def test_no_space_for_the_log_holds_up_neither_guest_nor_viewers(disk: Path) -> None:

@@ -78,6 +78,7 @@ def test_a_lease_ends_after_a_fault_of_labd(
     orders = tmp_path / "orders"
     orders.touch()
     daemon.environment[VARIABLE] = str(orders)
+    daemon.faulty = True
     daemon.start()
     daemon.image("bootsector")
     daemon.lab("up", BOOT, "--name", "b", "--lease", "5s", "--keep-for", "1h")

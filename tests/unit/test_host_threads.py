@@ -70,7 +70,9 @@ async def test_a_pool_has_as_many_threads_as_it_needs_and_no_more() -> None:
         assert await pool.run(int, "7") == 7
     assert 1 <= _threads("few") <= 3
     waiting = [asyncio.create_task(pool.run(go_on.wait, 30)) for _ in range(9)]
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(60):
+        while _threads("few") < 3:
+            await asyncio.sleep(0.01)
     assert _threads("few") == 3
     waiting[8].cancel()
     await asyncio.wait({waiting[8]})
