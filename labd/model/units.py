@@ -14,6 +14,11 @@ from labd.model.errors import InputError
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 _SIZE = re.compile(r"^\s*(\d{1,15})(?:\.(\d{1,3}))?\s*(B|K|M|G|T|KiB|MiB|GiB|TiB)?\s*\Z")
+# What is taken, as ECMA 262 writes it, for the JSON Schema of templates: sizes there need a unit.
+SIZE_PATTERN = r"^\s*[0-9]{1,15}(\.[0-9]{1,3})?\s*([BKMGT]|[KMGT]iB)\s*$"
+_PARTS = "".join(f"([0-9]{{1,6}}{unit})?" for unit in "dhms")
+DURATION_PATTERN = rf"^\s*([0-9]{{1,9}}(\.[0-9]{{1,3}})?|(?=[0-9]){_PARTS})\s*$"
+MAX_SECONDS = 10**9  # of a number without a unit
 _FACTOR = {
     "B": 1,
     "K": KIB,

@@ -11,6 +11,11 @@ from pydantic_core import PydanticCustomError
 from labd.template.keys import Form, key
 
 _PATH = re.compile(r"/(?:[^/\x00-\x1f\x7f]+/)*[^/\x00-\x1f\x7f]+\Z")
+_PATH_SCHEMA = {
+    "type": "string",
+    "pattern": r"^/([^/\u0000-\u001f\u007f]+/)*[^/\u0000-\u001f\u007f]+$",
+    "maxLength": 1024,
+}
 _MODE = re.compile(r"[0-7]{3,4}\Z")
 _CONTENT_LIMIT = 64 << 10  # characters
 
@@ -39,15 +44,19 @@ def _content(value: object) -> object:
     return value
 
 
-GuestPath = Annotated[
-    str, BeforeValidator(_path), WithJsonSchema({"type": "string", "pattern": "^/"})
-]
+GuestPath = Annotated[str, BeforeValidator(_path), WithJsonSchema(_PATH_SCHEMA)]
 
 
 class FileForm(Form):
     """A file in the guest."""
 
-    content: Annotated[str, BeforeValidator(_content)] = key("Text, written as UTF-8", default="")
-    mode: Annotated[str, BeforeValidator(_mode)] = key(
-        'Permissions, in quotes: "0755"', default="", shown="as the guest makes it"
-    )
+    content: Annotated[
+        str,
+        BeforeValidator(_content),
+        WithJsonSchema({"type": "string", "maxLength": _CONTENT_LIMIT}),
+    ] = key("Text, written as UTF-8", default="")
+    mode: Annotated[
+        str,
+        BeforeValidator(_mode),
+        WithJsonSchema({"type": "string", "pattern": "^[0-7]{3,4}$"}),
+    ] = key('Permissions, in quotes: "0755"', default="", shown="as the guest makes it")

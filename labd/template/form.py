@@ -38,6 +38,8 @@ from labd.template.node_parts import (
 from labd.template.values import (
     MAX_ENTRIES,
     MAX_WORD,
+    NAME_SCHEMA,
+    Also,
     Argv,
     Flag,
     Name,
@@ -146,7 +148,11 @@ class NodeForm(Form):
         default=Accel.AUTO,
         more="or `kvm`, or `tcg`",
     )
-    restart: Annotated[RestartForm, BeforeValidator(to_restart)] = key(
+    restart: Annotated[
+        RestartForm,
+        BeforeValidator(to_restart),
+        Also(({"enum": [str(mode) for mode in RestartMode]},)),
+    ] = key(
         "When it is started again: a mode, or mode, limit and window",
         effect=Effect.NONE,
         default_factory=lambda: RestartForm(mode=RestartMode.NO),
@@ -183,7 +189,7 @@ class NodeForm(Form):
         max_length=MAX_ENTRIES,
         more='others by cloud-init: `[[ip, link, show], [sh, -c, "date > /tmp/now"]]`',
     )
-    files: Annotated[dict[GuestPath, FileForm], BeforeValidator(to_empty)] = key(
+    files: OrEmpty[dict[GuestPath, FileForm]] = key(
         "Files that the guest agent writes after each boot, by their paths",
         effect=Effect.NONE,
         noun="file",
@@ -205,7 +211,11 @@ class NodeForm(Form):
         max_length=MAX_ENTRIES,
         more="before it is ready; see [checkpoints.md](checkpoints.md)",
     )
-    depends_on: Annotated[dict[Name, DependsOn], BeforeValidator(to_needs)] = key(
+    depends_on: Annotated[
+        dict[Name, DependsOn],
+        BeforeValidator(to_needs),
+        Also(({"type": "array", "items": NAME_SCHEMA, "description": "Until all are ready"},)),
+    ] = key(
         "Nodes it waits for, and until they are running or ready",
         effect=Effect.NONE,
         default_factory=dict,
@@ -223,7 +233,7 @@ class NodeForm(Form):
         default=None,
         more="see [below](#cloud-init)",
     )
-    ready: Annotated[ReadyForm, BeforeValidator(to_ready)] = key(
+    ready: Annotated[ReadyForm, BeforeValidator(to_ready), Also(({"enum": ["agent"]},))] = key(
         "How it shows that it is ready; left out: as its image says",
         effect=Effect.NONE,
         default_factory=ReadyForm,
@@ -240,15 +250,15 @@ class LabForm(Form):
         more="MAC addresses derive from it",
     )
     description: Prose = key("For people", default="", max_length=2000)
-    parameters: Annotated[dict[str, str], BeforeValidator(to_empty)] = key(
+    parameters: OrEmpty[dict[str, str]] = key(
         "What --set NAME=VALUE sets; ${NAME} puts it in",
         default_factory=dict,
         more="see [Parameters](#parameters)",
     )
-    networks: Annotated[dict[Name, OrEmpty[NetworkForm]], BeforeValidator(to_empty)] = key(
+    networks: OrEmpty[dict[Name, OrEmpty[NetworkForm]]] = key(
         "Layer-2 segments, by name", noun="network", default_factory=dict
     )
-    links: Annotated[dict[Name, LinkForm], BeforeValidator(to_empty)] = key(
+    links: OrEmpty[dict[Name, LinkForm]] = key(
         "Segments with exactly two ends, by name", noun="link", default_factory=dict
     )
     chapters: list[Name] = key(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from labd.model.specs import Gateway, PortSecurity
 from labd.template.keys import Effect, Form, key
 from labd.template.link_form import ImpairForm, LinkState
-from labd.template.values import MAX_ENTRIES, SERVED, Duration, Port, Text, Values, Whole, or_flag
+from labd.template.values import MAX_ENTRIES, Duration, OrServed, Port, Text, Values, Whole
 
 
 class AllowForm(Form):
@@ -63,19 +61,17 @@ class NetworkForm(Form):
         more="subnets of a lab do not overlap",
     )
     subnet6: Text = key("A second subnet, IPv6, like fd00:1::/64", effect=Effect.NONE, default="")
-    dhcp: Annotated[DhcpForm | None, SERVED] = key(
+    dhcp: OrServed[DhcpForm] = key(
         "Have labd give out addresses: true, or how",
         effect=Effect.NONE,
         default=None,
-        json_schema_extra=or_flag,
         shown="`false`",
         more="see [below](#addresses-and-names)",
     )
-    dns: Annotated[DnsForm | None, SERVED] = key(
+    dns: OrServed[DnsForm] = key(
         "Have labd answer names of nodes: true, or how",
         effect=Effect.NONE,
         default=None,
-        json_schema_extra=or_flag,
         shown="`false`",
         more="see [below](#addresses-and-names)",
     )

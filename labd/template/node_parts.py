@@ -11,16 +11,17 @@ from labd.template.keys import Effect, Form, key
 from labd.template.link_form import ImpairForm, LinkState
 from labd.template.patterns import MAX_LENGTH
 from labd.template.values import (
+    MAX_CLOUD_CONFIG,
     MAX_ENTRIES,
     Argv,
     Duration,
     Flag,
     Name,
+    OrEmpty,
     Size,
     Text,
     Whole,
     to_cloud_config,
-    to_empty,
 )
 
 
@@ -130,13 +131,13 @@ class CloudInitForm(Form):
     user_data: Annotated[
         str | dict[str, Any],
         BeforeValidator(to_cloud_config),
-        WithJsonSchema({"type": ["string", "object"]}),
+        WithJsonSchema({"type": ["string", "object", "null"], "maxLength": MAX_CLOUD_CONFIG}),
     ] = key(
         "Cloud-config: a text of YAML (`user_data: |`), or a mapping",
         default="",
         more="32 KiB at most, no scripts and no anchors",
     )
-    meta_data: Annotated[dict[str, Any], BeforeValidator(to_empty)] = key(
+    meta_data: OrEmpty[dict[str, Any]] = key(
         "Further meta-data; instance-id and name are labd's",
         default_factory=dict,
         more="unless they are here",

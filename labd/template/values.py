@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from labd.model.errors import InputError
 from labd.model.names import NAME_PATTERN, is_name
 from labd.model.specs import DependsOn
-from labd.model.units import parse_duration, parse_size
+from labd.model.units import (
+    DURATION_PATTERN,
+    MAX_SECONDS,
+    SIZE_PATTERN,
+    parse_duration,
+    parse_size,
+)
 
 MAX_ENTRIES: Final = 64  # of lists that have no limit of their own
 MAX_WORD: Final = 1024  # characters
-_MAX_CLOUD_CONFIG = 32 << 10  # characters
+_SHELL: Final = "|&;<>$`*?"  # what is read by shells only
+_WORDS = rf"[^{_SHELL}]*"
+_COMMAND_PATTERN = rf"^(?!.*\S{{{MAX_WORD + 1}}}){_WORDS}[^\s{_SHELL}]{_WORDS}$"
+MAX_CLOUD_CONFIG: Final = 32 << 10  # characters
 _NAME_HELP = "use 1 to 31 of a-z, 0-9 and '-', beginning with a letter"
 
 
@@ -87,7 +98,7 @@ def _prose(value: object) -> str:
 
 def _argv(value: object) -> list[str]:
     if isinstance(value, str):
-        if set(value) & set("|&;<>$`*?"):
+        if set(value) & set(_SHELL):
             raise _wrong("no shell reads it; write [sh, -c, ...] for one that does")
         try:
             value = shlex.split(value)
@@ -156,8 +167,8 @@ def to_cloud_config(value: object) -> object:
         return ""
     if not isinstance(value, str | dict):
         raise _wrong("write a text of YAML, user_data: |, or a mapping")
-    if isinstance(value, str) and len(value) > _MAX_CLOUD_CONFIG:
-        raise _wrong(f"is too long: {_MAX_CLOUD_CONFIG} characters at most")
+    if isinstance(value, str) and len(value) > MAX_CLOUD_CONFIG:
+        raise _wrong(f"is too long: {MAX_CLOUD_CONFIG} characters at most")
     return value
 
 
@@ -166,19 +177,39 @@ def to_empty(value: object) -> object:
     return {} if value is None else value
 
 
-Name = Annotated[
-    str, BeforeValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})
-]
+@dataclass(frozen=True, slots=True)
+class Also:
+    """Lets the JSON Schema have other shapes, which a validator takes for the one that it makes."""
+
+    shapes: tuple[Mapping[str, Any], ...]
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return the schema of the type, or one of the others."""
+        return {"anyOf": [handler(core), *map(dict, self.shapes)]}
+
+
+NAME_SCHEMA: Final = {"type": "string", "pattern": NAME_PATTERN}
+OR_NULL: Final = Also(({"type": "null"},))
+Name = Annotated[str, BeforeValidator(_name), WithJsonSchema(NAME_SCHEMA)]
 Text = Annotated[str, BeforeValidator(_text)]
 Size = Annotated[
     int,
     BeforeValidator(_size),
-    WithJsonSchema({"type": "string", "examples": ["256 MiB", "10 GiB"]}),
+    WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN, "examples": ["256 MiB", "10 GiB"]}),
 ]
 Duration = Annotated[
     float,
     BeforeValidator(_duration),
-    WithJsonSchema({"type": ["string", "number"], "examples": ["90s", "5m"]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": DURATION_PATTERN, "examples": ["90s", "5m"]},
+                {"type": "number", "minimum": 0, "exclusiveMaximum": MAX_SECONDS},
+            ]
+        }
+    ),
 ]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Port = Annotated[Whole, Field(ge=1, le=65535)]
@@ -187,24 +218,43 @@ Prose = Annotated[str, BeforeValidator(_prose)]
 Argv = Annotated[
     list[str],
     BeforeValidator(_argv),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {
+                    "type": "string",
+                    "pattern": _COMMAND_PATTERN,
+                },
+                {
+                    "type": "array",
+                    "items": {"type": "string", "minLength": 1, "maxLength": MAX_WORD},
+                    "minItems": 1,
+                    "maxItems": MAX_ENTRIES,
+                },
+            ]
+        }
+    ),
 ]
 
 _Item = TypeVar("_Item")
-OrEmpty = Annotated[_Item, BeforeValidator(to_empty)]
+OrEmpty = Annotated[_Item, BeforeValidator(to_empty), OR_NULL]
+
+OrServed = Annotated[_Item | None, BeforeValidator(_served), Also(({"type": "boolean"},))]
 
 Values = Annotated[
     dict[str, list[str]],
     BeforeValidator(_values),
     Field(max_length=MAX_ENTRIES),
     WithJsonSchema(
-        {"type": "object", "additionalProperties": {"type": ["string", "integer", "array"]}}
+        {
+            "type": "object",
+            "maxProperties": MAX_ENTRIES,
+            "additionalProperties": {
+                "anyOf": [
+                    {"type": ["string", "integer"]},
+                    {"type": "array", "items": {"type": ["string", "integer"]}},
+                ]
+            },
+        }
     ),
 ]
-
-SERVED = BeforeValidator(_served)
-
-
-def or_flag(schema: dict[str, Any]) -> None:
-    """Let the JSON Schema have true and false besides the mapping, as `SERVED` does."""
-    schema["anyOf"].append({"type": "boolean"})
