@@ -52,8 +52,9 @@ class Subscriber:
     async def _listen(self) -> None:
         address, host = await asyncio.to_thread(self._broker)
         async with connect(address, identifier="history") as client:
-            for topic in ("events", "lab/+/events"):
-                await client.subscribe(f"labd/v1/{host}/{topic}", qos=1)
+            # In one packet: an event that comes between two subscriptions would be a gap.
+            topics = [(f"labd/v1/{host}/{topic}", 1) for topic in ("events", "lab/+/events")]
+            await client.subscribe(topics)
             heard: Heard = []
             self.heard.append(heard)
             async for message in client.messages:

@@ -20,6 +20,7 @@ from labd.model.errors import (
     Conflict,
     DaemonUnreachable,
     Forbidden,
+    GuestAgentAbsent,
     ImageRefused,
     InputError,
     LabdError,
@@ -48,6 +49,8 @@ _STATUS: Sequence[tuple[type[LabdError], int]] = (
     (NotFound, HTTPStatus.NOT_FOUND),
     (Conflict, HTTPStatus.CONFLICT),
     (Forbidden, HTTPStatus.FORBIDDEN),
+    # What a guest has is its owner's choice, and no fault of labd.
+    (GuestAgentAbsent, HTTPStatus.CONFLICT),
     (NodeUnresponsive, HTTPStatus.SERVICE_UNAVAILABLE),
     (NodeStuck, HTTPStatus.SERVICE_UNAVAILABLE),
     (DaemonUnreachable, HTTPStatus.SERVICE_UNAVAILABLE),

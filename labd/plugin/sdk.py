@@ -185,8 +185,7 @@ class Plugin:
         root = f"labd/v1/{host_id}"
         try:
             async with connect(address, identifier=f"plugin-{self.name}-{os.getpid()}") as broker:
-                await broker.subscribe(f"{root}/events", qos=1)
-                await broker.subscribe(f"{root}/lab/+/events", qos=1)
+                await broker.subscribe([(f"{root}/events", 1), (f"{root}/lab/+/events", 1)])
                 self._trouble = ""
                 # What happened before the subscription stood comes from the replay endpoint.
                 await self._catch_up(client)
