@@ -23,8 +23,9 @@ from pathlib import Path
 from labd.drivers.node.qemu.argv import Descriptors, build
 from labd.drivers.node.qemu.devices import layers
 from labd.drivers.storage.local.overlay import Fresh
+from labd.model.images import ImageFormat
 from labd.model.machine import Disk, MachineSpec, Nic
-from labd.model.specs import DiskBus, ImageFormat, Machine, NicModel
+from labd.model.specs import DiskBus, Machine, NicModel
 
 _TUNSETIFF, _IFF = 0x400454CA, 0x0002 | 0x1000 | 0x4000  # TAP, NO_PI, VNET_HDR
 _CLONE_NEWNET = 0x40000000

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from labd.model.images import ImageFormat
 from labd.model.machine import Disk, MachineSpec
-from labd.model.specs import BootDevice, DiskBus, ImageFormat, Machine
+from labd.model.specs import BootDevice, DiskBus, Machine
 
 # 16-bit code at 0x7c00; each line is one step of the loop, named after the letter it serves.
 _CODE = bytes.fromhex(

@@ -18,6 +18,7 @@ from labd.inventory.transaction import SqliteTransaction
 from labd.model.checkpoints import CheckpointRecord, SavedDisk, SavedNode
 from labd.model.classes import ClassRecord, Student
 from labd.model.events import EventDraft, EventType
+from labd.model.images import Image, ImageFormat, Profile
 from labd.model.impairment import Impairment
 from labd.model.lab_leases import LabLease, LeaseAsk, LeaseStage
 from labd.model.links import LinkRecord
@@ -34,7 +35,7 @@ from labd.model.records import (
     Wanted,
 )
 from labd.model.request_kinds import UpRequest
-from labd.model.specs import Image, ImageFormat, LabSpec, Profile, PublishSpec
+from labd.model.specs import LabSpec, PublishSpec
 from labd.model.states import LabState, NodeState, OperationState
 from labd.template import load
 

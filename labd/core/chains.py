@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from labd.model.checkpoints import CheckpointRecord, Growth, SavedDisk
+from labd.model.images import ImageFormat
 from labd.model.machine import Disk, MachineSpec
-from labd.model.specs import ImageFormat
 
 LIMIT = 48  # layers of one disk; each is an open file of its QEMU
 

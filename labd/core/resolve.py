@@ -9,23 +9,13 @@ from pathlib import Path
 from labd.model.cloudinit import seed
 from labd.model.errors import InputError
 from labd.model.guestconfig import Resolver, first_addresses, guest_config
+from labd.model.images import Image, ImageFormat, Profile
 from labd.model.machine import CpuSetting, Disk, MachineSpec, Nic
 from labd.model.names import did_you_mean
 from labd.model.network import LabNetworkPlan
 from labd.model.records import NodeRecord
 from labd.model.slots import numbered
-from labd.model.specs import (
-    BootDevice,
-    DiskBus,
-    Firmware,
-    Image,
-    ImageFormat,
-    LabSpec,
-    Machine,
-    NodeSpec,
-    Profile,
-    Readiness,
-)
+from labd.model.specs import BootDevice, DiskBus, Firmware, LabSpec, Machine, NodeSpec, Readiness
 from labd.model.units import MIB, format_size
 
 DEFAULT_MEMORY = 256 * MIB

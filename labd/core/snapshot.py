@@ -10,10 +10,11 @@ from labd.core.chains import keep
 from labd.core.resolve import Sized, machine_of, resolvers_of, seed_of, size_node
 from labd.core.state_writer import StateWriter
 from labd.model.access import KeyPair
+from labd.model.images import Image, Profile
 from labd.model.machine import CpuSetting, MachineSpec
 from labd.model.network import LabNetworkPlan
 from labd.model.records import LabRecord, NodeRecord
-from labd.model.specs import Image, LabSpec, Profile
+from labd.model.specs import LabSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass
 
 from labd.model.errors import ImageRefused
-from labd.model.specs import ImageFormat
+from labd.model.images import ImageFormat
 from labd.model.units import TIB, format_size
 
 HEAD_SIZE = 64 << 10

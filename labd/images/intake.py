@@ -11,7 +11,7 @@ from pathlib import Path
 
 from labd.images import foreign, headers
 from labd.model.errors import ImageRefused, StorageFailed
-from labd.model.specs import ImageFormat
+from labd.model.images import ImageFormat
 from labd.model.units import format_size
 
 RESERVE = 64 << 20  # bytes that an import leaves free, for the inventory must go on writing

@@ -9,7 +9,7 @@ from pathlib import Path
 from labd.images import debian as debian_recipe
 from labd.images import tiny as tiny_recipe
 from labd.images.intake import inspect_file
-from labd.model.specs import Image, ImageFormat
+from labd.model.images import Image, ImageFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

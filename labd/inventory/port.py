@@ -9,6 +9,7 @@ from typing import Protocol
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
 from labd.model.events import Event, EventDraft
+from labd.model.images import Image, Profile
 from labd.model.lab_leases import LabLease
 from labd.model.links import LinkRecord
 from labd.model.people import TokenRecord
@@ -21,7 +22,6 @@ from labd.model.records import (
     PluginRecord,
     PublicationRecord,
 )
-from labd.model.specs import Image, Profile
 
 
 class Transaction(Protocol):

@@ -18,6 +18,7 @@ from labd.inventory.database import Statement
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
 from labd.model.events import Event, EventDraft, EventType
+from labd.model.images import Image, Profile
 from labd.model.lab_leases import LabLease
 from labd.model.links import LinkRecord
 from labd.model.machine import MachineSpec
@@ -32,7 +33,7 @@ from labd.model.records import (
     PublicationRecord,
     Wanted,
 )
-from labd.model.specs import Image, LabSpec, Profile, PublishSpec
+from labd.model.specs import LabSpec, PublishSpec
 from labd.model.states import LabState, NodeState, OperationState
 
 Row = tuple[Any, ...]

@@ -27,6 +27,7 @@ from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
 from labd.model.errors import InventoryDamaged
 from labd.model.events import Event
+from labd.model.images import Image, Profile
 from labd.model.lab_leases import LabLease
 from labd.model.links import LinkRecord
 from labd.model.people import Asked, TokenRecord
@@ -39,7 +40,6 @@ from labd.model.records import (
     PluginRecord,
     PublicationRecord,
 )
-from labd.model.specs import Image, Profile
 from labd.model.states import OperationState
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from labd.inventory.database import Database
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
 from labd.model.events import EventDraft, EventType
+from labd.model.images import Image, Profile
 from labd.model.lab_leases import LabLease
 from labd.model.links import LinkRecord
 from labd.model.people import Owned, TokenRecord
@@ -23,7 +24,6 @@ from labd.model.records import (
     PluginRecord,
     PublicationRecord,
 )
-from labd.model.specs import Image, Profile
 from labd.model.states import OperationState
 
 

@@ -14,6 +14,7 @@ from labd.inventory.tables import Tables
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
 from labd.model.events import Event, EventDraft
+from labd.model.images import Image, Profile
 from labd.model.lab_leases import LabLease
 from labd.model.links import LinkRecord
 from labd.model.people import Asked, Outcome, Owned, TokenRecord, asked_now
@@ -26,7 +27,6 @@ from labd.model.records import (
     PluginRecord,
     PublicationRecord,
 )
-from labd.model.specs import Image, Profile
 
 _KEEP_OPERATIONS = 1_000  # finished ones
 

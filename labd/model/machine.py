@@ -6,16 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from labd.model.images import ImageFormat
 from labd.model.process import ProcessId
-from labd.model.specs import (
-    BootDevice,
-    DiskBus,
-    Display,
-    Firmware,
-    ImageFormat,
-    Machine,
-    NicModel,
-)
+from labd.model.specs import BootDevice, DiskBus, Display, Firmware, Machine, NicModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,16 +30,11 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from labd.model.errors import Problem, TemplateError
+from labd.template.scalars import core_scalar, legacy_scalar
 
 MAX_TEXT: Final = 256 << 10  # bytes
 _MAX_DEPTH: Final = 16  # ruamel takes a time that is quadratic in the depth
 
-_NULL = re.compile(r"(?:~|null|Null|NULL|)\Z")
-_BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
-_INT = re.compile(r"(?:[-+]?[0-9]{1,18}|0o[0-7]{1,20}|0x[0-9a-fA-F]{1,15})\Z")
-_FLOAT = re.compile(
-    r"[-+]?(?:\.[0-9]{1,30}|[0-9]{1,30}(?:\.[0-9]{0,30})?)(?:[eE][-+]?[0-9]{1,2})?\Z"
-)
 _SURROGATE = re.compile("[\ud800-\udfff]")  # by an escape, as JSON writes them; no text in UTF-8
 
 Path = tuple[str | int, ...]
@@ -176,7 +171,7 @@ def parse(
         legacy: Plain words mean what they mean to readers of YAML 1.1: `yes` is true, `010` is 8.
     """
     document = Document(data={})
-    builder = _Builder(document, problems, text, noun, _legacy_scalar if legacy else _scalar)
+    builder = _Builder(document, problems, text, noun, legacy_scalar if legacy else core_scalar)
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
             builder.take(event)
@@ -324,7 +319,7 @@ class _Builder:
         into.key = key
         if key == "<<":
             raise _Refused("merge keys (<<) are not allowed; repeat it", place)
-        if not isinstance(_scalar(event), str):
+        if not isinstance(core_scalar(event), str):
             self._problems.add(f"key '{key[:64]}' is no text; put it in quotes", place)
         elif key in into.value:
             self._problems.add(f"key '{key[:64]}' is there twice", place)
@@ -373,32 +368,3 @@ class _Builder:
         elif into.key is not None:
             into.value[into.key] = value
             into.key = None
-
-
-def _scalar(event: ScalarEvent) -> object:
-    """Return what a scalar stands for by YAML 1.2's core schema (its section 10.3)."""
-    text: str = event.value
-    if not event.implicit[0]:
-        return text  # quoted
-    if _NULL.match(text):
-        return None
-    if _BOOL.match(text):
-        return text.lower() == "true"
-    if _INT.match(text):
-        return int(text, 0) if text[:2] in {"0o", "0x"} else int(text)
-    return float(text) if _FLOAT.match(text) else text
-
-
-_LEGACY_BOOL = re.compile(r"(?i:(yes|true|on)|no|false|off)\Z")
-_LEGACY_OCTAL = re.compile(r"[-+]?0[0-7]{1,20}\Z")
-
-
-def _legacy_scalar(event: ScalarEvent) -> object:
-    """Return what a scalar stands for by YAML 1.1, as PyYAML reads it."""
-    text: str = event.value
-    if event.implicit[0]:
-        if found := _LEGACY_BOOL.match(text):
-            return found[1] is not None
-        if _LEGACY_OCTAL.match(text):
-            return int(text, 8)
-    return _scalar(event)

@@ -21,8 +21,9 @@ from labd.drivers.node.capabilities import Devices
 from labd.drivers.node.port import Hypervisor
 from labd.drivers.node.qemu import QemuDevices, QemuHypervisor
 from labd.model.errors import GuestFailed, LaunchFailed, NodeGone, QmpRefused
+from labd.model.images import ImageFormat
 from labd.model.machine import Disk, MachineSpec, Nic
-from labd.model.specs import DiskBus, ImageFormat
+from labd.model.specs import DiskBus
 from tests.fakes.devices import FakeDevices
 from tests.fakes.host import FakeHost
 from tests.fakes.hypervisor import FakeHypervisor

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from labd.model.errors import ConfigError, Conflict, InputError, InUse, NotFound
+from labd.model.images import Image, ImageFormat, Profile
 from labd.model.plugins import InstalledPlugin, PluginChange
 from labd.model.records import OperationKind
-from labd.model.specs import Image, ImageFormat, Profile
 from labd.model.states import PluginState
 from labd.model.units import MIB
 from tests.fakes.daemon import FakeDaemon, engine_over_fakes

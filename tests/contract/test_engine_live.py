@@ -11,17 +11,10 @@ import pytest
 
 from labd.features.labs.views import Change
 from labd.model.errors import InputError
+from labd.model.images import ImageFormat
 from labd.model.names import NodeRef
 from labd.model.records import OperationKind
-from labd.model.specs import (
-    DiskBus,
-    DiskSpec,
-    ImageFormat,
-    LabSpec,
-    Machine,
-    NicSpec,
-    NodeSpec,
-)
+from labd.model.specs import DiskBus, DiskSpec, LabSpec, Machine, NicSpec, NodeSpec
 from labd.model.units import MIB
 from tests.fakes.daemon import FakeDaemon, engine_over_fakes
 from tests.fakes.labs import image, node, spec

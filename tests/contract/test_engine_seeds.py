@@ -13,8 +13,9 @@ import pytest
 from labd.core.resolve import size_node
 from labd.features.labs.views import Change
 from labd.model.errors import InputError
+from labd.model.images import ImageFormat
 from labd.model.machine import Disk
-from labd.model.specs import CloudInitSpec, DiskBus, ImageFormat, LabSpec, Machine
+from labd.model.specs import CloudInitSpec, DiskBus, LabSpec, Machine
 from tests.fakes.daemon import FakeDaemon, engine_over_fakes
 from tests.fakes.labs import image, node, spec
 

@@ -22,10 +22,10 @@ from labd.core.guard import COMMIT
 from labd.model.checkpoints import SaveMode
 from labd.model.errors import WorldError
 from labd.model.events import EventType
+from labd.model.images import ImageFormat
 from labd.model.machine import RunState
 from labd.model.publish import parse_publish
 from labd.model.request_kinds import CheckpointRequest
-from labd.model.specs import ImageFormat
 from tests.asked import stops_asked
 from tests.fakes.daemon import FakeDaemon, engine_over_fakes
 from tests.fakes.labs import LIMIT, image, node, spec

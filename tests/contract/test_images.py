@@ -11,7 +11,7 @@ import pytest
 from labd.drivers.storage.local.images import ImageStore
 from labd.drivers.storage.port import Images
 from labd.model.errors import DownloadFailed, ImageRefused, InputError, StorageFailed
-from labd.model.specs import Image, ImageFormat
+from labd.model.images import Image, ImageFormat
 from labd.model.units import GIB, MIB
 from tests.fakes.images import FakeImages
 

@@ -15,6 +15,7 @@ from labd.inventory import SqliteInventory
 from labd.inventory.port import Inventory
 from labd.model.errors import StorageFailed
 from labd.model.events import EventDraft, EventType
+from labd.model.images import Image, ImageFormat, Profile
 from labd.model.machine import Disk, MachineSpec
 from labd.model.process import ProcessId
 from labd.model.records import (
@@ -26,16 +27,7 @@ from labd.model.records import (
     Wanted,
 )
 from labd.model.request_kinds import UpRequest
-from labd.model.specs import (
-    Image,
-    ImageFormat,
-    LabSpec,
-    Machine,
-    NetworkSpec,
-    NicSpec,
-    NodeSpec,
-    Profile,
-)
+from labd.model.specs import LabSpec, Machine, NetworkSpec, NicSpec, NodeSpec
 from labd.model.states import LabState, NodeState, OperationState
 
 NOW = "2026-01-31T12:00:00.123456Z"

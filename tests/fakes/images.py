@@ -18,8 +18,8 @@ from labd.model.errors import (
     LabdError,
     StorageFailed,
 )
+from labd.model.images import Image, ImageFormat
 from labd.model.names import check_name
-from labd.model.specs import Image, ImageFormat
 
 TINY = b"a kernel" + b"an initramfs"
 

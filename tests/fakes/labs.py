@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from labd.model.events import Event
+from labd.model.images import Image, ImageFormat
 from labd.model.specs import (
     Dependency,
     DependsOn,
-    Image,
-    ImageFormat,
     LabSpec,
     NetworkSpec,
     NicSpec,

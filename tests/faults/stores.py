@@ -9,7 +9,7 @@ from pathlib import Path
 
 from labd.inventory.rows import load
 from labd.model.checkpoints import CheckpointRecord
-from labd.model.specs import Image
+from labd.model.images import Image
 
 
 def misfits(root: Path) -> list[str]:

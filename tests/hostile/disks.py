@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from labd.model.specs import ImageFormat
+from labd.model.images import ImageFormat
 from tests.hostile.makers import descriptor, external_data, iso, qcow2, raw, vdi, vhd, vhdx, vmdk
 
 

@@ -22,7 +22,7 @@ from labd.images import convert
 from labd.images.convert import Converter
 from labd.images.foreign import Foreign
 from labd.model.errors import ImageRefused, StorageFailed
-from labd.model.specs import ImageFormat
+from labd.model.images import ImageFormat
 from labd.model.units import MIB
 from tests.hostile.disks import DISKS
 from tests.hostile.imports import UID

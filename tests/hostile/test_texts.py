@@ -22,8 +22,9 @@ from labd.cli.roster import parse_roster
 from labd.drivers.network.linux.guards import guard_rules
 from labd.drivers.network.linux.plan import plan
 from labd.model.errors import InputError, TemplateError
+from labd.model.images import ImageFormat
 from labd.model.machine import Disk, MachineSpec, Nic
-from labd.model.specs import ImageFormat, LabSpec
+from labd.model.specs import LabSpec
 from labd.template import load
 from labd.template.recheck import check_spec
 from tests.unit.api_server import openapi

@@ -15,9 +15,10 @@ import pytest
 
 from labd.drivers.node.qemu import QemuGuestFiles, QemuHypervisor
 from labd.model.errors import GuestFailed
+from labd.model.images import ImageFormat
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, RunState
 from labd.model.process import ProcessId
-from labd.model.specs import ImageFormat, Machine
+from labd.model.specs import Machine
 from tests.contract.guest_files_contract import check_guest_files
 from tests.guests import machine_spec
 from tests.system.harness import CACHE

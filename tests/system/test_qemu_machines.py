@@ -28,17 +28,10 @@ import pytest
 
 from labd.drivers.node.qemu import QemuHypervisor, VmTimes, console, consolelog, process
 from labd.model.errors import InputError, LaunchFailed, NodeUnresponsive, QmpRefused
+from labd.model.images import ImageFormat
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, Nic, RunState
 from labd.model.process import ProcessId
-from labd.model.specs import (
-    BootDevice,
-    DiskBus,
-    Display,
-    Firmware,
-    ImageFormat,
-    Machine,
-    NicModel,
-)
+from labd.model.specs import BootDevice, DiskBus, Display, Firmware, Machine, NicModel
 from tests.guests import IMAGE, UP, machine_spec
 
 _K = GuestEventKind

@@ -15,9 +15,10 @@ import pytest
 from labd.drivers.network.linux import links, netns
 from labd.drivers.node.qemu import QemuDevices, QemuHypervisor
 from labd.model.errors import GuestFailed, LaunchFailed, QmpRefused
+from labd.model.images import ImageFormat
 from labd.model.machine import Disk, Nic
 from labd.model.network import PortPlan
-from labd.model.specs import BootDevice, DiskBus, ImageFormat, Machine, NicModel
+from labd.model.specs import BootDevice, DiskBus, Machine, NicModel
 from tests.guests import UP, boot_cd, machine_spec
 from tests.system import test_qemu_guest
 from tests.system.test_qemu_guest import Rig

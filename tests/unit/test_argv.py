@@ -14,16 +14,9 @@ from hypothesis import strategies as st
 from labd.drivers.node.qemu import argv, devices
 from labd.drivers.node.qemu.argv import Descriptors
 from labd.model.errors import InputError
+from labd.model.images import ImageFormat
 from labd.model.machine import CpuSetting, Disk, MachineSpec, Nic
-from labd.model.specs import (
-    BootDevice,
-    DiskBus,
-    Display,
-    Firmware,
-    ImageFormat,
-    Machine,
-    NicModel,
-)
+from labd.model.specs import BootDevice, DiskBus, Display, Firmware, Machine, NicModel
 
 UUID = "6d0a3f9e-0000-4000-8000-000000000001"
 OVERLAY = Disk(

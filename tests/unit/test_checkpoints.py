@@ -27,8 +27,9 @@ from labd.drivers.storage.local.stream import PAGE, split
 from labd.features.checkpoints.service import misfit
 from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedDisk, SavedNode
 from labd.model.errors import InputError, StorageFailed, TemplateError
+from labd.model.images import ImageFormat
 from labd.model.machine import CpuSetting, Disk, MachineSpec
-from labd.model.specs import MAX_VCPUS, ImageFormat, LabSpec, Machine, NodeSpec
+from labd.model.specs import MAX_VCPUS, LabSpec, Machine, NodeSpec
 from labd.template import load
 from labd.template.recheck import check_spec
 

@@ -15,7 +15,7 @@ import pytest
 from labd.drivers.storage.local.images import ImageStore
 from labd.images.download import Download, check_url
 from labd.model.errors import DownloadFailed, ImageRefused, InputError
-from labd.model.specs import ImageFormat
+from labd.model.images import ImageFormat
 from labd.model.units import MIB
 
 DATA = bytes(range(256)) * (2 * MIB // 256)

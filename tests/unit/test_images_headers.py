@@ -14,7 +14,7 @@ from labd.drivers.storage.local.images import ImageStore
 from labd.drivers.storage.local.overlay import CLUSTER, fresh
 from labd.images.headers import inspect
 from labd.model.errors import ImageRefused, InputError
-from labd.model.specs import ImageFormat
+from labd.model.images import ImageFormat
 from labd.model.units import GIB, MIB, TIB
 from tests.hostile import makers
 from tests.hostile.makers import iso, raw

@@ -17,7 +17,7 @@ from labd.drivers.storage.local.images import ImageStore
 from labd.drivers.storage.local.overlay import fresh, overlay_header
 from labd.host.spawn import run
 from labd.model.errors import ImageRefused, InputError, StorageFailed
-from labd.model.specs import Image, ImageFormat
+from labd.model.images import Image, ImageFormat
 from labd.model.units import GIB, MIB, TIB
 
 DISK = b"\xfa\xf4".ljust(MIB, b"\0")

@@ -11,7 +11,7 @@ from labd.model.checkpoints import (
     Incoming,
     SavedNode,
 )
-from labd.model.specs import Image, ImageFormat
+from labd.model.images import Image, ImageFormat
 
 
 class Images(Protocol):

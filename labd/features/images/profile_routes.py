@@ -11,7 +11,7 @@ from labd.api.rules import NOBODYS, Scope, requires
 from labd.api.services import service
 from labd.features.images import schemas
 from labd.features.images.service import Library
-from labd.model.specs import Profile
+from labd.model.images import Profile
 
 router = APIRouter(prefix="/profiles", tags=["profiles"])
 

@@ -18,7 +18,7 @@ from labd.features.images.service import Library
 from labd.features.labs import LabOverview
 from labd.features.operations import Operation, accepted
 from labd.model.errors import DownloadFailed
-from labd.model.specs import ImageFormat
+from labd.model.images import ImageFormat
 
 router = APIRouter(tags=["images"])
 

@@ -10,9 +10,10 @@ from fastapi import Path
 from pydantic import Field
 
 from labd.api.models import OPTIONAL_NAME_PATTERN, Body, Name, Sha256, Wire
-from labd.model import specs
+from labd.model import images
+from labd.model.images import ImageFormat
 from labd.model.names import NAME_PATTERN
-from labd.model.specs import MAX_VCPUS, Firmware, ImageFormat
+from labd.model.specs import MAX_VCPUS, Firmware
 
 ImageName = Annotated[str, Path(pattern=NAME_PATTERN)]
 
@@ -94,16 +95,16 @@ class Profiles(Wire):
     profiles: list[Profile]
 
 
-def show_image(value: specs.Image) -> Image:
+def show_image(value: images.Image) -> Image:
     """Show an image."""
     return Image.model_validate(asdict(value))
 
 
-def show_image_use(value: specs.Image, users: Sequence[str]) -> ImageUse:
+def show_image_use(value: images.Image, users: Sequence[str]) -> ImageUse:
     """Show an image and who needs it."""
     return ImageUse.model_validate({**asdict(value), "used_by": list(users)})
 
 
-def show_profile(value: specs.Profile) -> Profile:
+def show_profile(value: images.Profile) -> Profile:
     """Show a profile."""
     return Profile.model_validate(asdict(value))

@@ -14,10 +14,11 @@ from labd.core.operations import Operations
 from labd.host.supervision import TaskSupervisor
 from labd.model.errors import Conflict, InputError, InUse, LabdError, NotFound
 from labd.model.events import EventDraft, EventType
+from labd.model.images import Image, ImageFormat, Profile
 from labd.model.names import check_name, did_you_mean
 from labd.model.records import OperationRecord
 from labd.model.request_kinds import ImageBuildRequest, ImageImportRequest
-from labd.model.specs import MAX_VCPUS, Image, ImageFormat, Profile
+from labd.model.specs import MAX_VCPUS
 from labd.model.units import MIB
 
 log = logging.getLogger(__name__)

@@ -15,16 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from labd.model.errors import InputError
+from labd.model.images import ImageFormat
 from labd.model.machine import Disk, MachineSpec, Nic
-from labd.model.specs import (
-    BootDevice,
-    DiskBus,
-    Display,
-    Firmware,
-    ImageFormat,
-    Machine,
-    NicModel,
-)
+from labd.model.specs import BootDevice, DiskBus, Display, Firmware, Machine, NicModel
 
 Device = dict[str, object]
 

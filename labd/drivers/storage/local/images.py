@@ -42,8 +42,8 @@ from labd.images.intake import (
     sync,
 )
 from labd.model.errors import ImageRefused, InputError
+from labd.model.images import Image, ImageFormat
 from labd.model.names import check_name, did_you_mean
-from labd.model.specs import Image, ImageFormat
 from labd.model.units import format_size
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
