@@ -79,110 +79,102 @@ class Engine:
     ) -> None:
         self._adapters = adapters
         self._inventory = adapters.inventory
-        self.state_writer = StateWriter(adapters.inventory, adapters.clock)
+        self._tasks: list[asyncio.Task[None]] = []
+        self.state_writer = writer = StateWriter(adapters.inventory, adapters.clock)
         self.operations = Operations(
             adapters.inventory,
             adapters.clock,
             lambda lab: self.activity.touch(lab, Source.OPERATION),
             adapters.tasks,
         )
-        self.activity = ActivityService(adapters, self.state_writer, self.operations)
-        self.access = Access(adapters, self.state_writer)
         self._failures = FailureReporter(adapters.tasks, adapters.inventory)
+        self.activity = ActivityService(adapters, writer, self.operations)
+        self.access = Access(adapters, writer)
         self.events = EventStream(adapters)
         self.host = HostService(adapters, self._failures, findings, info)
-        self._watcher = Watcher(
-            adapters.inventory, adapters.hypervisor, self.state_writer, adapters.tasks
-        )
-        self._readiness = ReadinessKeeper(adapters, self.state_writer)
-        self.links = LinkService(adapters, self.state_writer)
-        self.captures = CaptureService(adapters, self.state_writer, self.activity)
-        self._boots = BootWatcher(adapters, self.state_writer, self._watcher, self._readiness)
-        self.console = ConsoleService(adapters, self.state_writer, self.activity)
-        nodes = NodeRunner(adapters, self.state_writer, self._watcher, self._readiness, self.links)
-        self.connect = ConnectService(adapters, self.state_writer, self.activity)
-        self.addresses = Addresses(adapters, self.state_writer)
+        self.images = Library(adapters, self.operations)
+        self.plugins = PluginService(adapters, runner)
+        self._reach_labs()
+        self._make_labs()
+        self._make_forks()
+        self._share_the_host()
+
+    def _reach_labs(self) -> None:
+        """Make what leads into labs: consoles, screens, agents, connections, captures."""
+        adapters, writer = self._adapters, self.state_writer
+        self.console = ConsoleService(adapters, writer, self.activity)
+        self.guests = GuestService(adapters, writer, self.activity)
+        self.screens = ScreenService(adapters.screens, writer, self.activity)
+        self.captures = CaptureService(adapters, writer, self.activity)
+        self.connect = ConnectService(adapters, writer, self.activity)
+        self.addresses = Addresses(adapters, writer)
+
+    def _make_labs(self) -> None:
+        """Make labs with their parts, and the works of their operations."""
+        adapters, writer, operations = self._adapters, self.state_writer, self.operations
+        self.links = LinkService(adapters, writer)
         self._publications = Publications(adapters, self.connect)
-        self._serving = Serving(adapters, self.state_writer)
-        loader = SnapshotLoader(adapters, self.state_writer)
-        teardown = Teardown(
-            adapters, self.state_writer, nodes, self._publications, self._serving, self.links
+        self._serving = Serving(adapters, writer)
+        parts = (self._publications, self._serving, self.links)
+        self._watcher = Watcher(adapters.inventory, adapters.hypervisor, writer, adapters.tasks)
+        self._readiness = ReadinessKeeper(adapters, writer)
+        self._boots = BootWatcher(adapters, writer, self._watcher, self._readiness)
+        self._runner = NodeRunner(adapters, writer, self._watcher, self._readiness, self.links)
+        self._loader = SnapshotLoader(adapters, writer)
+        self._teardown = Teardown(adapters, writer, self._runner, *parts)
+        self._converger = Converger(
+            adapters, writer, self._runner, self._readiness, *parts, self._loader, self._teardown
         )
-        converger = Converger(
-            adapters,
-            self.state_writer,
-            nodes,
-            self._readiness,
-            self._publications,
-            self._serving,
-            self.links,
-            loader,
-            teardown,
+        self._handlers = OperationHandlers(
+            adapters, writer, operations, self._converger, self._teardown, self._watcher
         )
-        forking = Forking(adapters, self.state_writer, loader, converger, nodes, self.links)
-        collector = CheckpointCollector(adapters, self.operations)
-        self._collector = collector
-        saving = Saving(
-            adapters, self.state_writer, self.operations, loader, teardown, self._watcher
-        )
-        handlers = OperationHandlers(
-            adapters,
-            self.state_writer,
-            self.operations,
-            converger,
-            teardown,
-            self._watcher,
-        )
-        handlers.destroyed.append(collector.tidy)
-        CheckpointHandlers(adapters, self.operations, handlers, teardown, forking, saving)
-        self.labs = Labs(adapters, self.state_writer, self.operations, loader, self._publications)
-        self.leases = Leasing(adapters, self.state_writer, self.labs)
-        self.overview = LabOverview(adapters, self.operations, self.leases)
-        members = WarmMembers(
-            adapters, self.state_writer, self.labs, loader, forking, self._watcher
-        )
+        self.labs = Labs(adapters, writer, operations, self._loader, self._publications)
+        self.edits = Edits(adapters, writer, operations, self.labs)
+        self.leases = Leasing(adapters, writer, self.labs)
+        self.overview = LabOverview(adapters, operations, self.leases)
+
+    def _make_forks(self) -> None:
+        """Make checkpoints, forks, warm pools and classes, and the recovery of all."""
+        adapters, writer, operations = self._adapters, self.state_writer, self.operations
+        forking = Forking(adapters, writer, self._loader, self._converger, self._runner, self.links)
+        saving = Saving(adapters, writer, operations, self._loader, self._teardown, self._watcher)
+        self._collector = CheckpointCollector(adapters, operations)
+        self._handlers.destroyed.append(self._collector.tidy)
+        CheckpointHandlers(adapters, operations, self._handlers, self._teardown, forking, saving)
+        members = WarmMembers(adapters, writer, self.labs, self._loader, forking, self._watcher)
         self.checkpoints = CheckpointService(
-            adapters,
-            self.state_writer,
-            self.operations,
-            self.labs,
-            saving,
-            collector,
-            self.leases,
-            members,
+            adapters, writer, operations, self.labs, saving, self._collector, self.leases, members
         )
         self.pools = WarmPools(
-            adapters, self.operations, self.labs, self.checkpoints, members, self._watcher
+            adapters, operations, self.labs, self.checkpoints, members, self._watcher
         )
         self.labs.release = self.pools.release
         self.classes = ClassController(
-            adapters, self.operations, self.labs, self.checkpoints, self.leases
+            adapters, operations, self.labs, self.checkpoints, self.leases
         )
         self.class_tokens = ClassTokens(adapters)
-        self.images = Library(adapters, self.operations)
-        pauser = Pauser(adapters, self.state_writer, self.operations, self._watcher)
-        self.memory_guard = MemoryGuard(adapters, self.state_writer, pauser)
-        self.memory_guard.reliefs.append(self.pools.relieve)
-        self.disk_guard = DiskGuard(adapters, pauser)
-        self.cgroup_controller = CgroupController(adapters, self.state_writer)
-        self.usage = UsageService(adapters, self.state_writer, self.memory_guard)
-        self.guests = GuestService(adapters, self.state_writer, self.activity)
-        self.screens = ScreenService(adapters.screens, self.state_writer, self.activity)
-        self.edits = Edits(adapters, self.state_writer, self.operations, self.labs)
-        self.plugins = PluginService(adapters, runner)
         self._recovery = Recovery(
             adapters,
-            self.state_writer,
-            self.operations,
+            writer,
+            operations,
             self._watcher,
             self._publications,
             self._serving,
             self.links,
-            nodes,
+            self._runner,
             [members],
         )
+
+    def _share_the_host(self) -> None:
+        """Make what watches memory, disks and control groups, and compares the host with rows."""
+        adapters, writer = self._adapters, self.state_writer
+        pauser = Pauser(adapters, writer, self.operations, self._watcher)
+        self.memory_guard = MemoryGuard(adapters, writer, pauser)
+        self.memory_guard.reliefs.append(self.pools.relieve)
+        self.disk_guard = DiskGuard(adapters, pauser)
+        self.cgroup_controller = CgroupController(adapters, writer)
+        self.usage = UsageService(adapters, writer, self.memory_guard)
         self.fsck = Fsck(adapters, self.operations, [self.cgroup_controller.check])
-        self._tasks: list[asyncio.Task[None]] = []
 
     # life
 
