@@ -105,10 +105,10 @@ class Transaction(Protocol):
     async def delete_lease(self, lease: LeaseRecord) -> None:
         """Delete."""
 
-    async def put_link(self, wire: LinkRecord) -> None:
+    async def put_link(self, link: LinkRecord) -> None:
         """Insert or replace; it goes with its lab."""
 
-    async def delete_link(self, wire: LinkRecord) -> None:
+    async def delete_link(self, link: LinkRecord) -> None:
         """Delete."""
 
     async def emit(self, draft: EventDraft) -> Event:

@@ -369,18 +369,18 @@ def publication_of(row: Row) -> PublicationRecord:
     return PublicationRecord(lab=lab, node=node, spec=spec, chosen=chosen)
 
 
-SELECT_WIRES = "SELECT record FROM wires"
-_WIRE = _upsert("wires", "lab, node, nic", "record")
+SELECT_LINKS = "SELECT record FROM wires"
+_LINK = _upsert("wires", "lab, node, nic", "record")
 
 
 def link_key(record: LinkRecord) -> tuple[str, str, str]:
-    """Return what names a wire."""
+    """Return what names a NIC's link."""
     return record.lab, record.node, record.nic
 
 
 def put_link(record: LinkRecord) -> Statement:
     """Insert or replace."""
-    return _WIRE, (*link_key(record), dump(record))
+    return _LINK, (*link_key(record), dump(record))
 
 
 def delete_link(record: LinkRecord) -> Statement:

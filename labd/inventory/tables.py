@@ -36,7 +36,7 @@ class Tables:
         keys: Machine key -> (lab, name).
         operations: By id, the oldest first.
         publications: By `rows.publication_key`, which begins with the lab.
-        wires: By `rows.wire_key`, which begins with the lab.
+        links: By `rows.link_key`, which begins with the lab.
         images, profiles, plugins, checkpoints, tokens: By name.
         lab_leases: By lab.
         classes: By name.
@@ -112,9 +112,9 @@ class Tables:
         for row in await database.rows(lease_rows.SELECT_LEASES):
             lease = lease_rows.lease_of(row)
             tables.leases[lease_rows.lease_key(lease)] = lease
-        for (text,) in await database.rows(rows.SELECT_WIRES):
-            wire: LinkRecord = rows.load(LinkRecord, text)
-            tables.links[rows.link_key(wire)] = wire
+        for (text,) in await database.rows(rows.SELECT_LINKS):
+            link: LinkRecord = rows.load(LinkRecord, text)
+            tables.links[rows.link_key(link)] = link
         return tables
 
     def copy(self) -> Tables:
@@ -165,8 +165,8 @@ class Tables:
             del self.publications[key]
         for lease in [lease for lease in self.leases if lease[0] == name]:
             del self.leases[lease]
-        for wire in [wire for wire in self.links if wire[0] == name]:
-            del self.links[wire]
+        for link in [link for link in self.links if link[0] == name]:
+            del self.links[link]
 
     def of(self, draft: EventDraft) -> Owned | None:
         """Return whose it is what something happened to; None when it is in none of the rows."""

@@ -188,15 +188,15 @@ class SqliteTransaction:
         self.statements.append(lease_rows.delete_lease(lease))
         self.tables.leases.pop(lease_rows.lease_key(lease), None)
 
-    async def put_link(self, wire: LinkRecord) -> None:
+    async def put_link(self, link: LinkRecord) -> None:
         """Insert or replace; it goes with its lab."""
-        self.statements.append(rows.put_link(wire))
-        self.tables.links[rows.link_key(wire)] = wire
+        self.statements.append(rows.put_link(link))
+        self.tables.links[rows.link_key(link)] = link
 
-    async def delete_link(self, wire: LinkRecord) -> None:
+    async def delete_link(self, link: LinkRecord) -> None:
         """Delete."""
-        self.statements.append(rows.delete_link(wire))
-        self.tables.links.pop(rows.link_key(wire), None)
+        self.statements.append(rows.delete_link(link))
+        self.tables.links.pop(rows.link_key(link), None)
 
     async def emit(self, draft: EventDraft) -> Event:
         """Number the happening and put it in the outbox."""
