@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.chaos import check, finale
 from bench.chaos.clients import Clients
+from bench.chaos.daemon import ChaosDaemon, small_disk_daemon
 from bench.chaos.faults import Faults
 from bench.chaos.history import Heard, Subscriber, listed, replay
-from bench.chaos.house import House, small_house
 from bench.chaos.plan import CLIENTS, Act, Fault, acts, faults
 from labd.client.client import Client
 from labd.model.errors import LabdError
@@ -89,51 +89,51 @@ def run(seed: int, minutes: float, pace: float = 1.0) -> Report:
         pace: Requests and faults, times this; 1 leaves room for others on two cores.
     """
     report = Report(seed=seed, minutes=minutes, pace=pace)
-    with small_house() as house:
+    with small_disk_daemon() as target:
         try:
-            house.start()
-            house.daemon.image("bootsector")
-            house.daemon.image("tiny")
-            heard = _let_loose(house, report)
-            _judge(house, report, heard)
-            _empty(house)
-            report.problems += house.daemon.leaks()
-            report.problems += finale.run(house, seed)
-            if (status := house.daemon.stop()) != 0:
-                report.problems.append(f"labd ended with {status}: {house.tail()}")
-            report.problems += house.daemon.leaks_after_stop()
+            target.start()
+            target.daemon.image("bootsector")
+            target.daemon.image("tiny")
+            heard = _let_loose(target, report)
+            _judge(target, report, heard)
+            _empty(target)
+            report.problems += target.daemon.leaks()
+            report.problems += finale.run(target, seed)
+            if (status := target.daemon.stop()) != 0:
+                report.problems.append(f"labd ended with {status}: {target.tail()}")
+            report.problems += target.daemon.leaks_after_stop()
         except (AssertionError, LabdError) as error:
             report.problems.append(f"{type(error).__name__}: {error}")
-        report.problems = house.problems + report.problems
+        report.problems = target.problems + report.problems
         if report.problems:
-            _keep(house, report)
+            _keep(target, report)
     return report
 
 
-def _keep(house: House, report: Report) -> None:
+def _keep(target: ChaosDaemon, report: Report) -> None:
     """Keep what tells how it came to that."""
     OUT.mkdir(exist_ok=True)
     kept = OUT / f"nemesis-{report.seed}"
-    kept.with_suffix(".log").write_text(house.daemon.log.read_text(errors="replace"))
+    kept.with_suffix(".log").write_text(target.daemon.log.read_text(errors="replace"))
     lines = [json.dumps(event) for event in report.replay]
     kept.with_suffix(".events").write_text("\n".join(lines))
     report.problems.append(f"labd's log and all events are kept as {kept}.*")
 
 
-def _let_loose(house: House, report: Report) -> Sequence[Heard]:
+def _let_loose(target: ChaosDaemon, report: Report) -> Sequence[Heard]:
     """Do the plan of a seed; return what was heard meanwhile."""
     seconds = report.minutes * 60
-    with contextlib.closing(Subscriber(house.path)) as subscriber:
-        _do_plan(house, report, seconds)
-        _settle(house)
-        until(lambda: _published(house), "the broker has all events", 120)
+    with contextlib.closing(Subscriber(target.path)) as subscriber:
+        _do_plan(target, report, seconds)
+        _settle(target)
+        until(lambda: _published(target), "the broker has all events", 120)
         time.sleep(1)  # for the last of them, which is no part of any promise
     return subscriber.heard
 
 
-def _do_plan(house: House, report: Report, seconds: float) -> None:
+def _do_plan(target: ChaosDaemon, report: Report, seconds: float) -> None:
     """Do the plan of a seed, and make good what it broke."""
-    clients, nemesis = Clients(house.path, CLIENTS), Faults(house)
+    clients, nemesis = Clients(target.path, CLIENTS), Faults(target)
     steps: list[Act | Fault] = [
         *acts(report.seed, seconds, 1.5 * report.pace),
         *faults(report.seed, seconds, 4.0 / report.pace),
@@ -147,24 +147,24 @@ def _do_plan(house: House, report: Report, seconds: float) -> None:
         if isinstance(step, Act):
             clients.give(step)
         else:
-            house.look()
+            target.look()
             nemesis.do(step)
     nemesis.heal()
-    house.look()
+    target.look()
     clients.close(120)
     report.answers, report.faults = clients.answers, nemesis.done
     report.problems += clients.problems
 
 
-def _published(house: House) -> bool:
-    with Client(house.path) as client:
+def _published(target: ChaosDaemon) -> bool:
+    with Client(target.path) as client:
         info = client.info()
     return bool(info["published_seq"] == info["last_seq"])
 
 
-def _settle(house: House) -> None:
+def _settle(target: ChaosDaemon) -> None:
     """Wait until nothing is under way, and nothing moves on its own account."""
-    with Client(house.path) as client:
+    with Client(target.path) as client:
         for found in client.leases.all():
             with contextlib.suppress(LabdError):  # it is destroyed as we speak
                 client.leases.cancel(found["lab"])
@@ -192,11 +192,11 @@ def _moving(client: Client) -> list[str]:
     return operations + nodes + classes
 
 
-def _judge(house: House, report: Report, heard: Sequence[Heard]) -> None:
+def _judge(target: ChaosDaemon, report: Report, heard: Sequence[Heard]) -> None:
     """Hold everything against everything."""
-    with Client(house.path) as client:
+    with Client(target.path) as client:
         history = check.History(
-            replay=replay(client), heard=heard, listed=listed(client), kills=house.kills
+            replay=replay(client), heard=heard, listed=listed(client), kills=target.kills
         )
         report.problems += check.check(history)
         report.problems += [f"fsck: {found['text']}" for found in client.differences()]
@@ -204,12 +204,12 @@ def _judge(house: House, report: Report, heard: Sequence[Heard]) -> None:
     report.events = len(history.replay)
     report.operations = sum(e["type"] == "io.labd.operation.started" for e in history.replay)
     report.heard = sum(map(len, heard))
-    report.kills = len(house.kills)
+    report.kills = len(target.kills)
 
 
-def _empty(house: House) -> None:
+def _empty(target: ChaosDaemon) -> None:
     """Remove all that there is."""
-    with Client(house.path) as client:
+    with Client(target.path) as client:
         for found in client.classes.all():
             client.classes.destroy(found["name"])
         until(lambda: not client.classes.all(), "no class is left", 120)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from bench.chaos.house import House
+from bench.chaos.daemon import ChaosDaemon
 from bench.chaos.plan import Fault
 from labd.host.identity import kill
 from labd.model.process import ProcessId
@@ -26,14 +26,14 @@ _SEPARATE: Final = frozenset(
 class Faults:
     """Does faults of a plan. `heal` ends those that last."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, target: ChaosDaemon) -> None:
         self.done: Counter[str] = Counter()
-        self._house = house
+        self._target = target
         self._healing: list[threading.Timer] = []
 
     def do(self, fault: Fault) -> None:
         """Do one fault; it returns when it is made good, or goes on in the background."""
-        house = self._house
+        target = self._target
         if fault.kind in _SEPARATE:
             undo = self._begin(fault)
             if undo is not None:
@@ -45,36 +45,36 @@ class Faults:
         self.done[fault.kind] += 1
         match fault.kind:
             case "kill-daemon":
-                house.kill()
+                target.kill()
                 time.sleep(fault.pick)
-                house.start()
+                target.start()
             case "kill-both":
-                house.kill()
-                for process in self._one(house.qemus, fault):
-                    house.kill_qemu(process)
-                house.start()
+                target.kill()
+                for process in self._one(target.qemus, fault):
+                    target.kill_qemu(process)
+                target.start()
             case "kill-daemon-twice":
-                house.kill()
-                house.daemon.launch()
+                target.kill()
+                target.daemon.launch()
                 time.sleep(0.8 + 2 * fault.pick)  # while it recovers, more or less
-                house.kill()
-                house.start()
+                target.kill()
+                target.start()
             case "stop-daemon":
-                assert house.daemon.process is not None
-                os.kill(house.daemon.process.pid, signal.SIGSTOP)
+                assert target.daemon.process is not None
+                os.kill(target.daemon.process.pid, signal.SIGSTOP)
                 time.sleep(fault.hold)
-                os.kill(house.daemon.process.pid, signal.SIGCONT)
+                os.kill(target.daemon.process.pid, signal.SIGCONT)
             case "kill-qemu":
-                for process in self._one(house.qemus, fault):
-                    house.kill_qemu(process)
+                for process in self._one(target.qemus, fault):
+                    target.kill_qemu(process)
             case "kill-broker":
-                self._kill(house.brokers, fault)
+                self._kill(target.brokers, fault)
             case "stop-broker":
-                self._pause(house.brokers, fault)
+                self._pause(target.brokers, fault)
             case "kill-dnsmasq":
-                self._kill(house.servers, fault)
+                self._kill(target.servers, fault)
             case "kill-plugin":
-                self._kill(house.plugins, fault)
+                self._kill(target.plugins, fault)
             case "fill-disk":
                 self._fill(fault.hold)
             case "lock-database":
@@ -87,14 +87,14 @@ class Faults:
 
     def _begin(self, fault: Fault) -> Callable[[], None] | None:
         """Begin a fault that lasts; return how it is made good, None when nothing is there."""
-        house = self._house
+        target = self._target
         if fault.order:
-            house.order(fault.kind, fault.order)
-            return lambda: house.order(fault.kind, "")
+            target.order(fault.kind, fault.order)
+            return lambda: target.order(fault.kind, "")
         of = {
-            "stop-qemu": house.qemus,
-            "stop-dnsmasq": house.servers,
-            "stop-plugin": house.plugins,
+            "stop-qemu": target.qemus,
+            "stop-dnsmasq": target.servers,
+            "stop-plugin": target.plugins,
         }[fault.kind]
         for process in self._one(of, fault):
             kill(process, signal.SIGSTOP)
@@ -118,8 +118,8 @@ class Faults:
 
     def _fill(self, seconds: float) -> None:
         """Leave no room on labd's disk for a while."""
-        path = self._house.daemon.root / "filling"
-        self._house.hindered += 1
+        path = self._target.daemon.root / "filling"
+        self._target.hindered += 1
         try:
             with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
                 while True:
@@ -127,12 +127,12 @@ class Faults:
             time.sleep(seconds)
         finally:
             os.unlink(path)
-            self._house.hindered -= 1
+            self._target.hindered -= 1
 
     def _lock(self, seconds: float) -> None:
         """Hold labd's database, as a backup or a curious person might."""
-        path = self._house.daemon.root / "lib" / "labd.db"
-        self._house.hindered += 1
+        path = self._target.daemon.root / "lib" / "labd.db"
+        self._target.hindered += 1
         try:
             other = sqlite3.connect(path, timeout=5, isolation_level=None)
             with contextlib.closing(other), contextlib.suppress(sqlite3.OperationalError):
@@ -140,7 +140,7 @@ class Faults:
                 time.sleep(seconds)
                 other.execute("ROLLBACK")
         finally:
-            self._house.hindered -= 1
+            self._target.hindered -= 1
 
 
 def _go_on(process: ProcessId) -> None:

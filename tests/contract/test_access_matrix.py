@@ -191,7 +191,7 @@ class Town:
     """Two instructors with what is theirs, and who comes to the doors."""
 
     app: Any
-    house: FakeDaemon
+    daemon: FakeDaemon
     callers: dict[str, Entrance]
     operations: dict[str, str]
 
@@ -277,7 +277,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
             },
         }
         operations["missing"] = "op-000000000000"
-        yield Town(app=app, house=it, callers=callers, operations=operations)
+        yield Town(app=app, daemon=it, callers=callers, operations=operations)
 
 
 def body_of(route: Route) -> object:

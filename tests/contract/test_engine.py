@@ -538,12 +538,12 @@ async def test_a_dependency_that_had_crashed_before_is_started_again(home: FakeD
     assert await home.states() == {"a": "ready", "b": "ready"}
 
 
-@pytest.mark.parametrize("fate", ["die", "panic", "power_off"])
-async def test_a_dependency_that_fails_ends_the_wait_for_it(home: FakeDaemon, fate: str) -> None:
+@pytest.mark.parametrize("ending", ["die", "panic", "power_off"])
+async def test_a_dependency_that_fails_ends_the_wait_for_it(home: FakeDaemon, ending: str) -> None:
     home.host.boot_output = b""
     operation = await home.engine.labs.up("web", spec(node("a"), node("b", "a"), node("c", "b")))
     await home.until("a", N.RUNNING)
-    getattr(home.host, fate)(await home.key("a"))
+    getattr(home.host, ending)(await home.key("a"))
     error = await home.fails(home.engine.operations.get(operation.id))
     assert error["code"] == "guest_failed"
     await home.check_nothing()
@@ -779,16 +779,16 @@ async def test_a_node_may_crash_while_it_is_asked_to_stop(home: FakeDaemon) -> N
 
 
 @pytest.mark.parametrize("kind", [K.DOWN, K.STOP, K.RESTART, K.DESTROY])
-@pytest.mark.parametrize("fate", ["die", "power_off", "panic"])
+@pytest.mark.parametrize("ending", ["die", "power_off", "panic"])
 async def test_an_end_at_the_moment_of_the_request(
-    home: FakeDaemon, kind: OperationKind, fate: str
+    home: FakeDaemon, kind: OperationKind, ending: str
 ) -> None:
     await home.up(spec(node("a"), node("b")))
     key = await home.key("a")
     asked = asyncio.create_task(home.engine.labs.act(kind, "web", force=True))
     for _ in range(3):
         await asyncio.sleep(0)
-    getattr(home.host, fate)(key)
+    getattr(home.host, ending)(key)
     await home.ok(asked)
     await home.settled()
     if kind is K.DESTROY:

@@ -136,15 +136,15 @@ async def test_unresponsive_and_responsive(home: FakeDaemon) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fate", "state"), [("power_off", N.STOPPED), ("panic", N.PANICKED), ("die", N.CRASHED)]
+    ("ending", "state"), [("power_off", N.STOPPED), ("panic", N.PANICKED), ("die", N.CRASHED)]
 )
-async def test_what_happens_to_a_node_that_hangs(home: FakeDaemon, fate: str, state: N) -> None:
+async def test_what_happens_to_a_node_that_hangs(home: FakeDaemon, ending: str, state: N) -> None:
     key = await home.key("a")
     home.host.hang(key)
     await asyncio.gather(home.hypervisor.query(key), return_exceptions=True)
     await home.until("a", N.UNRESPONSIVE)
-    getattr(home.host, fate)(key)
-    if fate != "die":
+    getattr(home.host, ending)(key)
+    if ending != "die":
         home.host.recover(key)
     await home.until("a", state)
     await home.settled()
@@ -219,13 +219,13 @@ async def test_one_machine_that_hangs_again_holds_up_no_other(home: FakeDaemon) 
 # while a node starts
 
 
-def fall_at_once(home: FakeDaemon, fate: str) -> None:
+def fall_at_once(home: FakeDaemon, ending: str) -> None:
     """Have guests end before the engine has written that they run."""
     resume = home.hypervisor.resume
 
     async def resume_and_fall(key: str) -> None:
         await resume(key)
-        getattr(home.host, fate)(key)
+        getattr(home.host, ending)(key)
 
     home.host.boot_output = b""
     home.hypervisor.resume = resume_and_fall  # type: ignore[method-assign]
@@ -234,11 +234,11 @@ def fall_at_once(home: FakeDaemon, fate: str) -> None:
 ENDS = [("power_off", N.STOPPED), ("panic", N.PANICKED), ("die", N.CRASHED)]
 
 
-@pytest.mark.parametrize(("fate", "end"), ENDS)
+@pytest.mark.parametrize(("ending", "end"), ENDS)
 async def test_what_a_guest_does_before_its_start_is_written_is_not_lost(
-    home: FakeDaemon, fate: str, end: N
+    home: FakeDaemon, ending: str, end: N
 ) -> None:
-    fall_at_once(home, fate)
+    fall_at_once(home, ending)
     error = await home.fails(home.engine.labs.up("new", spec(node("c")), keep=True))
     assert str(error["message"]).startswith(f"node new/c {end} before it was ready")
     await home.settled()
@@ -246,9 +246,9 @@ async def test_what_a_guest_does_before_its_start_is_written_is_not_lost(
     assert (await home.lab("new")).state is LabState.FAILED
 
 
-@pytest.mark.parametrize(("fate", "end"), ENDS)
-async def test_nor_of_a_node_that_is_ready_at_once(home: FakeDaemon, fate: str, end: N) -> None:
-    fall_at_once(home, fate)
+@pytest.mark.parametrize(("ending", "end"), ENDS)
+async def test_nor_of_a_node_that_is_ready_at_once(home: FakeDaemon, ending: str, end: N) -> None:
+    fall_at_once(home, ending)
     await home.done(home.engine.labs.up("new", spec(node("c", ready=NOW)), keep=True))
     await home.until("c", end, lab="new")
 

@@ -35,13 +35,13 @@ class Place:
     """An app, its engine, and who has a token."""
 
     app: Any
-    house: FakeDaemon
+    daemon: FakeDaemon
     clock: Clock
 
     async def token(
         self, name: str, role: Role, *labs: str, seconds: float | None = None
     ) -> Entrance:
-        made = await self.house.engine.access.create(name, role, labs, seconds)
+        made = await self.daemon.engine.access.create(name, role, labs, seconds)
         return Entrance(token=made.token)
 
     async def ask(
@@ -58,7 +58,7 @@ class Place:
         """Return what `audit.request` tells: the data, with lab and operation."""
         return [
             {**e.draft.data, "lab": e.draft.lab, "operation": e.draft.operation}
-            for e in await self.house.inventory.events(0, 10_000)
+            for e in await self.daemon.inventory.events(0, 10_000)
             if e.draft.type == "audit.request"
         ]
 
@@ -76,12 +76,12 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
             student=Bounds(rate=1000, burst=1000, streams=1, commands=1, under_way=40),
         )
         app = make_app(home.engine, hello_only(tmp_path), settings)
-        yield Place(app=app, house=home, clock=clock)
+        yield Place(app=app, daemon=home, clock=clock)
 
 
 async def own(place: Place, owner: str, name: str) -> None:
     with asking(on_behalf(owner)):
-        await place.house.up(spec(node("a")), name)
+        await place.daemon.up(spec(node("a")), name)
 
 
 async def test_lists_events_and_operations_have_what_is_ones_own(place: Place) -> None:
@@ -96,10 +96,10 @@ async def test_lists_events_and_operations_have_what_is_ones_own(place: Place) -
         events = (await place.ask(door, "GET", "/v1/events")).json["events"]
         assert {event.get("lab") for event in events} - {None} == set(labs)
         assert door is ROOT or all("lab" in event for event in events)
-    await place.house.ok(place.house.engine.labs.act(OperationKind.DESTROY, "web"))
+    await place.daemon.ok(place.daemon.engine.labs.act(OperationKind.DESTROY, "web"))
     await own(place, "bob", "web")  # who must not read what another's lab of this name did
     bob = await place.token("bob", Role.INSTRUCTOR)
-    first = (await place.house.lab("web")).created
+    first = (await place.daemon.lab("web")).created
     events = (await place.ask(bob, "GET", "/v1/events", query="lab=web")).json["events"]
     assert events[0]["type"] == "io.labd.operation.started"
     (made,) = [event for event in events if event["type"] == "io.labd.lab.created"]
@@ -113,8 +113,8 @@ async def test_what_an_instructor_makes_is_theirs(place: Place) -> None:
     bob = await place.token("bob", Role.INSTRUCTOR)
     made = await place.ask(anna, "PUT", "/v1/labs/web", TEMPLATE)
     assert made.status == 202, made
-    await place.house.idle()
-    assert (await place.house.lab()).owner == "anna"
+    await place.daemon.idle()
+    assert (await place.daemon.lab()).owner == "anna"
     assert (await place.ask(bob, "GET", "/v1/labs/web")).status == 404
     taken = await place.ask(bob, "PUT", "/v1/labs/web", TEMPLATE)
     assert (taken.status, taken.json["detail"]) == (
@@ -133,7 +133,7 @@ async def test_references_in_bodies_are_held_to_whose_they_are_too(place: Place)
     with asking(on_behalf("bob")):
         body = {"name": "saved", "mode": "live"}
         await place.ask(ROOT, "POST", "/v1/labs/shop/checkpoints", body)
-        await place.house.idle()
+        await place.daemon.idle()
     anna = await place.token("anna", Role.INSTRUCTOR)
     start = {"name": "monday", "checkpoint": "saved", "students": [{"name": "ann"}]}
     for path, asked in (
@@ -149,7 +149,7 @@ async def test_references_in_bodies_are_held_to_whose_they_are_too(place: Place)
 
 async def test_a_student_has_nodes_and_not_the_lab(place: Place) -> None:
     secret = node("a", on_fork=(("echo", "answer"),))
-    await place.house.up(spec(secret))
+    await place.daemon.up(spec(secret))
     pupil = await place.token("pupil", Role.STUDENT, "web")
     act = "/v1/labs/web/actions"
     for action, nodes, status in (
@@ -162,8 +162,8 @@ async def test_a_student_has_nodes_and_not_the_lab(place: Place) -> None:
     ):
         answer = await place.ask(pupil, "POST", act, {"action": action, "nodes": nodes})
         assert answer.status == status, (action, answer)
-        await place.house.idle()
-        await place.house.until("a", NodeState.READY)
+        await place.daemon.idle()
+        await place.daemon.until("a", NodeState.READY)
     for path in ("/v1/labs/web", "/v1/labs/web/nodes/a"):
         assert b"answer" in (await place.ask(ROOT, "GET", path)).body
         assert b"answer" not in (await place.ask(pupil, "GET", path)).body
@@ -173,12 +173,12 @@ async def test_a_student_has_nodes_and_not_the_lab(place: Place) -> None:
 
 
 async def test_a_students_token_goes_with_the_lab(place: Place) -> None:
-    await place.house.up(spec(node("a")))
-    await place.house.up(spec(node("a")), "shop")
+    await place.daemon.up(spec(node("a")))
+    await place.daemon.up(spec(node("a")), "shop")
     both = await place.token("both", Role.STUDENT, "web", "shop")
     one = await place.token("one", Role.STUDENT, "web")
-    await place.house.act(OperationKind.DESTROY)
-    await place.house.up(spec(node("a")))  # another lab, though of this name
+    await place.daemon.act(OperationKind.DESTROY)
+    await place.daemon.up(spec(node("a")))  # another lab, though of this name
     assert (await place.ask(one, "GET", "/v1/labs/web")).status == 401
     assert (await place.ask(both, "GET", "/v1/labs/web")).status == 404
     assert (await place.ask(both, "GET", "/v1/labs/shop")).status == 200
@@ -190,10 +190,10 @@ async def test_a_token_is_shown_once_and_kept_as_a_hash(place: Place) -> None:
     made = await place.ask(ROOT, "POST", "/v1/tokens", body)
     assert (made.status, made.headers["cache-control"]) == (201, "no-store")
     token = made.json["token"]
-    (kept,) = await place.house.inventory.tokens()
+    (kept,) = await place.daemon.inventory.tokens()
     assert kept.hash == digest(token)
-    assert token not in repr(await place.house.inventory.tokens())
-    assert token not in repr(await place.house.inventory.events(0, 1000))
+    assert token not in repr(await place.daemon.inventory.tokens())
+    assert token not in repr(await place.daemon.inventory.events(0, 1000))
     door = Entrance(token=token)
     assert (await place.ask(door, "GET", "/v1/labs")).status == 200
     assert (await place.ask(replace(door, server=PLUGINS), "GET", "/v1/labs")).status == 401
@@ -239,7 +239,7 @@ async def test_a_malformed_token_opens_nothing(place: Place, token: str) -> None
 
 
 async def test_a_token_that_is_good_no_more_ends_what_is_open(place: Place) -> None:
-    await place.house.up(spec(node("a")))
+    await place.daemon.up(spec(node("a")))
     pupil = await place.token("pupil", Role.STUDENT, "web")
     anna = await place.token("anna", Role.INSTRUCTOR)
     gone: list[dict[str, Any]] = []
@@ -280,10 +280,10 @@ async def test_a_token_that_is_good_no_more_ends_what_is_open(place: Place) -> N
 
 async def test_a_change_and_who_made_it_are_one_commit(place: Place) -> None:
     anna = await place.token("anna", Role.INSTRUCTOR)
-    before = await place.house.seq()
+    before = await place.daemon.seq()
     made = await place.ask(anna, "PUT", "/v1/labs/web", TEMPLATE)
     operation = made.json["id"]
-    await place.house.idle()
+    await place.daemon.idle()
     (audit,) = await place.audits()
     assert audit == {
         "actor": "token anna",
@@ -294,7 +294,7 @@ async def test_a_change_and_who_made_it_are_one_commit(place: Place) -> None:
         "lab": "web",
         "operation": operation,
     }
-    events = await place.house.inventory.events(before, 10)
+    events = await place.daemon.inventory.events(before, 10)
     kinds = [str(event.draft.type) for event in events]
     assert kinds.index("audit.request") > kinds.index("lab.created")
     same = {e.time for e in events if e.draft.type in {"lab.created", "audit.request"}}
@@ -313,10 +313,10 @@ async def test_a_change_and_who_made_it_are_one_commit(place: Place) -> None:
 
 
 async def test_what_is_taken_out_of_a_guest_is_on_record(place: Place) -> None:
-    await place.house.up(spec(node("a")))
+    await place.daemon.up(spec(node("a")))
     save = {"name": "saved", "mode": "live"}
     await place.ask(ROOT, "POST", "/v1/labs/web/checkpoints", save)
-    await place.house.idle()
+    await place.daemon.idle()
     pupil = await place.token("pupil", Role.STUDENT, "web")
     admin = await place.token("admin", Role.ADMINISTRATOR)
     before = len(await place.audits())
@@ -376,7 +376,7 @@ async def test_a_flood_of_refused_requests_is_counted_and_not_kept(place: Place)
 async def test_host_and_origin_are_looked_at(
     place: Place, headers: dict[str, str], status: int, code: str
 ) -> None:
-    await place.house.up(spec(node("a")))
+    await place.daemon.up(spec(node("a")))
     anna = await place.token("anna", Role.ADMINISTRATOR)
     door = replace(anna, headers=headers)
     answer = await place.ask(door, "GET", "/v1/labs")
@@ -400,9 +400,9 @@ async def test_users_of_the_host_are_known_by_the_kernels_word(place: Place) -> 
 
 
 async def test_the_tokens_of_a_class_open_one_lab_each(place: Place) -> None:
-    await place.house.up(spec(node("a")))
+    await place.daemon.up(spec(node("a")))
     await place.ask(ROOT, "POST", "/v1/labs/web/checkpoints", {"name": "saved", "mode": "live"})
-    await place.house.idle()
+    await place.daemon.idle()
     anna = await place.token("anna", Role.INSTRUCTOR)
     start = {"name": "monday", "checkpoint": "saved", "students": [{"name": "ann"}, {"name": "bo"}]}
     assert (await place.ask(anna, "POST", "/v1/classes", start)).status == 404
@@ -431,20 +431,20 @@ async def test_the_tokens_of_a_class_open_one_lab_each(place: Place) -> None:
     async with asyncio.timeout(2 * LIMIT):
         while (await place.ask(authenticators["bo"], "GET", "/v1/labs")).status == 200:
             await asyncio.sleep(0.05)
-    await place.house.idle()
+    await place.daemon.idle()
     assert (await place.ask(ROOT, "POST", f"{lease}/extend", {"seconds": 3600})).status == 200
     assert (await place.ask(authenticators["bo"], "GET", "/v1/labs")).status == 200
     assert (await place.ask(ROOT, "DELETE", "/v1/classes/monday")).status == 202
     async with asyncio.timeout(4 * LIMIT):
-        while await place.house.inventory.classes():
+        while await place.daemon.inventory.classes():
             await asyncio.sleep(0.05)
-    assert [item.name for item in await place.house.inventory.tokens()] == ["anna"]
+    assert [item.name for item in await place.daemon.inventory.tokens()] == ["anna"]
 
 
 async def _made(place: Place, count: int) -> ClassRecord:
     async with asyncio.timeout(4 * LIMIT):
         while True:
-            (found,) = await place.house.inventory.classes()
+            (found,) = await place.daemon.inventory.classes()
             if found.told and len(found.made) == count:
                 return found
             await asyncio.sleep(0.05)
@@ -457,7 +457,7 @@ async def test_the_labs_of_an_instructors_class_are_the_instructors(place: Place
         anna, "POST", "/v1/labs/web/checkpoints", {"name": "saved", "mode": "live"}
     )
     assert saved.status == 202
-    await place.house.idle()
+    await place.daemon.idle()
     start = {"name": "monday", "checkpoint": "saved", "students": [{"name": "ann"}]}
     assert (await place.ask(anna, "POST", "/v1/classes", start)).status == 202
     await _made(place, 1)

@@ -87,11 +87,11 @@ def make_daemon() -> Iterator[Callable[..., Daemon]]:
     made: list[Daemon] = []
 
     def make(
-        config: str = "", *, start: bool = True, namespace: str = "", hatched: bool = True
+        config: str = "", *, start: bool = True, namespace: str = "", forked: bool = True
     ) -> Daemon:
         root = Path(tempfile.mkdtemp(prefix="labd-"))
         root.chmod(0o755)
-        daemon = Daemon(root, config, namespace=namespace, hatched=hatched)
+        daemon = Daemon(root, config, namespace=namespace, forked=forked)
         made.append(daemon)
         if start:
             daemon.start()

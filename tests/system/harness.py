@@ -23,7 +23,7 @@ from typing import Any
 
 from labd.client.client import Client
 from labd.model.errors import DaemonUnreachable
-from tests.system.hatchery import Hatched, hatch
+from tests.system.forkserver import ForkedDaemon, fork_daemon
 from tests.system.leftovers import STARTED, cgroups_of
 
 REPO = Path(__file__).resolve().parents[2]
@@ -48,17 +48,17 @@ class Daemon:
         root: An empty folder.
         config: Text of labd.toml.
         namespace: Name of the network namespace that is the daemon's host; empty: this one.
-        hatched: It is a copy of a process that has read labd's code: see `tests.system.hatchery`.
+        forked: It is a copy of a process that has read labd's code: see `tests.system.forkserver`.
     """
 
     def __init__(
-        self, root: Path, config: str = "", *, namespace: str = "", hatched: bool = False
+        self, root: Path, config: str = "", *, namespace: str = "", forked: bool = False
     ) -> None:
         self.root = root
         # Not `ip netns exec`: namespaces that are mounted below its mounts are seen by nobody else.
         self.inside = ["nsenter", f"--net=/run/netns/{namespace}", "--"] if namespace else []
-        self.hatched = hatched and not namespace
-        self.process: subprocess.Popen[bytes] | Hatched | None = None
+        self.forked = forked and not namespace
+        self.process: subprocess.Popen[bytes] | ForkedDaemon | None = None
         self.log = root / "daemon.log"
         self.host_id = ""
         self.environment: dict[str, str] = {}
@@ -84,8 +84,8 @@ class Daemon:
         argv = ["serve", "--root", str(self.root), *args]
         environment = {**os.environ, **self.environment}
         with self.log.open("ab") as log:
-            if self.hatched:
-                self.process = hatch(argv, environment, log.fileno())
+            if self.forked:
+                self.process = fork_daemon(argv, environment, log.fileno())
             else:
                 self.process = subprocess.Popen(
                     [*self.inside, BIN / "labd", *argv],

@@ -150,7 +150,7 @@ def test_no_process_of_the_daemon_opens_what_is_named_by_an_attacker(
     make_daemon: Callable[..., Daemon], canary: Canary, tmp_path: Path
 ) -> None:
     daemon = make_daemon(start=False)
-    daemon.hatched = False
+    daemon.forked = False
     watched(daemon, canary.trace)
     daemon.image("bootsector")
     with daemon.client() as client:
@@ -192,4 +192,4 @@ def test_no_process_of_the_daemon_opens_what_is_named_by_an_attacker(
         trace = tmp_path / f"{node}.trace"
         subprocess.run([*_STRACE, "-o", str(trace), "--", *probe], check=True)
         assert canary.path in opened(trace)
-    daemon.hatched = True  # the one that the fixture starts to look for leaks
+    daemon.forked = True  # the one that the fixture starts to look for leaks

@@ -182,7 +182,7 @@ def mosquitto_args(broker: Json) -> list[str]:
 
 
 def test_a_killed_daemon_loses_nothing(make_daemon: Callable[..., Daemon]) -> None:
-    daemon = make_daemon(hatched=False)
+    daemon = make_daemon(forked=False)
     daemon.image()
     daemon.lab("up", template("two-tier"))
     before = daemon.pids("two-tier")
@@ -234,7 +234,7 @@ def test_a_daemon_killed_in_the_middle_of_destroy_goes_on(daemon: Daemon) -> Non
 def test_sigterm_leaves_machines_running_and_down_does_not(
     make_daemon: Callable[..., Daemon],
 ) -> None:
-    daemon = make_daemon(hatched=False)
+    daemon = make_daemon(forked=False)
     daemon.image("bootsector")
     daemon.lab("up", template("bootsector"))
     pids = daemon.qemus()

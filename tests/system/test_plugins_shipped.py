@@ -22,8 +22,8 @@ from labd.model.events import EventType
 from labd.model.records import OperationKind
 from labd.model.specs import RestartMode, RestartPolicy
 from labd.model.states import NodeState
-from tests.system.plugin_house import House
-from tests.system.plugin_house import house as open_house
+from tests.system.plugin_testbed import PluginTestbed
+from tests.system.plugin_testbed import testbed as open_testbed
 
 ON_FAILURE = RestartPolicy(mode=RestartMode.ON_FAILURE, limit=3, window=60)
 ALWAYS = RestartPolicy(mode=RestartMode.ALWAYS, limit=3, window=60)
@@ -31,24 +31,24 @@ START, RESTART = OperationKind.START, OperationKind.RESTART
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    async with open_house() as made:
+async def testbed() -> AsyncIterator[PluginTestbed]:
+    async with open_testbed() as made:
         yield made
 
 
-async def watchdog(house: House, policy: RestartPolicy, **settings: object) -> None:
+async def watchdog(testbed: PluginTestbed, policy: RestartPolicy, **settings: object) -> None:
     """Have a lab with a policy, and a watchdog that is quick."""
-    await house.up(policy)
-    await house.start(
+    await testbed.up(policy)
+    await testbed.start(
         "watchdog", **{"first-delay": 0.05, "max-delay": 0.2, "patience": 0.3, **settings}
     )
-    await house.hears("watchdog")
+    await testbed.hears("watchdog")
 
 
-async def is_ready(house: House) -> None:
-    await house.until(
-        lambda: house.is_in(NodeState.READY),
-        lambda: f"the node is ready; watchdog: {house.said('watchdog')}",
+async def is_ready(testbed: PluginTestbed) -> None:
+    await testbed.until(
+        lambda: testbed.is_in(NodeState.READY),
+        lambda: f"the node is ready; watchdog: {testbed.said('watchdog')}",
     )
 
 
@@ -61,22 +61,22 @@ async def is_ready(house: House) -> None:
     ],
 )
 async def test_a_failed_node_is_started_again(
-    house: House, state: NodeState, kind: OperationKind
+    testbed: PluginTestbed, state: NodeState, kind: OperationKind
 ) -> None:
-    await watchdog(house, ON_FAILURE)
-    await house.fails(state)
-    await is_ready(house)
+    await watchdog(testbed, ON_FAILURE)
+    await testbed.fails(state)
+    await is_ready(testbed)
     await asyncio.sleep(0.3)
-    assert await house.asked(kind) == 1
-    assert await house.asked(START, RESTART) == 1
+    assert await testbed.asked(kind) == 1
+    assert await testbed.asked(START, RESTART) == 1
 
 
-async def test_a_node_that_answers_in_time_is_left_alone(house: House) -> None:
-    await watchdog(house, ON_FAILURE, patience=0.5)
-    await house.fails(NodeState.UNRESPONSIVE)
-    house.daemon.host.recover(await house.daemon.key("a"))
+async def test_a_node_that_answers_in_time_is_left_alone(testbed: PluginTestbed) -> None:
+    await watchdog(testbed, ON_FAILURE, patience=0.5)
+    await testbed.fails(NodeState.UNRESPONSIVE)
+    testbed.daemon.host.recover(await testbed.daemon.key("a"))
     await asyncio.sleep(1)
-    assert await house.asked(START, RESTART) == 0
+    assert await testbed.asked(START, RESTART) == 0
 
 
 @pytest.mark.parametrize(
@@ -89,99 +89,101 @@ async def test_a_node_that_answers_in_time_is_left_alone(house: House) -> None:
     ],
 )
 async def test_a_guest_that_powers_itself_off(
-    house: House, policy: RestartPolicy, cause: str, starts: int
+    testbed: PluginTestbed, policy: RestartPolicy, cause: str, starts: int
 ) -> None:
-    await watchdog(house, policy)
+    await watchdog(testbed, policy)
     if cause == "requested":
-        await house.act(OperationKind.STOP, "a")
+        await testbed.act(OperationKind.STOP, "a")
     else:
-        await house.fails(NodeState.STOPPED)
-    (stopped,) = await house.happened(EventType.NODE_STOPPED)
+        await testbed.fails(NodeState.STOPPED)
+    (stopped,) = await testbed.happened(EventType.NODE_STOPPED)
     assert stopped.draft.data["cause"] == cause
     await asyncio.sleep(1)
-    assert await house.asked(START, RESTART) == starts
+    assert await testbed.asked(START, RESTART) == starts
 
 
-async def test_without_a_policy_nothing_is_done(house: House) -> None:
-    await watchdog(house, RestartPolicy())
-    await house.fails()
+async def test_without_a_policy_nothing_is_done(testbed: PluginTestbed) -> None:
+    await watchdog(testbed, RestartPolicy())
+    await testbed.fails()
     await asyncio.sleep(0.7)
-    assert await house.asked(START, RESTART) == 0
+    assert await testbed.asked(START, RESTART) == 0
 
 
-async def test_what_somebody_has_stopped_since_stays_stopped(house: House) -> None:
-    await watchdog(house, ALWAYS, **{"first-delay": 0.5, "max-delay": 60})
-    await house.fails()
-    await house.says("watchdog", "starting it again in 0.5 s")
-    await house.act(OperationKind.STOP, "a")
+async def test_what_somebody_has_stopped_since_stays_stopped(testbed: PluginTestbed) -> None:
+    await watchdog(testbed, ALWAYS, **{"first-delay": 0.5, "max-delay": 60})
+    await testbed.fails()
+    await testbed.says("watchdog", "starting it again in 0.5 s")
+    await testbed.act(OperationKind.STOP, "a")
     await asyncio.sleep(1)
-    assert await house.asked(START, RESTART) == 0
-    await house.act(OperationKind.START, "a")
-    await house.fails()
-    await house.act(OperationKind.STOP, "a")  # before the plugin has looked
+    assert await testbed.asked(START, RESTART) == 0
+    await testbed.act(OperationKind.START, "a")
+    await testbed.fails()
+    await testbed.act(OperationKind.STOP, "a")  # before the plugin has looked
     await asyncio.sleep(1)
-    assert await house.asked(START, RESTART) == 1
+    assert await testbed.asked(START, RESTART) == 1
 
 
-async def test_one_that_fails_while_it_starts_is_tried_up_to_the_limit(house: House) -> None:
-    await watchdog(house, ON_FAILURE)
-    house.daemon.host.falls = ["die", "refuse", "die"]
-    await house.fails()
-    await house.says("watchdog", "web/a failed again after 3 restarts in 60 s: giving up")
-    assert await house.asked(START) == 3
-    said = house.said("watchdog")
+async def test_one_that_fails_while_it_starts_is_tried_up_to_the_limit(
+    testbed: PluginTestbed,
+) -> None:
+    await watchdog(testbed, ON_FAILURE)
+    testbed.daemon.host.falls = ["die", "refuse", "die"]
+    await testbed.fails()
+    await testbed.says("watchdog", "web/a failed again after 3 restarts in 60 s: giving up")
+    assert await testbed.asked(START) == 3
+    said = testbed.said("watchdog")
     assert [float(d) for d in re.findall(r"again in ([\d.]+) s", said)] == [0.05, 0.1, 0.2]
     # Started by hand it runs, and within the window it is given up at once when it fails.
-    await house.act(START, "a")
-    await house.fails()
-    await house.until(lambda: house.said("watchdog").count("giving up") == 2, "giving up again")
-    assert await house.asked(START) == 4
+    await testbed.act(START, "a")
+    await testbed.fails()
+    await testbed.until(lambda: testbed.said("watchdog").count("giving up") == 2, "giving up again")
+    assert await testbed.asked(START) == 4
 
 
-async def test_a_lab_that_is_busy_is_asked_again(house: House) -> None:
-    await watchdog(house, ON_FAILURE)
-    host = house.daemon.host
+async def test_a_lab_that_is_busy_is_asked_again(testbed: PluginTestbed) -> None:
+    await watchdog(testbed, ON_FAILURE)
+    host = testbed.daemon.host
     host.boot_output, boots = b"", host.boot_output
-    restart = await house.engine.labs.act(RESTART, "web", ["b"])  # it goes on while `b` boots
-    await house.fails()
+    restart = await testbed.engine.labs.act(RESTART, "web", ["b"])  # it goes on while `b` boots
+    await testbed.fails()
 
     async def refused() -> bool:
-        audits = await house.happened(EventType.AUDIT_REQUEST)
+        audits = await testbed.happened(EventType.AUDIT_REQUEST)
         return sum(audit.draft.data.get("status") == 409 for audit in audits) >= 2
 
-    await house.until(refused, "it was refused twice")
+    await testbed.until(refused, "it was refused twice")
     host.boot_output = boots
-    host.say(await house.daemon.key("b"), boots)
-    await house.engine.operations.wait(restart.id, 15)
-    await is_ready(house)
+    host.say(await testbed.daemon.key("b"), boots)
+    await testbed.engine.operations.wait(restart.id, 15)
+    await is_ready(testbed)
 
 
-async def test_its_duty_survives_its_own_end(house: House) -> None:
-    await watchdog(house, ON_FAILURE, **{"first-delay": 1, "max-delay": 60})
-    await house.fails()
-    await house.says("watchdog", "starting it again in 1 s")
-    await house.supervisor.stop("watchdog")
-    assert await house.asked(START) == 0
-    kept = json.loads((house.root / "state" / "watchdog" / "restarts.json").read_text())
+async def test_its_duty_survives_its_own_end(testbed: PluginTestbed) -> None:
+    await watchdog(testbed, ON_FAILURE, **{"first-delay": 1, "max-delay": 60})
+    await testbed.fails()
+    await testbed.says("watchdog", "starting it again in 1 s")
+    await testbed.supervisor.stop("watchdog")
+    assert await testbed.asked(START) == 0
+    kept = json.loads((testbed.root / "state" / "watchdog" / "restarts.json").read_text())
     assert kept["pending"] == {"web/a": "node.crashed"}
-    await house.start("watchdog", **{"first-delay": 1, "max-delay": 60})
-    await is_ready(house)
-    await house.until(lambda: "succeeded" in house.said("watchdog"), "the end of the start")
+    await testbed.start("watchdog", **{"first-delay": 1, "max-delay": 60})
+    await is_ready(testbed)
+    await testbed.until(lambda: "succeeded" in testbed.said("watchdog"), "the end of the start")
     # So does the limit.
-    await house.fails()
-    await house.says("watchdog", "starting it again in 2 s")
+    await testbed.fails()
+    await testbed.says("watchdog", "starting it again in 2 s")
 
 
-async def test_a_destroyed_lab_is_forgotten(house: House) -> None:
-    await watchdog(house, ON_FAILURE, **{"first-delay": 0.5})
-    await house.fails()
-    await house.says("watchdog", "starting it again")
-    await house.engine.labs.act(OperationKind.DESTROY, "web")
+async def test_a_destroyed_lab_is_forgotten(testbed: PluginTestbed) -> None:
+    await watchdog(testbed, ON_FAILURE, **{"first-delay": 0.5})
+    await testbed.fails()
+    await testbed.says("watchdog", "starting it again")
+    await testbed.engine.labs.act(OperationKind.DESTROY, "web")
     await asyncio.sleep(1)
-    assert await house.asked(START, RESTART) == 0
-    kept = json.loads((house.root / "state" / "watchdog" / "restarts.json").read_text())
+    assert await testbed.asked(START, RESTART) == 0
+    kept = json.loads((testbed.root / "state" / "watchdog" / "restarts.json").read_text())
     assert kept == {"history": {}, "pending": {}}
-    assert "Traceback" not in house.said("watchdog")
+    assert "Traceback" not in testbed.said("watchdog")
 
 
 # recorder
@@ -191,17 +193,17 @@ def recorded(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-async def test_the_recorder_writes_a_file_per_lab_and_rotates(house: House) -> None:
-    await house.start("recorder", **{"max-size": 2048, "keep": 2})
-    await house.hears("recorder")
-    folder = house.root / "state" / "recorder"
+async def test_the_recorder_writes_a_file_per_lab_and_rotates(testbed: PluginTestbed) -> None:
+    await testbed.start("recorder", **{"max-size": 2048, "keep": 2})
+    await testbed.hears("recorder")
+    folder = testbed.root / "state" / "recorder"
     # Events without a lab.
-    await house.daemon.ok(house.engine.images.build("tiny", "tiny"))
-    first = await house.daemon.seq()
+    await testbed.daemon.ok(testbed.engine.images.build("tiny", "tiny"))
+    first = await testbed.daemon.seq()
     for _ in range(30):
-        await house.tell(lab="web")
-        await house.tell(lab="other")
-    last = await house.daemon.seq()
+        await testbed.tell(lab="web")
+        await testbed.tell(lab="other")
+    last = await testbed.daemon.seq()
     files = folder / "labs"
 
     def done() -> bool:
@@ -209,14 +211,16 @@ async def test_the_recorder_writes_a_file_per_lab_and_rotates(house: House) -> N
             return recorded(files / "other.jsonl")[-1]["seq"] == last
         return False
 
-    await house.until(done, "the last event is written")
+    await testbed.until(done, "the last event is written")
     assert recorded(folder / "daemon.jsonl")[0]["type"] == "io.labd.operation.started"
     names = sorted(entry.name for entry in files.iterdir())
     assert names == [f"{lab}.jsonl{end}" for lab in ("other", "web") for end in ("", ".1", ".2")]
     assert all(entry.stat().st_size <= 2048 for entry in files.iterdir())
     seqs = [e["seq"] for end in (".2", ".1", "") for e in recorded(files / f"web.jsonl{end}")]
     assert seqs == list(range(first + 1, last, 2))[-len(seqs) :]
-    sent = {event.seq: event.cloudevent() for event in await house.daemon.inventory.events(0, 1000)}
+    sent = {
+        event.seq: event.cloudevent() for event in await testbed.daemon.inventory.events(0, 1000)
+    }
     assert all(sent[int(str(e["seq"]))] == e for e in recorded(files / "web.jsonl"))
 
 
@@ -257,43 +261,43 @@ def receiver(*statuses: int) -> Iterator[tuple[str, type[Receiver]]]:
             thread.join()
 
 
-async def test_the_webhook_signs_retries_and_keeps_the_order(house: House) -> None:
+async def test_the_webhook_signs_retries_and_keeps_the_order(testbed: PluginTestbed) -> None:
     with receiver(503, 302) as (url, seen):
-        await house.start("webhook", url=url, secret="s3cret", events="node.*,lab.state")
-        await house.hears("webhook")
-        chosen = [await house.tell(), await house.tell(EventType.LAB_STATE)]
-        await house.tell(EventType.LAB_CREATED)
-        chosen.append(await house.tell(EventType.NODE_CRASHED))
-        await house.until(lambda: len(seen.got) == 3, lambda: house.said("webhook"))
+        await testbed.start("webhook", url=url, secret="s3cret", events="node.*,lab.state")
+        await testbed.hears("webhook")
+        chosen = [await testbed.tell(), await testbed.tell(EventType.LAB_STATE)]
+        await testbed.tell(EventType.LAB_CREATED)
+        chosen.append(await testbed.tell(EventType.NODE_CRASHED))
+        await testbed.until(lambda: len(seen.got) == 3, lambda: testbed.said("webhook"))
     assert [json.loads(body)["seq"] for _, body in seen.got] == chosen
     for headers, body in seen.got:
         digest = hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
         assert headers["X-Labd-Signature"] == f"sha256={digest}"
         assert headers["Content-Type"] == "application/cloudevents+json"
-    assert f"event {chosen[0]} was not taken" in house.said("webhook")
-    assert "s3cret" not in house.said("webhook")
+    assert f"event {chosen[0]} was not taken" in testbed.said("webhook")
+    assert "s3cret" not in testbed.said("webhook")
 
 
-async def test_the_webhook_gives_up_one_event_and_goes_on(house: House) -> None:
+async def test_the_webhook_gives_up_one_event_and_goes_on(testbed: PluginTestbed) -> None:
     with receiver(500, 500) as (url, seen):
-        await house.start("webhook", url=url, events="*", retries=1)
-        await house.hears("webhook")
-        first = await house.tell()
-        second = await house.tell()
-        await house.until(lambda: len(seen.got) == 1, lambda: house.said("webhook"))
+        await testbed.start("webhook", url=url, events="*", retries=1)
+        await testbed.hears("webhook")
+        first = await testbed.tell()
+        second = await testbed.tell()
+        await testbed.until(lambda: len(seen.got) == 1, lambda: testbed.said("webhook"))
     assert [json.loads(body)["seq"] for _, body in seen.got] == [second]
     assert "X-Labd-Signature" not in seen.got[0][0]
-    assert f"event {first} is given up after 2 tries" in house.said("webhook")
+    assert f"event {first} is given up after 2 tries" in testbed.said("webhook")
 
 
-async def test_what_happened_while_the_webhook_was_away_is_sent(house: House) -> None:
+async def test_what_happened_while_the_webhook_was_away_is_sent(testbed: PluginTestbed) -> None:
     with receiver() as (url, seen):
-        await house.start("webhook", url=url, events="*")
-        await house.hears("webhook")
-        await house.supervisor.stop("webhook")
-        await house.tell()
-        await house.start("webhook", url=url, events="*")
-        await house.until(lambda: len(seen.got) == 1, lambda: house.said("webhook"))
+        await testbed.start("webhook", url=url, events="*")
+        await testbed.hears("webhook")
+        await testbed.supervisor.stop("webhook")
+        await testbed.tell()
+        await testbed.start("webhook", url=url, events="*")
+        await testbed.until(lambda: len(seen.got) == 1, lambda: testbed.said("webhook"))
 
 
 @pytest.mark.parametrize(
@@ -322,64 +326,64 @@ async def test_what_happened_while_the_webhook_was_away_is_sent(house: House) ->
     ],
 )
 async def test_wrong_settings_are_told(
-    house: House, settings: dict[str, str], message: str
+    testbed: PluginTestbed, settings: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        house.supervisor.check_settings("webhook", settings)
+        testbed.supervisor.check_settings("webhook", settings)
     assert str(caught.value) == message
 
 
 # idle
 
 
-async def warned(house: House) -> list[dict[str, object]]:
+async def warned(testbed: PluginTestbed) -> list[dict[str, object]]:
     """Return what was said in warnings, with its lab."""
     return [
         {**event.draft.data, "lab": event.draft.lab}
-        for event in await house.happened(EventType.LAB_WARNING)
+        for event in await testbed.happened(EventType.LAB_WARNING)
     ]
 
 
-async def leased(house: House, *labs: str) -> bool:
+async def leased(testbed: PluginTestbed, *labs: str) -> bool:
     """Tell whether these labs and no others have a lease."""
-    return {lease.lab for lease in await house.daemon.inventory.lab_leases()} == set(labs)
+    return {lease.lab for lease in await testbed.daemon.inventory.lab_leases()} == set(labs)
 
 
-async def test_an_idle_lab_is_warned_and_stopped_and_no_other(house: House) -> None:
+async def test_an_idle_lab_is_warned_and_stopped_and_no_other(testbed: PluginTestbed) -> None:
     for lab in ("web", "used", "exam-1"):
-        await house.up(RestartPolicy(), lab)
-    house.clock.go(3600)
-    house.engine.activity.touch("used", Source.EXEC)
+        await testbed.up(RestartPolicy(), lab)
+    testbed.clock.go(3600)
+    testbed.engine.activity.touch("used", Source.EXEC)
     settings = {"after": "30m", "warn-before": "1s", "exempt": "exam-*"}
-    await house.start("idle", **settings)
+    await testbed.start("idle", **settings)
 
     async def stopped() -> bool:
-        return await house.asked(OperationKind.DOWN) == 1
+        return await testbed.asked(OperationKind.DOWN) == 1
 
-    await house.until(stopped, "it is stopped")
-    (warning,) = await warned(house)
+    await testbed.until(stopped, "it is stopped")
+    (warning,) = await warned(testbed)
     assert (warning["lab"], warning["by"], warning["reason"]) == ("web", "plugin idle", "idle")
     said = r"nobody has used lab web for 36\d\d s; in 1 s it is stopped"
     assert re.fullmatch(said, str(warning["text"]))
-    operations = await house.daemon.inventory.operations(limit=100)
+    operations = await testbed.daemon.inventory.operations(limit=100)
     down = [item.lab for item in operations if item.kind is OperationKind.DOWN]
     assert down == ["web"]
 
 
 async def test_a_lease_of_idle_goes_when_the_lab_is_used_unless_it_is_somebody_s(
-    house: House,
+    testbed: PluginTestbed,
 ) -> None:
-    engine = house.engine
+    engine = testbed.engine
     for lab in ("web", "mine"):
-        await house.up(RestartPolicy(), lab)
-    house.clock.go(3600)
+        await testbed.up(RestartPolicy(), lab)
+    testbed.clock.go(3600)
     settings = {"after": "20s", "warn-before": "0s", "action": "lease", "lease": "2h"}
-    await house.start("idle", **settings)
-    await house.until(lambda: leased(house, "web", "mine"), "they have leases")
+    await testbed.start("idle", **settings)
+    await testbed.until(lambda: leased(testbed, "web", "mine"), "they have leases")
     await engine.leases.extend("mine", 60)
-    kept = house.root / "state" / "idle" / "leases.json"
-    await house.until(lambda: list(json.loads(kept.read_text())) == ["web"], "it is somebody's")
+    kept = testbed.root / "state" / "idle" / "leases.json"
+    await testbed.until(lambda: list(json.loads(kept.read_text())) == ["web"], "it is somebody's")
     for lab in ("web", "mine"):
         engine.activity.touch(lab, Source.EXEC)
-    await house.until(lambda: leased(house, "mine"), "one is cancelled", 40)
-    assert await warned(house) == []
+    await testbed.until(lambda: leased(testbed, "mine"), "one is cancelled", 40)
+    assert await warned(testbed) == []

@@ -43,8 +43,8 @@ REPO = Path(__file__).resolve().parents[2]
 PRELUDE = "from labd.plugin import Client, Event, Plugin, PluginError\nplugin = Plugin()\n"
 
 
-class House:
-    """A running house; `lost` are the events that the broker swallows.
+class PluginTestbed:
+    """A running testbed; `lost` are the events that the broker swallows.
 
     Its clocks stand still, but those of its plugins go on.
     """
@@ -197,8 +197,8 @@ class House:
 
 
 @asynccontextmanager
-async def house() -> AsyncIterator[House]:
-    """Yield a house, and end all of it."""
+async def testbed() -> AsyncIterator[PluginTestbed]:
+    """Yield a testbed, and end all of it."""
     with short_folder() as root:
         (root / "run").mkdir()
         (root / "state").mkdir(mode=0o711)
@@ -208,7 +208,7 @@ async def house() -> AsyncIterator[House]:
             engine_over_fakes(root / "world", moment=clock, keep_events=3) as daemon,
         ):
             daemon.made_up = True
-            made = House(root, broker, daemon)
+            made = PluginTestbed(root, broker, daemon)
             made.clock = clock
 
             def check(token: str, /) -> Caller | None:

@@ -5,7 +5,7 @@ copy made by fork(2) runs the same `labd.daemon.main` in a session of its own, a
 for and restarted like any other process. What it does not show is that `labd` itself starts: the
 daemons of `tests/system/test_labs.py` about signals, and those of other namespaces, are executed.
 
-    python -m tests.system.hatchery FD      the process that is copied; it obeys `Hatchery`
+    python -m tests.system.forkserver FD      the process that is copied; it obeys `ForkServer`
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ _LATE = (
 )
 
 
-class Hatched:
+class ForkedDaemon:
     """One copy, with the methods of `subprocess.Popen` that tests need."""
 
-    def __init__(self, hatchery: Hatchery, pid: int, pidfd: int) -> None:
+    def __init__(self, server: ForkServer, pid: int, pidfd: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._hatchery = hatchery
+        self._server = server
         self._pidfd = pidfd
 
     def poll(self) -> int | None:
         """Return the exit status, None while it runs."""
         if self.returncode is None:
-            self.returncode = self._hatchery.status(self.pid, 0)
+            self.returncode = self._server.status(self.pid, 0)
             self._close()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; raises `subprocess.TimeoutExpired`."""
         if self.returncode is None:
-            self.returncode = self._hatchery.status(self.pid, timeout)
+            self.returncode = self._server.status(self.pid, timeout)
             self._close()
         if self.returncode is None:
             raise subprocess.TimeoutExpired("labd serve", timeout or 0)
@@ -84,14 +84,14 @@ class Hatched:
             self._pidfd = -1
 
 
-class Hatchery:
+class ForkServer:
     """The process that is copied, seen from the tests. It ends with them."""
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.system.hatchery", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.system.forkserver", str(theirs.fileno())],
                 cwd=_REPO,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -99,15 +99,17 @@ class Hatchery:
         self._ended: dict[int, int] = {}
         atexit.register(self._close)
 
-    def hatch(self, argv: Sequence[str], environment: Mapping[str, str], log: int) -> Hatched:
+    def fork_daemon(
+        self, argv: Sequence[str], environment: Mapping[str, str], log: int
+    ) -> ForkedDaemon:
         """Begin `labd` with these arguments; both outputs go to the descriptor `log`."""
         order = json.dumps({"argv": list(argv), "environment": dict(environment)})
         socket.send_fds(self._control, [order.encode()], [log])
         end = time.monotonic() + _BEGINS_WITHIN
         while (message := self._read(max(end - time.monotonic(), 0))) is not None:
             if "begun" in message:
-                return Hatched(self, message["begun"], message["pidfd"])
-        raise AssertionError(f"the hatchery has begun no daemon within {_BEGINS_WITHIN:g} s")
+                return ForkedDaemon(self, message["begun"], message["pidfd"])
+        raise AssertionError(f"the fork server has begun no daemon within {_BEGINS_WITHIN:g} s")
 
     def status(self, pid: int, timeout: float | None) -> int | None:
         """Return how a copy ended, as `Popen.returncode`; None when it has not within seconds."""
@@ -124,7 +126,7 @@ class Hatchery:
             return None
         data, fds, _, _ = socket.recv_fds(self._control, _MESSAGE, 1)
         if not data:
-            raise AssertionError("the hatchery has ended")
+            raise AssertionError("the fork server has ended")
         message: dict[str, Any] = json.loads(data)
         if fds:
             message["pidfd"] = fds[0]
@@ -140,14 +142,14 @@ class Hatchery:
             self._process.kill()
 
 
-_hatcheries: list[Hatchery] = []
+_servers: list[ForkServer] = []
 
 
-def hatch(argv: Sequence[str], environment: Mapping[str, str], log: int) -> Hatched:
+def fork_daemon(argv: Sequence[str], environment: Mapping[str, str], log: int) -> ForkedDaemon:
     """Begin `labd` as a copy; the process that is copied is made by the first."""
-    if not _hatcheries:
-        _hatcheries.append(Hatchery())
-    return _hatcheries[0].hatch(argv, environment, log)
+    if not _servers:
+        _servers.append(ForkServer())
+    return _servers[0].fork_daemon(argv, environment, log)
 
 
 # In the process that is copied:

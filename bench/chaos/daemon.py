@@ -26,7 +26,7 @@ _SIZE: Final = "768m"  # of the file system; the plan fills it now and then
 _START_WITHIN: Final = 90.0  # seconds, on a host with other work
 
 
-class House:
+class ChaosDaemon:
     """A daemon, and what was done to it.
 
     Attributes:
@@ -154,29 +154,29 @@ def _parent(pid: int) -> int:
 
 
 @contextmanager
-def small_house() -> Iterator[House]:
+def small_disk_daemon() -> Iterator[ChaosDaemon]:
     """Mount a small file system, give a daemon its root there, and take all away at the end."""
     root = Path(tempfile.mkdtemp(prefix="labd-n-"))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE},mode=0755", "labd-nemesis", str(root)]
     subprocess.run(mount, check=True)
-    house = None
+    target = None
     try:
-        house = House(Daemon(root, CONFIG))
-        yield house
+        target = ChaosDaemon(Daemon(root, CONFIG))
+        yield target
     finally:
-        if house is not None:
-            _clear(house)
+        if target is not None:
+            _clear(target)
         subprocess.run(["umount", "--lazy", str(root)], check=True)
         os.rmdir(root)
 
 
-def _clear(house: House) -> None:
+def _clear(target: ChaosDaemon) -> None:
     """End what a failed run has left."""
-    process = house.daemon.process
+    process = target.daemon.process
     if process is not None and process.poll() is None:
-        house.daemon.kill()
-    if house.daemon.host_id:
-        for left in [*house.qemus(), *house.servers()]:
+        target.daemon.kill()
+    if target.daemon.host_id:
+        for left in [*target.qemus(), *target.servers()]:
             kill(left, signal.SIGKILL)
-        for name in house.daemon.namespaces():
+        for name in target.daemon.namespaces():
             subprocess.run(["ip", "netns", "delete", name], check=False)
