@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 
@@ -19,6 +20,13 @@ from labd.api.rules import check_route
 from labd.api.services import Services, attach
 
 _PROBLEM = {"model": Problem, "content": {problems.MEDIA_TYPE: {}}}
+_WRONG: Mapping[int | str, dict[str, Any]] = {
+    code: {**_PROBLEM, "description": text}
+    for code, text in {
+        "4XX": "The request is wrong, or the present state forbids it",
+        "5XX": "The world failed",
+    }.items()
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +78,30 @@ def create_app(
     Raises:
         LookupError: A route does not state who may use it, or on what: a fault of the program.
     """
-    app = FastAPI(
+    app = _fast_api(settings.version)
+    attach(app, Services(services, version=settings.version))
+    app.state.access = access
+    for router in routers:
+        for route in router.routes:
+            check_route(route)
+        # Not by way of a router in between: each level is searched twice for each request.
+        app.include_router(
+            router, prefix="/v1", dependencies=[Depends(authorise)], responses=dict(_WRONG)
+        )
+    problems.install(app)
+    app.add_middleware(
+        Gate,
+        access=access,
+        authenticators=settings.authenticators,
+        bounds=bounds_of(settings.student),
+    )
+    return app
+
+
+def _fast_api(version: str) -> FastAPI:
+    return FastAPI(
         title="labd",
-        version=settings.version,
+        version=version,
         summary="Take labs of real machines on real networks up and down.",
         docs_url=None,
         redoc_url=None,
@@ -88,25 +117,3 @@ def create_app(
             "auto_configure": False,
         },
     )
-    attach(app, Services(services, version=settings.version))
-    app.state.access = access
-    wrong: dict[int | str, dict[str, object]] = {
-        code: {**_PROBLEM, "description": text}
-        for code, text in {
-            "4XX": "The request is wrong, or the present state forbids it",
-            "5XX": "The world failed",
-        }.items()
-    }
-    for router in routers:
-        for route in router.routes:
-            check_route(route)
-        # Not by way of a router in between: each level is searched twice for each request.
-        app.include_router(router, prefix="/v1", dependencies=[Depends(authorise)], responses=wrong)
-    problems.install(app)
-    app.add_middleware(
-        Gate,
-        access=access,
-        authenticators=settings.authenticators,
-        bounds=bounds_of(settings.student),
-    )
-    return app

@@ -154,15 +154,7 @@ class Operations:
         try:
             if look is not None:
                 await look()
-            async with self._inventory.transaction() as tx:
-                self._require_open()  # nothing follows the word that labd has stopped
-                await tx.emit(self._draft(operation, EventType.OPERATION_STARTED, {}))
-                if intent is not None:
-                    operation = replace(operation, request=await intent(tx, operation))
-                record = await self._inventory.lab(lab)
-                if record is not None:
-                    operation = replace(operation, of=Owned(owner=record.owner, key=record.key))
-                await tx.put_operation(operation)
+            operation = await self._accept(operation, intent)
         except BaseException:
             if await self._inventory.operation(operation.id) is None:
                 self._release(operation)
@@ -170,6 +162,19 @@ class Operations:
                 self._spawn(operation, work)
             raise
         self._spawn(operation, work)
+        return operation
+
+    async def _accept(self, operation: OperationRecord, intent: Intent | None) -> OperationRecord:
+        """Write an operation with its intent; return it as it is written."""
+        async with self._inventory.transaction() as tx:
+            self._require_open()  # nothing follows the word that labd has stopped
+            await tx.emit(self._draft(operation, EventType.OPERATION_STARTED, {}))
+            if intent is not None:
+                operation = replace(operation, request=await intent(tx, operation))
+            record = await self._inventory.lab(operation.lab)
+            if record is not None:
+                operation = replace(operation, of=Owned(owner=record.owner, key=record.key))
+            await tx.put_operation(operation)
         return operation
 
     def _require_open(self) -> None:

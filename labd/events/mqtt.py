@@ -255,13 +255,6 @@ def connect(
     """
     session = Properties(PacketTypes.CONNECT)
     session.SessionExpiryInterval = session_expiry
-    tls = None
-    if address.tls:
-        tls = aiomqtt.TLSParameters(
-            ca_certs=str(address.ca_file) if address.ca_file is not None else None,
-            cert_reqs=ssl.CERT_REQUIRED,
-            tls_version=ssl.PROTOCOL_TLS_CLIENT,
-        )
     start: CleanStartOption = clean
     connection = Connection(
         str(address.socket) if address.socket is not None else address.host,
@@ -276,7 +269,7 @@ def connect(
         properties=session,
         keepalive=keepalive,
         timeout=timeout,
-        tls_params=tls,
+        tls_params=_tls(address),
         # paho does not know the broker's receive maximum: `Connection.receive_maximum` does.
         max_inflight_messages=_RECEIVE_MAXIMUM,
         # Small messages shall not wait for each other (RFC 896).
@@ -286,6 +279,16 @@ def connect(
     )
     connection.pending_calls_threshold = _RECEIVE_MAXIMUM
     return connection
+
+
+def _tls(address: BrokerAddress) -> aiomqtt.TLSParameters | None:
+    if not address.tls:
+        return None
+    return aiomqtt.TLSParameters(
+        ca_certs=str(address.ca_file) if address.ca_file is not None else None,
+        cert_reqs=ssl.CERT_REQUIRED,
+        tls_version=ssl.PROTOCOL_TLS_CLIENT,
+    )
 
 
 async def reachable(address: BrokerAddress, identifier: str) -> bool:

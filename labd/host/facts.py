@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from labd.host import cgroups, landlock, tuning
+from labd.host.commands import run
 from labd.host.config import Config
 from labd.host.paths import Paths, closed_ancestor
-from labd.host.spawn import SEARCH_PATH, run
+from labd.host.spawn import SEARCH_PATH
 from labd.host.threads import quick
 from labd.host.tuning import KsmState
 from labd.model.errors import CommandFailed

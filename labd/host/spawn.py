@@ -3,10 +3,10 @@
     child = await spawn(["qemu-system-x86_64", ...], pass_fds=[tap], jail=Jail(uid=..., gid=...))
     stack.push_async_callback(child.stop)
 
-    done = await run(["qemu-img", "create", ...], timeout=10)
+Short commands are run to their end by `labd.host.commands`.
 
-A child gets a small fixed environment, no descriptor that was not passed, a session of its own
-(so that a Ctrl-C at the daemon's terminal does not reach it), and is always waited for. Its exit is
+A child gets a small fixed environment, no descriptor that was not passed, a session of its own (so
+that a Ctrl-C at the daemon's terminal does not reach it), and is always waited for. Its exit is
 told by a pidfd in the loop: no SIGCHLD handler, and no thread per child as asyncio's default in
 Python 3.11 has.
 """
@@ -20,7 +20,6 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
@@ -30,7 +29,7 @@ from labd.host.threads import in_thread
 from labd.model.errors import CommandFailed
 from labd.model.process import ProcessId
 
-__all__ = ["NULL", "PIPE", "STDOUT", "Child", "Completed", "Jail", "run", "spawn"]
+__all__ = ["NULL", "PIPE", "STDOUT", "Child", "Jail", "spawn"]
 
 NULL: Final = subprocess.DEVNULL
 PIPE: Final = subprocess.PIPE
@@ -38,7 +37,6 @@ STDOUT: Final = subprocess.STDOUT  # for `stderr` only: where stdout goes
 
 SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT: Final = {"PATH": SEARCH_PATH, "LANG": "C.UTF-8"}
-_TAIL = 2000  # characters of stderr that an error carries
 _STREAM_LIMIT = 1 << 20  # bytes of one line that a reader of a pipe buffers
 
 # Where a program comes from on Debian, for the advice in errors.
@@ -64,15 +62,6 @@ PACKAGES: Final[Mapping[str, str]] = {
     "zstd": "zstd",
     "xz": "xz-utils",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completed:
-    """End of a short command. `status` is negative for a signal, as in `subprocess`."""
-
-    status: int
-    stdout: bytes
-    stderr: bytes
 
 
 class Child:
@@ -252,6 +241,11 @@ async def spawn(
             popen = start()
     except OSError as error:
         raise _not_started(command[0], error) from error
+    return await _child_of(popen)
+
+
+async def _child_of(popen: subprocess.Popen[bytes]) -> Child:
+    """Return a started process with its pipes attached; on failure it is gone."""
     try:
         pidfd = os.pidfd_open(popen.pid)
         stat = read_stat(popen.pid)
@@ -304,105 +298,3 @@ def _not_started(program: str, error: OSError) -> CommandFailed:
     return CommandFailed(
         f"cannot start {program}: {error.strerror}; see `lab doctor`", program=program
     )
-
-
-async def run(
-    argv: Sequence[str],
-    *,
-    input: bytes = b"",
-    timeout: float = 30.0,
-    check: bool = True,
-    max_output: int = 16 << 20,
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    pass_fds: Sequence[int] = (),
-    jail: Jail | None = None,
-) -> Completed:
-    """Run a short command to its end and return what it said.
-
-    However this ends, also when cancelled, the command is gone; what it started goes with it when
-    it is killed.
-
-    Args:
-        argv: As in `spawn`, and so are `env`, `cwd`, `pass_fds` and `jail`.
-        input: What it reads from stdin.
-        timeout: Seconds until it is killed.
-        check: Raise when the exit status is not 0.
-        max_output: Bytes of stdout, and of stderr, above which it is killed.
-
-    Raises:
-        CommandFailed: It could not be started, failed, took too long or said too much. The message
-            ends with the last line of its stderr, `details["stderr"]` has the last lines.
-    """
-    child = await spawn(
-        argv,
-        stdin=PIPE if input else NULL,
-        stdout=PIPE,
-        stderr=PIPE,
-        env=env,
-        cwd=cwd,
-        pass_fds=pass_fds,
-        jail=jail,
-    )
-    stdout, stderr = bytearray(), bytearray()
-    problem = ""
-    try:
-        async with asyncio.timeout(timeout), asyncio.TaskGroup() as tasks:
-            tasks.create_task(_feed(child.stdin, input))
-            tasks.create_task(_collect(child, child.stdout, stdout, max_output))
-            tasks.create_task(_collect(child, child.stderr, stderr, max_output))
-            tasks.create_task(child.wait())
-    except TimeoutError:
-        problem = f"did not end within {timeout:g} s and was killed"
-    finally:
-        child.kill_group()
-        await child.stop(grace=0)
-    done = Completed(status=await child.wait(), stdout=bytes(stdout), stderr=bytes(stderr))
-    if max(len(stdout), len(stderr)) > max_output:
-        problem = f"wrote more than {max_output} bytes and was killed"
-    elif not problem and check and done.status != 0:
-        problem = _ending(done.status)
-    if problem:
-        raise _failure(argv[0], problem, done)
-    return done
-
-
-def _ending(status: int) -> str:
-    if status >= 0:
-        return f"failed with exit status {status}"
-    try:
-        return f"was ended by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was ended by signal {-status}"
-
-
-def _failure(program: str, problem: str, done: Completed) -> CommandFailed:
-    tail = done.stderr.decode(errors="replace").strip()[-_TAIL:]
-    last = tail.splitlines()[-1] if tail else "it said nothing on stderr"
-    return CommandFailed(
-        f"{Path(program).name} {problem}: {last}",
-        program=program,
-        status=done.status,
-        stderr=tail,
-    )
-
-
-async def _feed(writer: asyncio.StreamWriter | None, data: bytes) -> None:
-    if writer is None:
-        return
-    # A program that closes its stdin early tells the rest by its exit status.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        writer.write(data)
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-
-async def _collect(
-    child: Child, reader: asyncio.StreamReader | None, into: bytearray, limit: int
-) -> None:
-    while reader is not None and (data := await reader.read(1 << 16)):
-        into += data
-        if len(into) > limit:
-            child.kill_group()
-            return

@@ -18,9 +18,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from labd.host.commands import run
 from labd.host.jail import LOOKED_AT, PROGRAMS, WRITTEN_TO, Jail, Limits
 from labd.host.landlock import Files
-from labd.host.spawn import run
 from labd.host.threads import quick
 from labd.images.foreign import NAMES, Foreign
 from labd.images.intake import RESERVE

@@ -91,21 +91,7 @@ class Tables:
         for row in await database.rows(rows.SELECT_PUBLICATIONS):
             publication = rows.publication_of(row)
             tables.publications[rows.publication_key(publication)] = publication
-        for (text,) in await database.rows(rows.SELECT_CHECKPOINTS):
-            checkpoint: CheckpointRecord = rows.load(CheckpointRecord, text)
-            tables.checkpoints[checkpoint.name] = checkpoint
-        for (text,) in await database.rows(rows.SELECT_LAB_LEASES):
-            term: LabLease = rows.load(LabLease, text)
-            tables.lab_leases[term.lab] = term
-        for (text,) in await database.rows(rows.SELECT_CLASSES):
-            group: ClassRecord = rows.load(ClassRecord, text)
-            tables.classes[group.name] = group
-        for (text,) in await database.rows(rows.SELECT_POOLS):
-            pool: WarmPoolRecord = rows.load(WarmPoolRecord, text)
-            tables.pools[pool.checkpoint] = pool
-        for (text,) in await database.rows(rows.SELECT_POOL_MEMBERS):
-            member: WarmMember = rows.load(WarmMember, text)
-            tables.pool_members[member.key] = member
+        await tables._load_forks(database)
         for (text,) in await database.rows(rows.SELECT_TOKENS):
             token: TokenRecord = rows.load(TokenRecord, text)
             tables.tokens[token.name] = token
@@ -116,6 +102,24 @@ class Tables:
             link: LinkRecord = rows.load(LinkRecord, text)
             tables.links[rows.link_key(link)] = link
         return tables
+
+    async def _load_forks(self, database: Database) -> None:
+        """Read what checkpoints, leases, classes and warm pools are."""
+        for (text,) in await database.rows(rows.SELECT_CHECKPOINTS):
+            checkpoint: CheckpointRecord = rows.load(CheckpointRecord, text)
+            self.checkpoints[checkpoint.name] = checkpoint
+        for (text,) in await database.rows(rows.SELECT_LAB_LEASES):
+            term: LabLease = rows.load(LabLease, text)
+            self.lab_leases[term.lab] = term
+        for (text,) in await database.rows(rows.SELECT_CLASSES):
+            group: ClassRecord = rows.load(ClassRecord, text)
+            self.classes[group.name] = group
+        for (text,) in await database.rows(rows.SELECT_POOLS):
+            pool: WarmPoolRecord = rows.load(WarmPoolRecord, text)
+            self.pools[pool.checkpoint] = pool
+        for (text,) in await database.rows(rows.SELECT_POOL_MEMBERS):
+            member: WarmMember = rows.load(WarmMember, text)
+            self.pool_members[member.key] = member
 
     def copy(self) -> Tables:
         """Return tables that can be changed; thousands of rows take some microseconds."""

@@ -17,8 +17,9 @@ import pytest
 from labd.core.ports import Cgroups
 from labd.host import cgroups
 from labd.host.cgroups import HostCgroups, Place
+from labd.host.commands import run
 from labd.host.identity import identify
-from labd.host.spawn import Child, run, spawn
+from labd.host.spawn import Child, spawn
 from labd.model.cgroups import Member
 from labd.model.units import MIB
 from tests.fakes.usage import FakeCgroups

@@ -13,7 +13,7 @@ import pytest
 from labd.drivers.network.linux import LabCaptures, LabLinks, LabNetworks
 from labd.drivers.network.linux.plan import plan
 from labd.drivers.network.port import Captures, Links, Networks
-from labd.host.spawn import run
+from labd.host.commands import run
 from labd.model.errors import InputError, NetworkFailed
 from labd.model.impairment import Impairment
 from labd.model.network import LabNetworkPlan

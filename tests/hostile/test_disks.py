@@ -17,7 +17,7 @@ import pytest
 
 from labd.drivers.storage.local.images import ImageStore
 from labd.drivers.storage.local.overlay import fresh
-from labd.host.spawn import Completed, run
+from labd.host.commands import Completed, run
 from labd.images import convert
 from labd.images.convert import Converter
 from labd.images.foreign import Foreign

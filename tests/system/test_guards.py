@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from labd.drivers.network.linux import LabNetworks
-from labd.host.spawn import run
+from labd.host.commands import run
 from labd.model.network import BridgePlan, GuardPlan, LabNetworkPlan, PortPlan
 from tests.system.harness import Daemon
 

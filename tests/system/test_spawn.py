@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from labd.host.commands import run
 from labd.host.identity import read_argv
 from labd.host.jail import LOOKED_AT, PROGRAMS, WRITTEN_TO, Jail, Limits
 from labd.host.landlock import Files
-from labd.host.spawn import PIPE, Child, run, spawn
+from labd.host.spawn import PIPE, Child, spawn
 from labd.model.errors import CommandFailed
 
 UID = 2_147_000_000

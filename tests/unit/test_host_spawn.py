@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from labd.host.commands import run
 from labd.host.identity import (
     FoundProcess,
     end,
@@ -25,7 +26,7 @@ from labd.host.identity import (
 )
 from labd.host.jail import Jail, Limits
 from labd.host.landlock import Files
-from labd.host.spawn import NULL, PIPE, run, spawn
+from labd.host.spawn import NULL, PIPE, spawn
 from labd.model.errors import CommandFailed, InputError
 from labd.model.process import ProcessId
 

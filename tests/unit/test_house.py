@@ -179,7 +179,7 @@ TASKS = {
     "labd/events/publisher.py:_send": "of the session's task group",
     "labd/events/publisher.py:_send_all": "of the session's task group",
     "labd/events/publisher.py:run": "of the session's task group",
-    "labd/host/spawn.py:run": "a task group",
+    "labd/host/commands.py:_outcome": "a task group",
     "labd/drivers/node/qemu/console.py:wait": "raises what the search raised",
     "labd/drivers/node/qemu/monitor.py:_disconnect": "waited for",
     "labd/drivers/node/qemu/monitor.py:execute": "returns the answer; a late one is looked at",

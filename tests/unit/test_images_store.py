@@ -15,7 +15,7 @@ import pytest
 
 from labd.drivers.storage.local.images import ImageStore
 from labd.drivers.storage.local.overlay import fresh, overlay_header
-from labd.host.spawn import run
+from labd.host.commands import run
 from labd.model.errors import ImageRefused, InputError, StorageFailed
 from labd.model.images import Image, ImageFormat
 from labd.model.units import GIB, MIB, TIB

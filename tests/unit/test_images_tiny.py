@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labd.host.spawn import run
+from labd.host.commands import run
 from labd.images.tiny import assemble, cpio, elf, packages
 from labd.model.errors import StorageFailed
 

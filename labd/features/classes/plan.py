@@ -126,9 +126,24 @@ def plan(
         return ClassPlan(steps=(), ready=False, gone=False)
     if not saved and record.spec is not None and record.wanted is Wanted.RUNNING:
         return ClassPlan(steps=(), ready=first is None, gone=False, first=first)
+    own = {item.name: own_lab(record, item.name, labs) for item in record.students}
+    steps = _steps(record, own)
+    starting = any(
+        lab is not None and (lab.state is LabState.STARTING or lab.name in busy)
+        for lab in own.values()
+    )
+    return ClassPlan(
+        steps=tuple(steps),
+        ready=record.wanted is not Wanted.DESTROYED and not steps and not starting,
+        gone=record.wanted is Wanted.DESTROYED and not steps and first is None,
+        first=first,
+    )
+
+
+def _steps(record: ClassRecord, own: Mapping[str, LabRecord | None]) -> list[tuple[str, ClassAct]]:
+    """Return what is due for each student, whose lab is in `own`."""
     steps: list[tuple[str, ClassAct]] = []
     to_fork = set(due(record))
-    own = {item.name: own_lab(record, item.name, labs) for item in record.students}
     for student, lab in own.items():
         if record.wanted is Wanted.RUNNING:
             if student in to_fork:
@@ -145,16 +160,7 @@ def plan(
             and lab.wanted is not Wanted.DESTROYED
         ):
             steps.append((student, ClassAct.DOWN))
-    starting = any(
-        lab is not None and (lab.state is LabState.STARTING or lab.name in busy)
-        for lab in own.values()
-    )
-    return ClassPlan(
-        steps=tuple(steps),
-        ready=record.wanted is not Wanted.DESTROYED and not steps and not starting,
-        gone=record.wanted is Wanted.DESTROYED and not steps and first is None,
-        first=first,
-    )
+    return steps
 
 
 def due(record: ClassRecord) -> list[str]:

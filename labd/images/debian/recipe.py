@@ -23,7 +23,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from labd.host.spawn import run
+from labd.host.commands import run
 from labd.host.threads import bulk
 from labd.images.debian.sources import Sources, configured
 from labd.images.room import no_room

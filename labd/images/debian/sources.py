@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from labd.host.spawn import run
+from labd.host.commands import run
 from labd.model.errors import CommandFailed
 
 _FIELDS = ("ORIGIN", "REPO_URI", "RELEASE", "CODENAME", "COMPONENT", "FILENAME")

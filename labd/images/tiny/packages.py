@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labd.host.spawn import run
+from labd.host.commands import run
 from labd.host.threads import bulk
 from labd.model.errors import CommandFailed
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from labd.host.spawn import run
+from labd.host.commands import run
 from labd.host.threads import bulk
 from labd.images.room import no_room
 from labd.images.tiny import assemble, packages

@@ -10,7 +10,8 @@ import re
 from typing import Final
 
 from labd.drivers.network.linux.packets import Instruction
-from labd.host.spawn import Jail, run
+from labd.host.commands import run
+from labd.host.spawn import Jail
 from labd.model.errors import CommandFailed, InputError
 
 _NOBODY: Final = 65534

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from labd.drivers.network.linux import netns
-from labd.host.spawn import run
+from labd.host.commands import run
 from labd.model.errors import CommandFailed, NetworkFailed
 
 _LIMIT = 30.0  # seconds

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from labd.drivers.node.qemu import argv
+from labd.host.commands import run
 from labd.host.jail import Jail
-from labd.host.spawn import run
 from labd.model.errors import CommandFailed
 from labd.model.machine import CpuSetting
 

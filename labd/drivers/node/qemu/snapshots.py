@@ -14,7 +14,7 @@ from labd.drivers.node.qemu import argv
 from labd.drivers.node.qemu.devices import UEFI_VARS_COPY
 from labd.drivers.node.qemu.qemu import QemuHypervisor
 from labd.drivers.node.qemu.saving import Saver, abandon
-from labd.host.spawn import run
+from labd.host.commands import run
 from labd.host.threads import quick
 from labd.model.checkpoints import HostFacts, Incoming, Saved, SaveOrder
 from labd.model.errors import LaunchFailed, NodeGone, WorldError
