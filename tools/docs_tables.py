@@ -34,7 +34,7 @@ def _row(cells: Iterable[str]) -> str:
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     """Return a table of Markdown; a pipe inside a cell must be escaped."""
-    return _row(head) + _row("---" for _ in head) + "".join(map(_row, rows))
+    return "\n" + _row(head) + _row("---" for _ in head) + "".join(map(_row, rows))
 
 
 def impairments() -> str:
@@ -94,7 +94,13 @@ def default(field: FieldInfo, said: Key) -> str:
     return f"`{value}`"
 
 
+def impairment_names() -> str:
+    """Return the impairments with their units, as part of a sentence."""
+    return ", ".join(f"`{d.name}` ({d.quantity.unit})" for d in DECLARED)
+
+
 TABLES: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
+    "events.md": {"impairments": impairment_names},
     "networks.md": {"impairments": impairments},
     "templates.md": {
         "top": lambda: key_table(LabForm),
@@ -116,12 +122,10 @@ def renewed(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
         ValueError: It has no markers for one of them.
     """
     for name, make in tables.items():
-        begin, end = f"<!-- table: {name} -->\n", "<!-- end of table -->"
+        begin, end = f"<!-- table: {name} -->", "<!-- end of table -->"
         pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
         if len(pattern.findall(text)) != 1:
-            raise ValueError(
-                f"the table {name} needs one pair of markers; write {begin.strip()} and {end}"
-            )
+            raise ValueError(f"the table {name} needs one pair of markers; write {begin} and {end}")
         before, after = pattern.split(text, maxsplit=1)
         text = before + begin + make() + end + after
     return text
