@@ -23,6 +23,7 @@ from pathlib import Path
 from labd.drivers.node.qemu.argv import Descriptors, build
 from labd.drivers.node.qemu.devices import layers
 from labd.drivers.storage.local.overlay import Fresh
+from labd.model.disks import BlockAttachment, DiskKind, DiskRef
 from labd.model.images import ImageFormat
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.specs import DiskBus, Machine, NicModel
@@ -48,6 +49,11 @@ class Times:
     destroy: float
 
 
+def at(path: Path) -> DiskRef:
+    """Return the name of a disk that is a file, in a storage class of this script's own."""
+    return DiskRef(kind=DiskKind.MACHINE, key="bare", name=str(path), storage="files")
+
+
 def machine(index: int, folder: Path, overlay: Path, base: Path) -> MachineSpec:
     """Return the guest that `bench/labs.py` describes to labd as a template."""
     return MachineSpec(
@@ -65,9 +71,9 @@ def machine(index: int, folder: Path, overlay: Path, base: Path) -> MachineSpec:
         disks=(
             Disk(
                 id="root",
-                path=overlay,
+                ref=at(overlay),
                 format=ImageFormat.QCOW2,
-                backing=((base, ImageFormat.RAW),),
+                backing=((at(base), ImageFormat.RAW),),
                 bus=DiskBus.IDE,
                 serial="root",
             ),
@@ -115,7 +121,7 @@ async def launch(index: int, folder: Path, base: Path, prototype: Fresh, tap: in
         sockets[name].bind(str(folder / name))
         sockets[name].listen(1)
     files = {
-        layer.node: os.open(layer.path, os.O_RDWR if layer.writable else os.O_RDONLY)
+        layer.node: os.open(layer.source.name, os.O_RDWR if layer.writable else os.O_RDONLY)
         for layer in layers(spec)
     }
     fds = Descriptors(
@@ -124,7 +130,7 @@ async def launch(index: int, folder: Path, base: Path, prototype: Fresh, tap: in
         serial=sockets["serial"].fileno(),
         agent=sockets["agent"].fileno(),
         taps={"n0": tap},
-        layers=files,
+        layers={node: BlockAttachment(fd=fd) for node, fd in files.items()},
     )
     argv = build(spec, fds, "bare")
     passed = [*(s.fileno() for s in sockets.values()), *files.values(), tap]

@@ -12,6 +12,7 @@ from typing import Any
 from labd.model.images import ImageFormat
 from labd.model.machine import Disk, MachineSpec
 from labd.model.specs import BootDevice, DiskBus, Machine
+from tests.disks import at
 
 # 16-bit code at 0x7c00; each line is one step of the loop, named after the letter it serves.
 _CODE = bytes.fromhex(
@@ -55,7 +56,7 @@ def machine_spec(root: Path, key: str = "k1", **changes: Any) -> MachineSpec:
         image.write_bytes(IMAGE)
     disk = Disk(
         id="disk0",
-        path=image,
+        ref=at(image),
         format=ImageFormat.RAW,
         bus=DiskBus.VIRTIO if kind is Machine.MICROVM else DiskBus.IDE,
     )

@@ -38,6 +38,7 @@ from labd.drivers.node.qemu import (
 )
 from labd.drivers.storage.local.checkpoints import CheckpointStore
 from labd.drivers.storage.local.images import ImageStore
+from labd.drivers.storage.port import Storage
 from labd.host import config as configuration
 from labd.host.cgroups import HostCgroups, Place
 from labd.host.cgroups import probe as probe_cgroups
@@ -46,7 +47,7 @@ from labd.host.facts import host_resolvers, own_memory, read_meminfo
 from labd.host.sshkeys import SshKeys, secret_of
 from labd.host.supervision import TaskSupervisor
 from labd.host.traces import HostTraces
-from labd.host.usage import ProcMemory, folder_size, process_usage
+from labd.host.usage import ProcMemory, process_usage
 from labd.images.convert import Converter
 from labd.inventory import SqliteInventory
 from labd.model.network import LabNetworkPlan
@@ -60,6 +61,7 @@ def build_adapters(
     settings: Settings,
     inventory: SqliteInventory,
     hypervisor: QemuHypervisor,
+    storage: Storage,
     host_id: str,
     tasks: TaskSupervisor,
 ) -> Adapters:
@@ -87,12 +89,13 @@ def build_adapters(
         carriers=QemuCarriers(hypervisor.machine),
         images=ImageStore(paths.state, paths.cache, converter=Converter(uid_base + CONVERTER_UID)),
         snapshots=QemuSnapshots(hypervisor),
-        checkpoints=CheckpointStore(paths.state, MEMORY_ID),
+        storage=storage,
+        checkpoints=CheckpointStore(paths.state, MEMORY_ID, storage),
         screens=QemuScreens(hypervisor.machine),
         dialer=NamespaceDialer(),
         published_ports=HostPublishedPorts(Relays().add, config.publish.bounds(), tasks),
         keys=SshKeys(paths.keys),
-        devices=QemuDevices(hypervisor.machine),
+        devices=QemuDevices(hypervisor.machine, storage),
         interfaces=QemuInterfaces(hypervisor.machine),
         guest_files=QemuGuestFiles(hypervisor.machine),
         state=paths.state,
@@ -112,7 +115,6 @@ def build_adapters(
         memory_total=read_meminfo()["MemTotal"],
         booting=BootSlots(daemon.max_booting or 2 * cpus),
         disk_available=lambda: _free(paths.state),
-        folder_size=folder_size,
         accel=daemon.accel,
         authorized_keys=config.access.authorized_keys,
         traces=[

@@ -25,6 +25,7 @@ from labd.core.ports import PluginRunner
 from labd.drivers.node.qemu import (
     QemuHypervisor,
 )
+from labd.drivers.storage.local.disks import LocalStorage
 from labd.features.app import make_app
 from labd.features.connect.socket import ConnectSocket
 from labd.features.engine import Engine
@@ -55,7 +56,10 @@ class Daemon:
         self._inventory = inventory
         self._host_id = host_id
         merge = settings.config.memory.ksm != "off"
-        self._hypervisor = QemuHypervisor(host_id, settings.paths.run, merge=merge, tasks=tasks)
+        self._storage = LocalStorage(settings.paths.state)
+        self._hypervisor = QemuHypervisor(
+            host_id, settings.paths.run, storage=self._storage, merge=merge, tasks=tasks
+        )
         self._messaging = Messaging(settings, inventory, host_id, tasks)
         self._group = group_of(settings.config.daemon.group)
         self._accel = AccelChoice(kvm=False)
@@ -76,7 +80,9 @@ class Daemon:
         daemon = cls(settings, inventory, await inventory.host_id(), tasks)
         broker = await daemon._messaging.start(daemon._group, stack)
         runner = daemon._messaging.plugin_runner(broker)
-        adapters = build_adapters(settings, inventory, daemon._hypervisor, daemon._host_id, tasks)
+        adapters = build_adapters(
+            settings, inventory, daemon._hypervisor, daemon._storage, daemon._host_id, tasks
+        )
         daemon.engine = Engine(
             guard(adapters, failpoints),
             guard_port("plugins", runner, PluginRunner, failpoints),

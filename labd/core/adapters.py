@@ -30,11 +30,12 @@ from labd.drivers.node.capabilities import (
     Snapshots,
 )
 from labd.drivers.node.port import Hypervisor
-from labd.drivers.storage.port import Checkpoints, Images
+from labd.drivers.storage.port import Checkpoints, Images, Storage
 from labd.host.failpoints import WALL_CLOCK, failpoints
 from labd.host.identity import boot_id
 from labd.host.supervision import TaskSupervisor
 from labd.inventory.port import Inventory
+from labd.model.disks import LOCAL
 from labd.model.lab_leases import Moment
 from labd.model.machine import AccelChoice
 from labd.model.network import LabNetworkPlan
@@ -103,7 +104,8 @@ class Adapters:
     """The engine's view of everything outside it.
 
     Attributes:
-        state: Folder of disks; a node's are in `nodes/<key>`.
+        disk_class: Storage class of disks that are new.
+        state: Folder of what is kept; a node's small files are in `nodes/<key>`.
         run: Folder of sockets; a node's are in `n/<key>`.
         plan_network: (spec, lab key, node name -> machine key) -> plan; pure.
         memory_available: Bytes that the kernel says can be given to new processes.
@@ -114,7 +116,6 @@ class Adapters:
         moment: Now, for deadlines.
         booting: Slots for nodes that boot.
         disk_available: Bytes that are free where the disks are.
-        folder_size: Bytes that the files of a folder take on the disk.
         accel: What `auto` of a node means here.
         traces: Find what labd has made on the host, for `lab fsck`.
         authorized_keys: OpenSSH public keys of the administrators, for every node.
@@ -134,6 +135,7 @@ class Adapters:
     cgroups: Cgroups
     carriers: Carriers
     images: Images
+    storage: Storage
     screens: Screens
     devices: Devices
     interfaces: Interfaces
@@ -155,8 +157,8 @@ class Adapters:
     booting: BootSlots = field(default_factory=lambda: BootSlots(8))
     memory_total: int = 0
     disk_available: Callable[[], int] = lambda: 1 << 62
-    folder_size: Callable[[Path], int] = lambda _: 0
     accel: Accel = Accel.AUTO
+    disk_class: str = LOCAL
     authorized_keys: tuple[str, ...] = ()
     traces: Sequence[Traces] = ()
     token_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
@@ -188,5 +190,5 @@ class Adapters:
         return [*await self.inventory.nodes(), *waiting(members)]
 
     def node_folder(self, key: str) -> Path:
-        """Return the folder of a node's disks."""
+        """Return the folder of a node's own small files."""
         return self.state / "nodes" / key

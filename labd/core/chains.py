@@ -1,6 +1,6 @@
 """The files under a machine's disks, and how they grow when the machine is saved. Pure.
 
-A disk that a machine writes is a chain of qcow2 files: its own overlay on top, below it layers that
+A disk that a machine writes is a chain of qcow2 layers: its own overlay on top, below it those that
 nobody writes any more, at the bottom perhaps an image. The part of the top's name before the first
 dot stays the same for the life of the disk, and says what the disk stands on.
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from labd.model.checkpoints import CheckpointRecord, Growth, SavedDisk
+from labd.model.disks import DiskKind, DiskRef
 from labd.model.images import ImageFormat
 from labd.model.machine import Disk, MachineSpec
 
@@ -25,7 +25,7 @@ def is_written(disk: Disk) -> bool:
 
 def stem(disk: Disk) -> str:
     """Return the part of a disk's name that stays."""
-    return disk.path.name.partition(".")[0]
+    return disk.ref.stem
 
 
 def grow(machine: MachineSpec, token: str) -> tuple[MachineSpec, tuple[Growth, ...]]:
@@ -39,36 +39,35 @@ def grow(machine: MachineSpec, token: str) -> tuple[MachineSpec, tuple[Growth, .
         if not is_written(disk):
             disks.append(disk)
             continue
-        top = machine.folder / f"{stem(disk)}.{token}.qcow2"
+        top = disk.ref.beside(f"{stem(disk)}.{token}.qcow2")
         grown.append(Growth(disk=disk.id, top=top))
-        below = ((disk.path, disk.format), *disk.backing)
-        disks.append(replace(disk, path=top, backing=below))
+        below = ((disk.ref, disk.format), *disk.backing)
+        disks.append(replace(disk, ref=top, backing=below))
     return replace(machine, disks=tuple(disks)), tuple(grown)
 
 
-def own_layers(machine: MachineSpec) -> list[Path]:
-    """Return the frozen files that lie in the machine's own folder still."""
-    return [
-        path for disk in machine.disks for path, _ in disk.backing if path.parent == machine.folder
-    ]
+def own_layers(machine: MachineSpec) -> list[DiskRef]:
+    """Return the frozen layers that are the machine's own still."""
+    own = (DiskKind.MACHINE, machine.key)
+    return [ref for disk in machine.disks for ref, _ in disk.backing if (ref.kind, ref.key) == own]
 
 
-def settle(machine: MachineSpec, moved: Mapping[Path, Path]) -> MachineSpec:
-    """Return the machine with its frozen files where the store has them."""
+def settle(machine: MachineSpec, moved: Mapping[DiskRef, DiskRef]) -> MachineSpec:
+    """Return the machine with its frozen layers where the store has them."""
     disks = tuple(
-        replace(disk, backing=tuple((moved.get(path, path), form) for path, form in disk.backing))
+        replace(disk, backing=tuple((moved.get(ref, ref), form) for ref, form in disk.backing))
         for disk in machine.disks
     )
     return replace(machine, disks=disks)
 
 
-def saved_disks(machine: MachineSpec, digest_of: Callable[[Path], str]) -> tuple[SavedDisk, ...]:
+def saved_disks(machine: MachineSpec, digest_of: Callable[[DiskRef], str]) -> tuple[SavedDisk, ...]:
     """Return what a checkpoint remembers of a machine whose frozen files are in the store."""
     found = []
     for disk in machine.disks:
         if not is_written(disk):
             continue
-        layers = tuple(digest for path, _ in disk.backing if (digest := digest_of(path)))
+        layers = tuple(digest for ref, _ in disk.backing if (digest := digest_of(ref)))
         found.append(SavedDisk(id=disk.id, name=f"{stem(disk)}.qcow2", layers=layers))
     return tuple(found)
 
@@ -76,16 +75,14 @@ def saved_disks(machine: MachineSpec, digest_of: Callable[[Path], str]) -> tuple
 def forked(
     disks: Sequence[Disk],
     saved: Sequence[SavedDisk],
-    folder: Path,
-    layer: Callable[[str], Path],
+    layer: Callable[[str], DiskRef],
 ) -> tuple[Disk, ...]:
-    """Return the disks of a copy: tops of its own, in `folder`, on the frozen layers.
+    """Return the disks of a copy: tops of its own on the frozen layers.
 
     Args:
         disks: Of a machine of the same spec that was never saved.
         saved: What the checkpoint remembers.
-        folder: Of the copy.
-        layer: Digest -> path.
+        layer: Digest -> its name in the store.
     """
     by_id = {item.id: item for item in saved}
     found = []
@@ -95,11 +92,11 @@ def forked(
             found.append(disk)
             continue
         below = tuple((layer(digest), ImageFormat.QCOW2) for digest in item.layers)
-        found.append(replace(disk, path=folder / item.name, backing=(*below, *bottom(disk))))
+        found.append(replace(disk, ref=disk.ref.beside(item.name), backing=(*below, *bottom(disk))))
     return tuple(found)
 
 
-def bottom(disk: Disk) -> tuple[tuple[Path, ImageFormat], ...]:
+def bottom(disk: Disk) -> tuple[tuple[DiskRef, ImageFormat], ...]:
     """Return the image under a disk of a machine that was never saved; nothing for a blank one."""
     return disk.backing[-1:]
 
@@ -115,7 +112,7 @@ def keep(machine: MachineSpec, last: MachineSpec | None) -> MachineSpec:
     disks = []
     for disk in machine.disks:
         old = before.get(stem(disk)) if is_written(disk) else None
-        disks.append(disk if old is None else replace(disk, path=old.path, backing=old.backing))
+        disks.append(disk if old is None else replace(disk, ref=old.ref, backing=old.backing))
     return replace(machine, disks=tuple(disks))
 
 
@@ -124,9 +121,9 @@ def layers_of(record: CheckpointRecord) -> set[str]:
     return {digest for node in record.nodes for disk in node.disks for digest in disk.layers}
 
 
-def references(machine: MachineSpec | None, digest_of: Callable[[Path], str]) -> set[str]:
+def references(machine: MachineSpec | None, digest_of: Callable[[DiskRef], str]) -> set[str]:
     """Return the digests of the layers that a machine stands on."""
     if machine is None:
         return set()
-    found = (digest_of(path) for disk in machine.disks for path, _ in disk.backing)
+    found = (digest_of(ref) for disk in machine.disks for ref, _ in disk.backing)
     return {digest for digest in found if digest}

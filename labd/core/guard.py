@@ -33,6 +33,7 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "servers": frozenset({"check", "close", "leases", "neighbours"}),
     "keys": frozenset({"all", "read"}),
     "guest_files": frozenset({"write"}),  # nothing of the host
+    "storage": frozenset({"attach", "exists", "machines", "sizes", "usage", "virtual_size"}),
     "screens": frozenset({"press", "screenshot", "viewer"}),  # nothing of the host
     "networks": frozenset({"bridges", "namespaces", "probe_tcp"}),
     "uplinks": frozenset({"check"}),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labd.model.cloudinit import seed
+from labd.model.disks import LOCAL, NO_DISK, DiskKind, DiskRef, image_disk
 from labd.model.errors import InputError
 from labd.model.guestconfig import Resolver, first_addresses, guest_config
 from labd.model.images import Image, ImageFormat, Profile
@@ -59,9 +60,9 @@ class Sized:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskPlan:
-    """A disk file that must be there before the launch: an overlay on `image`, or a blank."""
+    """A disk that must be there before the launch: an overlay on `image`, or a blank."""
 
-    path: Path
+    ref: DiskRef
     image: Image | None
     size: int | None
 
@@ -156,20 +157,26 @@ def _readiness(ready: Readiness, image: Image) -> Readiness:
     return replace(ready, console=image.ready_pattern)
 
 
-def disk_plans(sized: Sized, folder: Path) -> tuple[DiskPlan, ...]:
-    """Return the disk files that a node needs, in the order of its drives.
+def disk_plans(sized: Sized, key: str, storage: str = LOCAL) -> tuple[DiskPlan, ...]:
+    """Return the disks that a node needs, in the order of its drives.
 
-    The name of an overlay has the digest of its image, so that another image makes another file.
+    The name of an overlay has the digest of its image, so that another image makes another disk.
+
+    Args:
+        sized: The node with its image.
+        key: Of its machine.
+        storage: Class of disks that are new.
     """
     plans = []
+    own = DiskRef(kind=DiskKind.MACHINE, key=key, storage=storage)
     image = sized.image
     if image.has_disk:
         digest = image.digest.removeprefix("sha256:")[:12]
-        plans.append(DiskPlan(path=folder / f"root-{digest}.qcow2", image=image, size=sized.disk))
+        plans.append(DiskPlan(ref=own.beside(f"root-{digest}.qcow2"), image=image, size=sized.disk))
     elif sized.disk is not None:
-        plans.append(DiskPlan(path=folder / "root-blank.qcow2", image=None, size=sized.disk))
+        plans.append(DiskPlan(ref=own.beside("root-blank.qcow2"), image=None, size=sized.disk))
     plans.extend(
-        DiskPlan(path=folder / f"disk-{disk.name}.qcow2", image=None, size=disk.size)
+        DiskPlan(ref=own.beside(f"disk-{disk.name}.qcow2"), image=None, size=disk.size)
         for disk in sized.node.disks
     )
     return tuple(plans)
@@ -184,7 +191,8 @@ def machine_of(
     folder: Path,
     run: Path,
     files: Mapping[str, Path],
-    medium: Path | None = None,
+    medium: DiskRef | None = None,
+    storage: str = LOCAL,
     kvm: bool,
     cpu: CpuSetting,
     authorized_keys: Sequence[str] = (),
@@ -197,10 +205,11 @@ def machine_of(
         name: The lab's name.
         sized: The node with its image.
         record: Gives key, UUID and user id.
-        folder: Of the node's disks.
+        folder: Of the node's own small files.
         run: Of the node's sockets.
         files: Parts of the image.
-        medium: File of the CD, when there is one.
+        medium: The CD, when there is one.
+        storage: Class of disks that are new.
         kvm: The accelerator that was chosen.
         cpu: The CPU that goes with it.
         authorized_keys: OpenSSH public keys that the guest shall let in.
@@ -223,7 +232,7 @@ def machine_of(
         kvm=kvm,
         cpu=cpu,
         balloon=node.machine is not Machine.MICROVM,
-        disks=(*_drives(sized, folder, files, medium), *_seed_drive(sized, folder)),
+        disks=(*_drives(sized, record.key, storage, medium), *_seed_drive(sized, record.key)),
         boot=_boot(node, image),
         kernel=files.get("kernel"),
         initrd=files.get("initrd"),
@@ -281,7 +290,12 @@ def _boot(node: NodeSpec, image: Image) -> tuple[BootDevice, ...]:
     return () if image.has_kernel else node.boot
 
 
-def _seed_drive(sized: Sized, folder: Path) -> tuple[Disk, ...]:
+def seed_disk(key: str) -> DiskRef:
+    """Return the disk of a machine's seed, which is a file of its host in any case."""
+    return DiskRef(kind=DiskKind.MACHINE, key=key, name=SEED_FILE)
+
+
+def _seed_drive(sized: Sized, key: str) -> tuple[Disk, ...]:
     """Return the drive of the seed, on the bus for which the guest has a driver.
 
     On virtio it is a disk with a CD's file system: cloud kernels know no drive but that.
@@ -293,7 +307,7 @@ def _seed_drive(sized: Sized, folder: Path) -> tuple[Disk, ...]:
     return (
         Disk(
             id=SEED_ID,
-            path=folder / SEED_FILE,
+            ref=seed_disk(key),
             format=ImageFormat.RAW,
             bus=bus,
             read_only=True,
@@ -304,20 +318,18 @@ def _seed_drive(sized: Sized, folder: Path) -> tuple[Disk, ...]:
     )
 
 
-def _drives(
-    sized: Sized, folder: Path, files: Mapping[str, Path], medium: Path | None
-) -> tuple[Disk, ...]:
+def _drives(sized: Sized, key: str, storage: str, medium: DiskRef | None) -> tuple[Disk, ...]:
     drives = []
-    plans = list(disk_plans(sized, folder))
+    plans = list(disk_plans(sized, key, storage))
     image = sized.image
     if len(plans) > len(sized.node.disks):
-        backing = ((files["disk"], image.format),) if plans[0].image is not None else ()
+        below = ((image_disk(image.digest), image.format),) if plans[0].image is not None else ()
         drives.append(
             Disk(
                 id="root",
-                path=plans.pop(0).path,
+                ref=plans.pop(0).ref,
                 format=ImageFormat.QCOW2,
-                backing=backing,
+                backing=below,
                 bus=sized.node.disk_bus,
                 serial="root",
                 slot=0,
@@ -327,7 +339,7 @@ def _drives(
         drives.append(
             Disk(
                 id="cd0",
-                path=medium or Path(),
+                ref=medium or NO_DISK,
                 format=ImageFormat.RAW,
                 read_only=True,
                 cdrom=True,
@@ -338,7 +350,7 @@ def _drives(
         drives.append(
             Disk(
                 id=f"d{slot}",
-                path=plan.path,
+                ref=plan.ref,
                 format=ImageFormat.QCOW2,
                 bus=disk.bus,
                 serial=disk.name[:20],

@@ -10,6 +10,7 @@ from labd.core.chains import keep
 from labd.core.resolve import Sized, machine_of, resolvers_of, seed_of, size_node
 from labd.core.state_writer import StateWriter
 from labd.model.access import KeyPair
+from labd.model.disks import image_disk
 from labd.model.images import Image, Profile
 from labd.model.machine import CpuSetting, MachineSpec
 from labd.model.network import LabNetworkPlan
@@ -81,7 +82,8 @@ class SnapshotLoader:
             folder=self._adapters.node_folder(node.key),
             run=self._adapters.run / "n" / node.key,
             files=self._adapters.images.files(sized.image),
-            medium=self._adapters.images.files(medium)["disk"] if medium else None,
+            medium=image_disk(medium.digest) if medium else None,
+            storage=self._adapters.disk_class,
             kvm=kvm,
             cpu=cpu,
             authorized_keys=(snapshot.key.public, *self._adapters.authorized_keys),

@@ -5,7 +5,7 @@ A place is reached before and after every call by which the engine changes the w
 (`STEPS`). Nothing is done at them unless the environment variable `LABD_FAILPOINTS` names a file
 when the daemon starts. The file is read each time that a place is reached, one order a line:
 
-    images.make_overlay:after = kill
+    storage.clone:after = kill
     hypervisor.launch:before@2 = kill           the second time, counted from when the file was put
     networks.apply:before = raise
     networks.apply:before = delay 0.5           seconds

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter
 from labd.inventory import requests
 from labd.inventory.copies import EVENT_INTO
 from labd.inventory.database import Statement
+from labd.inventory.disk_rows import with_refs
 from labd.model.checkpoints import CheckpointRecord
 from labd.model.classes import ClassRecord
 from labd.model.events import Event, EventDraft, EventType
@@ -57,6 +58,8 @@ _ADAPTERS: dict[type[object], TypeAdapter[Any]] = {
     TokenRecord: TypeAdapter(tuple[TokenRecord], config=_BYTES),
 }
 
+_WITH_DISKS = (MachineSpec, WarmMember)
+
 
 def dump(
     value: LabSpec
@@ -76,7 +79,9 @@ def dump(
 
 
 def load(kind: type[_T], text: str) -> _T:
-    """Return the value of class `kind` that `dump` wrote."""
+    """Return the value of class `kind` that `dump` wrote, here or in an older labd."""
+    if kind in _WITH_DISKS:
+        text = with_refs(text)
     value: _T = _ADAPTERS[kind].validate_json(text)[0]
     return value
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from labd.model.disks import DiskRef
 from labd.model.machine import CpuSetting
 from labd.model.specs import LabSpec
 
@@ -139,7 +140,7 @@ class Growth:
     """
 
     disk: str
-    top: Path
+    top: DiskRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the hypervisor is given to start, and what it tells. Paths, not names."""
+"""What the hypervisor is given to start, and what it tells."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from labd.model.disks import DiskRef
 from labd.model.images import ImageFormat
 from labd.model.process import ProcessId
 from labd.model.specs import BootDevice, DiskBus, Display, Firmware, Machine, NicModel
@@ -13,23 +14,23 @@ from labd.model.specs import BootDevice, DiskBus, Display, Firmware, Machine, Ni
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """One drive of a machine, with its whole chain of files.
+    """One drive of a machine, with its whole chain of layers.
 
     Attributes:
         id: Short generated id, `[a-z][a-z0-9]*`; names the block node and the device.
-        path: The top file: an overlay that the VM's uid may write, or a read-only ISO or raw file.
-        format: Of the top file.
-        backing: Read-only layers below it, nearest first, each (path, format).
+        ref: The top: an overlay that the machine writes, or a read-only ISO or raw disk.
+        format: Of the top.
+        backing: Read-only layers below it, nearest first, each (name, format).
         cdrom: Attach as a CD-ROM.
         serial: What the guest sees, at most 20 characters.
         slot: Number of its place on the bus; None: its position among those of its bus.
-        empty: A CD-ROM drive without a medium; `path` says nothing then.
+        empty: A CD-ROM drive without a medium; `ref` is `NO_DISK` then.
     """
 
     id: str
-    path: Path
+    ref: DiskRef
     format: ImageFormat
-    backing: tuple[tuple[Path, ImageFormat], ...] = ()
+    backing: tuple[tuple[DiskRef, ImageFormat], ...] = ()
     bus: DiskBus = DiskBus.VIRTIO
     read_only: bool = False
     cdrom: bool = False
@@ -75,7 +76,8 @@ class MachineSpec:
         key: Short id, unique on the host's root; names folder and sockets.
         uuid: RFC 4122 text; proves identity over QMP (`query-uuid`) and in the argv.
         uid: The process's own user and group id.
-        folder: `<state>/nodes/<key>`, owned by `uid`, mode 0700: overlays.
+        folder: `<state>/nodes/<key>`, owned by `uid`, mode 0700: small files of
+            its own, such as UEFI variables; in the class `local` its disks, too.
         run: `<run>/n/<key>`, root's: sockets `qmp.sock`, `hmp.sock` (second QMP), `serial.sock`,
             `agent.sock`, `vnc.sock`; logs `qemu.log`, `console.log`.
         memory: Bytes.

@@ -20,17 +20,19 @@ from labd.drivers.network.linux.links import _open_tap
 from labd.drivers.node.capabilities import Devices
 from labd.drivers.node.port import Hypervisor
 from labd.drivers.node.qemu import QemuDevices, QemuHypervisor
+from labd.model.disks import NO_DISK
 from labd.model.errors import GuestFailed, LaunchFailed, NodeGone, QmpRefused
 from labd.model.images import ImageFormat
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.specs import DiskBus
+from tests.disks import FileDisks, at
 from tests.fakes.devices import FakeDevices
 from tests.fakes.host import FakeHost
 from tests.fakes.hypervisor import FakeHypervisor
 from tests.guests import UP, machine_spec
 
 NIC = Nic(id="n0", mac="02:00:00:00:00:10", slot=0)
-DRIVE = Disk(id="cd0", path=Path(), format=ImageFormat.RAW, cdrom=True, empty=True)
+DRIVE = Disk(id="cd0", ref=NO_DISK, format=ImageFormat.RAW, cdrom=True, empty=True)
 
 
 @dataclass
@@ -49,7 +51,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     machine = replace(machine, disks=(*machine.disks, DRIVE))
     path = machine.folder / "d0.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "1M"], check=True)
-    disk = Disk(id="d0", path=path, format=ImageFormat.QCOW2, serial="data", slot=1)
+    disk = Disk(id="d0", ref=at(path), format=ImageFormat.QCOW2, serial="data", slot=1)
     hv: Hypervisor
     if request.param == "fake":
         host = FakeHost()
@@ -57,8 +59,10 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
         hv = FakeHypervisor(host)
         rig = Rig(hv, FakeDevices(host), machine, disk, lambda: os.eventfd(0))
     else:
-        real = hv = QemuHypervisor(root.name[-8:].replace("_", "-").lower(), root)
-        devices = QemuDevices(real.machine, unplug_timeout=0.3)
+        real = hv = QemuHypervisor(
+            root.name[-8:].replace("_", "-").lower(), root, storage=FileDisks()
+        )
+        devices = QemuDevices(real.machine, FileDisks(), unplug_timeout=0.3)
         rig = Rig(hv, devices, machine, disk, lambda: _open_tap(f"tct{os.getpid()}"))
     try:
         await hv.launch(machine, {})
@@ -109,17 +113,17 @@ async def test_what_cannot_be_is_refused(rig: Rig) -> None:
     ide = replace(rig.disk, bus=DiskBus.IDE)
     with pytest.raises(QmpRefused):
         await rig.devices.plug_disk(replace(rig.machine, disks=(*rig.machine.disks, ide)), ide)
-    lost = replace(rig.disk, path=Path("/nowhere/at/all"))
+    lost = replace(rig.disk, ref=at(Path("/nowhere/at/all")))
     with pytest.raises(LaunchFailed, match="No such file or directory"):
         await rig.devices.plug_disk(replace(rig.machine, disks=(*rig.machine.disks, lost)), lost)
     with pytest.raises(LaunchFailed, match="No such file or directory"):
-        await rig.devices.change_medium(rig.machine, replace(DRIVE, path=lost.path, empty=False))
+        await rig.devices.change_medium(rig.machine, replace(DRIVE, ref=lost.ref, empty=False))
 
 
 async def test_a_cd_goes_in_and_out(rig: Rig) -> None:
     path = rig.machine.folder / "cd.iso"
     path.write_bytes(bytes(1 << 20))
-    cd = replace(DRIVE, path=path, empty=False)
+    cd = replace(DRIVE, ref=at(path), empty=False)
     for drive in (DRIVE, cd, cd, DRIVE, DRIVE, cd):
         await rig.devices.change_medium(rig.machine, drive)
 

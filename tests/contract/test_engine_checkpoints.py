@@ -78,8 +78,8 @@ async def test_a_live_save_is_no_pause(home: FakeDaemon) -> None:
     assert machine is not None
     (disk,) = machine.disks
     assert home.checkpoints.digest_of(disk.backing[0][0]) in home.checkpoints.layers
-    assert disk.path.exists()
-    assert [path.name for path in machine.folder.iterdir()] == [disk.path.name]
+    assert home.storage.there(disk.ref)
+    assert [path.name for path in machine.folder.iterdir()] == [disk.ref.name]
     await home.check()
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from labd.features.labs import disk_sizes as disksizes
-from labd.host.threads import bulk
+from labd.host.threads import bulk, quick
 from labd.model.differences import Mismatch
 from labd.model.errors import Busy, Conflict, NotFound
 from labd.model.records import OperationKind, OperationRecord
@@ -105,19 +104,20 @@ async def test_a_disk_that_does_not_answer_holds_up_no_other_lab(
     one = spec(node("a"))
     await home.up(one)
     await home.act(K.DOWN)
-    folder = home.root / "state" / "nodes" / await home.key("a")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "root-0.qcow2").touch()
+    key = await home.key("a")
     asked, go_on = threading.Event(), threading.Event()
-    size = disksizes.virtual_size
+    sizes = home.storage.sizes
 
-    def hang(path: Path) -> int | None:
-        if path.parent == folder:
-            asked.set()
-            assert go_on.wait(LIMIT)
-        return size(path)
+    def hang() -> None:
+        asked.set()
+        assert go_on.wait(LIMIT)
 
-    monkeypatch.setattr(disksizes, "virtual_size", hang)
+    async def look(of: str) -> Mapping[str, int]:
+        if of == key:
+            await quick(hang)
+        return await sizes(of)
+
+    monkeypatch.setattr(home.storage, "sizes", look)
     slow = asyncio.create_task(home.engine.labs.up("web", one))
     try:
         assert await asyncio.to_thread(asked.wait, LIMIT)

@@ -47,7 +47,7 @@ async def machine(home: FakeDaemon) -> dict[str, list[str]]:
     return {
         "nics": [f"{nic.id} {nic.mac[-2:]}" for nic in found.nics],
         "disks": [f"{disk.id} {disk.serial}" for disk in found.disks if not disk.cdrom],
-        "cd": ["" if d.empty else d.path.parent.name for d in found.disks if d.cdrom],
+        "cd": ["" if d.empty else d.ref.key for d in found.disks if d.cdrom],
     }
 
 

@@ -39,7 +39,7 @@ async def seeds(home: FakeDaemon) -> list[Disk]:
 
 async def told(home: FakeDaemon) -> str:
     (seed,) = await seeds(home)
-    return seed.path.read_text()
+    return home.storage.path(seed.ref).read_text()
 
 
 async def test_a_node_that_asks_for_none_gets_none(home: FakeDaemon) -> None:

@@ -27,6 +27,7 @@ from labd.model.errors import (
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, RunState
 from labd.model.process import ProcessId
 from labd.model.specs import Accel
+from tests.disks import FileDisks, at
 from tests.fakes.host import FakeHost
 from tests.fakes.hypervisor import FakeHypervisor
 from tests.guests import UP, machine_spec
@@ -88,10 +89,10 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
         times = VmTimes(deadline=1.0, heartbeat=0.5, greeting=1.0)
         rig = Rig(
             root=root,
-            make=lambda: QemuHypervisor(root_id, root, times),
+            make=lambda: QemuHypervisor(root_id, root, times, storage=FileDisks()),
             freeze=lambda _, process: os.kill(process.pid, signal.SIGSTOP),
             thaw=lambda _, process: os.kill(process.pid, signal.SIGCONT),
-            hv=QemuHypervisor(root_id, root, times),
+            hv=QemuHypervisor(root_id, root, times, storage=FileDisks()),
         )
     rig.hv.listen(rig.events.append)
     try:
@@ -402,4 +403,4 @@ async def test_accel_can_be_forced_to_tcg(rig: Rig) -> None:
 
 def _missing(rig: Rig) -> tuple[Disk, ...]:
     [disk] = rig.machine().disks
-    return (replace(disk, path=rig.root / "missing.img"),)
+    return (replace(disk, ref=at(rig.root / "missing.img")),)

@@ -10,9 +10,9 @@ import pytest
 
 from labd.drivers.storage.local.images import ImageStore
 from labd.drivers.storage.port import Images
-from labd.model.errors import DownloadFailed, ImageRefused, InputError, StorageFailed
+from labd.model.errors import DownloadFailed, ImageRefused, InputError
 from labd.model.images import Image, ImageFormat
-from labd.model.units import GIB, MIB
+from labd.model.units import MIB
 from tests.fakes.images import FakeImages
 
 DISK = b"\xfa\xf4".ljust(MIB, b"\0")
@@ -94,35 +94,6 @@ async def test_an_unknown_recipe(images: Images) -> None:
         await images.build("tyni", "x", lambda _line: None)
 
 
-async def test_overlays(images: Images, tmp_path: Path) -> None:
-    image = await disk_image(images)
-    await images.make_overlay(image, tmp_path / "a.qcow2", None)
-    await images.make_overlay(image, tmp_path / "b.qcow2", 10 * GIB)
-    assert (tmp_path / "a.qcow2").stat().st_mode & 0o777 == 0o600
-    with pytest.raises(InputError, match="smaller than image base"):
-        await images.make_overlay(image, tmp_path / "c.qcow2", 512)
-    assert not (tmp_path / "c.qcow2").exists()
-    with pytest.raises(StorageFailed):
-        await images.make_overlay(image, tmp_path / "a.qcow2", None)
-    assert (tmp_path / "a.qcow2").exists()
-    with pytest.raises(StorageFailed):
-        await images.make_overlay(image, tmp_path / "none" / "d.qcow2", None)
-
-
-async def test_no_overlay_on_what_has_no_disk(images: Images, tmp_path: Path) -> None:
-    image = await images.receive("linux", stream(bytes(KERNEL)), format=ImageFormat.KERNEL)
-    with pytest.raises(InputError, match="has no disk to write on"):
-        await images.make_overlay(image, tmp_path / "a.qcow2", None)
-
-
-async def test_blanks(images: Images, tmp_path: Path) -> None:
-    await images.make_blank(tmp_path / "data.qcow2", GIB)
-    assert (tmp_path / "data.qcow2").stat().st_mode & 0o777 == 0o600
-    with pytest.raises(InputError):
-        await images.make_blank(tmp_path / "none.qcow2", 0)
-    assert not (tmp_path / "none.qcow2").exists()
-
-
 async def test_discard_and_sweep(images: Images) -> None:
     kept = await disk_image(images, "kept")
     other = await disk_image(images, "other", b"other".ljust(MIB, b"\0"))
@@ -131,14 +102,3 @@ async def test_discard_and_sweep(images: Images) -> None:
     await images.discard(dropped)
     assert await images.sweep([kept.digest, "sha256:" + "0" * 64]) == [other.digest]
     assert await images.sweep([kept.digest]) == []
-
-
-async def test_a_seed_is_the_same_for_the_same_files(images: Images, tmp_path: Path) -> None:
-    path = tmp_path / "node" / "seed.iso"
-    made = []
-    for text in (b"one", b"two", b"one"):
-        await images.make_seed(path, {"user-data": text, "meta-data": b"{}"})
-        made.append(path.read_bytes())
-    assert made[0] == made[2] != made[1]
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert [item.name for item in path.parent.iterdir()] == ["seed.iso"]

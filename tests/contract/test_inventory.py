@@ -13,6 +13,7 @@ import pytest
 
 from labd.inventory import SqliteInventory
 from labd.inventory.port import Inventory
+from labd.model.disks import DiskKind, DiskRef, image_disk
 from labd.model.errors import StorageFailed
 from labd.model.events import EventDraft, EventType
 from labd.model.images import Image, ImageFormat, Profile
@@ -80,9 +81,9 @@ def a_node(name: str = "n0", number: int = 0, lab: str = "web") -> NodeRecord:
         disks=(
             Disk(
                 id="root",
-                path=Path("/state/nodes/root.qcow2"),
+                ref=DiskRef(kind=DiskKind.MACHINE, key=key, name="root.qcow2"),
                 format=ImageFormat.QCOW2,
-                backing=((Path("/images/x/disk"), ImageFormat.RAW),),
+                backing=((image_disk("sha256:" + "a" * 64), ImageFormat.RAW),),
             ),
         ),
         config=b"\x00\xff\xfe not UTF-8",

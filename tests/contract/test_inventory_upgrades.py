@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from labd.inventory import SqliteInventory
 from labd.inventory.database import known_migrations
+from labd.inventory.disk_rows import with_refs
+from labd.inventory.rows import dump, load
+from labd.model.disks import DiskKind, DiskRef
 from labd.model.errors import StorageFailed
 from labd.model.events import EventDraft, EventType
+from labd.model.images import ImageFormat
+from labd.model.machine import MachineSpec
+from tests.unit.test_argv import PLAIN as MACHINE
 
 GOLDEN = Path(__file__).parent / "golden"
 FILES = {int(path.stem.rpartition("-")[2]): path for path in sorted(GOLDEN.glob("*.sql"))}
@@ -61,6 +68,33 @@ def holds(new: object, old: object) -> bool:
     if isinstance(old, list) and isinstance(new, list):
         return len(old) == len(new) and all(map(holds, new, old))
     return new == old
+
+
+def named(value: object) -> object:
+    """Return a value of an older labd with names of disks instead of paths."""
+    if isinstance(value, list):
+        return [named(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {name: named(item) for name, item in value.items()}
+    if "path" in found and "format" in found:
+        found["ref"] = REFS[str(found.pop("path"))]
+        below = found["backing"]
+        assert isinstance(below, list)
+        found["backing"] = [[REFS[path], form] for path, form in below]
+    return found
+
+
+# What the golden inventories have.
+REFS = {
+    "/state/nodes/root.qcow2": {
+        "kind": "machine",
+        "key": "nodes",
+        "name": "root.qcow2",
+        "storage": "local",
+    },
+    "/images/x/disk": {"kind": "image", "key": "x", "name": "", "storage": "local"},
+}
 
 
 def columns(database: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -138,10 +172,37 @@ async def test_an_inventory_of_every_schema_is_taken_over_whole(
     new = tables(path)
     for name, table in old.items():
         for key, row in table.items():
-            assert holds(new[name][key], row), f"{name} {key}: {new[name][key]} lost some of {row}"
+            there = new[name][key]
+            assert holds(named(there), named(row)), f"{name} {key}: {there} lost some of {row}"
     fresh = await SqliteInventory.open(tmp_path / "fresh.db")
     await fresh.close()
     assert columns(path) == columns(tmp_path / "fresh.db")
+
+
+DISKS = [
+    ("/var/lib/labd/nodes/k1/root-ab.t1.qcow2", "machine", "k1", "root-ab.t1.qcow2"),
+    ("/srv/x/lib/images/" + "a" * 64 + "/disk", "image", "a" * 64, ""),
+    ("/srv/x/lib/checkpoints/.layers/" + "b" * 64, "layer", "b" * 64, ""),
+    (".", "machine", "", ""),
+]
+
+
+@pytest.mark.parametrize(("path", "kind", "key", "name"), DISKS)
+def test_a_path_of_an_older_row_is_a_name_in_the_class_local(
+    path: str, kind: str, key: str, name: str
+) -> None:
+    ref = DiskRef(kind=DiskKind(kind), key=key, name=name, storage="local")
+    disk = {"id": "d0", "path": path, "format": "qcow2", "backing": [[path, "raw"]]}
+    machine = json.loads(dump(MACHINE))
+    machine[0]["disks"] = [disk]
+    member = {"key": "m", "checkpoint": "c", "nodes": [{"machine": machine[0]}]}
+    (read,) = load(MachineSpec, json.dumps(machine)).disks
+    assert (read.ref, read.backing) == (ref, ((ref, ImageFormat.RAW),))
+    again = load(MachineSpec, dump(replace(MACHINE, disks=(read,))))
+    assert again.disks == (read,)
+    assert json.loads(with_refs(json.dumps([member])))[0]["nodes"][0]["machine"]["disks"][0][
+        "ref"
+    ] == {"kind": kind, "key": key, "name": name, "storage": "local"}
 
 
 def test_what_holds_what() -> None:

@@ -17,6 +17,7 @@ from labd.drivers.node.qemu import QemuHypervisor, QemuScreens
 from labd.model.errors import NodeGone
 from labd.model.keys import presses
 from labd.model.specs import Display
+from tests.disks import FileDisks
 from tests.fakes.host import FakeHost
 from tests.fakes.hypervisor import FakeHypervisor
 from tests.fakes.screens import FakeScreens
@@ -36,7 +37,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
         host = FakeHost()
         rig = Rig(hv=FakeHypervisor(host), screens=FakeScreens(host))
     else:
-        hv = QemuHypervisor(root.name[-8:].replace("_", "-").lower(), root)
+        hv = QemuHypervisor(root.name[-8:].replace("_", "-").lower(), root, storage=FileDisks())
         rig = Rig(hv=hv, screens=QemuScreens(hv.machine))
     try:
         await rig.hv.launch(machine_spec(root, display=Display.VNC), {})

@@ -20,11 +20,13 @@ from labd.model.checkpoints import (
     SavedNode,
     SaveOrder,
 )
+from labd.model.disks import DiskRef, digest_of_layer, layer_disk
 from labd.model.errors import InputError, LaunchFailed, StorageFailed
 from labd.model.machine import MachineSpec, RunState
 from labd.model.process import ProcessId
 from tests.fakes.host import FakeHost
 from tests.fakes.hypervisor import FakeHypervisor
+from tests.fakes.storage import FakeStorage
 
 
 def _digest(data: bytes) -> str:
@@ -116,8 +118,9 @@ class FakeSnapshots:
 class FakeCheckpoints:
     """Implements the port `Checkpoints`; outlives daemons. `kept` is key -> node -> memory."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, storage: FakeStorage) -> None:
         self._root = root
+        self._storage = storage
         self.kept: dict[str, dict[str, bytes]] = {}
         self.staged: dict[str, dict[str, bytes]] = {}
         self.layers: dict[str, bytes] = {}
@@ -145,17 +148,17 @@ class FakeCheckpoints:
     async def digest(self, key: str, name: str) -> str:
         return _digest((self._root / key / name).read_bytes())
 
-    async def add_layer(self, path: Path) -> str:
+    async def add_layer(self, ref: DiskRef) -> str:
         self._may("add_layer")
-        data = path.read_bytes()
+        data = self._storage.path(ref).read_bytes()
         self.layers[_digest(data)] = data
         return _digest(data)
 
-    def layer(self, digest: str) -> Path:
-        return self._root / "layers" / digest.removeprefix("sha256:")
+    def layer(self, digest: str) -> DiskRef:
+        return layer_disk(digest)
 
-    def digest_of(self, path: Path) -> str:
-        return f"sha256:{path.name}" if path.parent == self._root / "layers" else ""
+    def digest_of(self, ref: DiskRef) -> str:
+        return digest_of_layer(ref)
 
     async def publish(self, record: CheckpointRecord) -> int:
         self._may("publish")

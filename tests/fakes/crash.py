@@ -98,7 +98,8 @@ ASKED: dict[str, set[str]] = {
     "servers": {"apply", "remove"},
     "wires": {"apply"},
     "carriers": {"set_carrier"},
-    "images": {"make_overlay", "make_blank", "make_child", "discard", "sweep"},
+    "images": {"discard", "sweep"},
+    "storage": {"clone", "create", "child", "seed", "delete", "discard", "sweep"},
     "keys": {"ensure", "remove"},
     "snapshots": {
         "save",

@@ -23,6 +23,7 @@ from labd.features.engine import Engine
 from labd.features.labs.recovery import Recovered
 from labd.host.failpoints import Failpoints
 from labd.inventory.sqlite import KEEP_EVENTS, SqliteInventory
+from labd.model.disks import DiskKind, DiskRef
 from labd.model.errors import StorageFailed
 from labd.model.lab_leases import LeaseAsk, Moment
 from labd.model.names import NodeRef
@@ -56,6 +57,7 @@ from tests.fakes.networks import (
 from tests.fakes.plugins import FakePlugins
 from tests.fakes.screens import FakeScreens
 from tests.fakes.services import FakeInterfaces, FakeServers, FakeUplinks
+from tests.fakes.storage import FakeStorage
 from tests.fakes.usage import FakeCgroups, FakeCounters, FakeMemory
 
 K = OperationKind
@@ -97,7 +99,9 @@ class FakeDaemon:
         self.captures = FakeCaptures()
         self.screens = FakeScreens(self.host)
         self.images = FakeImages(root / "images")
-        self.checkpoints = FakeCheckpoints(root / "checkpoints")
+        self.storage = FakeStorage(root / "state", self._shares, lambda: self.written)
+        self.host.has_disk = self.storage.there
+        self.checkpoints = FakeCheckpoints(root / "checkpoints", self.storage)
         self.plugins = FakePlugins()
         self.keys = FakeKeys()
         self.dialer = FakeDialer()
@@ -113,13 +117,19 @@ class FakeDaemon:
         self.pressure = FakeMemory(self._lives)
         self.cgroups = FakeCgroups(self._lives)
         self.quotas = Quotas()
-        self.written = 0  # bytes that the folder of each node takes
+        self.written = 0  # bytes that the disks of each node take
         self.moment = present_moment
         self.at_rest = True  # when it ends, so that `check` holds
         self.made_up = False  # a test tells events of what has not happened
         self.findings: list[Mapping[str, str]] = []
         self.info: dict[str, object] = {}
         self._orders = root / "orders"
+
+    def _shares(self, ref: DiskRef) -> bool:
+        if ref.kind is DiskKind.IMAGE:
+            file = self.root / "images" / ref.key / "disk"
+            return ref.key in self.images.contents or file.is_file()
+        return f"sha256:{ref.key}" in self.checkpoints.layers
 
     def order(self, text: str = "") -> None:
         """Order something of the failpoints of daemons; see `labd.host.failpoints`."""
@@ -159,6 +169,7 @@ class FakeDaemon:
             cgroups=crashing(self.cgroups, "cgroups"),
             carriers=crashing(FakeCarriers(self.host), "carriers"),
             images=crashing(self.images, "images"),
+            storage=crashing(self.storage, "storage"),
             snapshots=crashing(self.snapshots, "snapshots"),
             checkpoints=crashing(self.checkpoints, "checkpoints"),
             screens=self.screens,
@@ -180,7 +191,6 @@ class FakeDaemon:
             memory_available=lambda: self.memory,
             own_memory=lambda _: self.own_memory,
             process_usage=self._used_by,
-            folder_size=lambda _: self.written,
             memory_total=64 * GIB,
             moment=self.moment,
             booting=BootSlots(self.slots),

@@ -34,8 +34,8 @@ class FakeDevices:
         found = self._machine(machine.key)
         if any(item.id == disk.id for item in found.spec.disks):
             return
-        if not disk.path.is_file():
-            raise LaunchFailed(f"cannot open {disk.path}: No such file or directory")
+        if not self._host.has_disk(disk.ref):
+            raise LaunchFailed(f"cannot open {disk.ref}: No such file or directory")
         if disk.bus is DiskBus.IDE or disk.id in self._host.no_place:
             raise QmpRefused(f"QEMU refused device_add for {found.name}")
         found.spec = replace(found.spec, disks=(*found.spec.disks, disk))
@@ -67,8 +67,8 @@ class FakeDevices:
 
     async def change_medium(self, machine: MachineSpec, drive: Disk) -> None:
         found = self._machine(machine.key)
-        if not drive.empty and not drive.path.is_file():
-            raise LaunchFailed(f"cannot open {drive.path}: No such file or directory")
+        if not drive.empty and not self._host.has_disk(drive.ref):
+            raise LaunchFailed(f"cannot open {drive.ref}: No such file or directory")
         disks = tuple(drive if item.id == drive.id else item for item in found.spec.disks)
         found.spec = replace(found.spec, disks=disks)
 

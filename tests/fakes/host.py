@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from labd.host.timelog import TimeIndex
+from labd.model.disks import DiskRef
 from labd.model.errors import NodeGone
 from labd.model.machine import (
     AccelChoice,
@@ -26,6 +27,7 @@ from labd.model.machine import (
     RunState,
 )
 from labd.model.process import ProcessId
+from tests.disks import path_of
 
 _K = GuestEventKind
 
@@ -108,6 +110,7 @@ class FakeHost:
     """
 
     def __init__(self) -> None:
+        self.has_disk: Callable[[DiskRef], bool] = lambda ref: path_of(ref).is_file()
         self.patience = 0.0
         self.waiting = [0, 0]
         self.machines: dict[str, FakeMachine] = {}

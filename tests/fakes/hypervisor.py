@@ -84,7 +84,11 @@ class FakeHypervisor:
         problem = self.host.fail_launch.get(machine.key) or self.host.fail_launch.get("*")
         if self.host.falls[:1] == ["refuse"]:
             problem = self.host.falls.pop(0)
-        missing = [str(disk.path) for disk in machine.disks if not disk.path.exists()]
+        missing = [
+            str(disk.ref)
+            for disk in machine.disks
+            if not disk.empty and not self.host.has_disk(disk.ref)
+        ]
         if problem or missing:
             raise LaunchFailed(problem or f"cannot open {missing[0]}")
         machine.run.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """An image store in memory, with the same contract as the real one (test_images.py).
 
-The bytes of an image are kept in a dict; only disks of nodes are files, for those the caller chowns
-and deletes. `web` plays the network: what a URL has, or the error it ends with.
+The bytes of an image are kept in a dict. `web` plays the network: what a URL has, or the error it
+ends with.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from labd.model.errors import (
     ImageRefused,
     InputError,
     LabdError,
-    StorageFailed,
 )
 from labd.model.images import Image, ImageFormat
 from labd.model.names import check_name
@@ -121,39 +120,6 @@ class FakeImages:
         """Return paths at which nothing is."""
         folder = self._root / image.digest.removeprefix("sha256:")
         return {part: folder / part for part in image.files}
-
-    async def make_overlay(self, image: Image, path: Path, size: int | None) -> None:
-        """Make a file that says what it is an overlay of."""
-        if image.format not in (ImageFormat.RAW, ImageFormat.QCOW2):
-            raise InputError(f"image {image.name} has no disk to write on")
-        wanted = image.virtual_size if size is None else size
-        if wanted < image.virtual_size:
-            raise InputError(f"a disk of {wanted} bytes is smaller than image {image.name}")
-        self._make(path, f"{wanted} on {image.digest}\n")
-
-    async def make_blank(self, path: Path, size: int) -> None:
-        """Make a file that says its size."""
-        if size <= 0:
-            raise InputError(f"a disk of {size} bytes cannot be made")
-        self._make(path, f"{size} blank\n")
-
-    async def make_child(self, parent: Path, path: Path) -> None:
-        """Make a file that says what it stands on."""
-        self._make(path, f"on {parent.name}\n")
-
-    async def make_seed(self, path: Path, files: Mapping[str, bytes]) -> None:
-        """Make a file that has all the files in it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"".join(name.encode() + b"\0" + files[name] for name in sorted(files)))
-        path.chmod(0o600)
-
-    def _make(self, path: Path, text: str) -> None:
-        try:
-            with path.open("x") as file:
-                file.write(text)
-        except OSError as error:
-            raise StorageFailed(f"cannot make disk {path.name}: {error.strerror}") from error
-        path.chmod(0o600)
 
     async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
         """Forget every digest that is not kept."""

@@ -168,7 +168,7 @@ SCENES: dict[str, Scene] = {
             "keys.ensure",
             "networks.apply",
             "networks.open_taps",
-            "images.make_child",
+            "storage.child",
             "checkpoints.incoming",
             "snapshots.launch",
             "snapshots.loaded",

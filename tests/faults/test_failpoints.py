@@ -49,6 +49,8 @@ UNREACHED = {
     "images.sweep": "only a recovery sweeps",
     "uplinks.sweep": "only a recovery sweeps",
     "servers.sweep": "only a recovery sweeps",
+    "storage.sweep": "only a recovery sweeps",
+    "storage.grow": "nothing of labd grows a disk yet; tests/contract/test_storage.py has it",
     "checkpoints.sweep": "only a recovery sweeps: the scene checkpoint-stop dies there",
     "snapshots.abandon": "only a recovery, after a death in a save: the scene checkpoint",
     "checkpoints.copy_file": "of UEFI variables, which no boot sector has; tests/contract has it",
@@ -329,8 +331,8 @@ def test_looks_name_methods_that_are_there() -> None:
 
 @pytest.mark.parametrize("order", ["raise", "errno ENOSPC", "errno EIO"])
 def test_a_world_that_fails_is_told_and_taken_back(faulty: Faulty, order: str) -> None:
-    names = ["networks.apply", "networks.open_taps", "images.make_overlay", "hypervisor.launch"]
-    for name in [f"{name}:before" for name in names] + ["images.make_blank:before"]:
+    names = ["networks.apply", "networks.open_taps", "storage.clone", "hypervisor.launch"]
+    for name in [f"{name}:before" for name in names] + ["storage.create:before"]:
         faulty.order(f"{name} = {order}")
         with faulty.client() as client:
             ended = client.wait_operation(up(client)["id"], 180)

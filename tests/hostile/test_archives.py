@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from labd.cli.untar import unpack
 from labd.drivers.storage.local import archive, memory
 from labd.drivers.storage.local.checkpoints import CheckpointStore
+from labd.drivers.storage.local.disks import LocalStorage
 from labd.model.checkpoints import CheckpointRecord, SavedDisk, SavedNode
 from labd.model.errors import GuestFailed, InputError
 from labd.model.specs import LabSpec, NodeSpec
@@ -196,7 +197,7 @@ async def once(data: bytes) -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("name", sorted(CHECKPOINTS))
 async def test_a_hostile_checkpoint_is_told_and_leaves_nothing(tmp_path: Path, name: str) -> None:
     data, says = CHECKPOINTS[name]
-    store = CheckpointStore(tmp_path, "ram")
+    store = CheckpointStore(tmp_path, "ram", LocalStorage(tmp_path))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InputError) as caught:
         await store.receive("key", "c", once(data))
@@ -222,7 +223,9 @@ async def test_a_hostile_disk_of_a_checkpoint_is_told(tmp_path: Path, content: b
         (f"layer-{name[7:]}", b"0", runs((0, content), size=len(content))),
     )
     with pytest.raises(InputError, match=r"is not a plain qcow2 disk|is no qcow2 disk"):
-        await CheckpointStore(tmp_path, "ram").receive("key", "c", once(stream))
+        await CheckpointStore(tmp_path, "ram", LocalStorage(tmp_path)).receive(
+            "key", "c", once(stream)
+        )
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -234,7 +237,7 @@ async def test_a_checkpoint_with_bytes_turned_over_is_told(
     for place, some in changes:
         at = place % len(data)
         data[at : at + len(some)] = some
-    store = CheckpointStore(tmp_path_factory.mktemp("c"), "ram")
+    store = CheckpointStore(tmp_path_factory.mktemp("c"), "ram", LocalStorage(Path("/nowhere")))
     with pytest.raises(InputError):  # at the least because its memory has another digest
         await store.receive("key", "c", once(bytes(data)))
 

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from labd.drivers.storage.local.disks import LocalStorage
 from labd.drivers.storage.local.images import ImageStore
 from labd.drivers.storage.local.overlay import fresh
 from labd.host.commands import Completed, run
 from labd.images import convert
 from labd.images.convert import Converter
 from labd.images.foreign import Foreign
+from labd.model.disks import DiskKind, DiskRef
 from labd.model.errors import ImageRefused, StorageFailed
 from labd.model.images import ImageFormat
 from labd.model.units import MIB
@@ -180,16 +182,18 @@ async def test_a_qcow2_header_that_a_guest_wrote_into_a_raw_disk(folder: Path) -
     raw = folder / "raw"
     raw.write_bytes(bytes(MIB))
     image = await store.receive("x", chunks(raw), format=ImageFormat.RAW)
-    overlay = folder / "overlay"
-    await store.make_overlay(image, overlay, None)
+    storage, nodes = LocalStorage(folder / "state"), folder / "state/nodes/k1"
+    first = DiskRef(kind=DiskKind.MACHINE, key="k1", name="overlay.qcow2")
+    await storage.clone(first, image, None)
+    overlay = nodes / first.name
     trap = qcow2(str(folder / "canary"))[:4096]
     (folder / "trap").write_bytes(trap)
     # As the guest does: through the block layer, from sector 0 on.
     argv = ["qemu-img", "dd", "-U", "-f", "raw", "-O", "raw", f"if={folder / 'trap'}"]
     await run([*argv, f"of={folder / 'seen'}", "bs=512"])
     await run(["qemu-io", "-f", "qcow2", "-c", f"write -s {folder / 'seen'} 0 4096", str(overlay)])
-    again = folder / "again"
-    await store.make_child(overlay, again)
+    again = nodes / "again.qcow2"
+    await storage.child(first.beside(again.name), first)
     told = json.loads((await run(["qemu-img", "info", "--output=json", str(again)])).stdout)
     assert (told["format"], told["backing-filename"]) == ("qcow2", str(overlay))
     told = json.loads((await run(["qemu-img", "info", "--output=json", str(overlay)])).stdout)

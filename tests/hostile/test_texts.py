@@ -27,6 +27,7 @@ from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.specs import LabSpec
 from labd.template import load
 from labd.template.recheck import check_spec
+from tests import disks as files
 from tests.unit.api_server import openapi
 from tests.unit.test_argv import FDS, PLAIN, build
 
@@ -133,9 +134,10 @@ def test_no_name_in_a_template_takes_a_comma_or_a_line() -> None:
     assert refused > len(words)
 
 
+SOME = Path("/s/d.qcow2")
 MACHINE = replace(
     PLAIN,
-    disks=(Disk(id="disk0", path=Path("/s/d.qcow2"), format=ImageFormat.QCOW2, serial="root"),),
+    disks=(Disk(id="disk0", ref=files.at(SOME), format=ImageFormat.QCOW2, serial="root"),),
     nics=(Nic(id="n0", mac="02:00:00:00:00:01"),),
     kernel=Path("/s/kernel"),
     cmdline="quiet",
@@ -155,12 +157,13 @@ def test_argv_depends_on_the_schema_only(
 ) -> None:
     """Even past every check, a value stays in its JSON, or in a word of its own."""
     base = with_kernel(MACHINE)
+    named = files.at(Path("/s") / path.replace("\0", ""))
     machine = replace(
         MACHINE,
         lab=lab,
         node=node,
         cmdline=cmdline,
-        disks=(replace(MACHINE.disks[0], serial=serial, path=Path("/s") / path.replace("\0", "")),),
+        disks=(replace(MACHINE.disks[0], serial=serial, ref=named),),
         nics=(replace(MACHINE.nics[0], mac=mac),),
     )
     try:

@@ -23,6 +23,7 @@ from labd.host import identity
 from labd.model.errors import AcceleratorFailed
 from labd.model.machine import CpuSetting, RunState
 from labd.model.specs import Accel, Machine
+from tests.disks import FileDisks
 from tests.guests import UP, machine_spec
 
 pytestmark = pytest.mark.skipif(not DEVICE.exists(), reason="this host has no /dev/kvm")
@@ -61,7 +62,11 @@ class Host:
 
     def hypervisor(self, program: str = argv.PROGRAM) -> QemuHypervisor:
         return QemuHypervisor(
-            self.root.name[-8:].replace("_", "-").lower(), self.root, None, program=program
+            self.root.name[-8:].replace("_", "-").lower(),
+            self.root,
+            None,
+            storage=FileDisks(),
+            program=program,
         )
 
     async def up(self, hv: QemuHypervisor, kind: Machine, cpu: CpuSetting) -> int:

@@ -20,6 +20,7 @@ from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, Ru
 from labd.model.process import ProcessId
 from labd.model.specs import Machine
 from tests.contract.guest_files_contract import check_guest_files
+from tests.disks import FileDisks, at
 from tests.guests import machine_spec
 from tests.system.harness import CACHE
 
@@ -52,7 +53,7 @@ class Rig:
             initrd=Path(self.parts["initrd"]),
             cmdline=self.parts["cmdline"],
             config=b"hostname server\n",
-            disks=(Disk(id="disk0", path=disk, format=ImageFormat.QCOW2, serial="data"),),
+            disks=(Disk(id="disk0", ref=at(disk), format=ImageFormat.QCOW2, serial="data"),),
         )
 
     async def up(self, machine: MachineSpec) -> ProcessId:
@@ -85,7 +86,7 @@ async def rig(built_tiny: None) -> AsyncIterator[Rig]:
     parts = dict(line.split(None, 1) for line in said.splitlines())
     root = Path(tempfile.mkdtemp(prefix="labd-g-"))
     root_id = root.name[-8:].replace("_", "-").lower()
-    rig = Rig(root, parts, QemuHypervisor(root_id, root), root_id)
+    rig = Rig(root, parts, QemuHypervisor(root_id, root, storage=FileDisks()), root_id)
     rig.hv.listen(rig.events.append)
     try:
         yield rig
@@ -145,7 +146,7 @@ async def test_a_later_daemon_has_the_agent_and_the_console(rig: Rig) -> None:
     machine = rig.machine()
     process = await rig.up(machine)
     await rig.hv.close()
-    rig.hv = QemuHypervisor(rig.root_id, rig.root)
+    rig.hv = QemuHypervisor(rig.root_id, rig.root, storage=FileDisks())
     rig.hv.listen(rig.events.append)
     assert await rig.hv.adopt(machine, process) is RunState.RUNNING
     assert await rig.hv.agent_ping("k1")

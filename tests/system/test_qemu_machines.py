@@ -32,6 +32,7 @@ from labd.model.images import ImageFormat
 from labd.model.machine import Disk, GuestEvent, GuestEventKind, MachineSpec, Nic, RunState
 from labd.model.process import ProcessId
 from labd.model.specs import BootDevice, DiskBus, Display, Firmware, Machine, NicModel
+from tests.disks import FileDisks, at, path_of
 from tests.guests import IMAGE, UP, machine_spec
 
 _K = GuestEventKind
@@ -51,7 +52,7 @@ class Host:
         """Be another daemon."""
         root_id = self.root.name[-8:].replace("_", "-").lower()
         times = VmTimes(deadline=2.0, heartbeat=0.3, greeting=1.0)
-        self.hv = QemuHypervisor(root_id, self.root, times)
+        self.hv = QemuHypervisor(root_id, self.root, times, storage=FileDisks())
         self.hv.listen(self.events.append)
 
     def machine(self, key: str = "k1", **changes: Any) -> MachineSpec:
@@ -155,7 +156,7 @@ async def test_qemu_inherits_nothing_else(host: Host) -> None:
         files = {name for name in names if name.startswith("/") and not name.startswith("/dev/")}
         machine = host.machine()
         serial = f"/memfd:labd-{machine.key}-serial (deleted)"
-        assert files == {str(machine.disks[0].path), str(machine.run / "qemu.log"), serial}
+        assert files == {str(path_of(machine.disks[0].ref)), str(machine.run / "qemu.log"), serial}
     finally:
         os.close(secret)
 
@@ -188,11 +189,11 @@ async def test_a_chain_of_layers_shared_by_two(host: Host) -> None:
     base.write_bytes(IMAGE)
     base.chmod(0o400)
     middle = overlay(host.root, base, "raw", "middle.qcow2")
-    backing = ((middle, ImageFormat.QCOW2), (base, ImageFormat.RAW))
+    backing = ((at(middle), ImageFormat.QCOW2), (at(base), ImageFormat.RAW))
     for key in ("k1", "k2"):
         machine = host.machine(key)
         top = overlay(machine.folder, middle, "qcow2")
-        disk = Disk(id="disk0", path=top, format=ImageFormat.QCOW2, backing=backing)
+        disk = Disk(id="disk0", ref=at(top), format=ImageFormat.QCOW2, backing=backing)
         await host.up(replace(machine, disks=(disk,)))
 
 
@@ -206,8 +207,8 @@ async def test_a_disk_in_use_is_refused(host: Host) -> None:
 
 async def test_a_qcow2_does_not_name_its_own_backing_file(host: Host) -> None:
     machine = host.machine()
-    top = overlay(machine.folder, machine.disks[0].path, "raw")
-    disk = Disk(id="disk0", path=top, format=ImageFormat.QCOW2)  # its header says otherwise
+    top = overlay(machine.folder, path_of(machine.disks[0].ref), "raw")
+    disk = Disk(id="disk0", ref=at(top), format=ImageFormat.QCOW2)  # its header says otherwise
     await host.hv.launch(replace(machine, disks=(disk,)), {})
     await host.hv.resume("k1")
     with pytest.raises(TimeoutError):
@@ -217,7 +218,7 @@ async def test_a_qcow2_does_not_name_its_own_backing_file(host: Host) -> None:
 @pytest.mark.parametrize("trap", ["symlink", "fifo", "hardlink", "folder"])
 async def test_a_trap_in_the_folder_is_not_opened(host: Host, trap: str) -> None:
     machine = host.machine()
-    path = machine.disks[0].path
+    path = path_of(machine.disks[0].ref)
     victim = host.root / "victim"
     victim.write_bytes(IMAGE)
     path.unlink()
@@ -462,7 +463,7 @@ async def test_a_cdrom_comes_first_when_asked(host: Host) -> None:
     iso = host.root / "empty.iso"
     iso.write_bytes(bytes(1 << 20))
     iso.chmod(0o444)
-    cdrom = Disk(id="cd0", path=iso, format=ImageFormat.ISO, cdrom=True)
+    cdrom = Disk(id="cd0", ref=at(iso), format=ImageFormat.ISO, cdrom=True)
     await host.up(replace(machine, disks=(*machine.disks, cdrom)))
 
 

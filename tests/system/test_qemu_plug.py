@@ -14,11 +14,13 @@ import pytest
 
 from labd.drivers.network.linux import links, netns
 from labd.drivers.node.qemu import QemuDevices, QemuHypervisor
+from labd.model.disks import NO_DISK
 from labd.model.errors import GuestFailed, LaunchFailed, QmpRefused
 from labd.model.images import ImageFormat
 from labd.model.machine import Disk, Nic
 from labd.model.network import PortPlan
 from labd.model.specs import BootDevice, DiskBus, Machine, NicModel
+from tests.disks import FileDisks, at, path_of
 from tests.guests import UP, boot_cd, machine_spec
 from tests.system import test_qemu_guest
 from tests.system.test_qemu_guest import Rig
@@ -80,7 +82,7 @@ async def seen(rig: Rig, command: str, wanted: str) -> None:
 def blank(rig: Rig, name: str, size: int, **changes: object) -> Disk:
     path = rig.root / "nodes" / "k1" / f"{name}.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, str(size)], check=True)
-    disk = Disk(id="d0", path=path, format=ImageFormat.QCOW2, serial=name, slot=1)
+    disk = Disk(id="d0", ref=at(path), format=ImageFormat.QCOW2, serial=name, slot=1)
     return replace(disk, **changes)  # type: ignore[arg-type]
 
 
@@ -97,7 +99,7 @@ async def fdsets(rig: Rig) -> int:
 
 
 def devices(hv: QemuHypervisor) -> QemuDevices:
-    return QemuDevices(hv.machine)
+    return QemuDevices(hv.machine, FileDisks())
 
 
 @pytest.mark.parametrize("kind", MACHINES)
@@ -128,7 +130,7 @@ async def test_disks_and_nics_come_and_go(rig: Rig, namespace: str, kind: Machin
 
     # A later daemon detaches what an earlier one attached, and what was there from the start.
     await rig.hv.close()
-    rig.hv = QemuHypervisor(rig.root_id, rig.root)
+    rig.hv = QemuHypervisor(rig.root_id, rig.root, storage=FileDisks())
     rig.hv.listen(rig.events.append)
     await rig.hv.adopt(more, process)
     await agent_answers(rig)
@@ -151,7 +153,7 @@ async def test_disks_and_nics_come_and_go(rig: Rig, namespace: str, kind: Machin
 
 @pytest.mark.parametrize("kind", MACHINES)
 async def test_a_cd_is_changed(rig: Rig, kind: Machine) -> None:
-    drive = Disk(id="cd0", path=Path(), format=ImageFormat.RAW, cdrom=True, empty=True)
+    drive = Disk(id="cd0", ref=NO_DISK, format=ImageFormat.RAW, cdrom=True, empty=True)
     machine = machine_spec(rig.root, machine=kind)
     machine = replace(
         machine,
@@ -163,7 +165,7 @@ async def test_a_cd_is_changed(rig: Rig, kind: Machine) -> None:
     await asyncio.wait_for(rig.hv.wait_console("k1", UP), 20)
     hot, before = devices(rig.hv), await fdsets(rig)
     for text in ("cd: first", "cd: other"):
-        cd = replace(drive, path=iso(rig, text), empty=False)
+        cd = replace(drive, ref=at(iso(rig, text)), empty=False)
         await hot.change_medium(machine, cd)
         await hot.change_medium(machine, cd)
         await rig.hv.reset("k1")
@@ -193,7 +195,7 @@ async def test_every_card_can_be_plugged(
     await devices(rig.hv).plug_nic(more, nic, partial(tap, "n0"))
     assert await taps() == {"tn0"}
     # This guest never lets go of anything.
-    hot = QemuDevices(rig.hv.machine, unplug_timeout=0.5)
+    hot = QemuDevices(rig.hv.machine, FileDisks(), unplug_timeout=0.5)
     with pytest.raises(GuestFailed, match="did not let go of NIC 02:00:00:00:00:10 within 0.5 s"):
         await hot.unplug_nic(machine, nic)
 
@@ -205,19 +207,19 @@ async def test_what_cannot_be_plugged_leaves_nothing(rig: Rig, kind: Machine) ->
     await rig.hv.resume("k1")
     await asyncio.wait_for(rig.hv.wait_console("k1", UP), 20)
     hot, before = devices(rig.hv), await fdsets(rig)
-    lost = replace(blank(rig, "x", MIB), path=rig.root / "nowhere")
+    lost = replace(blank(rig, "x", MIB), ref=at(rig.root / "nowhere"))
     with pytest.raises(LaunchFailed, match="cannot open .*nowhere: No such file"):
         await hot.plug_disk(replace(machine, disks=(*machine.disks, lost)), lost)
     link = rig.root / "link"
     link.symlink_to("/etc/shadow")
     with pytest.raises(LaunchFailed, match="cannot open"):
-        await hot.plug_disk(machine, replace(lost, path=link))
+        await hot.plug_disk(machine, replace(lost, ref=at(link)))
     for bus in (DiskBus.IDE, DiskBus.SCSI):
         disk = blank(rig, f"x-{bus}", MIB, bus=bus)
         with pytest.raises(QmpRefused):
             await hot.plug_disk(replace(machine, disks=(*machine.disks, disk)), disk)
     bad = blank(rig, "bad", MIB)
-    bad.path.write_bytes(b"no qcow2" * 100)
+    path_of(bad.ref).write_bytes(b"no qcow2" * 100)
     with pytest.raises(QmpRefused):
         await hot.plug_disk(replace(machine, disks=(*machine.disks, bad)), bad)
     assert await fdsets(rig) == before

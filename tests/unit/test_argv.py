@@ -13,17 +13,19 @@ from hypothesis import strategies as st
 
 from labd.drivers.node.qemu import argv, devices
 from labd.drivers.node.qemu.argv import Descriptors
+from labd.model.disks import BlockAttachment
 from labd.model.errors import InputError
 from labd.model.images import ImageFormat
 from labd.model.machine import CpuSetting, Disk, MachineSpec, Nic
 from labd.model.specs import BootDevice, DiskBus, Display, Firmware, Machine, NicModel
+from tests.disks import at
 
 UUID = "6d0a3f9e-0000-4000-8000-000000000001"
 OVERLAY = Disk(
     id="disk0",
-    path=Path("/s/nodes/k1/root.qcow2"),
+    ref=at(Path("/s/nodes/k1/root.qcow2")),
     format=ImageFormat.QCOW2,
-    backing=((Path("/s/images/aa/disk"), ImageFormat.QCOW2),),
+    backing=((at(Path("/s/images/aa/disk")), ImageFormat.QCOW2),),
     serial="root",
 )
 PLAIN = MachineSpec(
@@ -44,7 +46,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def with_layers(machine: MachineSpec, fds: Descriptors = FDS) -> Descriptors:
-    opened = {layer.node: 20 + layer.fdset for layer in devices.layers(machine)}
+    opened = {layer.node: BlockAttachment(fd=20 + layer.fdset) for layer in devices.layers(machine)}
     taps = {nic.id: 40 + index for index, nic in enumerate(machine.nics)}
     return replace(fds, layers=opened, taps=taps)
 
@@ -60,7 +62,7 @@ MACHINES = {
             balloon=True,
             disks=(
                 OVERLAY,
-                Disk(id="data", path=Path("/s/nodes/k1/data.qcow2"), format=ImageFormat.QCOW2),
+                Disk(id="data", ref=at(Path("/s/nodes/k1/data.qcow2")), format=ImageFormat.QCOW2),
             ),
             nics=(Nic(id="n0", mac="02:00:00:00:00:01"), Nic(id="n1", mac="02:00:00:00:00:02")),
         ),
@@ -79,11 +81,13 @@ MACHINES = {
                 replace(OVERLAY, bus=DiskBus.IDE),
                 Disk(
                     id="scsi1",
-                    path=Path("/s/nodes/k1/x.raw"),
+                    ref=at(Path("/s/nodes/k1/x.raw")),
                     format=ImageFormat.RAW,
                     bus=DiskBus.SCSI,
                 ),
-                Disk(id="cd0", path=Path("/s/images/bb/disk"), format=ImageFormat.ISO, cdrom=True),
+                Disk(
+                    id="cd0", ref=at(Path("/s/images/bb/disk")), format=ImageFormat.ISO, cdrom=True
+                ),
             ),
             nics=(Nic(id="n0", mac="02:00:00:00:00:01", model=NicModel.E1000),),
         ),
@@ -171,7 +175,7 @@ def test_json_wherever_there_is_json() -> None:
 def test_block_nodes_come_after_what_they_refer_to() -> None:
     for machine, _ in MACHINES.values():
         seen: set[object] = set()
-        for node in devices.blockdevs(machine):
+        for node in devices.blockdevs(machine, with_layers(machine).layers):
             for key in ("file", "backing"):
                 assert node.get(key) is None or node[key] in seen
             seen.add(node["node-name"])
@@ -179,14 +183,14 @@ def test_block_nodes_come_after_what_they_refer_to() -> None:
 
 def test_a_qcow2_never_follows_its_own_header() -> None:
     for machine, _ in MACHINES.values():
-        for node in devices.blockdevs(machine):
+        for node in devices.blockdevs(machine, with_layers(machine).layers):
             assert node["driver"] != "qcow2" or "backing" in node
 
 
 def test_no_two_devices_share_a_place() -> None:
     nics = tuple(Nic(id=f"n{i}", mac=f"02:00:00:00:00:{i:02x}") for i in range(20))
     disks = tuple(
-        Disk(id=f"d{i}", path=Path("/d"), format=ImageFormat.QCOW2, bus=bus)
+        Disk(id=f"d{i}", ref=at(Path("/d")), format=ImageFormat.QCOW2, bus=bus)
         for i, bus in enumerate([DiskBus.VIRTIO, DiskBus.SCSI, DiskBus.IDE] * 4)
     )
     machine = replace(PLAIN, nics=nics, disks=disks, display=Display.VNC, balloon=True)

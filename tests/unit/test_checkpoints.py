@@ -23,9 +23,11 @@ from labd.core import chains
 from labd.drivers.node.qemu.argv import fingerprint
 from labd.drivers.storage.local import archive, checking, memory
 from labd.drivers.storage.local.checkpoints import CheckpointStore
+from labd.drivers.storage.local.disks import LocalStorage
 from labd.drivers.storage.local.stream import PAGE, split
 from labd.features.checkpoints.service import misfit
 from labd.model.checkpoints import CheckpointRecord, HostFacts, SavedDisk, SavedNode
+from labd.model.disks import DiskKind, DiskRef, digest_of_layer, image_disk, layer_disk
 from labd.model.errors import InputError, StorageFailed, TemplateError
 from labd.model.images import ImageFormat
 from labd.model.machine import CpuSetting, Disk, MachineSpec
@@ -203,9 +205,15 @@ def test_a_sparse_file_keeps_its_digest_and_its_holes(tmp_path: Path) -> None:
 # chains of disks
 
 FOLDER = Path("/state/nodes/abcdef")
-BASE = (Path("/images/d/disk"), ImageFormat.RAW)
-ROOT = Disk(id="root", path=FOLDER / "root-12.qcow2", format=ImageFormat.QCOW2, backing=(BASE,))
-CD = Disk(id="cd0", path=BASE[0], format=ImageFormat.RAW, read_only=True, cdrom=True)
+BASE = (image_disk("sha256:" + "d" * 64), ImageFormat.RAW)
+
+
+def top(name: str, key: str = "abcdef") -> DiskRef:
+    return DiskRef(kind=DiskKind.MACHINE, key=key, name=name)
+
+
+ROOT = Disk(id="root", ref=top("root-12.qcow2"), format=ImageFormat.QCOW2, backing=(BASE,))
+CD = Disk(id="cd0", ref=BASE[0], format=ImageFormat.RAW, read_only=True, cdrom=True)
 MACHINE = MachineSpec(
     lab="l",
     node="n",
@@ -221,42 +229,36 @@ MACHINE = MachineSpec(
 )
 
 
-def layer(digest: str) -> Path:
-    return Path("/layers") / digest
-
-
-def digest_of(path: Path) -> str:
-    return path.name if path.parent == Path("/layers") else ""
+ONE = "sha256:" + "1" * 64
 
 
 def test_a_disk_grows_settles_and_is_forked() -> None:
     grown, growths = chains.grow(MACHINE, "t1")
-    assert [(g.disk, g.top) for g in growths] == [("root", FOLDER / "root-12.t1.qcow2")]
-    assert grown.disks[0].backing == ((ROOT.path, ImageFormat.QCOW2), BASE)
+    assert [(g.disk, g.top) for g in growths] == [("root", top("root-12.t1.qcow2"))]
+    assert grown.disks[0].backing == ((ROOT.ref, ImageFormat.QCOW2), BASE)
     assert grown.disks[1] is CD
-    assert chains.own_layers(grown) == [ROOT.path]
-    settled = chains.settle(grown, {ROOT.path: layer("one")})
+    assert chains.own_layers(grown) == [ROOT.ref]
+    settled = chains.settle(grown, {ROOT.ref: layer_disk(ONE)})
     assert chains.own_layers(settled) == []
-    assert chains.references(settled, digest_of) == {"one"}
-    saved = chains.saved_disks(settled, digest_of)
+    assert chains.references(settled, digest_of_layer) == {ONE}
+    saved = chains.saved_disks(settled, digest_of_layer)
     assert [(disk.id, disk.name, disk.layers) for disk in saved] == [
-        ("root", "root-12.qcow2", ("one",))
+        ("root", "root-12.qcow2", (ONE,))
     ]
-    there = Path("/state/nodes/zzzzzz")
-    fresh = (replace(ROOT, path=there / "root-12.qcow2"), CD)
-    copy = chains.forked(fresh, saved, there, layer)
-    assert copy[0].path == there / "root-12.qcow2"
-    assert copy[0].backing == ((layer("one"), ImageFormat.QCOW2), BASE)
+    fresh = (replace(ROOT, ref=top("root-12.qcow2", "zzzzzz")), CD)
+    copy = chains.forked(fresh, saved, layer_disk)
+    assert copy[0].ref == top("root-12.qcow2", "zzzzzz")
+    assert copy[0].backing == ((layer_disk(ONE), ImageFormat.QCOW2), BASE)
     assert copy[1] is CD
     again, _ = chains.grow(settled, "t2")
-    assert again.disks[0].path == FOLDER / "root-12.t2.qcow2"
-    assert chains.own_layers(again) == [FOLDER / "root-12.t1.qcow2"]
+    assert again.disks[0].ref == top("root-12.t2.qcow2")
+    assert chains.own_layers(again) == [top("root-12.t1.qcow2")]
 
 
 def test_a_machine_that_is_built_anew_keeps_its_chains() -> None:
     grown, _ = chains.grow(MACHINE, "t1")
     assert chains.keep(MACHINE, grown).disks == grown.disks
-    other = replace(MACHINE, disks=(replace(ROOT, path=FOLDER / "root-34.qcow2"), CD))
+    other = replace(MACHINE, disks=(replace(ROOT, ref=top("root-34.qcow2")), CD))
     assert chains.keep(other, grown) == other, "another image makes another disk"
     assert chains.keep(MACHINE, None) is MACHINE
 
@@ -410,7 +412,7 @@ def test_a_checkpoint_is_refused_where_it_cannot_work() -> None:
 
 async def test_what_is_cancelled_as_it_is_published_is_published_by_then(tmp_path: Path) -> None:
     """Whoever discards it after the cancellation leaves no half of it to a thread."""
-    store = CheckpointStore(tmp_path, "pc.ram")
+    store = CheckpointStore(tmp_path, "pc.ram", LocalStorage(tmp_path))
     record = CheckpointRecord(
         name="c",
         key="k",

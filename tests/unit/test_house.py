@@ -130,8 +130,37 @@ def test_drivers_of_one_kind_never_import_each_other(kind: str) -> None:
         own = path.relative_to(ROOT / "labd/drivers" / kind).parts[0]
         for line, name in imports(path):
             parts = name.split(".")
-            if parts[:3] == ["labd", "drivers", kind] and len(parts) > 4 and parts[3] != own:
+            if (
+                parts[:3] == ["labd", "drivers", kind]
+                and len(parts) > 4
+                and (parts[3] not in {own, "port"})
+            ):
                 strays.append(f"{path.relative_to(ROOT)}:{line} {name}")
+    assert strays == []
+
+
+# Words that a path to a disk of a machine, an image's disk or a layer would have in it.
+DISK_FOLDERS = {"nodes", ".layers"}
+
+
+def test_nobody_but_the_local_storage_joins_paths_of_disks() -> None:
+    allowed = {
+        "labd/model/paths.py",  # the folders of a root, made at the start
+        "labd/core/adapters.py",  # `node_folder`: small files of a machine, such as UEFI variables
+    }
+    strays = []
+    for path in sources("labd"):
+        place = str(path.relative_to(ROOT))
+        if place.startswith("labd/drivers/storage/local/") or place in allowed:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)):
+                continue
+            right = node.right
+            if isinstance(right, ast.Constant) and right.value in DISK_FOLDERS:
+                strays.append(f"{place}:{node.lineno} joins {right.value!r}")
+            if ".qcow2" in ast.unparse(right):
+                strays.append(f"{place}:{node.lineno} joins the name of a disk")
     assert strays == []
 
 
@@ -175,6 +204,7 @@ TASKS = {
     "labd/features/labs/converge.py:_await_running": "waited for by all_of",
     "labd/features/labs/converge.py:bring_up": "waited for by all_of",
     "labd/core/operations.py:breakable": "waited for; a fault is the operation's",
+    "labd/drivers/storage/local/disks.py:attach": "waited for; a file opened for nobody is closed",
     "labd/features/labs/readiness.py:watch": "ReadinessKeeper._done counts a fault",
     "labd/events/publisher.py:_send": "of the session's task group",
     "labd/events/publisher.py:_send_all": "of the session's task group",

@@ -14,9 +14,10 @@ from typing import cast
 import pytest
 
 from labd.drivers.node.qemu.monitor import Monitor
-from labd.drivers.node.qemu.process import SERIAL_SOCKET, listen, open_file
+from labd.drivers.node.qemu.process import SERIAL_SOCKET, listen
 from labd.drivers.node.qemu.vm import Vm, VmTimes
 from labd.host.backoff import Backoff
+from labd.host.plain_file import open_file
 from labd.host.spawn import spawn
 from labd.host.supervision import TaskSupervisor
 from labd.model.errors import LaunchFailed, NodeStuck, NodeUnresponsive

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from labd.drivers.storage.local.disks import LocalStorage
 from labd.drivers.storage.local.images import ImageStore
 from labd.drivers.storage.local.overlay import fresh, overlay_header
 from labd.host.commands import run
+from labd.model.disks import DiskKind, DiskRef
 from labd.model.errors import ImageRefused, InputError, StorageFailed
 from labd.model.images import Image, ImageFormat
 from labd.model.units import GIB, MIB, TIB
@@ -187,8 +189,9 @@ async def test_qemu_img_finds_nothing_wrong(tmp_path: Path, size: int) -> None:
 
 async def test_an_overlay_shows_its_image(store: ImageStore, tmp_path: Path) -> None:
     image = await receive(store, b"\x07" * MIB)
-    top = tmp_path / "top.qcow2"
-    await store.make_overlay(image, top, 10 * GIB)
+    ref = DiskRef(kind=DiskKind.MACHINE, key="k1", name="top.qcow2")
+    await LocalStorage(tmp_path / "state").clone(ref, image, 10 * GIB)
+    top = tmp_path / "state/nodes/k1/top.qcow2"
     told = await info(top)
     assert told["virtual-size"] == 10 * GIB
     assert told["backing-filename"] == str(store.files(image)["disk"])
@@ -198,20 +201,6 @@ async def test_an_overlay_shows_its_image(store: ImageStore, tmp_path: Path) -> 
     await run(["qemu-io", "-f", "qcow2", "-c", read[0], "-c", read[1], str(top)])
     await run(["qemu-io", "-f", "qcow2", "-c", "write -P 9 0 64k", str(top)])
     assert store.files(image)["disk"].read_bytes() == b"\x07" * MIB
-
-
-async def test_sizes_are_whole_sectors(store: ImageStore, tmp_path: Path) -> None:
-    await store.make_blank(tmp_path / "a.qcow2", 1000)
-    assert (await info(tmp_path / "a.qcow2"))["virtual-size"] == 1024
-
-
-@pytest.mark.parametrize("size", [0, -512, 65 * TIB])
-async def test_impossible_sizes(store: ImageStore, tmp_path: Path, size: int) -> None:
-    with pytest.raises(InputError) as caught:
-        await store.make_blank(tmp_path / "a.qcow2", size)
-    assert caught.value.message == (
-        f"a disk of {size} bytes cannot be made: choose a multiple of 512, at most 64 TiB"
-    )
 
 
 def test_a_path_that_qcow2_cannot_store() -> None:

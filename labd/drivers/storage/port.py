@@ -11,7 +11,102 @@ from labd.model.checkpoints import (
     Incoming,
     SavedNode,
 )
+from labd.model.disks import BlockAttachment, DiskRef
 from labd.model.images import Image, ImageFormat
+
+
+class BlockStorage(Protocol):
+    """What a machine needs of storage: its disks, opened."""
+
+    async def attach(self, ref: DiskRef, *, writable: bool) -> BlockAttachment:
+        """Open a disk for one machine; two calls give two that know nothing of each other.
+
+        An open descriptor in it is the caller's, also when the call is cancelled: there is none
+        then.
+
+        Raises:
+            LaunchFailed: It is missing, or is not what a machine may be given.
+            StorageFailed: This class has no such disk, or does not answer.
+        """
+
+
+class Storage(BlockStorage, Protocol):
+    """The disks of machines, in one storage class or in all of a host.
+
+    A disk is named by `DiskRef`; paths, pools and images are the driver's own. All calls that make
+    something leave nothing behind when they fail or are cancelled.
+    """
+
+    async def create(self, ref: DiskRef, size: int) -> None:
+        """Make an empty disk of `size` bytes, rounded up to whole sectors of 512 bytes.
+
+        Raises:
+            InputError: No disk can have this size.
+            StorageFailed: No space, or there is one of this name, which stays as it was.
+        """
+
+    async def clone(self, ref: DiskRef, image: Image, size: int | None) -> None:
+        """Make a disk that begins as an image, `size` bytes in all (None: as many as the image).
+
+        Raises:
+            InputError: `size` is smaller than the image, or the image has no disk.
+            StorageFailed: As in `create`.
+        """
+
+    async def child(self, ref: DiskRef, parent: DiskRef) -> None:
+        """Make a disk that begins as another one, of the same size; nobody writes that any more.
+
+        Raises:
+            StorageFailed: As in `create`, or the parent is missing.
+        """
+
+    async def grow(self, ref: DiskRef, size: int) -> None:
+        """Give a disk that no machine has open `size` bytes; what is in it stays.
+
+        Raises:
+            InputError: It is larger already, or no disk can have this size.
+            StorageFailed: It is missing, or cannot grow so far in place.
+        """
+
+    async def seed(self, ref: DiskRef, files: Mapping[str, bytes]) -> None:
+        """Make a CD with these files for cloud-init, instead of what is there.
+
+        The same files make the same bytes.
+
+        Raises:
+            StorageFailed: No space; what was there before stays.
+        """
+
+    async def exists(self, ref: DiskRef) -> bool:
+        """Tell whether there is such a disk."""
+
+    async def virtual_size(self, ref: DiskRef) -> int | None:
+        """Return the bytes that a guest sees of a disk; None when there is none.
+
+        Its guest may have had a hand in it: to be compared, and nothing more.
+        """
+
+    async def sizes(self, key: str) -> Mapping[str, int]:
+        """Return name -> virtual size of the writable disks of a machine."""
+
+    async def usage(self, key: str) -> int:
+        """Return the bytes that the disks of a machine take; 0 when it has none."""
+
+    async def machines(self) -> Sequence[str]:
+        """Return the keys of all machines that have disks here, sorted."""
+
+    async def delete(self, ref: DiskRef) -> None:
+        """Delete one disk of a machine (idempotent).
+
+        Raises:
+            StorageFailed: It is no machine's, or cannot be deleted.
+        """
+
+    async def discard(self, *keys: str) -> None:
+        """Delete all disks of some machines, all at one time (idempotent)."""
+
+    async def sweep(self, keep: Collection[str]) -> Sequence[str]:
+        """Delete the disks of every machine but these; return the keys of those that went."""
 
 
 class Images(Protocol):
@@ -69,29 +164,6 @@ class Images(Protocol):
     def files(self, image: Image) -> Mapping[str, Path]:
         """Return part name (`disk`, `kernel`, `initrd`) -> path."""
 
-    async def make_overlay(self, image: Image, path: Path, size: int | None) -> None:
-        """Make a qcow2 overlay on the image's disk at `path` (0600), `size` bytes virtual.
-
-        Raises:
-            InputError: `size` is smaller than the image.
-            StorageFailed: No space; nothing stays behind.
-        """
-
-    async def make_child(self, parent: Path, path: Path) -> None:
-        """Make a qcow2 overlay of the same size on another one at `path` (0600)."""
-
-    async def make_blank(self, path: Path, size: int) -> None:
-        """Make an empty qcow2 disk of `size` bytes at `path` (0600)."""
-
-    async def make_seed(self, path: Path, files: Mapping[str, bytes]) -> None:
-        """Make a CD with these files for cloud-init at `path` (0600), instead of what is there.
-
-        The same files make the same bytes.
-
-        Raises:
-            StorageFailed: No space; what was there before stays.
-        """
-
     async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
         """Remove what interrupted imports left and every digest not in `keep`; tell what went."""
 
@@ -112,14 +184,14 @@ class Checkpoints(Protocol):
     async def digest(self, key: str, name: str) -> str:
         """Return the digest of a file in the staged folder."""
 
-    async def add_layer(self, path: Path) -> str:
-        """Copy a disk file that nobody writes any more into the store; return its digest."""
+    async def add_layer(self, ref: DiskRef) -> str:
+        """Copy a disk that nobody writes any more into the store; return its digest."""
 
-    def layer(self, digest: str) -> Path:
-        """Return the path of a layer. Pure."""
+    def layer(self, digest: str) -> DiskRef:
+        """Return the name of a layer. Pure."""
 
-    def digest_of(self, path: Path) -> str:
-        """Return the digest of a path that `layer` gave; empty for any other. Pure."""
+    def digest_of(self, ref: DiskRef) -> str:
+        """Return the digest of a disk that `layer` named; empty for any other. Pure."""
 
     async def publish(self, record: CheckpointRecord) -> int:
         """Make what was staged durable and visible; return its bytes on disk."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
@@ -236,7 +235,7 @@ class Forking:
         layer = self._adapters.checkpoints.layer
         machine = replace(
             fresh,
-            disks=chains.forked(fresh.disks, saved.disks, fresh.folder, layer),
+            disks=chains.forked(fresh.disks, saved.disks, layer),
             machine_type=saved.machine_type,
             balloon=saved.balloon,
         )
@@ -345,14 +344,14 @@ class Forking:
     async def _make_files(self, record: CheckpointRecord, copy: ForkedNode) -> None:
         """Make the disks' tops and the small files, all anew: an earlier try may have left some."""
         folder = copy.machine.folder
-        await quick(shutil.rmtree, folder, ignore_errors=True)
+        await self._adapters.storage.discard(copy.machine.key)
         try:
             await quick(folder.mkdir, mode=0o700, parents=True)
         except OSError as error:
             raise StorageFailed(f"cannot make {folder.name}: {error.strerror}") from error
         for disk in copy.machine.disks:
             if chains.is_written(disk):
-                await self._adapters.images.make_child(disk.backing[0][0], disk.path)
+                await self._adapters.storage.child(disk.ref, disk.backing[0][0])
         for name, _ in copy.saved.files:
             await self._adapters.checkpoints.copy_file(
                 record.key, f"{copy.saved.name}.{name}", folder / name

@@ -14,7 +14,6 @@ from labd.core.operations import Operations
 from labd.core.snapshot import SnapshotLoader
 from labd.core.state_writer import StateWriter
 from labd.features.labs import Teardown, Watcher
-from labd.host.threads import quick
 from labd.model.checkpoints import (
     CheckpointRecord,
     Growth,
@@ -24,6 +23,7 @@ from labd.model.checkpoints import (
     SaveMode,
     SaveOrder,
 )
+from labd.model.disks import DiskRef
 from labd.model.errors import Conflict, LabdError, WorldError
 from labd.model.events import EventDraft, EventType
 from labd.model.machine import MachineSpec, RunState
@@ -122,7 +122,7 @@ class Saving:
             for disk in node.machine.disks:
                 top = next((g.top for g in growths if g.disk == disk.id), None)
                 if top is not None:
-                    await self._adapters.images.make_child(disk.path, top)
+                    await self._adapters.storage.child(top, disk.ref)
             machines[node.name] = grown
         if any(machines[node.name] != node.machine for node in nodes):
             async with self._adapters.inventory.transaction() as tx:
@@ -154,7 +154,7 @@ class Saving:
             key=node.key,
             stream=snapshot.folder / f"{node.name}.stream",
             grow=tuple(
-                Growth(disk=disk.id, top=disk.path)
+                Growth(disk=disk.id, top=disk.ref)
                 for disk in machine.disks
                 if chains.is_written(disk)
             ),
@@ -214,12 +214,12 @@ class Saving:
         await self._commit(snapshot, operation, record, machines, then)
         return record
 
-    async def _move_layers(self, snapshot: _SaveScope) -> dict[Path, Path]:
-        """Copy the disks' frozen files to the store; own path -> the store's."""
+    async def _move_layers(self, snapshot: _SaveScope) -> dict[DiskRef, DiskRef]:
+        """Copy the disks' frozen layers to the store; own name -> the store's."""
         moved = {}
         for machine in snapshot.machines.values():
-            for path in chains.own_layers(machine):
-                moved[path] = self._store.layer(await self._store.add_layer(path))
+            for ref in chains.own_layers(machine):
+                moved[ref] = self._store.layer(await self._store.add_layer(ref))
         return moved
 
     async def _saved_node(
@@ -290,7 +290,7 @@ class Saving:
             )
 
     async def _tidy(self, snapshot: _SaveScope) -> None:
-        """Remove the disks' frozen files that the store has now; QEMU holds them open still."""
-        paths = [path for m in snapshot.machines.values() for path in chains.own_layers(m)]
-        for path in paths:
-            await quick(path.unlink, missing_ok=True)
+        """Remove the disks' frozen layers that the store has now; QEMU holds them open still."""
+        refs = [ref for m in snapshot.machines.values() for ref in chains.own_layers(m)]
+        for ref in refs:
+            await self._adapters.storage.delete(ref)

@@ -41,7 +41,7 @@ class Evidence:
         machines: QEMU processes of this root.
         taps: Process id -> names of the taps of which it holds a descriptor.
         bridges: Namespace of this root -> its bridges.
-        disks: Names of the folders of disks.
+        disks: Keys of the machines that have disks.
         sockets: Names of the folders of sockets.
         keys: Lab keys that have an SSH key pair.
         servers: Names of the folders of dnsmasqs.
@@ -286,7 +286,7 @@ class Fsck:
             machines=machines,
             taps=await quick(lambda: {pid: taps_of(pid) for pid in pids}),
             bridges={name: await adapters.networks.bridges(name) for name in namespaces},
-            disks=await quick(entries, adapters.state / "nodes"),
+            disks=await adapters.storage.machines(),
             sockets=await quick(entries, adapters.run / "n"),
             keys=await adapters.keys.all(),
             servers=await quick(entries, adapters.run / "d"),
@@ -384,8 +384,11 @@ class Fsck:
                 await adapters.servers.apply(plan)
             case _M.ORPHAN_FOLDER:
                 what, _, key = name.partition("/")
-                folder = self._folder(what) / key
-                await quick(shutil.rmtree, folder, ignore_errors=True)
+                if what == "disks":
+                    await adapters.storage.discard(key)
+                else:
+                    folder = self._folder(what) / key
+                    await quick(shutil.rmtree, folder, ignore_errors=True)
             case _M.ORPHAN_KEYS:
                 await adapters.keys.remove(name)
             case _:
@@ -396,7 +399,6 @@ class Fsck:
     def _folder(self, what: str) -> Path:
         run = self._adapters.run
         return {
-            "disks": self._adapters.state / "nodes",
             "sockets": run / "n",
             "servers": run / "d",
         }[what]

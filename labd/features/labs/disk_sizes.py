@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from labd.core.adapters import Adapters
 from labd.core.resolve import DiskPlan, Sized, disk_plans
-from labd.host.evidence import entries
 from labd.host.threads import quick
 from labd.model.errors import InputError
 from labd.model.units import format_size
@@ -17,7 +14,7 @@ from labd.model.units import format_size
 _SECTOR = 512  # bytes; disks have whole ones
 
 
-# Node -> file name -> virtual size in bytes, of the disk files that there are.
+# Node -> name of a disk -> its virtual size in bytes, of the disks that there are.
 Kept = Mapping[str, Mapping[str, int]]
 
 
@@ -37,8 +34,8 @@ class Ground:
 async def look_at(adapters: Adapters, lab: str) -> Ground:
     """Look at the disks for an intent, which may wait for nothing; the lab must be held."""
     nodes = await adapters.inventory.nodes(lab)
-    folders = {node.name: adapters.node_folder(node.key) for node in nodes}
-    return Ground(free=await quick(adapters.disk_available), kept=await quick(kept_sizes, folders))
+    kept = {node.name: await adapters.storage.sizes(node.key) for node in nodes}
+    return Ground(free=await quick(adapters.disk_available), kept=kept)
 
 
 def require_sizes(lab: str, old: Mapping[str, Sized], kept: Kept, new: Mapping[str, Sized]) -> None:
@@ -48,7 +45,7 @@ def require_sizes(lab: str, old: Mapping[str, Sized], kept: Kept, new: Mapping[s
         lab: Its name, for messages.
         old: The present nodes by name; none of a new lab, and none where an image or profile of one
             has gone: the files tell what there is.
-        kept: What `kept_sizes` has found.
+        kept: Of the disks that there are.
         new: The wanted nodes by name.
 
     Raises:
@@ -83,7 +80,7 @@ def require_kept_sizes(lab: str, kept: Kept, new: Mapping[str, Sized]) -> None:
 
     Args:
         lab: Its name, for messages.
-        kept: What `kept_sizes` has found.
+        kept: Of the disks that there are.
         new: The wanted nodes by name.
 
     Raises:
@@ -96,25 +93,9 @@ def require_kept_sizes(lab: str, kept: Kept, new: Mapping[str, Sized]) -> None:
                 raise _refusal(f"{lab}/{name}", file, has or 0, size)
 
 
-def kept_sizes(folders: Mapping[str, Path]) -> Kept:
-    """Return the virtual sizes of the disk files in the folders of nodes. Blocks.
-
-    Args:
-        folders: Node -> folder of its disks, which need not be there.
-    """
-    return {
-        name: {
-            file: size
-            for file in entries(folder)
-            if file.endswith(".qcow2") and (size := virtual_size(folder / file)) is not None
-        }
-        for name, folder in folders.items()
-    }
-
-
 def _sizes(sized: Sized) -> dict[str, int]:
     """Return file name -> virtual size in bytes of the disks of a node."""
-    return {plan.path.name: _size(plan) for plan in disk_plans(sized, Path())}
+    return {plan.ref.name: _size(plan) for plan in disk_plans(sized, "")}
 
 
 def _size(plan: DiskPlan) -> int:
@@ -134,19 +115,3 @@ def _refusal(ref: str, file: str, has: int, size: int) -> InputError:
         f"disk {name} of {ref} {change}: a disk keeps its size; take it out, and add one under a "
         "new name"
     )
-
-
-def virtual_size(path: Path) -> int | None:
-    """Return the size that a qcow2 file claims (docs/interop/qcow2.txt), None when there is none.
-
-    Its guest may have written what it likes: it is compared, and nothing more.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        head = os.read(fd, 32)
-    finally:
-        os.close(fd)
-    return int.from_bytes(head[24:32], "big") if head.startswith(b"QFI\xfb") else None

@@ -11,11 +11,10 @@ from labd.core.adapters import Adapters
 from labd.core.operations import Operations
 from labd.core.resolve import Sized
 from labd.core.state_writer import StateWriter
-from labd.features.labs.disk_sizes import Ground, look_at, virtual_size
+from labd.features.labs.disk_sizes import Ground, look_at
 from labd.features.labs.edit_views import DiskView, NewNode
 from labd.features.labs.hotplug import needs_replacing, obstacle
 from labd.features.labs.service import Labs
-from labd.host.threads import quick
 from labd.inventory.port import Transaction
 from labd.model.errors import Conflict, InputError, NotFound
 from labd.model.events import EventDraft, EventType
@@ -114,8 +113,7 @@ class Edits:
                 f"a disk must have 1 MiB to 64 TiB, and a multiple of {_SECTOR} bytes: not {size}"
             )
         node = await self._state_writer.node(ref)
-        kept = self._adapters.node_folder(node.key) / f"disk-{name}.qcow2"
-        has = await quick(virtual_size, kept)
+        has = (await self._adapters.storage.sizes(node.key)).get(f"disk-{name}.qcow2")
 
         def edit(old: NodeSpec) -> NodeSpec:
             if any(disk.name == name for disk in old.disks):

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from labd.core.adapters import Adapters
-from labd.core.resolve import Sized, disk_plans
+from labd.core.resolve import Sized
 from labd.core.state_writer import StateWriter
 from labd.features.labs.hotplug import Steps, live_steps
 from labd.features.labs.runner import NodeRunner
@@ -75,7 +75,7 @@ class LiveChanges:
             raise IllegalTransition(
                 str(ref), str(target.node.state), sorted(map(str, _HEARS)), "detach a device of"
             )
-        await self._runner.make_disks(disk_plans(target.sized, target.then.folder))
+        await self._runner.make_disks(target.then, target.sized)
         await _Session(self._adapters, self._state_writer, ref, target, now).run(steps)
 
 

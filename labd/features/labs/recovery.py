@@ -323,8 +323,8 @@ class Recovery:
         for key in set(await self._adapters.keys.all()) - own:
             await self._adapters.keys.remove(key)
         keys = {node.key for node in nodes}
-        for folder in (self._adapters.state / "nodes", self._adapters.run / "n"):
-            await quick(_remove_all_but, folder, keys)
+        await self._adapters.storage.sweep(keys)
+        await quick(_remove_all_but, self._adapters.run / "n", keys)
         images = await self._adapters.inventory.images()
         await self._sweep_checkpoints(nodes)
         for digest in await self._adapters.images.sweep([image.digest for image in images]):

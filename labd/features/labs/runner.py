@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from labd.core.adapters import Adapters
-from labd.core.resolve import SEED_FILE, DiskPlan, Sized, disk_plans
+from labd.core.resolve import Sized, disk_plans, seed_disk
 from labd.core.state_writer import StateWriter
 from labd.features.labs.readiness import ReadinessKeeper, is_immediate
 from labd.features.labs.watch import Watcher
 from labd.features.links import LinkService
-from labd.host.threads import quick
-from labd.model.errors import LabdError, NodeGone, NodeStuck, StorageFailed, WorldError
+from labd.model.errors import LabdError, NodeGone, NodeStuck, WorldError
 from labd.model.machine import MachineSpec
 from labd.model.names import NodeRef
 from labd.model.process import ProcessId
@@ -88,9 +85,7 @@ class NodeRunner:
         )
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.abandon, ref, machine, operation)
-            paths = {disk.path for disk in machine.disks}
-            plans = disk_plans(launch.sized, machine.folder)
-            await self.make_disks([plan for plan in plans if plan.path in paths])
+            await self.make_disks(machine, launch.sized)
             await self.make_seed(machine, launch.seed)
             process = await self._adapters.hypervisor.launch(
                 machine,
@@ -192,23 +187,23 @@ class NodeRunner:
             await self.left_stuck(ref, error)
             raise
 
-    async def make_disks(self, plans: Sequence[DiskPlan]) -> None:
-        """Make the disks that are not there yet.
+    async def make_disks(self, machine: MachineSpec, sized: Sized) -> None:
+        """Make the disks of a machine that are not there yet.
+
+        One that stands on layers of a checkpoint is not made: it has another name by now.
 
         Raises:
             StorageFailed: No space; what was there before stays.
         """
-        for plan in plans:
-            try:
-                plan.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as error:
-                raise StorageFailed(f"cannot make {plan.path.parent.name}: {error}") from error
-            if plan.path.exists():
+        storage = self._adapters.storage
+        wanted = {disk.ref for disk in machine.disks}
+        for plan in disk_plans(sized, machine.key, self._adapters.disk_class):
+            if plan.ref not in wanted or await storage.exists(plan.ref):
                 continue
             if plan.image is not None:
-                await self._adapters.images.make_overlay(plan.image, plan.path, plan.size)
+                await storage.clone(plan.ref, plan.image, plan.size)
             elif plan.size is not None:
-                await self._adapters.images.make_blank(plan.path, plan.size)
+                await storage.create(plan.ref, plan.size)
 
     async def make_seed(self, machine: MachineSpec, files: Mapping[str, bytes]) -> None:
         """Write a machine's CD for cloud-init, if it gets one; what it was told before goes.
@@ -217,7 +212,7 @@ class NodeRunner:
             StorageFailed: No space; what was there before stays.
         """
         if files:
-            await self._adapters.images.make_seed(machine.folder / SEED_FILE, files)
+            await self._adapters.storage.seed(seed_disk(machine.key), files)
 
     async def stop(
         self, ref: NodeRef, operation: str, *, force: bool = False, grace: float = 20.0
@@ -301,7 +296,7 @@ class NodeRunner:
         # As they are by now: a node that has started since has a machine.
         now = [await self._adapters.inventory.node_by_key(node.key) or node for node in nodes]
         await self._adapters.hypervisor.forget(*(n.machine for n in now if n.machine is not None))
-        await quick(_remove_trees, [self._adapters.node_folder(node.key) for node in now])
+        await self._adapters.storage.discard(*(node.key for node in now))
         for node in now:
             self._watcher.drop(node.key)
 
@@ -332,8 +327,3 @@ class Eraser:
             nodes, self._waiting = self._waiting, []
             if nodes:
                 await self._runner.remove_files(nodes)
-
-
-def _remove_trees(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)

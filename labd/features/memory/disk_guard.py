@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from labd.core.adapters import Adapters
 from labd.features.memory.pausing import Pauser
-from labd.host.threads import quick
 from labd.model.errors import LabdError
 from labd.model.records import LabRecord, NodeRecord
 from labd.model.units import format_size
@@ -46,9 +45,7 @@ class DiskGuard:
     async def _look(self, lab: LabRecord, running: Sequence[NodeRecord]) -> None:
         allowed = self._adapters.limits.quotas.written
         nodes = await self._adapters.inventory.nodes(lab.name)
-        folders = [self._adapters.node_folder(node.key) for node in nodes]
-        sizes = [await quick(self._adapters.folder_size, path) for path in folders]
-        written = sum(sizes)
+        written = sum([await self._adapters.storage.usage(node.key) for node in nodes])
         if written <= allowed or not self._pauser.bears(lab.name):
             return
         why = (

@@ -261,8 +261,9 @@ class WarmMembers:
         await self._adapters.hypervisor.kill(node.key)
         if node.machine is not None:
             await self._adapters.hypervisor.forget(node.machine)
-        for folder in (self._adapters.node_folder(node.key), self._adapters.run / "n" / node.key):
-            await quick(shutil.rmtree, folder, ignore_errors=True)
+        await self._adapters.storage.discard(node.key)
+        run = self._adapters.run / "n" / node.key
+        await quick(shutil.rmtree, run, ignore_errors=True)
         self.hung.discard(node.key)
         self._watcher.drop(node.key)
 

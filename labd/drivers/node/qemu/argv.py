@@ -17,6 +17,7 @@ from itertools import pairwise
 
 from labd.drivers.node.qemu import devices
 from labd.drivers.node.qemu.devices import Device
+from labd.model.disks import BlockAttachment
 from labd.model.errors import InputError
 from labd.model.machine import MachineSpec
 from labd.model.specs import Display, Firmware, Machine
@@ -44,7 +45,7 @@ class Descriptors:
         serial: Listening socket of the serial line.
         agent: Listening socket of the guest agent's port.
         taps: `Nic.id` -> tap.
-        layers: Block node of a file (`devices.layers`) -> the opened file.
+        layers: Block node (`devices.layers`) -> how QEMU gets at it; its descriptor is inherited.
         kernel: Opened kernel, or None.
         initrd: Opened initramfs, or None.
         config: Opened file with the guest's configuration, or None.
@@ -59,7 +60,7 @@ class Descriptors:
     serial: int
     agent: int
     taps: Mapping[str, int] = field(default_factory=dict)
-    layers: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, BlockAttachment] = field(default_factory=dict)
     kernel: int | None = None
     initrd: int | None = None
     config: int | None = None
@@ -98,7 +99,7 @@ def build(
         *_boot(machine, fds, tsc_khz),
         *_options("-object", [_memory(machine, fds, merge=merge)]),
         *_files(machine, fds),
-        *_options("-blockdev", devices.blockdevs(machine)),
+        *_options("-blockdev", devices.blockdevs(machine, fds.layers)),
         *_options("-netdev", devices.netdevs(machine, fds.taps)),
         *_options("-device", devices.devices(machine)),
         *_screen(machine),
@@ -241,7 +242,9 @@ def _boot(machine: MachineSpec, fds: Descriptors, tsc_khz: int) -> list[str]:
 def _files(machine: MachineSpec, fds: Descriptors) -> list[str]:
     argv: list[str] = []
     for layer in devices.layers(machine):
-        argv += ["-add-fd", f"fd={fds.layers[layer.node]},set={layer.fdset}"]
+        fd = fds.layers[layer.node].fd
+        if fd is not None:
+            argv += ["-add-fd", f"fd={fd},set={layer.fdset}"]
     if fds.backlog is not None:
         argv += ["-add-fd", f"fd={fds.backlog},set={UNHEARD_SET}"]
     return argv

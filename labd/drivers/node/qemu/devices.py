@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from labd.model.disks import BlockAttachment, DiskRef
 from labd.model.errors import InputError
 from labd.model.images import ImageFormat
 from labd.model.machine import Disk, MachineSpec, Nic
@@ -40,15 +41,17 @@ _MMIO_TRANSPORTS = 24  # of a microvm with ioapic2=on (QEMU, hw/i386/microvm.c)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One file of a machine's drives.
+    """One layer of a machine's drives.
 
     Attributes:
         node: Name of its block node.
-        fdset: Number of the descriptor set by which QEMU finds it, from 1.
+        source: A disk of the storage, or a file of the firmware.
+        fdset: Number of the descriptor set by which QEMU finds it, from 1; not used for what has
+            no descriptor.
     """
 
     node: str
-    path: Path
+    source: DiskRef | Path
     writable: bool
     fdset: int
 
@@ -59,32 +62,50 @@ def memory_size(size: int) -> int:
 
 
 def layers(machine: MachineSpec) -> list[Layer]:
-    """Return every file that has to be opened, in the order of the descriptor sets."""
-    files: list[tuple[str, Path, bool]] = []
+    """Return everything that has to be opened, in the order of the descriptor sets."""
+    files: list[tuple[str, DiskRef | Path, bool]] = []
     if machine.firmware is Firmware.UEFI:
         files.append((f"{CODE_NODE}-f", UEFI_CODE, False))
         files.append((f"{VARS_NODE}-f", machine.folder / UEFI_VARS_COPY, True))
     for disk in _filled(machine):
-        files.append((f"{disk.id}-f", disk.path, not _is_read_only(disk)))
+        files.append((f"{disk.id}-f", disk.ref, not _is_read_only(disk)))
         files += [
-            (f"{disk.id}-b{index}-f", path, False) for index, (path, _) in enumerate(disk.backing)
+            (f"{disk.id}-b{index}-f", ref, False) for index, (ref, _) in enumerate(disk.backing)
         ]
     return [
-        Layer(node=node, path=path, writable=writable, fdset=number)
-        for number, (node, path, writable) in enumerate(files, start=1)
+        Layer(node=node, source=source, writable=writable, fdset=number)
+        for number, (node, source, writable) in enumerate(files, start=1)
     ]
 
 
-def blockdevs(machine: MachineSpec) -> list[Device]:
-    """Return `-blockdev` values, each after the ones it refers to."""
+def protocol_node(attached: BlockAttachment, name: str, fdset: int, *, writable: bool) -> Device:
+    """Return the `-blockdev` value by which QEMU gets at what the storage has attached.
+
+    Args:
+        attached: By the storage.
+        name: Of the block node.
+        fdset: Number of the descriptor set in which its descriptor is, if it has one.
+        writable: The machine may write it.
+    """
+    return {
+        "driver": attached.driver,
+        "node-name": name,
+        **attached.options,
+        **({"filename": f"/dev/fdset/{fdset}"} if attached.fd is not None else {}),
+        "read-only": not writable,
+        **({"discard": "unmap"} if writable else {}),
+    }
+
+
+def blockdevs(machine: MachineSpec, attached: Mapping[str, BlockAttachment]) -> list[Device]:
+    """Return `-blockdev` values, each after the ones it refers to.
+
+    Args:
+        machine: What they are for.
+        attached: Block node of each of `layers` -> how QEMU gets at it.
+    """
     nodes: list[Device] = [
-        {
-            "driver": "file",
-            "node-name": layer.node,
-            "filename": f"/dev/fdset/{layer.fdset}",
-            "read-only": not layer.writable,
-            **({"discard": "unmap"} if layer.writable else {}),
-        }
+        protocol_node(attached[layer.node], layer.node, layer.fdset, writable=layer.writable)
         for layer in layers(machine)
     ]
     if machine.firmware is Firmware.UEFI:

@@ -19,7 +19,7 @@ from typing import Final, cast
 from labd.drivers.node.qemu import devices, process
 from labd.drivers.node.qemu.devices import Device
 from labd.drivers.node.qemu.vm import Vm
-from labd.host.threads import quick
+from labd.drivers.storage.port import BlockStorage
 from labd.model.errors import GuestFailed, LabdError, QmpRefused
 from labd.model.machine import Disk, MachineSpec, Nic
 from labd.model.specs import Firmware
@@ -35,10 +35,17 @@ class QemuDevices:
 
     Args:
         find: Machine key -> running machine; raises NodeGone.
+        storage: Opens the disks.
         unplug_timeout: Seconds for a guest to let go of a device.
     """
 
-    def __init__(self, find: Callable[[str], Vm], unplug_timeout: float = UNPLUG_TIMEOUT) -> None:
+    def __init__(
+        self,
+        find: Callable[[str], Vm],
+        storage: BlockStorage,
+        unplug_timeout: float = UNPLUG_TIMEOUT,
+    ) -> None:
+        self._storage = storage
         self._find = find
         self._timeout = unplug_timeout
 
@@ -48,7 +55,7 @@ class QemuDevices:
         if await _is_there(vm, disk.id):
             return
         await _remove_blocks(vm, disk.id)
-        await _add_blocks(vm, machine, disk)
+        await _add_blocks(vm, self._storage, machine, disk)
         try:
             await vm.execute("device_add", _device(machine, disk.id))
         except QmpRefused:
@@ -99,7 +106,7 @@ class QemuDevices:
         await vm.execute("blockdev-remove-medium", which)
         await _remove_blocks(vm, drive.id)
         if not drive.empty:
-            await _add_blocks(vm, machine, drive)
+            await _add_blocks(vm, self._storage, machine, drive)
             try:
                 await vm.execute("blockdev-insert-medium", {**which, "node-name": drive.id})
             except QmpRefused:
@@ -146,18 +153,18 @@ def _device(machine: MachineSpec, name: str) -> Device:
     return {key: value for key, value in device.items() if key != "bootindex"}
 
 
-async def _add_blocks(vm: Vm, machine: MachineSpec, disk: Disk) -> None:
-    """Hand QEMU the files of a disk and make its block nodes; nothing is left on failure."""
+async def _add_blocks(vm: Vm, storage: BlockStorage, machine: MachineSpec, disk: Disk) -> None:
+    """Hand QEMU the layers of a disk and make its block nodes; nothing is left on failure."""
     alone = replace(machine, disks=(disk,), firmware=Firmware.BIOS)
     sets: dict[str, int] = {}
     try:
-        for layer in devices.layers(alone):
-            fd = await quick(process.open_file, layer.path, writable=layer.writable)
-            try:
-                sets[layer.node] = await vm.monitor.add_descriptor(fd, layer.node)
-            finally:
-                os.close(fd)
-        for node in devices.blockdevs(alone):
+        with ExitStack() as opened:
+            attached = await process.attach_disks(alone, storage, opened)
+            for name, layer in attached.items():
+                if layer.fd is not None:
+                    sets[name] = await vm.monitor.add_descriptor(layer.fd, name)
+            nodes = devices.blockdevs(alone, attached)
+        for node in nodes:
             name = str(node["node-name"])
             place = {"filename": f"/dev/fdset/{sets[name]}"} if name in sets else {}
             await vm.execute("blockdev-add", {**node, **place})

@@ -22,9 +22,12 @@ from labd.drivers.node.qemu import console_backlog as backlog
 from labd.drivers.node.qemu import devices
 from labd.drivers.node.qemu.accel import KvmAccess, jail_for
 from labd.drivers.node.qemu.argv import Descriptors
+from labd.drivers.storage.port import BlockStorage
+from labd.host.plain_file import open_file
 from labd.host.spawn import Child, spawn
 from labd.host.tuning import serve
 from labd.model.checkpoints import Incoming
+from labd.model.disks import BlockAttachment, DiskRef
 from labd.model.errors import LaunchFailed
 from labd.model.machine import MachineSpec
 from labd.model.specs import Firmware, Machine
@@ -115,10 +118,26 @@ async def readable(sock: socket.socket, seconds: float) -> bool:
     return spoke.is_set()
 
 
-def open_layers(machine: MachineSpec, stack: ExitStack) -> dict[str, int]:
-    """Open every file of the drives afresh; block node -> descriptor. Blocks: use a thread.
+async def attach_disks(
+    machine: MachineSpec, storage: BlockStorage, stack: ExitStack
+) -> dict[str, BlockAttachment]:
+    """Have the storage open every layer of the drives; block node -> how QEMU gets at it.
 
-    Afresh, because two QEMUs with one open file description would both get the image lock.
+    Raises:
+        LaunchFailed, StorageFailed: One is missing, or is not what it should be.
+    """
+    found = {}
+    for layer in devices.layers(machine):
+        if isinstance(layer.source, DiskRef):
+            attached = await storage.attach(layer.source, writable=layer.writable)
+            if attached.fd is not None:
+                stack.callback(os.close, attached.fd)
+            found[layer.node] = attached
+    return found
+
+
+def open_firmware(machine: MachineSpec, stack: ExitStack) -> dict[str, BlockAttachment]:
+    """Open the files of a UEFI machine; block node -> descriptor. Blocks: use a thread.
 
     Raises:
         LaunchFailed: One is missing or is not a plain file.
@@ -126,9 +145,10 @@ def open_layers(machine: MachineSpec, stack: ExitStack) -> dict[str, int]:
     _copy_uefi_vars(machine)
     found = {}
     for layer in devices.layers(machine):
-        fd = open_file(layer.path, writable=layer.writable)
-        stack.callback(os.close, fd)
-        found[layer.node] = fd
+        if isinstance(layer.source, Path):
+            fd = open_file(layer.source, writable=layer.writable)
+            stack.callback(os.close, fd)
+            found[layer.node] = BlockAttachment(fd=fd)
     return found
 
 
@@ -171,6 +191,7 @@ def open_inputs(
     machine: MachineSpec,
     taps: Mapping[str, int],
     stack: ExitStack,
+    disks: Mapping[str, BlockAttachment],
     incoming: Incoming | None = None,
 ) -> Descriptors:
     """Bind the sockets and open the files of a machine. Blocks: use a thread.
@@ -179,6 +200,7 @@ def open_inputs(
         machine: What will run.
         taps: Its taps, by `Nic.id`.
         stack: Closes everything that was opened here.
+        disks: What `attach_disks` has opened; closed by whoever called that.
         incoming: The frozen state to start from; the caller's descriptors.
 
     Raises:
@@ -196,7 +218,7 @@ def open_inputs(
         serial=serial,
         agent=agent,
         taps=taps,
-        layers=open_layers(machine, stack),
+        layers={**open_firmware(machine, stack), **disks},
         kernel=kernel,
         initrd=initrd,
         config=open_config(machine, stack),
@@ -277,29 +299,6 @@ def bound_logs(machines: Iterable[MachineSpec]) -> None:
     """Keep the logs of some QEMUs small. Blocks: use a thread."""
     for machine in machines:
         bound_log(machine)
-
-
-def open_file(path: Path, *, writable: bool) -> int:
-    """Open a plain file for QEMU, with suspicion; return the descriptor. Blocks: use a thread.
-
-    Raises:
-        LaunchFailed: It is missing, or is no plain file of its own.
-    """
-    # O_NONBLOCK: opening a FIFO that somebody put there must not hang.
-    flags = os.O_RDWR if writable else os.O_RDONLY
-    try:
-        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        advice = "import the image again" if not writable else "is it there and a plain file?"
-        if error.errno in {errno.EMFILE, errno.ENFILE}:
-            advice = "raise LimitNOFILE= of labd"
-        raise LaunchFailed(f"cannot open {path}: {error.strerror}; {advice}") from error
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or (writable and status.st_nlink != 1):
-        os.close(fd)
-        raise LaunchFailed(f"{path} is not a plain file of its own: destroy the lab and start anew")
-    os.set_blocking(fd, True)
-    return fd
 
 
 def _check_firmware(machine: MachineSpec) -> None:

@@ -19,18 +19,21 @@ from labd.drivers.node.qemu.console_backlog import ConsoleBacklog
 from labd.drivers.node.qemu.probe import Probe, cause, ending, is_of_kvm
 from labd.drivers.node.qemu.process import QEMU_LOG
 from labd.drivers.node.qemu.vm import Vm, VmTimes, console_log, stuck
+from labd.drivers.storage.port import BlockStorage
 from labd.host import identity
 from labd.host.failpoints import failpoints
 from labd.host.spawn import Child
 from labd.host.supervision import TaskSupervisor, cancel_all
 from labd.host.threads import LOGS, in_thread, quick
 from labd.model.checkpoints import Incoming
+from labd.model.disks import BlockAttachment, DiskRef
 from labd.model.errors import (
     AcceleratorFailed,
     CommandFailed,
     LabdError,
     LaunchFailed,
     NodeGone,
+    StorageFailed,
     WorldError,
 )
 from labd.model.machine import (
@@ -57,6 +60,7 @@ class QemuHypervisor:
         root_id: Marks the processes of this root, so that `scan` finds them.
         run: The root's run folder, root's alone.
         times: Deadlines and heartbeat; the defaults suit all but tests.
+        storage: Opens the disks of machines; None: machines with disks are not launched.
         merge: The kernel may merge equal memory of machines (KSM).
         program: The QEMU to start; the last part of a path must be `argv.PROGRAM`.
         tasks: Runs what watches machines.
@@ -68,11 +72,13 @@ class QemuHypervisor:
         run: Path,
         times: VmTimes | None = None,
         *,
+        storage: BlockStorage | None = None,
         merge: bool = True,
         program: str = argv.PROGRAM,
         tasks: TaskSupervisor | None = None,
     ) -> None:
         self._root_id = root_id
+        self.storage = storage or _NoStorage()
         self._merge = merge
         self._program = program
         self._tasks = tasks or TaskSupervisor()
@@ -319,7 +325,10 @@ class QemuHypervisor:
     ) -> tuple[Child, Callable[[], Awaitable[None]]]:
         """Spawn QEMU; return it, and what connects to it."""
         machine = vm.spec
-        opening = asyncio.ensure_future(quick(process.open_inputs, machine, taps, passed, incoming))
+        disks = await process.attach_disks(machine, self.storage, passed)
+        opening = asyncio.ensure_future(
+            quick(process.open_inputs, machine, taps, passed, disks, incoming)
+        )
         try:
             fds = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -426,6 +435,18 @@ class QemuHypervisor:
             del self._vms[vm.spec.key]
 
 
+class _NoStorage:
+    """The storage of one who only looks at machines."""
+
+    async def attach(self, ref: DiskRef, *, writable: bool) -> BlockAttachment:
+        """Refuse it.
+
+        Raises:
+            StorageFailed: Always.
+        """
+        raise StorageFailed(f"{ref} cannot be opened{' for writing' if writable else ''} here")
+
+
 def _numbers(fds: argv.Descriptors) -> list[int]:
     """Return every descriptor that QEMU inherits."""
     single: tuple[int | None, ...] = (
@@ -441,7 +462,7 @@ def _numbers(fds: argv.Descriptors) -> list[int]:
     return [
         *(fd for fd in single if fd is not None),
         *fds.taps.values(),
-        *fds.layers.values(),
+        *(layer.fd for layer in fds.layers.values() if layer.fd is not None),
     ]
 
 

@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from labd.drivers.node.qemu import folding
+from labd.drivers.node.qemu.devices import protocol_node
 from labd.drivers.node.qemu.monitor import QmpEvent
 from labd.drivers.node.qemu.vm import Vm
+from labd.drivers.storage.port import BlockStorage
 from labd.host.threads import bulk
 from labd.model.checkpoints import Growth, SaveOrder
 from labd.model.errors import LabdError, QmpRefused, StorageFailed, WorldError
@@ -38,7 +40,8 @@ log = logging.getLogger(__name__)
 class Saver:
     """Saves one machine. After a failure `take_back` leaves it as it was found."""
 
-    def __init__(self, vm: Vm, order: SaveOrder) -> None:
+    def __init__(self, vm: Vm, order: SaveOrder, storage: BlockStorage) -> None:
+        self._storage = storage
         self.vm = vm
         self.order = order
         self.ran = False  # its CPUs ran when it was found
@@ -73,13 +76,15 @@ class Saver:
 
     async def _add_top(self, growth: Growth) -> None:
         name = _node_name(growth)
-        fd = os.open(growth.top, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            fdset = await self.vm.monitor.add_descriptor(fd)
-        finally:
-            os.close(fd)
-        file = {"driver": "file", "node-name": f"{name}-f", "filename": f"/dev/fdset/{fdset}"}
-        await self.vm.execute("blockdev-add", {**file, "discard": "unmap"})
+        attached = await self._storage.attach(growth.top, writable=True)
+        fdset = 0
+        if attached.fd is not None:
+            try:
+                fdset = await self.vm.monitor.add_descriptor(attached.fd)
+            finally:
+                os.close(attached.fd)
+        file = protocol_node(attached, f"{name}-f", fdset, writable=True)
+        await self.vm.execute("blockdev-add", file)
         self._blocks.append(f"{name}-f")
         top = {"driver": "qcow2", "node-name": name, "file": f"{name}-f", "discard": "unmap"}
         await self.vm.execute("blockdev-add", {**top, "backing": None})
@@ -285,5 +290,5 @@ async def abandon(vm: Vm, *, run: bool) -> None:
 
 
 def _node_name(growth: Growth) -> str:
-    # At most 31 characters; the file's name has a random part.
-    return f"{growth.disk}-{growth.top.stem.rpartition('.')[2]}"
+    # At most 31 characters; the name of a top has a random part.
+    return f"{growth.disk}-{growth.top.name.split('.')[-2]}"

@@ -64,7 +64,10 @@ class QemuSnapshots:
 
     async def save(self, orders: Sequence[SaveOrder], *, go_on: bool) -> Saved:
         """Save machines behind one barrier; see the port."""
-        savers = [Saver(self._hypervisor.machine(order.key), order) for order in orders]
+        savers = [
+            Saver(self._hypervisor.machine(order.key), order, self._hypervisor.storage)
+            for order in orders
+        ]
         async with AsyncExitStack() as undo:
             for saver in savers:
                 undo.push_async_callback(saver.close)

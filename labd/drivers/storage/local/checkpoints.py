@@ -27,9 +27,11 @@ from pathlib import Path
 from labd.drivers.storage.local import archive, checking, memory
 from labd.drivers.storage.local.archive import MANIFEST
 from labd.drivers.storage.local.stream import split
+from labd.drivers.storage.port import BlockStorage
 from labd.host.threads import bulk, bulk_whole, quick
 from labd.model.checkpoints import CheckpointRecord, Incoming, SavedNode
-from labd.model.errors import InputError, StorageFailed
+from labd.model.disks import DiskRef, digest_of_layer, layer_disk
+from labd.model.errors import InputError, LaunchFailed, StorageFailed
 from labd.model.units import format_size
 
 _RESERVE = 64 << 20  # bytes that stay free: the inventory must go on writing
@@ -51,9 +53,11 @@ class CheckpointStore:
     Args:
         state: The root's state folder.
         block: Name of the main memory in QEMU's streams.
+        storage: Opens the disks of machines, of whatever class.
     """
 
-    def __init__(self, state: Path, block: str) -> None:
+    def __init__(self, state: Path, block: str, storage: BlockStorage) -> None:
+        self._storage = storage
         self._root = state / "checkpoints"
         self.layers = self._root / ".layers"
         self._partial = self._root / ".partial"
@@ -127,39 +131,53 @@ class CheckpointStore:
                 f"{format_size(free)} are free; remove checkpoints or make room"
             )
 
-    async def add_layer(self, path: Path) -> str:
-        """Copy a qcow2 file that nobody writes any more into the store; return its digest.
+    async def add_layer(self, ref: DiskRef) -> str:
+        """Copy a qcow2 disk that nobody writes any more into the store; return its digest.
 
         Raises:
             StorageFailed: No room; nothing stays behind.
         """
-        return await bulk_whole(self._add_layer, path)
+        try:
+            opened = await self._storage.attach(ref, writable=False)
+        except LaunchFailed as error:
+            raise StorageFailed(f"cannot store a disk of the lab: {error.message}") from error
+        if opened.fd is None:
+            raise StorageFailed(
+                f"disks of storage class {ref.storage} cannot be copied into a checkpoint here"
+            )
+        try:
+            return await bulk_whole(self._add_layer, opened.fd)
+        finally:
+            os.close(opened.fd)
 
-    def _add_layer(self, path: Path) -> str:
+    def _add_layer(self, source: int) -> str:
         fresh = self.layers / f".new-{os.urandom(6).hex()}"
         try:
-            with path.open("rb") as source, fresh.open("xb") as target:
-                self._require_room(os.fstat(source.fileno()).st_blocks * 512)
-                digest, _ = memory.copy(source.fileno(), target.fileno())
+            with fresh.open("xb") as target:
+                self._require_room(os.fstat(source).st_blocks * 512)
+                digest, _ = memory.copy(source, target.fileno())
                 os.fchmod(target.fileno(), 0o400)
                 os.fsync(target.fileno())
-            fresh.rename(self.layer(digest))
+            fresh.rename(self._layer(digest))
         except OSError as error:
             fresh.unlink(missing_ok=True)
             raise StorageFailed(f"cannot store a disk of the lab: {error.strerror}") from error
         except BaseException:
             fresh.unlink(missing_ok=True)
             raise
-        self._verified.add(_stamp(self.layer(digest)))
+        self._verified.add(_stamp(self._layer(digest)))
         return digest
 
-    def layer(self, digest: str) -> Path:
-        """Return the path of a layer."""
+    def _layer(self, digest: str) -> Path:
         return self.layers / digest.removeprefix("sha256:")
 
-    def digest_of(self, path: Path) -> str:
-        """Return the digest of a path that `layer` gave; empty for any other."""
-        return f"sha256:{path.name}" if path.parent == self.layers else ""
+    def layer(self, digest: str) -> DiskRef:
+        """Return the name of a layer."""
+        return layer_disk(digest)
+
+    def digest_of(self, ref: DiskRef) -> str:
+        """Return the digest of a disk that `layer` named; empty for any other."""
+        return digest_of_layer(ref)
 
     async def digest(self, key: str, name: str) -> str:
         """Return the digest of a small file that is being made part of a checkpoint."""
@@ -247,7 +265,7 @@ class CheckpointStore:
             await bulk(self._verify, record.name, digest)
 
     def _verify(self, name: str, digest: str) -> None:
-        path = self.layer(digest)
+        path = self._layer(digest)
         try:
             if (stamp := _stamp(path)) in self._verified:
                 return
@@ -310,7 +328,7 @@ class CheckpointStore:
             self._require(path_, digest, sparse=True)
             checking.check_layer(path_)
             path_.chmod(0o400)
-            path_.rename(self.layer(digest))
+            path_.rename(self._layer(digest))
         return record
 
     def _require(self, path: Path, digest: str, *, sparse: bool) -> None:
@@ -352,7 +370,7 @@ class CheckpointStore:
         gone: list[str] = []
         if not self._root.is_dir():
             return gone
-        kept = {self.layer(digest).name for digest in layers}
+        kept = {self._layer(digest).name for digest in layers}
         for path in [*self._root.iterdir(), *_entries(self._partial)]:
             if path in {self.layers, self._partial} or path.name in keys:
                 continue
@@ -367,7 +385,7 @@ class CheckpointStore:
 
     def collect(self, layers: Collection[str]) -> None:
         """Remove every layer but these; at once, for nothing may be in the making meanwhile."""
-        kept = {self.layer(digest).name for digest in layers}
+        kept = {self._layer(digest).name for digest in layers}
         for path in _entries(self.layers):
             if path.name not in kept:
                 path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The image store: immutable files by digest, and the disks that are made on top of them.
+"""The image store: immutable files by digest.
 
     <state>/images/<sha256 hex>/disk             or kernel and initrd, or all three; files 0444
     <state>/images/.partial/<random>/            what is being received; swept at the next start
@@ -22,8 +22,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from labd.drivers.storage.local.overlay import Fresh, fresh
-from labd.drivers.storage.local.seed import write_seed
 from labd.host.failpoints import failpoints
 from labd.host.threads import bulk, bulk_whole, quick
 from labd.images import debian, headers, recipes, tiny
@@ -44,7 +42,6 @@ from labd.images.intake import (
 from labd.model.errors import ImageRefused, InputError
 from labd.model.images import Image, ImageFormat
 from labd.model.names import check_name, did_you_mean
-from labd.model.units import format_size
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
@@ -185,46 +182,6 @@ class ImageStore:
         """Return part name (`disk`, `kernel`, `initrd`) -> path."""
         folder = self._folder(image)
         return {part: folder / part for part in image.files if part in _PARTS}
-
-    async def make_overlay(self, image: Image, path: Path, size: int | None) -> None:
-        """Make a qcow2 overlay on the image's disk at `path` (0600), `size` bytes virtual.
-
-        `size` is rounded up to whole sectors of 512 bytes; None: the image's own.
-
-        Raises:
-            InputError: `size` is smaller than the image, or the image has no disk.
-            StorageFailed: No space, or `path` exists; nothing stays behind.
-        """
-        if not image.has_disk:
-            raise InputError(
-                f"image {image.name} is of format {image.format} and has no disk to write on; "
-                "choose a raw or qcow2 image"
-            )
-        wanted = _whole_sectors(image.virtual_size if size is None else size)
-        if wanted < image.virtual_size:
-            raise InputError(
-                f"a disk of {format_size(wanted)} is smaller than image {image.name} "
-                f"({format_size(image.virtual_size)}); choose at least that size"
-            )
-        base = str(self.files(image)["disk"].absolute())
-        await quick(_write_fresh, path, fresh(wanted, base, str(image.format)))
-
-    async def make_child(self, parent: Path, path: Path) -> None:
-        """Make a qcow2 overlay of the same size on another one; see the port."""
-        await quick(_write_child, parent, path)
-
-    async def make_blank(self, path: Path, size: int) -> None:
-        """Make an empty qcow2 disk of `size` bytes at `path` (0600).
-
-        Raises:
-            InputError: The size is not positive, or over 64 TiB.
-            StorageFailed: No space, or `path` exists; nothing stays behind.
-        """
-        await quick(_write_fresh, path, fresh(_whole_sectors(size)))
-
-    async def make_seed(self, path: Path, files: Mapping[str, bytes]) -> None:
-        """Make a CD with these files for cloud-init; see the port."""
-        await quick(write_seed, path, files)
 
     async def sweep(self, keep: Iterable[str]) -> Sequence[str]:
         """Remove what interrupted imports left and every digest not in `keep`; tell what went."""
@@ -382,26 +339,6 @@ def _check_digest(found: str, expected: str) -> None:
         )
 
 
-def _write_fresh(path: Path, content: Fresh) -> None:
-    with as_storage_failed(f"make disk {path.name}"):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(content.head)
-                file.truncate(content.length)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-
-
-def _write_child(parent: Path, path: Path) -> None:
-    with as_storage_failed(f"make disk {path.name}"):
-        with parent.open("rb") as file:
-            size = int.from_bytes(file.read(32)[24:], "big")  # docs/interop/qcow2.txt
-        content = fresh(size, str(parent.absolute()), "qcow2")
-    _write_fresh(path, content)
-
-
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
     file = await quick(path.open, "rb")
     try:
@@ -409,10 +346,6 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
             yield chunk
     finally:
         file.close()
-
-
-def _whole_sectors(size: int) -> int:
-    return -(-size // headers.SECTOR) * headers.SECTOR
 
 
 def _now() -> str:

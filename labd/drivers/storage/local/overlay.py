@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from labd.images.headers import MAX_VIRTUAL_SIZE, SECTOR
-from labd.model.errors import InputError
+from labd.model.errors import InputError, StorageFailed
 from labd.model.units import format_size
 
 CLUSTER = 64 << 10
@@ -91,6 +91,48 @@ def fresh(virtual_size: int, backing_path: str = "", backing_format: str = "") -
     parts = (header + extensions + name, refcount_table, refcounts)
     head = b"".join(part.ljust(CLUSTER, b"\0") for part in parts[:2]) + parts[2]
     return Fresh(head=head, length=clusters * CLUSTER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Bytes to write into a qcow2 file, at an offset."""
+
+    at: int
+    data: bytes
+
+
+def grown_header(head: bytes, size: int) -> Change | None:
+    """Return what makes a qcow2 file larger; None when it has that size.
+
+    An L1 table has its clusters to itself, so it may use all of what it has begun; the rest of its
+    last cluster is zeros, which say "nothing here". One cluster covers 4 TiB.
+
+    Args:
+        head: The first 48 bytes of the file.
+        size: Bytes that it shall have, a multiple of 512.
+
+    Raises:
+        InputError: It is larger already, or no disk can have this size.
+        StorageFailed: It is no qcow2 of labd's making, or its L1 table has no room for more.
+    """
+    if len(head) < 48 or not head.startswith(b"QFI\xfb"):
+        raise StorageFailed("the disk is no qcow2 file; destroy the lab and start anew")
+    bits, has, _, entries = struct.unpack_from(">IQII", head, 20)
+    if size < has or size > MAX_VIRTUAL_SIZE or size % SECTOR:
+        raise InputError(
+            f"a disk of {format_size(has)} cannot become {format_size(size)}: choose a larger one, "
+            f"at most {format_size(MAX_VIRTUAL_SIZE)}"
+        )
+    wanted = -(-size // _L2_COVERS)
+    room = -(-max(entries, 1) * 8 // CLUSTER) * CLUSTER
+    if 1 << bits != CLUSTER or wanted * 8 > room:
+        raise StorageFailed(
+            f"the disk cannot grow to {format_size(size)} in place; make a new one of that size"
+        )
+    if size == has:
+        return None
+    # Size, encryption, L1 entries: one write, so that there is no moment in between.
+    return Change(at=24, data=struct.pack(">QII", size, 0, max(wanted, entries)))
 
 
 def _extension(kind: int, data: bytes) -> bytes:

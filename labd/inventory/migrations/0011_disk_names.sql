@@ -1,0 +1,2 @@
+-- Machines name their disks by storage class from here on; rows with paths are read as names in the class `local`
+-- (inventory/disk_rows.py). No table changes: the number keeps an older labd from reading what it would not know.
