@@ -231,6 +231,7 @@ class NodeForm(Form):
         "What cloud-init is told at the first boot; image debian gets it in any case",
         effect=Effect.RESTART,
         default=None,
+        long=True,
         more="see [below](#cloud-init)",
     )
     ready: Annotated[ReadyForm, BeforeValidator(to_ready), Also(({"enum": ["agent"]},))] = key(

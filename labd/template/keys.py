@@ -42,6 +42,7 @@ class Key:
         noun: What an entry is called, of a key that is a map or a list of forms.
         shown: The default for people; empty: as it is.
         more: What docs/templates.md says besides the help, in Markdown.
+        long: Its value is too long to be shown in a plan.
     """
 
     effect: Effect | None = None
@@ -49,6 +50,12 @@ class Key:
     noun: str = ""
     shown: str = ""
     more: str = ""
+    long: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """Marks the type of a key whose value is a number of bytes."""
 
 
 class Form(BaseModel):
@@ -65,6 +72,7 @@ def key(
     noun: str = "",
     shown: str = "",
     more: str = "",
+    long: bool = False,
     **field: Any,  # noqa: ANN401 - pydantic's
 ) -> Any:  # noqa: ANN401 - as pydantic's Field
     """Declare a key; for the first arguments see `Key`.
@@ -76,10 +84,13 @@ def key(
         noun: See there.
         shown: See there.
         more: See there.
+        long: See there.
         field: As of pydantic's `Field`: default, ge, le, max_length and so on.
     """
     made: FieldInfo = Field(description=help, **field)
-    made.metadata.append(Key(effect=effect, spec=spec, noun=noun, shown=shown, more=more))
+    made.metadata.append(
+        Key(effect=effect, spec=spec, noun=noun, shown=shown, more=more, long=long)
+    )
     return made
 
 
@@ -97,13 +108,24 @@ def effects(form: type[BaseModel]) -> Mapping[str, Effect]:
 def bounds(field: FieldInfo) -> tuple[int, int] | None:
     """Return the least and the most that a number may be; None if the declaration has no bounds."""
     found: dict[str, int] = {}
+    for part in _parts(field):
+        found |= {name: getattr(part, name) for name in ("ge", "le") if hasattr(part, name)}
+    return (found["ge"], found["le"]) if found.keys() == {"ge", "le"} else None
+
+
+def is_bytes(field: FieldInfo) -> bool:
+    """True if the value of a key is a number of bytes."""
+    return any(isinstance(part, Bytes) for part in _parts(field))
+
+
+def _parts(field: FieldInfo) -> Iterator[object]:
+    """Yield what a declaration is made of: types, validators, bounds, at any depth."""
     parts: list[Any] = [*field.metadata, field.annotation]
     while parts:
         part = parts.pop()
         parts += [*get_args(part), *getattr(part, "__metadata__", ())]
         parts += getattr(part, "metadata", ())
-        found |= {name: getattr(part, name) for name in ("ge", "le") if hasattr(part, name)}
-    return (found["ge"], found["le"]) if found.keys() == {"ge", "le"} else None
+        yield part
 
 
 @dataclass(frozen=True, slots=True)

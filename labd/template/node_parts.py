@@ -135,16 +135,19 @@ class CloudInitForm(Form):
     ] = key(
         "Cloud-config: a text of YAML (`user_data: |`), or a mapping",
         default="",
+        long=True,
         more="32 KiB at most, no scripts and no anchors",
     )
     meta_data: OrEmpty[dict[str, Any]] = key(
         "Further meta-data; instance-id and name are labd's",
         default_factory=dict,
+        long=True,
         more="unless they are here",
     )
     network_config: dict[str, Any] | None = key(
         "Network config of version 1 or 2; left out: made from the NICs",
         default=None,
+        long=True,
         shown="from the NICs",
         more="as a whole",
     )

@@ -21,6 +21,7 @@ from labd.model.units import (
     parse_duration,
     parse_size,
 )
+from labd.template.keys import Bytes
 
 MAX_ENTRIES: Final = 64  # of lists that have no limit of their own
 MAX_WORD: Final = 1024  # characters
@@ -197,6 +198,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 Size = Annotated[
     int,
     BeforeValidator(_size),
+    Bytes(),
     WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN, "examples": ["256 MiB", "10 GiB"]}),
 ]
 Duration = Annotated[

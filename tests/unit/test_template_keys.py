@@ -13,9 +13,9 @@ from labd.template.compile import compile_lab
 from labd.template.complaints import check_form
 from labd.template.document import Document, Problems
 from labd.template.form import LabForm, NodeForm
-from labd.template.keys import Effect, bounds, effects, keys
+from labd.template.keys import Effect, bounds, effects, is_bytes, keys
 from labd.template.network_form import LinkForm, NetworkForm
-from labd.template.node_parts import NicForm
+from labd.template.node_parts import CloudInitForm, DiskForm, NicForm
 
 _R, _L, _F, _N = Effect.RESTART, Effect.LIVE, Effect.FORK, Effect.NONE
 
@@ -57,6 +57,13 @@ def test_a_key_that_is_left_out_is_the_default_of_the_spec() -> None:
         nodes=(NodeSpec(name="a", image="tiny"),),
         networks=(NetworkSpec(name="lan"),),
     )
+
+
+def test_a_plan_shows_sizes_as_such_and_long_texts_by_a_digest() -> None:
+    given = [(form, *item) for form in (NodeForm, DiskForm, CloudInitForm) for item in keys(form)]
+    assert {name for _, name, field, _ in given if is_bytes(field)} == {"memory", "disk", "size"}
+    long = {"cloud_init", "user_data", "meta_data", "network_config"}
+    assert {name for _, name, _, said in given if said.long} == long
 
 
 def test_bounds_are_found_wherever_they_are_declared() -> None:

@@ -11,15 +11,18 @@ from labd.features.labs.hotplug import HOT_FIELDS, needs_replacing, obstacle, ou
 from labd.features.labs.views import Change
 from labd.model.specs import CloudInitSpec, LabSpec, NetworkSpec, NodeSpec, Readiness, RestartPolicy
 from labd.model.units import format_size
-from labd.template.keys import Effect, effects
+from labd.template.form import NodeForm
+from labd.template.keys import Effect, effects, is_bytes, keys
 from labd.template.network_form import NetworkForm
+from labd.template.node_parts import CloudInitForm, DiskForm
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-_BYTES = {"memory", "disk", "size"}
+_FORMS = (NodeForm, DiskForm, CloudInitForm)
+_BYTES = {name for form in _FORMS for name, field, _ in keys(form) if is_bytes(field)}
 _PARTS = (RestartPolicy, Readiness, CloudInitSpec)  # told field by field
-_TEXTS = {"cloud_init", "user_data", "meta_data", "network_config"}  # too long to be shown
+_TEXTS = {name for form in _FORMS for name, _, said in keys(form) if said.long}
 _NETWORK_EFFECTS: Final = effects(NetworkForm)
 
 
