@@ -44,7 +44,7 @@ def test_a_daemon_takes_whatever_comes(daemon: Daemon) -> None:
     daemon.lab("up", template, "--name", "target", "--set", "accel=tcg")
     daemon.lab("profile", "add", "small", "--image", "bootsector")
     transport = httpx.HTTPTransport(uds=str(daemon.root / "run" / "api.sock"))
-    with httpx.Client(transport=transport, base_url="http://localhost", timeout=30) as http:
+    with httpx.Client(transport=transport, base_url="http://localhost", timeout=120) as http:
         document = http.get("/openapi.json").json()
         tried = [operation for operation in operations(document) if reaches(operation)]
         assert len(tried) > 25

@@ -211,6 +211,6 @@ def openapi() -> dict[str, Any]:
     """Return the OpenAPI document as a server gives it out."""
     with api_server() as server:
         transport = httpx.HTTPTransport(uds=server.socket)
-        with httpx.Client(transport=transport, base_url="http://localhost") as http:
+        with httpx.Client(transport=transport, base_url="http://localhost", timeout=120) as http:
             document: dict[str, Any] = http.get("/openapi.json").json()
     return document

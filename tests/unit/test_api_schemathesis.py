@@ -22,7 +22,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def http(server: Server) -> Iterator[httpx.Client]:
     transport = httpx.HTTPTransport(uds=server.socket)
-    with httpx.Client(transport=transport, base_url="http://localhost", timeout=10) as made:
+    with httpx.Client(transport=transport, base_url="http://localhost", timeout=120) as made:
         yield made
 
 
