@@ -72,8 +72,8 @@ FAULTS: Final[Mapping[str, int]] = {
     "jump-clock": 2,
 }
 # Ports at which a call fails or is slow, by the daemon's failpoints.
-NETLINK: Final = ("networks.apply", "networks.open_taps", "networks.remove", "wires.apply")
-WORLD: Final = ("hypervisor.launch", "hypervisor.kill", "images.make_overlay", "inventory.commit")
+NETLINK: Final = ("networks.apply", "networks.open_taps", "networks.remove", "links.apply")
+WORLD: Final = ("hypervisor.launch", "hypervisor.kill", "storage.child", "inventory.commit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

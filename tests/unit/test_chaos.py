@@ -9,7 +9,8 @@ import pytest
 
 from bench.chaos.check import History, check
 from bench.chaos.fold import fold
-from bench.chaos.plan import FAULTS, VERBS, acts, faults
+from bench.chaos.plan import FAULTS, NETLINK, VERBS, WORLD, acts, faults
+from labd.core.guard import registry
 
 
 def events(*told: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -114,3 +115,8 @@ def test_a_seed_says_it_all_and_every_verb_and_fault_has_its_turn() -> None:
     assert {act.verb for act in acts(1, 1800)} == set(VERBS)
     assert {fault.kind for fault in faults(1, 1800)} == set(FAULTS)
     assert all(fault.at < 540 for fault in faults(3, 600))
+
+
+def test_the_failpoints_that_faults_arm_are_there() -> None:
+    points = registry()
+    assert [name for name in (*NETLINK, *WORLD) if f"{name}:before" not in points] == []
