@@ -59,7 +59,7 @@ def carrier_by_console(daemon: Daemon, node: str, nic: str) -> None:
     )
 
 
-def test_wires_of_real_guests(daemon: Daemon, tmp_path: Path) -> None:
+def test_links_of_real_guests(daemon: Daemon, tmp_path: Path) -> None:
     daemon.image()
     template = tmp_path / "wires.yaml"
     template.write_text(LAB)
