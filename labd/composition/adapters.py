@@ -90,6 +90,7 @@ def build_adapters(
         images=ImageStore(paths.state, paths.cache, converter=Converter(uid_base + CONVERTER_UID)),
         snapshots=QemuSnapshots(hypervisor),
         storage=storage,
+        disk_class=config.storage.default,
         checkpoints=CheckpointStore(paths.state, MEMORY_ID, storage),
         screens=QemuScreens(hypervisor.machine),
         dialer=NamespaceDialer(),

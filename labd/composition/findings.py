@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from labd.composition import storage
 from labd.drivers.node.qemu import (
     QemuHypervisor,
 )
@@ -29,10 +30,11 @@ async def judge_host(paths: Paths, config: Config, hypervisor: QemuHypervisor) -
     facts = await gather(paths, config)
     probe = await hypervisor.probe_kvm()
     access = await quick(hypervisor.explain_kvm)
-    return judge(
+    judged = judge(
         facts,
         kvm_probe=probe.problem,
         kvm_access=access,
         kvm_cpu=str(probe.cpu or ""),
         kvm_note=probe.note,
     )
+    return [*judged, *await quick(lambda: list(storage.findings(config.storage)))]

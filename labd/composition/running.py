@@ -20,12 +20,12 @@ from labd.composition.findings import judge_host
 from labd.composition.messaging import Messaging, background
 from labd.composition.settings import Settings
 from labd.composition.sockets import group_of, listen
+from labd.composition.storage import storage_of
 from labd.core.guard import guard, guard_port
 from labd.core.ports import PluginRunner
 from labd.drivers.node.qemu import (
     QemuHypervisor,
 )
-from labd.drivers.storage.local.disks import LocalStorage
 from labd.features.app import make_app
 from labd.features.connect.socket import ConnectSocket
 from labd.features.engine import Engine
@@ -56,7 +56,7 @@ class Daemon:
         self._inventory = inventory
         self._host_id = host_id
         merge = settings.config.memory.ksm != "off"
-        self._storage = LocalStorage(settings.paths.state)
+        self._storage = storage_of(settings.config.storage, settings.paths.state)
         self._hypervisor = QemuHypervisor(
             host_id, settings.paths.run, storage=self._storage, merge=merge, tasks=tasks
         )

@@ -64,6 +64,13 @@
     disk_mib = 0                # of its disks as its guests see them, images included
     written_mib = 0             # that its disks may take on the host; then it is paused
 
+    [storage]
+    default = "local"           # class of new disks; `local` is the state folder
+
+    # [storage.fast]            # a class of its own
+    # driver = "local"
+    # path = "/srv/fast"        # a folder that exists
+
 Every message has file:line, what is wrong and what to write instead.
 """
 
@@ -78,8 +85,10 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from labd.host import config_storage
 from labd.host import config_values as values
 from labd.host.config_people import CHECKS, ApiConfig, LimitsConfig, PublishConfig, why_not
+from labd.host.config_storage import StorageConfig
 from labd.host.config_values import UID_BLOCK
 from labd.model.errors import ConfigError
 from labd.model.names import did_you_mean
@@ -193,6 +202,7 @@ class Config:
     api: ApiConfig = field(default_factory=ApiConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
 
 
 def default_uid_base(root: Path) -> int:
@@ -264,6 +274,7 @@ class _Reader:
             api=ApiConfig(**self.section(document, "api", ApiConfig)),
             limits=LimitsConfig(**self.section(document, "limits", LimitsConfig)),
             publish=PublishConfig(**self.section(document, "publish", PublishConfig)),
+            storage=config_storage.read(self.given(document, "storage"), self.fail),
         )
         self.check_broker(config.broker)
         key, why = why_not(config.api)
@@ -271,9 +282,13 @@ class _Reader:
             self.fail("api", key, why)
         return config
 
+    def given(self, document: Mapping[str, object], name: str) -> dict[str, Any]:
+        found = document.get(name, {})
+        assert isinstance(found, dict)  # noqa: S101 - `config` has refused all else
+        return found
+
     def section(self, document: Mapping[str, object], name: str, kind: type) -> dict[str, Any]:
-        given = document.get(name, {})
-        assert isinstance(given, dict)  # noqa: S101 - `config` has refused all else
+        given = self.given(document, name)
         known = [item.name for item in fields(kind)]
         result = {}
         for key, value in given.items():

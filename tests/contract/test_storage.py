@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from labd.drivers.storage.classes import StorageClasses
 from labd.drivers.storage.local.checkpoints import CheckpointStore
 from labd.drivers.storage.local.disks import LocalStorage
 from labd.drivers.storage.local.images import ImageStore
@@ -29,7 +30,7 @@ from tests.fakes.storage import FakeStorage
 
 DATA = os.urandom(MIB)
 NONE = "sha256:" + "0" * 64
-CLASSES = ["fake", "local"]
+CLASSES = ["fake", "local", "classes"]
 
 
 def disk(name: str = "root.qcow2", key: str = "abcdef") -> DiskRef:
@@ -82,6 +83,10 @@ async def made(kind: str, root: Path) -> Rig:
         storage = FakeStorage(root, lambda ref: ref.key in fake.contents)
     else:
         images, storage = ImageStore(root, root / "cache"), LocalStorage(root)
+        if kind == "classes":
+            (root / "fast").mkdir()
+            other = LocalStorage(root, root / "fast", "fast")
+            storage = StorageClasses({"local": storage, "fast": other})
     image = await images.receive("base", stream(DATA), format=ImageFormat.RAW)
     return Rig(root, storage, images, image)
 
@@ -386,6 +391,27 @@ async def test_a_layer_is_taken_in_by_name(local: Rig) -> None:
     assert await local.storage.virtual_size(disk("copy.qcow2")) == MIB
     with pytest.raises(StorageFailed, match="cannot store a disk of the lab"):
         await store.add_layer(disk("none.qcow2"))
+
+
+async def test_each_disk_is_in_the_class_that_it_names(tmp_path: Path) -> None:
+    rig = await made("classes", tmp_path)
+    here, there = disk("a.qcow2"), replace(disk("b.qcow2"), storage="fast")
+    await rig.storage.clone(here, rig.image, None)
+    await rig.storage.clone(there, rig.image, 2 * MIB)
+    assert rig.left() == {"abcdef/a.qcow2"}
+    file = str(tmp_path / "fast/nodes/abcdef/b.qcow2")
+    await run("qemu-img", "check", "-f", "qcow2", file)
+    plain = str(tmp_path / "plain")
+    await run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", file, plain)
+    assert Path(plain).read_bytes()[:MIB] == DATA
+    assert await rig.storage.sizes("abcdef") == {"a.qcow2": MIB, "b.qcow2": 2 * MIB}
+    await rig.storage.create(replace(there, key="zzzzzz"), MIB)
+    assert list(await rig.storage.machines()) == ["abcdef", "zzzzzz"]
+    with pytest.raises(StorageFailed, match=r"storage class 'slow', which labd.toml has not"):
+        await rig.storage.attach(replace(here, storage="slow"), writable=True)
+    assert list(await rig.storage.sweep(["zzzzzz"])) == ["abcdef"]
+    await rig.storage.discard("zzzzzz", "abcdef")
+    assert list(await rig.storage.machines()) == []
 
 
 _DIES = """
