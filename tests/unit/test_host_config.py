@@ -39,7 +39,8 @@ def test_the_documented_example_is_the_defaults() -> None:
     assert parse(re.sub(r"(?m)^    ", "", example)) == Config()
     # And it shows every key there is.
     shown = {f"{s}.{k}" for s, keys in tomllib.loads(example).items() for k in keys}
-    assert shown == {f"{s}.{k}" for s, keys in asdict(Config()).items() for k in keys}
+    every = {f"{s}.{k}" for s, keys in asdict(Config()).items() for k in keys}
+    assert shown == every - {"storage.classes"}, "each of those is a section of its own"
 
 
 def test_every_key_is_read() -> None:
