@@ -73,7 +73,7 @@ FAULTS: Final[Mapping[str, int]] = {
 }
 # Ports at which a call fails or is slow, by the daemon's failpoints.
 NETLINK: Final = ("networks.apply", "networks.open_taps", "networks.remove", "links.apply")
-WORLD: Final = ("hypervisor.launch", "hypervisor.kill", "storage.child", "inventory.commit")
+WORLD: Final = ("nodes.launch", "nodes.kill", "storage.child", "inventory.commit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from labd.client.relay import Relays
 from labd.composition.settings import Settings
 from labd.core.adapters import CONVERTER_UID, SERVER_UID, Adapters, Limits
 from labd.core.boot_slots import BootSlots
+from labd.core.nodes import Nodes
 from labd.drivers.network.linux import (
     HostPublishedPorts,
     LabCaptures,
@@ -26,16 +27,7 @@ from labd.drivers.network.linux import (
     UplinkSettings,
 )
 from labd.drivers.network.linux.plan import plan
-from labd.drivers.node.qemu import (
-    MEMORY_ID,
-    QemuCarriers,
-    QemuDevices,
-    QemuGuestFiles,
-    QemuHypervisor,
-    QemuInterfaces,
-    QemuScreens,
-    QemuSnapshots,
-)
+from labd.drivers.node.qemu import MEMORY_ID
 from labd.drivers.storage.local.checkpoints import CheckpointStore
 from labd.drivers.storage.local.images import ImageStore
 from labd.drivers.storage.port import Storage
@@ -60,7 +52,7 @@ log = logging.getLogger(__name__)
 def build_adapters(
     settings: Settings,
     inventory: SqliteInventory,
-    hypervisor: QemuHypervisor,
+    nodes: Nodes,
     storage: Storage,
     host_id: str,
     tasks: TaskSupervisor,
@@ -77,7 +69,7 @@ def build_adapters(
 
     return Adapters(
         inventory=inventory,
-        hypervisor=hypervisor,
+        nodes=nodes,
         networks=LabNetworks(host_id),
         uplinks=LabUplinks(host_id, _uplink_settings(config)),
         servers=LabServers(paths.lab_runs, uid_base + SERVER_UID, tasks),
@@ -86,19 +78,13 @@ def build_adapters(
         counters=LabCounters(),
         memory=ProcMemory(),
         cgroups=HostCgroups(_place(config, host_id)),
-        carriers=QemuCarriers(hypervisor.machine),
         images=ImageStore(paths.state, paths.cache, converter=Converter(uid_base + CONVERTER_UID)),
-        snapshots=QemuSnapshots(hypervisor),
         storage=storage,
         disk_class=config.storage.default,
         checkpoints=CheckpointStore(paths.state, MEMORY_ID, storage),
-        screens=QemuScreens(hypervisor.machine),
         dialer=NamespaceDialer(),
         published_ports=HostPublishedPorts(Relays().add, config.publish.bounds(), tasks),
         keys=SshKeys(paths.keys),
-        devices=QemuDevices(hypervisor.machine, storage),
-        interfaces=QemuInterfaces(hypervisor.machine),
-        guest_files=QemuGuestFiles(hypervisor.machine),
         state=paths.state,
         run=paths.run,
         limits=Limits(

@@ -18,14 +18,13 @@ from labd.api.server import serving, serving_tcp
 from labd.composition.adapters import build_adapters
 from labd.composition.findings import judge_host
 from labd.composition.messaging import Messaging, background
+from labd.composition.nodes import build_nodes, hypervisor_of
 from labd.composition.settings import Settings
 from labd.composition.sockets import group_of, listen
 from labd.composition.storage import storage_of
 from labd.core.guard import guard, guard_port
 from labd.core.ports import PluginRunner
-from labd.drivers.node.qemu import (
-    QemuHypervisor,
-)
+from labd.drivers.node.driver import NodeSettings
 from labd.features.app import make_app
 from labd.features.connect.socket import ConnectSocket
 from labd.features.engine import Engine
@@ -36,6 +35,7 @@ from labd.host.paths import shipped
 from labd.host.supervision import TaskSupervisor
 from labd.host.tuning import KsmSwitch
 from labd.inventory import SqliteInventory
+from labd.model.kinds import DEFAULT_KIND
 from labd.model.machine import AccelChoice
 
 log = logging.getLogger(__name__)
@@ -55,10 +55,15 @@ class Daemon:
         self._config = settings.config
         self._inventory = inventory
         self._host_id = host_id
-        merge = settings.config.memory.ksm != "off"
         self._storage = storage_of(settings.config.storage, settings.paths.state)
-        self._hypervisor = QemuHypervisor(
-            host_id, settings.paths.run, storage=self._storage, merge=merge, tasks=tasks
+        self._nodes = build_nodes(
+            NodeSettings(
+                root_id=host_id,
+                run=settings.paths.run,
+                storage=self._storage,
+                merge=settings.config.memory.ksm != "off",
+                tasks=tasks,
+            )
         )
         self._messaging = Messaging(settings, inventory, host_id, tasks)
         self._group = group_of(settings.config.daemon.group)
@@ -81,7 +86,7 @@ class Daemon:
         broker = await daemon._messaging.start(daemon._group, stack)
         runner = daemon._messaging.plugin_runner(broker)
         adapters = build_adapters(
-            settings, inventory, daemon._hypervisor, daemon._storage, daemon._host_id, tasks
+            settings, inventory, daemon._nodes, daemon._storage, daemon._host_id, tasks
         )
         daemon.engine = Engine(
             guard(adapters, failpoints),
@@ -89,7 +94,7 @@ class Daemon:
             findings=daemon._findings,
             info=daemon._info,
         )
-        daemon._accel = await daemon._hypervisor.accel(settings.config.daemon.accel)
+        daemon._accel = await daemon._nodes.accel(DEFAULT_KIND, settings.config.daemon.accel)
         if daemon._accel.warning:
             log.warning("%s", daemon._accel.warning)
         if daemon._accel.note:
@@ -118,7 +123,8 @@ class Daemon:
             hosts=self._config.api.hosts,
             student=student_bounds(self._config.limits),
         )
-        app = make_app(self.engine, ShippedTemplates(shipped("lab-templates")), settings)
+        templates = ShippedTemplates(shipped("lab-templates"), self._nodes.kinds)
+        app = make_app(self.engine, templates, settings)
         sockets = [
             listen(self._paths.api_socket, 0o660, self._group, stack),
             # Whoever is not known by the kernel's word needs a token, so that all may knock.
@@ -134,7 +140,7 @@ class Daemon:
         )
 
     async def _findings(self) -> Sequence[Mapping[str, str]]:
-        findings = await judge_host(self._paths, self._config, self._hypervisor)
+        findings = await judge_host(self._paths, self._config, hypervisor_of(self._nodes))
         findings.append(self._messaging.finding())
         return [finding.as_dict() for finding in findings]
 

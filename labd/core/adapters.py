@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labd.core.boot_slots import BootSlots
+from labd.core.nodes import Nodes
 from labd.core.ports import Cgroups, HostMemory, LabKeys, Traces
 from labd.drivers.network.port import (
     Captures,
@@ -21,21 +22,13 @@ from labd.drivers.network.port import (
     Servers,
     Uplinks,
 )
-from labd.drivers.node.capabilities import (
-    Carriers,
-    Devices,
-    GuestFiles,
-    Interfaces,
-    Screens,
-    Snapshots,
-)
-from labd.drivers.node.port import Hypervisor
 from labd.drivers.storage.port import Checkpoints, Images, Storage
 from labd.host.failpoints import WALL_CLOCK, failpoints
 from labd.host.identity import boot_id
 from labd.host.supervision import TaskSupervisor
 from labd.inventory.port import Inventory
 from labd.model.disks import LOCAL
+from labd.model.kinds import Capability
 from labd.model.lab_leases import Moment
 from labd.model.machine import AccelChoice
 from labd.model.network import LabNetworkPlan
@@ -117,6 +110,7 @@ class Adapters:
         booting: Slots for nodes that boot.
         disk_available: Bytes that are free where the disks are.
         accel: What `auto` of a node means here.
+        nodes: The drivers of all kinds of nodes.
         traces: Find what labd has made on the host, for `lab fsck`.
         authorized_keys: OpenSSH public keys of the administrators, for every node.
         token_secret: From which the tokens of classes follow.
@@ -124,7 +118,7 @@ class Adapters:
     """
 
     inventory: Inventory
-    hypervisor: Hypervisor
+    nodes: Nodes
     networks: Networks
     uplinks: Uplinks
     servers: Servers
@@ -133,17 +127,11 @@ class Adapters:
     counters: Counters
     memory: HostMemory
     cgroups: Cgroups
-    carriers: Carriers
     images: Images
     storage: Storage
-    screens: Screens
-    devices: Devices
-    interfaces: Interfaces
-    guest_files: GuestFiles
     dialer: Dialer
     published_ports: PublishedPorts
     keys: LabKeys
-    snapshots: Snapshots
     checkpoints: Checkpoints
     state: Path
     run: Path
@@ -164,13 +152,16 @@ class Adapters:
     token_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     tasks: TaskSupervisor = field(default_factory=TaskSupervisor)
 
-    async def choose_accel(self, wanted: Accel) -> AccelChoice:
+    async def choose_accel(self, kind: str, wanted: Accel) -> AccelChoice:
         """Return the accelerator of a node: its own wish, else the daemon's, else what works.
 
         Raises:
+            CapabilityMissing: KVM was asked for and the kind of node has no accelerator.
             LaunchFailed: KVM was asked for and cannot be opened.
         """
-        return await self.hypervisor.accel(self.accel if wanted is Accel.AUTO else wanted)
+        if wanted is Accel.AUTO and Capability.ACCELERATOR in self.nodes.of(kind).capabilities:
+            wanted = self.accel
+        return await self.nodes.accel(kind, wanted)
 
     def network_plan(self, lab: LabRecord, nodes: dict[str, NodeRecord]) -> LabNetworkPlan:
         """Return the network plan of a lab with its present machine keys."""

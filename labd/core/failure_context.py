@@ -10,6 +10,7 @@ from typing import Final
 from labd.core.adapters import Adapters
 from labd.host.threads import quick
 from labd.model.errors import GuestFailed, LabdError
+from labd.model.machine import MachineSpec
 from labd.model.names import NodeRef
 from labd.model.records import NodeRecord, OperationKind, OperationRecord, Wanted
 from labd.model.request_kinds import Starting, UpRequest
@@ -29,6 +30,11 @@ def read_log(path: Path) -> bytes:
         with suppress(FileNotFoundError):
             parts.append(part.read_bytes())
     return b"".join(parts)[-_LOG_LIMIT:]
+
+
+def has_console(adapters: Adapters, machine: MachineSpec) -> bool:
+    """Tell whether machines of this kind say anything on a serial line."""
+    return adapters.nodes.of(machine.kind).consoles is not None
 
 
 def last_line(log: bytes) -> str:
@@ -68,8 +74,8 @@ async def with_failure_context(
     node = found[0]
     ref = NodeRef(node.lab, node.name)
     line = ""
-    if node.machine is not None:
-        path = adapters.hypervisor.console_log(node.machine)
+    if node.machine is not None and has_console(adapters, node.machine):
+        path = adapters.nodes.consoles(node.machine).console_log(node.machine)
         with suppress(OSError):
             line = last_line(await quick(read_log, path))
     words = f"{ref} said last: '{line}'" if line else f"{ref} said nothing"

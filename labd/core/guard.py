@@ -14,8 +14,10 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from labd.core.adapters import Adapters
+from labd.core.nodes import Nodes
 from labd.core.ports import PluginRunner, Traces
 from labd.core.taps import Taps, close_taps
+from labd.drivers.node.driver import NodeDriver, parts
 from labd.host.failpoints import Failpoints
 from labd.inventory.port import Inventory, Transaction
 
@@ -24,9 +26,10 @@ LOOKS: Final[Mapping[str, frozenset[str]]] = {
     "inventory": frozenset(
         name for name, _ in inspect.getmembers(Inventory, inspect.iscoroutinefunction)
     ),
-    "hypervisor": frozenset(
-        {"accel", "agent_exec", "agent_ping", "query", "scan", "wait_console", "close"}
-    ),
+    "nodes": frozenset({"query", "scan", "close"}),
+    "accelerators": frozenset({"accel"}),
+    "agents": frozenset({"agent_exec", "agent_ping"}),
+    "consoles": frozenset({"wait_console"}),
     "plugins": frozenset({"close"}),
     "dialer": frozenset({"dial"}),
     "interfaces": frozenset({"interfaces"}),
@@ -50,8 +53,6 @@ _PORTS: Final = frozenset(
     {
         "labd.core.ports",
         "labd.drivers.network.port",
-        "labd.drivers.node.capabilities",
-        "labd.drivers.node.port",
         "labd.drivers.storage.port",
         "labd.inventory.port",
     }
@@ -74,9 +75,24 @@ def guarded_ports() -> Mapping[str, type]:
     }
 
 
+def node_ports() -> Mapping[str, type]:
+    """Return field of `NodeDriver` -> its protocol; the points of all kinds have the same names."""
+    hints = typing.get_type_hints(NodeDriver)
+    return {
+        name: next(kind for kind in (typing.get_args(hints[name]) or (hints[name],)))
+        for name in parts()
+    }
+
+
+def _point(part: str) -> str:
+    """Return what the points of a part of a driver are called after."""
+    return "nodes" if part == "port" else part
+
+
 def all_ports() -> Mapping[str, type]:
     """Return name -> protocol of every port, those too that are no plain field of `Adapters`."""
-    return {**guarded_ports(), "plugins": PluginRunner, "traces": Traces}
+    nodes = {_point(part): kind for part, kind in node_ports().items()}
+    return {**guarded_ports(), **nodes, "plugins": PluginRunner, "traces": Traces}
 
 
 def changes(port: str, kind: type) -> list[str]:
@@ -105,11 +121,24 @@ def guard(adapters: Adapters, failpoints: Failpoints) -> Adapters:
         name: guard_port(name, getattr(adapters, name), kind, failpoints)
         for name, kind in guarded_ports().items()
     }
+    fields["nodes"] = Nodes(
+        {kind: _guard_driver(d, failpoints) for kind, d in adapters.nodes.drivers.items()}
+    )
     fields["traces"] = [guard_port("traces", t, Traces, failpoints) for t in adapters.traces]
     fields["inventory"] = _GuardedInventory(
         "inventory", adapters.inventory, frozenset(), failpoints
     )
     return replace(adapters, **fields)
+
+
+def _guard_driver(driver: NodeDriver, failpoints: Failpoints) -> NodeDriver:
+    """Return a driver with points around those parts that it has."""
+    guarded: dict[str, Any] = {
+        part: guard_port(_point(part), getattr(driver, part), kind, failpoints)
+        for part, kind in node_ports().items()
+        if getattr(driver, part) is not None
+    }
+    return replace(driver, **guarded)
 
 
 def guard_port(name: str, target: T, kind: type, failpoints: Failpoints) -> T:

@@ -219,6 +219,7 @@ def machine_of(
     return MachineSpec(
         lab=name,
         node=node.name,
+        kind=node.kind,
         key=record.key,
         uuid=record.uuid,
         uid=record.uid,

@@ -104,7 +104,7 @@ class Engine:
         adapters, writer = self._adapters, self.state_writer
         self.console = ConsoleService(adapters, writer, self.activity)
         self.guests = GuestService(adapters, writer, self.activity)
-        self.screens = ScreenService(adapters.screens, writer, self.activity)
+        self.screens = ScreenService(adapters.nodes, writer, self.activity)
         self.captures = CaptureService(adapters, writer, self.activity)
         self.connect = ConnectService(adapters, writer, self.activity)
         self.addresses = Addresses(adapters, writer)
@@ -116,7 +116,7 @@ class Engine:
         self._publications = Publications(adapters, self.connect)
         self._serving = Serving(adapters, writer)
         parts = (self._publications, self._serving, self.links)
-        self._watcher = Watcher(adapters.inventory, adapters.hypervisor, writer, adapters.tasks)
+        self._watcher = Watcher(adapters.inventory, adapters.nodes, writer, adapters.tasks)
         self._readiness = ReadinessKeeper(adapters, writer)
         self._boots = BootWatcher(adapters, writer, self._watcher, self._readiness)
         self._runner = NodeRunner(adapters, writer, self._watcher, self._readiness, self.links)
@@ -235,7 +235,7 @@ class Engine:
             await self.cgroup_controller.close()
             await self.state_writer.emit(EventDraft(type=EventType.DAEMON_STOPPED))
         finally:
-            await self._adapters.hypervisor.close()
+            await self._adapters.nodes.close()
 
     async def take_everything_down(self) -> None:
         """Stop every lab, and what stands ready; used by `labd serve --down`."""

@@ -6,7 +6,7 @@ A place is reached before and after every call by which the engine changes the w
 when the daemon starts. The file is read each time that a place is reached, one order a line:
 
     storage.clone:after = kill
-    hypervisor.launch:before@2 = kill           the second time, counted from when the file was put
+    nodes.launch:before@2 = kill                the second time, counted from when the file was put
     networks.apply:before = raise
     networks.apply:before = delay 0.5           seconds
     snapshots.save:before = hold /path          make this file, and wait until somebody removes it

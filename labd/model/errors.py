@@ -104,6 +104,18 @@ class ImageRefused(InputError):
     code = "image_refused"
 
 
+class KindUnknown(InputError):
+    """A node is of a kind for which this daemon has no driver; the message has the known kinds."""
+
+    code = "kind_unknown"
+
+
+class CapabilityMissing(InputError):
+    """A kind of node does not offer what was asked; the message names both."""
+
+    code = "capability_missing"
+
+
 class ConfigError(InputError):
     """A configuration file, plugin manifest or setting is wrong."""
 

@@ -1,4 +1,4 @@
-"""What the hypervisor is given to start, and what it tells."""
+"""What a node driver is given to start, and what it tells."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from labd.model.disks import DiskRef
 from labd.model.images import ImageFormat
+from labd.model.kinds import DEFAULT_KIND
 from labd.model.process import ProcessId
 from labd.model.specs import BootDevice, DiskBus, Display, Firmware, Machine, NicModel
 
@@ -68,9 +69,10 @@ class CpuSetting(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
-    """One QEMU process, fully decided.
+    """One machine, fully decided.
 
     Attributes:
+        kind: Which driver runs it.
         lab: For messages and `-name` only.
         node: For messages and `-name` only.
         key: Short id, unique on the host's root; names folder and sockets.
@@ -112,6 +114,7 @@ class MachineSpec:
     config: bytes = b""
     machine_type: str = ""
     balloon: bool = False
+    kind: str = DEFAULT_KIND
 
 
 class RunState(StrEnum):
@@ -195,8 +198,9 @@ class ExecResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundMachine:
-    """A QEMU process of this root that was found on the host."""
+    """A machine of this root that was found on the host; `kind` says by which driver."""
 
     key: str
     uuid: str
     process: ProcessId
+    kind: str = DEFAULT_KIND

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from labd.model.impairment import Impairment
+from labd.model.kinds import DEFAULT_KIND
 from labd.model.serving import DhcpSpec, DnsSpec
 
 MAX_VCPUS = 64  # of a node
@@ -249,10 +250,11 @@ class GuestFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
-    """One virtual machine.
+    """One node.
 
     Attributes:
         name: Unique in the lab.
+        kind: Which driver runs it; see `labd.model.kinds`.
         image: Name of an image, or `sha256:...`; empty when the profile names it.
         profile: Name of a profile, or empty.
         vcpus: None: the profile's, or 1.
@@ -271,6 +273,7 @@ class NodeSpec:
     """
 
     name: str
+    kind: str = DEFAULT_KIND
     image: str = ""
     profile: str = ""
     vcpus: int | None = None

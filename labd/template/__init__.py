@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from labd.model.kinds import VM_ONLY, Kinds
 from labd.model.specs import LabSpec
 from labd.template.compile import compile_lab
 from labd.template.complaints import check_form
@@ -22,13 +23,16 @@ from labd.template.schema import schema
 __all__ = ["load", "parameters", "schema"]
 
 
-def load(text: str, file: str, settings: Mapping[str, str] | None = None) -> LabSpec:
+def load(
+    text: str, file: str, settings: Mapping[str, str] | None = None, *, kinds: Kinds = VM_ONLY
+) -> LabSpec:
     """Compile a template.
 
     Args:
         text: YAML.
         file: Its name, for messages.
         settings: Parameter name -> value as text, as `--set` gives it.
+        kinds: Kinds of nodes that there are, and what each offers.
 
     Raises:
         TemplateError: With every problem of the first of these steps that found any: reading,
@@ -46,7 +50,7 @@ def load(text: str, file: str, settings: Mapping[str, str] | None = None) -> Lab
     form = check_form(document, problems)
     problems.raise_if_any()
     digest = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-    spec = compile_lab(form, document, problems, digest=digest)
+    spec = compile_lab(form, document, problems, digest=digest, kinds=kinds)
     problems.raise_if_any()
     return spec
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from labd.model.kinds import VM_ONLY, Kinds
 from labd.model.names import did_you_mean, is_name
 from labd.model.specs import (
     DiskSpec,
@@ -26,6 +27,7 @@ from labd.template.form import EMPTY_DRIVE, LabForm, NodeForm
 from labd.template.gateways import Gateways
 from labd.template.hardware import hardware_troubles
 from labd.template.keys import copied
+from labd.template.kinds import check_kind
 from labd.template.links import Links
 from labd.template.node_parts import NicForm
 from labd.template.port_security import check_port_security
@@ -40,11 +42,15 @@ _SECTOR: Final = 512
 _DISK_NAME: Final = 20  # characters of a serial number: VIRTIO_BLK_ID_BYTES, and ATA's IDENTIFY
 
 
-def compile_lab(form: LabForm, document: Document, problems: Problems, *, digest: str) -> LabSpec:
+def compile_lab(
+    form: LabForm, document: Document, problems: Problems, *, digest: str, kinds: Kinds = VM_ONLY
+) -> LabSpec:
     """Return the spec; what is wrong goes to `problems`, and the spec is then of no use."""
     complaints = Complaints(document, problems)
     addressing = Addressing(form.name, complaints)
-    return _Compiler(form, complaints, addressing, Gateways(addressing, complaints)).lab(digest)
+    return _Compiler(form, complaints, addressing, Gateways(addressing, complaints), kinds).lab(
+        digest
+    )
 
 
 @dataclass
@@ -53,6 +59,7 @@ class _Compiler:
     complaints: Complaints
     addressing: Addressing
     gateways: Gateways
+    kinds: Kinds
     segments: dict[str, str] = field(default_factory=dict)  # network or link -> its section
 
     def __post_init__(self) -> None:
@@ -132,7 +139,7 @@ class _Compiler:
         for message, at, key in hardware_troubles(form):
             self._wrong(f"node {name}: {message}", (*path, *at), key=key)
         nics, own = self._nics(name, form, path)
-        return replace(
+        node = replace(
             NodeSpec(**{**copied(form, NodeSpec), "name": name}),
             profile=form.profile or "",
             disks=tuple(
@@ -152,6 +159,8 @@ class _Compiler:
             publish=tuple(self.published.of(name, form, path)),
             cloud_init=self.first_boot.of(name, form, path),
         )
+        check_kind(node, self.kinds, path, self.complaints)
+        return node
 
     def _check_source(self, name: str, form: NodeForm, path: Path) -> None:
         if not form.image and not form.profile:

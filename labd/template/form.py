@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field
 
+from labd.model.kinds import DEFAULT_KIND
 from labd.model.specs import (
     MAX_VCPUS,
     Accel,
@@ -62,8 +63,13 @@ _MAX_DISKS = 12
 
 
 class NodeForm(Form):
-    """One virtual machine, or several with count."""
+    """One node, or several with count."""
 
+    kind: Name = key(
+        "What runs it; `vm` is a virtual machine",
+        effect=Effect.RESTART,
+        default=DEFAULT_KIND,
+    )
     image: Text = key(
         "Name of an image (`lab image ls`), or sha256: and its digest",
         effect=Effect.RESTART,

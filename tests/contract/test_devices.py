@@ -18,7 +18,7 @@ import pytest
 
 from labd.drivers.network.linux.links import _open_tap
 from labd.drivers.node.capabilities import Devices
-from labd.drivers.node.port import Hypervisor
+from labd.drivers.node.port import NodePort
 from labd.drivers.node.qemu import QemuDevices, QemuHypervisor
 from labd.model.disks import NO_DISK
 from labd.model.errors import GuestFailed, LaunchFailed, NodeGone, QmpRefused
@@ -37,7 +37,7 @@ DRIVE = Disk(id="cd0", ref=NO_DISK, format=ImageFormat.RAW, cdrom=True, empty=Tr
 
 @dataclass
 class Rig:
-    hv: Hypervisor
+    hv: NodePort
     devices: Devices
     machine: MachineSpec
     disk: Disk
@@ -52,7 +52,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     path = machine.folder / "d0.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "1M"], check=True)
     disk = Disk(id="d0", ref=at(path), format=ImageFormat.QCOW2, serial="data", slot=1)
-    hv: Hypervisor
+    hv: NodePort
     if request.param == "fake":
         host = FakeHost()
         host.clings = {"d0", "n0"}

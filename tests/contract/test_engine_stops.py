@@ -296,7 +296,7 @@ async def test_a_lab_that_is_saved_to_be_stopped_never_runs_on(tmp_path: Path) -
     commit = next(place for place in behind if place.startswith(f"{COMMIT}:after"))
     async with engine_over_fakes(tmp_path) as home:
         await begun(home, scene, f"{commit} = cancel")
-        home.order(f"hypervisor.kill:before = hold {hold}")
+        home.order(f"nodes.kill:before = hold {hold}")
         await home.close()
         await home.start()
         async with held(home, hold):

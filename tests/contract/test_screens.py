@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from labd.drivers.node.capabilities import Screens
-from labd.drivers.node.port import Hypervisor
+from labd.drivers.node.capabilities import Consoles, Screens
+from labd.drivers.node.port import NodePort
 from labd.drivers.node.qemu import QemuHypervisor, QemuScreens
 from labd.model.errors import NodeGone
 from labd.model.keys import presses
@@ -26,7 +26,8 @@ from tests.guests import UP, machine_spec
 
 @dataclass
 class Rig:
-    hv: Hypervisor
+    hv: NodePort
+    consoles: Consoles
     screens: Screens
 
 
@@ -35,14 +36,15 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     root = Path(tempfile.mkdtemp(prefix="labd-sc-"))
     if request.param == "fake":
         host = FakeHost()
-        rig = Rig(hv=FakeHypervisor(host), screens=FakeScreens(host))
+        fake = FakeHypervisor(host)
+        rig = Rig(hv=fake, consoles=fake, screens=FakeScreens(host))
     else:
         hv = QemuHypervisor(root.name[-8:].replace("_", "-").lower(), root, storage=FileDisks())
-        rig = Rig(hv=hv, screens=QemuScreens(hv.machine))
+        rig = Rig(hv=hv, consoles=hv, screens=QemuScreens(hv.machine))
     try:
         await rig.hv.launch(machine_spec(root, display=Display.VNC), {})
         await rig.hv.resume("k1")
-        await asyncio.wait_for(rig.hv.wait_console("k1", UP), 20)
+        await asyncio.wait_for(rig.consoles.wait_console("k1", UP), 20)
         yield rig
     finally:
         await rig.hv.kill("k1")

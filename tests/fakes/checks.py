@@ -9,6 +9,7 @@ from bench.chaos.fold import fold
 from labd.core.adapters import NODE_UIDS
 from labd.drivers.network.linux.plan import plan
 from labd.model.states import NODE_ALIVE, LabState
+from tests.fakes.light import LIGHT
 from tests.fakes.networks import (
     open_taps,
 )
@@ -26,11 +27,13 @@ async def check(daemon: FakeDaemon) -> None:
     members = await daemon.inventory.pool_members()
     nodes = [*await daemon.inventory.nodes(), *(n for m in members for n in m.nodes)]
     alive = {node.key: node for node in nodes if node.state in NODE_ALIVE}
-    assert set(daemon.host.machines) == set(alive)
+    machines = {**daemon.host.machines, **daemon.light.machines}
+    assert set(machines) == set(alive)
     for key, node in alive.items():
-        assert node.process == daemon.host.machines[key].process
+        assert node.process == machines[key].process
         assert node.machine is not None
-        has = daemon.host.machines[key].spec
+        has = machines[key].spec
+        assert (key in daemon.light.machines) == (node.machine.kind == LIGHT)
         assert set(has.nics) == set(node.machine.nics)
         # Which files are under them may have changed since: a save gives each a new top.
         assert {disk.id for disk in has.disks} == {disk.id for disk in node.machine.disks}
@@ -78,6 +81,7 @@ async def check_nothing(daemon: FakeDaemon) -> None:
     assert await daemon.inventory.nodes() == []
     assert await daemon.inventory.pool_members() == []
     assert daemon.host.machines == {}
+    assert daemon.light.machines == {}
     assert daemon.networks.spaces == {}
     assert daemon.uplinks.open == {}
     assert daemon.servers.serving == {}

@@ -91,7 +91,7 @@ class CrashingInventory(CrashingPort):
 
 # The calls of each port at which a daemon can end.
 ASKED: dict[str, set[str]] = {
-    "hypervisor": {"launch", "resume", "kill", "kill_process", "forget", "power_down", "adopt"},
+    "nodes": {"launch", "resume", "kill", "kill_process", "forget", "power_down", "adopt"},
     "networks": {"apply", "open_taps", "remove"},
     "devices": {"plug_disk", "unplug_disk", "plug_nic", "unplug_nic", "change_medium"},
     "uplinks": {"apply", "remove"},

@@ -18,13 +18,16 @@ from typing import Any
 from labd.core.adapters import Adapters, Limits, present_moment
 from labd.core.boot_slots import BootSlots
 from labd.core.guard import guard
+from labd.core.nodes import Nodes
 from labd.drivers.network.linux.plan import plan
+from labd.drivers.node.driver import NodeDriver
 from labd.features.engine import Engine
 from labd.features.labs.recovery import Recovered
 from labd.host.failpoints import Failpoints
 from labd.inventory.sqlite import KEEP_EVENTS, SqliteInventory
 from labd.model.disks import DiskKind, DiskRef
 from labd.model.errors import StorageFailed
+from labd.model.kinds import DEFAULT_KIND
 from labd.model.lab_leases import LeaseAsk, Moment
 from labd.model.names import NodeRef
 from labd.model.process import ProcessId
@@ -47,6 +50,7 @@ from tests.fakes.host import FakeHost
 from tests.fakes.hypervisor import FakeHypervisor
 from tests.fakes.images import FakeImages
 from tests.fakes.labs import LIMIT, image, line
+from tests.fakes.light import light_driver
 from tests.fakes.networks import (
     FakeCaptures,
     FakeCarriers,
@@ -91,6 +95,7 @@ class FakeDaemon:
 
     def __init__(self, inventory: SqliteInventory, root: Path) -> None:
         self.host = FakeHost()
+        self.light = FakeHost(first_pid=500_000)  # of nodes of the kind `light`
         self.networks = FakeNetworks()
         self.uplinks = FakeUplinks()
         self.servers = FakeServers()
@@ -100,7 +105,7 @@ class FakeDaemon:
         self.screens = FakeScreens(self.host)
         self.images = FakeImages(root / "images")
         self.storage = FakeStorage(root / "state", self._shares, lambda: self.written)
-        self.host.has_disk = self.storage.there
+        self.host.has_disk = self.light.has_disk = self.storage.there
         self.checkpoints = FakeCheckpoints(root / "checkpoints", self.storage)
         self.plugins = FakePlugins()
         self.keys = FakeKeys()
@@ -138,7 +143,8 @@ class FakeDaemon:
         fresh.replace(self._orders)
 
     def _lives(self, process: ProcessId) -> bool:
-        return process in {machine.process for machine in self.host.machines.values()}
+        machines = {**self.host.machines, **self.light.machines}
+        return process in {machine.process for machine in machines.values()}
 
     def _used_by(self, pid: int) -> ProcessUsage:
         return self.used(pid)  # as a test says by now
@@ -158,7 +164,7 @@ class FakeDaemon:
         inventory: Any = CrashingInventory(self.inventory, self.crash, set())
         adapters = Adapters(
             inventory=inventory,
-            hypervisor=crashing(self.hypervisor, "hypervisor"),
+            nodes=Nodes({driver.kind: driver for driver in self._drivers(crashing)}),
             networks=crashing(self.networks, "networks"),
             uplinks=crashing(self.uplinks, "uplinks"),
             servers=crashing(self.servers, "servers"),
@@ -167,15 +173,9 @@ class FakeDaemon:
             memory=crashing(self.pressure, "memory"),
             counters=crashing(self.counters, "counters"),
             cgroups=crashing(self.cgroups, "cgroups"),
-            carriers=crashing(FakeCarriers(self.host), "carriers"),
             images=crashing(self.images, "images"),
             storage=crashing(self.storage, "storage"),
-            snapshots=crashing(self.snapshots, "snapshots"),
             checkpoints=crashing(self.checkpoints, "checkpoints"),
-            screens=self.screens,
-            devices=crashing(FakeDevices(self.host), "devices"),
-            interfaces=self.interfaces,
-            guest_files=FakeGuestFiles(self.host),
             dialer=self.dialer,
             published_ports=self.published_ports,
             keys=crashing(self.keys, "keys"),
@@ -203,10 +203,28 @@ class FakeDaemon:
         self.engine = Engine(adapters, self.plugins, findings=findings, info=lambda: self.info)
         return await self.engine.start()
 
+    def _drivers(self, crashing: Callable[[Any, str], Any]) -> Sequence[NodeDriver]:
+        """Return the drivers of a new daemon."""
+        port = crashing(self.hypervisor, "nodes")
+        vm = NodeDriver(
+            kind=DEFAULT_KIND,
+            port=port,
+            consoles=port,
+            agents=port,
+            accelerators=port,
+            guest_files=FakeGuestFiles(self.host),
+            interfaces=self.interfaces,
+            screens=self.screens,
+            devices=crashing(FakeDevices(self.host), "devices"),
+            snapshots=crashing(self.snapshots, "snapshots"),
+            carriers=crashing(FakeCarriers(self.host), "carriers"),
+        )
+        return [vm, light_driver(self.light, crashing)]
+
     async def kill_daemon(self) -> None:
         """End the daemon as SIGKILL does."""
         self.crash.dead.set()
-        self.host.daemon = None
+        self.host.daemon = self.light.daemon = None
         with suppress(StorageFailed):
             await self.engine.close()
         for tap in open_taps():

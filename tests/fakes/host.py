@@ -109,7 +109,7 @@ class FakeHost:
         waiting: Adoptions that wait so, now and the most at one time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first_pid: int = 100_000) -> None:
         self.has_disk: Callable[[DiskRef], bool] = lambda ref: path_of(ref).is_file()
         self.patience = 0.0
         self.waiting = [0, 0]
@@ -129,7 +129,7 @@ class FakeHost:
         self.clings: set[str] = set()
         self.no_place: set[str] = set()
         self.daemon: Daemon | None = None
-        self._pids = iter(range(100_000, 200_000))
+        self._pids = iter(range(first_pid, first_pid + 100_000))
 
     # the guest
 

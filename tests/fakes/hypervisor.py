@@ -1,4 +1,4 @@
-"""A hypervisor in memory, with the same contract as QEMU's adapter (test_hypervisor.py)."""
+"""A hypervisor in memory, with the same contract as QEMU's adapter (test_nodes.py)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _K = GuestEventKind
 
 
 class FakeHypervisor:
-    """`drivers.node.port.Hypervisor` on a FakeHost; does nothing more once `dead` is set."""
+    """`drivers.node.port.NodePort` on a FakeHost; does nothing more once `dead` is set."""
 
     def __init__(self, host: FakeHost | None = None, dead: asyncio.Event | None = None) -> None:
         self.host = host or FakeHost()
@@ -121,6 +121,9 @@ class FakeHypervisor:
             FoundMachine(key=key, uuid=machine.spec.uuid, process=machine.process)
             for key, machine in self.host.machines.items()
         ]
+
+    def has(self, key: str) -> bool:
+        return key in self._known
 
     async def resume(self, key: str) -> None:
         machine = self._answer(key, "resume")

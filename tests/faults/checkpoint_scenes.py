@@ -181,7 +181,7 @@ SCENES: dict[str, Scene] = {
         settled=_pools_full,
         lasting=True,
         # The other places are those of a fork.
-        only={"inventory.commit", "snapshots.loaded", "hypervisor.resume"},
+        only={"inventory.commit", "snapshots.loaded", "nodes.resume"},
     ),
     "pool-cool": Scene(
         prepare=_have_pool,
@@ -189,7 +189,7 @@ SCENES: dict[str, Scene] = {
         ends={LAB: [_UP]},
         settled=_pools_full,
         lasting=True,
-        only={"inventory.commit", "hypervisor.kill", "networks.remove"},
+        only={"inventory.commit", "nodes.kill", "networks.remove"},
     ),
     "checkpoint-rm": Scene(
         prepare=_have_unused_checkpoint,
@@ -222,10 +222,10 @@ SCENES: dict[str, Scene] = {
         only={
             "inventory.commit",
             "keys.ensure",
-            "hypervisor.launch",
+            "nodes.launch",
             "snapshots.save",
             "checkpoints.publish",
-            "hypervisor.kill",
+            "nodes.kill",
         },
     ),
     "copy-is-told": Scene(

@@ -42,8 +42,8 @@ T = TypeVar("T")
 SOAK = bool(os.environ.get("SOAK"))
 # Places that no scene comes by, and why.
 UNREACHED = {
-    "hypervisor.adopt": "only a recovery adopts: test_a_death_while_recovering",
-    "hypervisor.kill_process": "only a recovery ends orphans: test_a_death_while_recovering",
+    "nodes.adopt": "only a recovery adopts: test_a_death_while_recovering",
+    "nodes.kill_process": "only a recovery ends orphans: test_a_death_while_recovering",
     "images.download": "an import is an upload of the daemon itself, and `images.receive` is it",
     "images.discard": "removing an image is one call; tests/contract has its deaths",
     "images.sweep": "only a recovery sweeps",
@@ -326,12 +326,12 @@ def test_looks_name_methods_that_are_there() -> None:
     kinds = all_ports()
     for port, names in LOOKS.items():
         assert names <= set(dir(kinds[port])), port
-    assert {"hypervisor", "networks", "images", "inventory"} <= set(kinds)
+    assert {"nodes", "networks", "images", "inventory"} <= set(kinds)
 
 
 @pytest.mark.parametrize("order", ["raise", "errno ENOSPC", "errno EIO"])
 def test_a_world_that_fails_is_told_and_taken_back(faulty: Faulty, order: str) -> None:
-    names = ["networks.apply", "networks.open_taps", "storage.clone", "hypervisor.launch"]
+    names = ["networks.apply", "networks.open_taps", "storage.clone", "nodes.launch"]
     for name in [f"{name}:before" for name in names] + ["storage.create:before"]:
         faulty.order(f"{name} = {order}")
         with faulty.client() as client:

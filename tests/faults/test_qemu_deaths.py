@@ -27,7 +27,7 @@ NAMES = {
     "checkpoint": (),
     "fork": (),
     "restore": (),
-    "class": ("inventory.commit", "snapshots.launch", "hypervisor.resume"),
+    "class": ("inventory.commit", "snapshots.launch", "nodes.resume"),
 }
 
 

@@ -126,15 +126,12 @@ def test_core_and_api_know_no_feature(room: str) -> None:
 @pytest.mark.parametrize("kind", ["node", "storage", "network"])
 def test_drivers_of_one_kind_never_import_each_other(kind: str) -> None:
     strays = []
+    drivers = {path.name for path in (ROOT / "labd/drivers" / kind).iterdir() if path.is_dir()}
     for path in sources(f"labd/drivers/{kind}"):
         own = path.relative_to(ROOT / "labd/drivers" / kind).parts[0]
         for line, name in imports(path):
             parts = name.split(".")
-            if (
-                parts[:3] == ["labd", "drivers", kind]
-                and len(parts) > 4
-                and (parts[3] not in {own, "port"})
-            ):
+            if parts[:3] == ["labd", "drivers", kind] and parts[3] in drivers - {own}:
                 strays.append(f"{path.relative_to(ROOT)}:{line} {name}")
     assert strays == []
 
@@ -161,6 +158,23 @@ def test_nobody_but_the_local_storage_joins_paths_of_disks() -> None:
                 strays.append(f"{place}:{node.lineno} joins {right.value!r}")
             if ".qcow2" in ast.unparse(right):
                 strays.append(f"{place}:{node.lineno} joins the name of a disk")
+    assert strays == []
+
+
+@pytest.mark.parametrize("room", ["core", "features"])
+def test_features_and_core_know_no_driver_but_by_its_port(room: str) -> None:
+    drivers = {
+        f"labd.drivers.{path.parent.name}.{path.name}"
+        for path in (ROOT / "labd/drivers").glob("*/*")
+        if path.is_dir() and path.name != "__pycache__"
+    }
+    assert "labd.drivers.node.qemu" in drivers
+    strays = [
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in sources(f"labd/{room}")
+        for line, name in imports(path)
+        if any(within(name, driver) for driver in drivers)
+    ]
     assert strays == []
 
 

@@ -1,11 +1,13 @@
-"""What a kind of node may offer besides its life: screens, devices, files, snapshots, carriers.
+"""What a kind of node may offer besides its life: consoles, agents, screens, devices...
 
-Calls by key raise as those of `port.Hypervisor` do: `NodeGone`, `NodeUnresponsive`.
+Calls by key raise as those of `port.NodePort` do: `NodeGone`, `NodeUnresponsive`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Protocol
 
 from labd.model.checkpoints import (
@@ -15,9 +17,72 @@ from labd.model.checkpoints import (
     SaveOrder,
 )
 from labd.model.keys import Chord
-from labd.model.machine import Disk, MachineSpec, Nic
+from labd.model.machine import AccelChoice, CpuSetting, Disk, ExecResult, MachineSpec, Nic
 from labd.model.process import ProcessId
 from labd.model.serving import GuestInterface
+from labd.model.specs import Accel
+
+
+class Console(Protocol):
+    """One viewer of a serial line."""
+
+    async def read(self) -> bytes:
+        """Return the next output; empty when the node has gone."""
+
+    async def write(self, data: bytes) -> None:
+        """Type into the line."""
+
+
+class Consoles(Protocol):
+    """Serial lines of machines."""
+
+    async def wait_console(self, key: str, pattern: str) -> str:
+        """Return the first serial line since the launch or reset in which `pattern` is found.
+
+        Waits without limit of its own; ends with NodeGone when the machine ends.
+        """
+
+    def console(self, key: str) -> AbstractAsyncContextManager[Console]:
+        """Attach one more viewer; it first reads the last 4 KiB of what was said."""
+
+    def console_log(self, machine: MachineSpec) -> Path:
+        """Return the path of the bounded serial log; `.1` beside it is the older half.
+
+        Each half has its index of times (`labd.host.timelog`).
+        """
+
+
+class Agents(Protocol):
+    """Commands in guests, by their agents."""
+
+    async def agent_ping(self, key: str) -> bool:
+        """Tell whether the guest agent answers."""
+
+    async def agent_exec(
+        self, key: str, argv: Sequence[str], timeout: float, stdin: bytes = b""
+    ) -> ExecResult:
+        """Run a command by the guest agent (`guest-exec`).
+
+        Raises:
+            GuestAgentAbsent: No agent.
+            GuestFailed: It has no such program, or it took over `timeout` seconds.
+        """
+
+
+class Accelerators(Protocol):
+    """How the CPUs of machines run."""
+
+    async def accel(self, wanted: Accel, cpu: CpuSetting | None = None) -> AccelChoice:
+        """Choose the accelerator and the CPU; what a live probe finds to work is remembered.
+
+        Args:
+            wanted: `auto` becomes KVM where it works, else TCG.
+            cpu: With `kvm`, the only CPU that will do; None for the best that works.
+
+        Raises:
+            LaunchFailed: `kvm` was asked for and cannot be opened.
+            AcceleratorFailed: `kvm` was asked for, and QEMU dies with it.
+        """
 
 
 class ViewerStream(Protocol):
@@ -153,7 +218,7 @@ class Snapshots(Protocol):
     async def launch(
         self, machine: MachineSpec, taps: Mapping[str, int], incoming: Incoming
     ) -> ProcessId:
-        """Start a machine from a frozen state, its CPUs stopped; as `Hypervisor.launch`."""
+        """Start a machine from a frozen state, its CPUs stopped; as `NodePort.launch`."""
 
     async def loaded(self, key: str) -> None:
         """Return when the machine has loaded its state; its CPUs are still stopped.
@@ -183,7 +248,7 @@ class Snapshots(Protocol):
 
 
 class Carriers(Protocol):
-    """The carrier that guests see. Raises as the calls of `ports.Hypervisor` by key do."""
+    """The carrier that guests see. Raises as the calls of `port.NodePort` by key do."""
 
     async def set_carrier(self, key: str, nic: str, *, up: bool) -> None:
         """Switch the carrier of a NIC, by `Nic.id`, on or off (idempotent).

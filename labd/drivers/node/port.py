@@ -1,40 +1,31 @@
-"""The contract of a kind of node: machines that are launched, adopted, paused and ended."""
+"""The contract of a kind of node: machines that are launched, adopted, paused and ended.
+
+Whatever else a kind may offer stands in `capabilities`; `driver.NodeDriver` is both together.
+tests/contract/test_nodes.py is the suite that a driver has to pass.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
 from labd.model.machine import (
-    AccelChoice,
-    CpuSetting,
-    ExecResult,
     FoundMachine,
     GuestEvent,
     MachineSpec,
     RunState,
 )
 from labd.model.process import ProcessId, Spawned
-from labd.model.specs import Accel
 
 
-class Console(Protocol):
-    """One viewer of a serial line."""
+class NodePort(Protocol):
+    """The life of the machines of one kind.
 
-    async def read(self) -> bytes:
-        """Return the next output; empty when the node has gone."""
-
-    async def write(self, data: bytes) -> None:
-        """Type into the line."""
-
-
-class Hypervisor(Protocol):
-    """QEMU processes. Every call but `launch` ends within its own deadline (seconds, default 5).
+    Every call but `launch` ends within its own deadline (seconds, default 5).
 
     Calls by key raise `NodeGone` for a machine that has ended or was never known, and
-    `NodeUnresponsive` when QEMU misses the deadline (which also sends UNRESPONSIVE once).
+    `NodeUnresponsive` when it misses the deadline (which also sends UNRESPONSIVE once).
     """
 
     def listen(self, listener: Callable[[GuestEvent], None]) -> None:
@@ -43,16 +34,10 @@ class Hypervisor(Protocol):
         Set once, before anything is launched. EXITED is the last event of a machine.
         """
 
-    async def accel(self, wanted: Accel, cpu: CpuSetting | None = None) -> AccelChoice:
-        """Choose the accelerator and the CPU; what a live probe finds to work is remembered.
+    def has(self, key: str) -> bool:
+        """Tell whether this driver has a machine by this key, one that hangs too; calls go to it.
 
-        Args:
-            wanted: `auto` becomes KVM where it works, else TCG.
-            cpu: With `kvm`, the only CPU that will do; None for the best that works.
-
-        Raises:
-            LaunchFailed: `kvm` was asked for and cannot be opened.
-            AcceleratorFailed: `kvm` was asked for, and QEMU dies with it.
+        A machine is had from the beginning of its `launch` or `adopt` to its EXITED.
         """
 
     async def launch(
@@ -123,34 +108,6 @@ class Hypervisor(Protocol):
 
     async def forget(self, *machines: MachineSpec) -> None:
         """Remove sockets, logs and run folders of machines that have ended (idempotent)."""
-
-    async def wait_console(self, key: str, pattern: str) -> str:
-        """Return the first serial line since the launch or reset in which `pattern` is found.
-
-        Waits without limit of its own; ends with NodeGone when the machine ends.
-        """
-
-    async def agent_ping(self, key: str) -> bool:
-        """Tell whether the guest agent answers."""
-
-    async def agent_exec(
-        self, key: str, argv: Sequence[str], timeout: float, stdin: bytes = b""
-    ) -> ExecResult:
-        """Run a command by the guest agent (`guest-exec`).
-
-        Raises:
-            GuestAgentAbsent: No agent.
-            GuestFailed: It has no such program, or it took over `timeout` seconds.
-        """
-
-    def console(self, key: str) -> AbstractAsyncContextManager[Console]:
-        """Attach one more viewer; it first reads the last 4 KiB of what was said."""
-
-    def console_log(self, machine: MachineSpec) -> Path:
-        """Return the path of the bounded serial log; `.1` beside it is the older half.
-
-        Each half has its index of times (`labd.host.timelog`).
-        """
 
     def message_log(self, machine: MachineSpec) -> Path:
         """Return the path of what QEMU itself said since the launch."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from labd.drivers.node.capabilities import ViewerStream
-from labd.drivers.node.port import Console
+from labd.drivers.node.capabilities import Console, ViewerStream
 
 # RFC 6143 7.5.3: FramebufferUpdateRequest, by which a viewer that nobody touches asks on and on.
 _UPDATE_REQUEST, _UPDATE_LENGTH = 3, 10

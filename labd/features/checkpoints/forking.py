@@ -159,7 +159,7 @@ class Forking:
         cold += [copy for copy, fits in zip(warm, taken, strict=True) if not fits]
         await self._restore(operation, record, snapshot, cold)
         # All or none: a lab whose clocks began at different times has broken connections.
-        await gather_all(self._adapters.hypervisor.resume(copy.machine.key) for copy in copies)
+        await gather_all(self._adapters.nodes.resume(copy.machine.key) for copy in copies)
         await gather_all(self._woken(operation, copy) for copy in copies)
         await gather_all(self._awake(copy) for copy in earlier)
         untold = [*copies, *earlier]
@@ -203,7 +203,7 @@ class Forking:
 
     async def _announce(self, copy: ForkedNode) -> None:
         try:
-            await self._adapters.snapshots.announce(copy.machine.key)
+            await self._adapters.nodes.snapshots(copy.machine.key).announce(copy.machine.key)
         except LabdError as error:
             log.warning("node %s: %s", copy.ref, error)
 
@@ -239,7 +239,7 @@ class Forking:
             machine_type=saved.machine_type,
             balloon=saved.balloon,
         )
-        why = refusal(record, saved, self._adapters.snapshots.fingerprint(machine))
+        why = refusal(record, saved, self._adapters.nodes.snapshots(machine).fingerprint(machine))
         if why:
             raise InputError(why)
         seed = self._loader.seed(snapshot, node)
@@ -252,10 +252,10 @@ class Forking:
         """
         key = copy.machine.key
         self._runner.expect(key)
-        self._adapters.hypervisor.rename(copy.machine)
+        self._adapters.nodes.rename(copy.machine)
         try:
             if copy.record.machine == copy.machine:
-                await self._adapters.snapshots.loaded(key)
+                await self._adapters.nodes.snapshots(key).loaded(key)
                 await self._runner.make_seed(copy.machine, copy.seed)
                 await self._carry(copy)
                 return True
@@ -304,7 +304,7 @@ class Forking:
         await gather_all(
             [
                 self._note_process(copy.ref, process),
-                self._adapters.snapshots.loaded(machine.key),
+                self._adapters.nodes.snapshots(machine.key).loaded(machine.key),
             ]
         )
         await self._carry(copy)
@@ -334,7 +334,7 @@ class Forking:
         await self._make_files(record, copy)
         incoming = await self._adapters.checkpoints.incoming(record, copy.saved)
         try:
-            return await self._adapters.snapshots.launch(
+            return await self._adapters.nodes.snapshots(copy.machine).launch(
                 copy.machine, taps.pop(copy.machine.key, {}), incoming
             )
         finally:
@@ -381,7 +381,9 @@ class Forking:
         """Return when the agent of a copy answers whose source was saved while it booted."""
         with suppress(TimeoutError):
             async with asyncio.timeout(copy.sized.ready.timeout):
-                while not await self._adapters.hypervisor.agent_ping(copy.machine.key):  # noqa: ASYNC110 - nobody tells
+                key = copy.machine.key
+                agents = self._adapters.nodes.agents(key)
+                while not await agents.agent_ping(key):  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(_POLL)
 
     async def _tell(
@@ -399,9 +401,11 @@ class Forking:
         async with self._telling:
             try:
                 if copy.saved.agent or boots:
-                    await self._adapters.snapshots.set_clock(key)
+                    await self._adapters.nodes.snapshots(key).set_clock(key)
                     keys = (snapshot.key.public, *self._adapters.authorized_keys)
-                    await self._adapters.snapshots.authorize(key, logins(copy.sized.node, keys))
+                    await self._adapters.nodes.snapshots(key).authorize(
+                        key, logins(copy.sized.node, keys)
+                    )
             except LabdError as error:
                 log.warning("node %s: %s", copy.ref, error)
             for argv in copy.sized.node.on_fork:
@@ -419,9 +423,11 @@ class Forking:
     ) -> None:
         words = ["env", *(f"{name}={value}" for name, value in environment.items()), *argv]
         try:
-            result = await self._adapters.hypervisor.agent_exec(copy.machine.key, words, _AGENT)
+            result = await self._adapters.nodes.agents(copy.machine.key).agent_exec(
+                copy.machine.key, words, _AGENT
+            )
         except GuestFailed:
-            await self._adapters.hypervisor.query(copy.machine.key)  # its end is the better reason
+            await self._adapters.nodes.query(copy.machine.key)  # its end is the better reason
             raise
         if result.status != 0:
             said = result.stderr.decode(errors="replace").strip().splitlines()

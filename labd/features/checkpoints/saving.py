@@ -136,13 +136,15 @@ class Saving:
         self, snapshot: _SaveScope, operation: OperationRecord, *, go_on: bool
     ) -> CheckpointRecord:
         orders = [self._order(snapshot, node) for node in snapshot.nodes]
-        facts = await self._adapters.snapshots.facts()
+        kinds = {machine.kind for machine in snapshot.machines.values()}
+        snapshots = self._adapters.nodes.snapshots_of(kinds)
+        facts = await snapshots.facts()
         keys = [node.key for node in snapshot.nodes]
         with self._watcher.suppressed(keys):
             try:
                 async with AsyncExitStack() as undo:
                     undo.push_async_callback(self._put_back, snapshot)
-                    saved = await self._adapters.snapshots.save(orders, go_on=go_on)
+                    saved = await snapshots.save(orders, go_on=go_on)
                     record = await self._write(snapshot, operation, saved, facts, undo.pop_all)
             finally:
                 await self._watcher.drain()
@@ -160,7 +162,7 @@ class Saving:
             ),
             copies=tuple(
                 (machine.folder / name, snapshot.folder / f"{node.name}.{name}")
-                for name in self._adapters.snapshots.own_files(machine)
+                for name in self._adapters.nodes.snapshots(machine).own_files(machine)
             ),
         )
 
@@ -169,8 +171,10 @@ class Saving:
         for node in snapshot.nodes:
             ref = NodeRef(node.lab, node.name)
             try:
-                await self._adapters.snapshots.abandon(node.key, run=node.state in _RAN)
-                if await self._adapters.hypervisor.query(node.key) is RunState.PAUSED:
+                await self._adapters.nodes.snapshots(node.key).abandon(
+                    node.key, run=node.state in _RAN
+                )
+                if await self._adapters.nodes.query(node.key) is RunState.PAUSED:
                     live = set(NodeState) - _RAN
                     await self._state_writer.move(ref, NodeState.PAUSED, unless=live)
             except LabdError as error:
@@ -229,7 +233,7 @@ class Saving:
         ram, ram_bytes, state = await self._store.absorb(snapshot.key, node.name, stream)
         files = [
             (name, await self._store.digest(snapshot.key, f"{node.name}.{name}"))
-            for name in self._adapters.snapshots.own_files(machine)
+            for name in self._adapters.nodes.snapshots(machine).own_files(machine)
         ]
         sized = await self._loader.size(snapshot.lab.spec)
         return SavedNode(
@@ -238,7 +242,7 @@ class Saving:
             cpu=machine.cpu,
             memory=machine.memory,
             machine_type=saved.machine_types[node.key],
-            fingerprint=self._adapters.snapshots.fingerprint(machine),
+            fingerprint=self._adapters.nodes.snapshots(machine).fingerprint(machine),
             image=sized[node.name].image.digest,
             ram=ram,
             ram_bytes=ram_bytes,

@@ -13,6 +13,7 @@ from labd.core.adapters import Adapters, new_key
 from labd.core.operations import More, Operations
 from labd.core.resolve import Sized
 from labd.core.state_writer import StateWriter
+from labd.drivers.node.capabilities import Snapshots
 from labd.features.checkpoints.garbage import CheckpointCollector
 from labd.features.checkpoints.offers import ReadyForks
 from labd.features.checkpoints.saving import Saving
@@ -136,6 +137,7 @@ class CheckpointService:
 
         Raises:
             Conflict: The name is taken, or a node does not run.
+            CapabilityMissing: A node is of a kind without checkpoints.
 
         `key` is the checkpoint's, when it was chosen before.
         """
@@ -157,6 +159,7 @@ class CheckpointService:
                 _check_chain(node)
             if not nodes:
                 raise Conflict(f"lab {record.name} has no nodes to save")
+            self._savers(record.spec)
             was = {node.name: node.state for node in nodes}
             return replace(request, key=key or new_key(), was=was)
 
@@ -351,7 +354,7 @@ class CheckpointService:
             OverQuota: No lab may have so much.
         """
         record = await self.record(name)
-        why = misfit(record, await self._adapters.snapshots.facts())
+        why = misfit(record, await self._savers(record.spec).facts())
         if why:
             raise InputError(f"checkpoint {name} cannot be used here: {why}")
         await self._require_accel(record)
@@ -362,15 +365,26 @@ class CheckpointService:
         await self._adapters.checkpoints.verify(record)
         return record
 
+    def _savers(self, spec: LabSpec) -> Snapshots:
+        """Return what saves and loads the nodes of a lab.
+
+        Raises:
+            CapabilityMissing, KindUnknown, Conflict: They cannot be saved; names the kind.
+        """
+        return self._adapters.nodes.snapshots_of({node.kind for node in spec.nodes})
+
     async def _require_accel(self, record: CheckpointRecord) -> None:
         """Raise InputError if CPUs that ran by KVM cannot do so here; TCG runs anywhere.
 
         Each needs the very CPU that it was saved with: QEMU would load the state into another.
         """
-        first = {node.cpu: node.name for node in reversed(record.nodes) if node.kvm}
-        for cpu, name in first.items():
+        kinds = {node.name: node.kind for node in record.spec.nodes}
+        first = {
+            (kinds[node.name], node.cpu): node.name for node in reversed(record.nodes) if node.kvm
+        }
+        for (kind, cpu), name in first.items():
             try:
-                await self._adapters.hypervisor.accel(Accel.KVM, cpu)
+                await self._adapters.nodes.accel(kind, Accel.KVM, cpu)
             except LaunchFailed as error:
                 why = error.message.partition(";")[0]
                 raise InputError(

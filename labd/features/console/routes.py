@@ -15,7 +15,7 @@ from labd.api.callers import CallerDep
 from labd.api.models import LabName, NodeName
 from labd.api.rules import Scope, requires
 from labd.api.services import ClosingDep, service
-from labd.drivers.node.port import Console
+from labd.drivers.node.capabilities import Console
 from labd.features.console.service import ConsoleService
 from labd.features.labs import LabOverview, Node, bare_spec, show_node
 from labd.model.errors import LabdError

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from labd.core.adapters import Adapters
 from labd.core.failure_context import read_log
 from labd.core.state_writer import StateWriter
-from labd.drivers.node.port import Console
+from labd.drivers.node.capabilities import Console
 from labd.features.activity import ActivityService, AttendedConsole
 from labd.host.threads import quick
 from labd.host.timelog import LogLine, read_lines, read_stamped
@@ -35,7 +35,7 @@ class ConsoleService:
     async def attach(self, ref: NodeRef) -> AsyncIterator[Console]:
         """Attach to a serial line."""
         node = await self._state_writer.node(ref)
-        async with self._adapters.hypervisor.console(node.key) as console:
+        async with self._adapters.nodes.consoles(node.key).console(node.key) as console:
             yield AttendedConsole(console, lambda: self._activity.touch(ref.lab, Source.CONSOLE))
 
     async def lines(self, ref: NodeRef, after: int) -> Sequence[tuple[str, LogLine]]:
@@ -46,8 +46,8 @@ class ConsoleService:
         node = await self._state_writer.node(ref)
         if node.machine is None:
             return []
-        console = self._adapters.hypervisor.console_log(node.machine)
-        messages = self._adapters.hypervisor.message_log(node.machine)
+        console = self._adapters.nodes.consoles(node.machine).console_log(node.machine)
+        messages = self._adapters.nodes.message_log(node.machine)
         lines = [
             *(("console", line) for line in await quick(read_lines, console, after)),
             *(("qemu", line) for line in await quick(read_stamped, messages)),
@@ -59,5 +59,5 @@ class ConsoleService:
         node = await self._state_writer.node(ref)
         if node.machine is None:
             return b""
-        path = self._adapters.hypervisor.console_log(node.machine)
+        path = self._adapters.nodes.consoles(node.machine).console_log(node.machine)
         return await quick(read_log, path)

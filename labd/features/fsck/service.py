@@ -279,7 +279,7 @@ class Fsck:
     async def _gather(self) -> Evidence:
         """Return everything but the traces."""
         adapters = self._adapters
-        machines = await adapters.hypervisor.scan()
+        machines = await adapters.nodes.scan()
         pids = [machine.process.pid for machine in machines]
         namespaces = await adapters.networks.namespaces()
         return Evidence(
@@ -370,9 +370,9 @@ class Fsck:
         adapters, name = self._adapters, difference.name
         match difference.kind:
             case _M.ORPHAN_PROCESS:
-                for machine in await adapters.hypervisor.scan():
+                for machine in await adapters.nodes.scan():
                     if str(machine.process.pid) == name:
-                        await adapters.hypervisor.kill_process(machine.process)
+                        await adapters.nodes.kill_process(machine)
             case _M.ORPHAN_NAMESPACE:
                 await adapters.servers.sweep(plan.namespace for plan in look.rows.plans.values())
                 await adapters.uplinks.sweep(plan.namespace for plan in look.rows.plans.values())

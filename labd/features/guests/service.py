@@ -52,9 +52,9 @@ class GuestService:
                 "copy it with `lab cp` first, and have the command read the file"
             )
         key = await self._key(ref, "run a command in")
-        hypervisor = self._adapters.hypervisor
+        agents = self._adapters.nodes.agents(key)
         with self._activity.during(ref.lab, Source.EXEC):
-            return await _patiently(lambda: hypervisor.agent_exec(key, argv, timeout, stdin))
+            return await _patiently(lambda: agents.agent_exec(key, argv, timeout, stdin))
 
     @asynccontextmanager
     async def read_file(self, ref: NodeRef, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -62,7 +62,7 @@ class GuestService:
         key = await self._key(ref, "read a file of")
 
         async def begin() -> tuple[AsyncIterator[bytes], bytes]:
-            parts = aiter(self._adapters.guest_files.read(key, path))
+            parts = aiter(self._adapters.nodes.guest_files(key).read(key, path))
             return parts, await anext(parts, b"")
 
         with self._activity.during(ref.lab, Source.COPY):
@@ -82,7 +82,9 @@ class GuestService:
         key = await self._key(ref, "write a file of")
         # Without an agent nothing of `content` is read, so that it can be sent again.
         with self._activity.during(ref.lab, Source.COPY):
-            return await _patiently(lambda: self._adapters.guest_files.write(key, path, content))
+            return await _patiently(
+                lambda: self._adapters.nodes.guest_files(key).write(key, path, content)
+            )
 
     async def _key(self, ref: NodeRef, action: str) -> str:
         node = await self._state_writer.node(ref)

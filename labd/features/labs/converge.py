@@ -169,7 +169,7 @@ class Converger:
         # image that differ in them are many. Where they do, the next slow one makes all slow.
         alike = (sized.image.digest, sized.node.accel, sized.ready)
         async with self._adapters.booting.take(snapshot.lab.name, alike) as boot:
-            choice = await self._adapters.choose_accel(sized.node.accel)
+            choice = await self._adapters.choose_accel(sized.node.kind, sized.node.accel)
             machine = self._loader.machine(snapshot, node, kvm=choice.kvm, cpu=choice.cpu)
             launch = Launch(
                 ref=ref,

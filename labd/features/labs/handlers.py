@@ -255,11 +255,11 @@ class OperationHandlers:
     # what QEMU is told
 
     async def _pause(self, operation: OperationRecord) -> None:
-        await self._each(operation, self._adapters.hypervisor.pause, {NodeState.PAUSED})
+        await self._each(operation, self._adapters.nodes.pause, {NodeState.PAUSED})
 
     async def _resume(self, operation: OperationRecord) -> None:
         back = {NodeState.RUNNING, NodeState.READY}
-        await self._each(operation, self._adapters.hypervisor.resume, back)
+        await self._each(operation, self._adapters.nodes.resume, back)
 
     async def _each(
         self,
@@ -267,7 +267,7 @@ class OperationHandlers:
         call: Callable[[str], Awaitable[None]],
         states: set[NodeState],
     ) -> None:
-        """Call the hypervisor for each node, and wait until the watcher has seen the effect.
+        """Call the driver of each node, and wait until the watcher has seen the effect.
 
         Raises:
             GuestFailed: It has not.
@@ -293,9 +293,9 @@ class OperationHandlers:
         async def one(name: str) -> None:
             node = await self._state_writer.node(NodeRef(operation.lab, name))
             with self._watcher.caused_by(node.key, operation.id):
-                await self._adapters.hypervisor.reset(node.key)
+                await self._adapters.nodes.reset(node.key)
                 if node.state in {NodeState.PANICKED, NodeState.PAUSED}:
-                    await self._adapters.hypervisor.resume(node.key)
+                    await self._adapters.nodes.resume(node.key)
                 await self._watcher.drain()
 
         await gather_all(one(name) for name in operation.request_as(Telling).nodes)

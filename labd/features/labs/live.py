@@ -91,7 +91,7 @@ class _Session:
         now: MachineSpec,
     ) -> None:
         self._adapters = adapters
-        self._devices = adapters.devices
+        self._devices = adapters.nodes.devices(now)
         self._state_writer = state_writer
         self._ref = ref
         self._target = target

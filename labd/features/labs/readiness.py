@@ -163,7 +163,7 @@ class ReadinessKeeper:
 
     async def _wait(self, key: str, namespace: str, spec: NodeSpec, ready: Readiness) -> None:
         if ready.console:
-            await self._adapters.hypervisor.wait_console(key, ready.console)
+            await self._adapters.nodes.consoles(key).wait_console(key, ready.console)
         elif ready.tcp_port:
             address = next(a for nic in spec.nics for a in nic.addresses).partition("/")[0]
             await self._until(
@@ -171,7 +171,7 @@ class ReadinessKeeper:
                 lambda: self._adapters.networks.probe_tcp(namespace, address, ready.tcp_port, 1.0),
             )
         elif ready.agent:
-            await self._until(key, lambda: self._adapters.hypervisor.agent_ping(key))
+            await self._until(key, lambda: self._adapters.nodes.agents(key).agent_ping(key))
         elif ready.command:
             await self._until(key, lambda: self._command(key, ready))
 
@@ -181,16 +181,18 @@ class ReadinessKeeper:
         Raises:
             GuestFailed: One could not be, or ended with another status than 0.
         """
-        await self._until(key, lambda: self._adapters.hypervisor.agent_ping(key))
+        await self._until(key, lambda: self._adapters.nodes.agents(key).agent_ping(key))
         for file in spec.files:
-            await self._adapters.guest_files.write(key, file.path, _once(file.content.encode()))
+            await self._adapters.nodes.guest_files(key).write(
+                key, file.path, _once(file.content.encode())
+            )
             if file.mode:
                 await self._must(ref, key, ("chmod", file.mode, file.path))
         for argv in spec.startup:
             await self._must(ref, key, argv)
 
     async def _must(self, ref: NodeRef, key: str, argv: Sequence[str]) -> None:
-        result = await self._adapters.hypervisor.agent_exec(key, argv, _LONGEST)
+        result = await self._adapters.nodes.agents(key).agent_exec(key, argv, _LONGEST)
         if result.status != 0:
             said = result.stderr.decode(errors="replace").strip().splitlines()
             raise GuestFailed(
@@ -201,7 +203,9 @@ class ReadinessKeeper:
 
     async def _command(self, key: str, ready: Readiness) -> bool:
         try:
-            result = await self._adapters.hypervisor.agent_exec(key, ready.command, ready.timeout)
+            result = await self._adapters.nodes.agents(key).agent_exec(
+                key, ready.command, ready.timeout
+            )
         except GuestFailed:
             return False  # the agent is not there yet
         return result.status == 0
@@ -211,7 +215,7 @@ class ReadinessKeeper:
             try:
                 if await probe():
                     return
-                await self._adapters.hypervisor.query(key)  # NodeGone ends the wait
+                await self._adapters.nodes.query(key)  # NodeGone ends the wait
             except NodeUnresponsive:
                 log.debug("machine %s does not answer; its readiness is asked again", key)
             except NodeGone:

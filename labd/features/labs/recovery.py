@@ -172,14 +172,14 @@ class Recovery:
             return
         try:
             run = state in {NodeState.RUNNING, NodeState.READY}
-            await self._adapters.snapshots.abandon(node.key, run=run)
+            await self._adapters.nodes.snapshots(node.key).abandon(node.key, run=run)
         except WorldError as error:
             log.warning("node %s was being saved and may not run on: %s", ref, error)
 
     async def _end_orphans(self, known: dict[str, NodeRecord]) -> int:
         """End every QEMU of this root whose process was never committed: it was not let go yet."""
         orphans: list[FoundMachine] = []
-        for found in await self._adapters.hypervisor.scan():
+        for found in await self._adapters.nodes.scan():
             node = known.get(found.key)
             if node is not None and node.process == found.process:
                 continue
@@ -193,7 +193,7 @@ class Recovery:
     async def _end_orphan(self, found: FoundMachine) -> bool:
         """End a QEMU; tell whether it did end. One that cannot holds up neither labd nor others."""
         try:
-            await self._adapters.hypervisor.kill_process(found.process)
+            await self._adapters.nodes.kill_process(found)
         except NodeStuck as error:
             log.warning("it stays: %s", error)
             return False
@@ -216,10 +216,10 @@ class Recovery:
             await self._stopped(ref, _NOT_STARTED, "start-failed")
             return False
         try:
-            found = await self._adapters.hypervisor.adopt(node.machine, node.process)
+            found = await self._adapters.nodes.adopt(node.machine, node.process)
             if str(ref) in self._saved:
                 await self._put_back(ref, node)
-                found = await self._adapters.hypervisor.query(node.key)
+                found = await self._adapters.nodes.query(node.key)
         except NodeGone as gone:
             await self._gone(ref, node, gone)
             return False
@@ -298,7 +298,7 @@ class Recovery:
     async def _end(self, ref: NodeRef, node: NodeRecord, reason: str, cause: str) -> bool:
         """End a node's QEMU; tell whether it did end. Where it cannot, the node is stopping."""
         try:
-            await self._adapters.hypervisor.kill(node.key)
+            await self._adapters.nodes.kill(node.key)
         except NodeStuck as error:
             await self._runner.left_stuck(ref, error)
             return False

@@ -87,14 +87,14 @@ class NodeRunner:
             undo.push_async_callback(self.abandon, ref, machine, operation)
             await self.make_disks(machine, launch.sized)
             await self.make_seed(machine, launch.seed)
-            process = await self._adapters.hypervisor.launch(
+            process = await self._adapters.nodes.launch(
                 machine,
                 launch.taps.pop(machine.key, {}),
                 # While QEMU comes up: a commit takes up to 8 ms of those 30 on a busy disk.
                 spawned=partial(self._note_process, ref),
             )
             await self._links.apply_carrier(ref, machine.key)
-            await self._adapters.hypervisor.resume(machine.key)
+            await self._adapters.nodes.resume(machine.key)
             immediate = is_immediate(launch.sized.ready, launch.sized.node)
 
             def runs() -> None:
@@ -145,7 +145,7 @@ class NodeRunner:
     async def abandon(self, ref: NodeRef, machine: MachineSpec, operation: str) -> None:
         """Take back a start: end the process, and write that the node is stopped."""
         try:
-            await self._adapters.hypervisor.kill(machine.key)
+            await self._adapters.nodes.kill(machine.key)
         except NodeStuck as error:
             self._watcher.give_up(machine.key)
             await self.left_stuck(ref, error, operation)
@@ -182,7 +182,7 @@ class NodeRunner:
             NodeStuck: It does not end; the node stays `stopping` and can be stopped again.
         """
         try:
-            await self._adapters.hypervisor.kill(key, discard=discard)
+            await self._adapters.nodes.kill(key, discard=discard)
         except NodeStuck as error:
             await self.left_stuck(ref, error)
             raise
@@ -258,7 +258,7 @@ class NodeRunner:
         off = self._watcher.off(node.key)
         try:
             async with asyncio.timeout(grace):
-                await self._adapters.hypervisor.power_down(node.key)
+                await self._adapters.nodes.power_down(node.key)
                 await off.wait()
         except NodeGone:
             return True
@@ -295,7 +295,7 @@ class NodeRunner:
         """Remove every file of nodes whose processes have ended, by one thread (idempotent)."""
         # As they are by now: a node that has started since has a machine.
         now = [await self._adapters.inventory.node_by_key(node.key) or node for node in nodes]
-        await self._adapters.hypervisor.forget(*(n.machine for n in now if n.machine is not None))
+        await self._adapters.nodes.forget(*(n.machine for n in now if n.machine is not None))
         await self._adapters.storage.discard(*(node.key for node in now))
         for node in now:
             self._watcher.drop(node.key)

@@ -103,9 +103,10 @@ class Labs:
         """Look up and try everything that can be tried without a change.
 
         Raises:
-            InputError, LaunchFailed: It cannot work.
+            InputError, LaunchFailed: It cannot work, or a kind of node lacks what a node asks for.
             OverQuota: No lab may have so much.
         """
+        self._adapters.nodes.require(spec)
         sized = await self._loader.size(spec)
         self.require_quota(name, sized)
         draft = LabRecord(
@@ -115,8 +116,8 @@ class Labs:
         plan = self._adapters.plan_network(draft.spec, draft.key, keys)
         await self._adapters.uplinks.check(plan)
         await self._adapters.servers.check(plan)
-        for accel in {node.accel for node in spec.nodes} - {Accel.TCG}:
-            await self._adapters.choose_accel(accel)
+        for kind, accel in {(n.kind, n.accel) for n in spec.nodes if n.accel is not Accel.TCG}:
+            await self._adapters.choose_accel(kind, accel)
         return sized
 
     def require_quota(self, name: str, sized: Mapping[str, Sized]) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from labd.core.nodes import Nodes
 from labd.core.state_writer import StateWriter
-from labd.drivers.node.port import Hypervisor
 from labd.host.backoff import Backoff
 from labd.host.supervision import TaskSupervisor, cancel_all
 from labd.inventory.port import Inventory
@@ -48,7 +48,7 @@ class _Heard:
 
 
 class Watcher:
-    """Hears the hypervisor, and writes what happened to nodes on their own account.
+    """Hears the drivers of nodes, and writes what happened to nodes on their own account.
 
     A machine's key is kept over its restarts. An event is bound to the life in which it was heard,
     so that the late end of an old process is never taken for the end of the next one. Events of a
@@ -58,12 +58,12 @@ class Watcher:
     def __init__(
         self,
         inventory: Inventory,
-        hypervisor: Hypervisor,
+        nodes: Nodes,
         state_writer: StateWriter,
         tasks: TaskSupervisor,
     ) -> None:
         self._inventory = inventory
-        self._hypervisor = hypervisor
+        self._nodes = nodes
         self._state_writer = state_writer
         self._queue: asyncio.Queue[_Heard] = asyncio.Queue()
         self._life: dict[str, int] = {}
@@ -81,7 +81,7 @@ class Watcher:
         self._rewatch = asyncio.Event()
         # Hears of machines that are no node's: those of pools.
         self.others: Callable[[GuestEvent], None] = lambda _: None
-        hypervisor.listen(self._hear)
+        nodes.listen(self._hear)
 
     def _hear(self, event: GuestEvent) -> None:
         if event.kind in {_K.POWERED_OFF, _K.EXITED}:
@@ -342,7 +342,7 @@ class Watcher:
     async def _responsive(self, ref: NodeRef, node: NodeRecord, event: GuestEvent) -> None:
         if node.state is not NodeState.UNRESPONSIVE:
             return
-        found = await self._hypervisor.query(node.key)
+        found = await self._nodes.query(node.key)
         if found is RunState.RUNNING:
             await self._running_again(
                 ref, node, event, EventType.NODE_RESPONSIVE, {NodeState.UNRESPONSIVE}
@@ -369,7 +369,7 @@ class Watcher:
         self.powered_off(node.key, when)
         if node.state not in _OWNED:
             # Ending it must not hold up the events of the other machines.
-            self._spawn(lambda: self._hypervisor.kill(node.key))
+            self._spawn(lambda: self._nodes.kill(node.key))
 
     async def _exited(self, event: GuestEvent) -> None:
         node = await self._inventory.node_by_key(event.key)

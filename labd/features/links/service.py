@@ -213,7 +213,8 @@ class LinkService:
             if not nic.down and not whole:
                 continue
             try:
-                await self._adapters.carriers.set_carrier(key, f"n{slot}", up=not nic.down)
+                carriers = self._adapters.nodes.carriers(key)
+                await carriers.set_carrier(key, f"n{slot}", up=not nic.down)
             except QmpRefused as error:
                 # Not plugged yet, or gone already; what plugs it switches it.
                 log.info("carrier of %s/%s: %s", node.name, nic.name, error)

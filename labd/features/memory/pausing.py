@@ -96,7 +96,7 @@ class Pauser:
 
     async def _one(self, node: NodeRecord) -> bool:
         ref = NodeRef(node.lab, node.name)
-        await self._adapters.hypervisor.pause(node.key)
+        await self._adapters.nodes.pause(node.key)
         async with asyncio.timeout(_SEEN_WITHIN):
             seen = await self._state_writer.wait_node(ref, set(NodeState) - _RUNS)
         return seen is not None and seen.state is NodeState.PAUSED

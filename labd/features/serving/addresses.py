@@ -68,7 +68,9 @@ class Addresses:
         names = {nic.mac: nic.name for nic in spec.nics}
         try:
             async with self._slots:
-                interfaces = await self._adapters.interfaces.interfaces(node.key, _DEADLINE)
+                interfaces = await self._adapters.nodes.interfaces(node.key).interfaces(
+                    node.key, _DEADLINE
+                )
         except LabdError:
             return []  # it has no agent, or hangs
         return [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from labd.model.errors import NotFound, TemplateError
+from labd.model.kinds import VM_ONLY, Kinds
 from labd.model.names import did_you_mean, is_name
 from labd.model.specs import LabSpec
 from labd.template import load, parameters, schema
@@ -65,14 +66,16 @@ class ShippedTemplates:
 
     Args:
         folder: `lab-templates`, or None when the installation has none.
+        kinds: Kinds of nodes that there are, and what each offers.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, kinds: Kinds = VM_ONLY) -> None:
         self._folder = folder
+        self._kinds = kinds
 
     def load(self, text: str, file: str, settings: Mapping[str, str]) -> LabSpec:
         """See `TemplateFiles.load`."""
-        return load(text, file, settings)
+        return load(text, file, settings, kinds=self._kinds)
 
     def schema(self) -> Mapping[str, object]:
         """See `TemplateFiles.schema`."""

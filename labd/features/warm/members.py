@@ -154,7 +154,7 @@ class WarmMembers:
         found: dict[str, ProcessId],
     ) -> None:
         found[copy.record.name] = await self._forking.launch(record, copy, taps)
-        await self._adapters.snapshots.loaded(copy.machine.key)
+        await self._adapters.nodes.snapshots(copy.machine.key).loaded(copy.machine.key)
 
     async def _write_ready(
         self, record: CheckpointRecord, member: WarmMember, then: Callable[[], object]
@@ -258,9 +258,9 @@ class WarmMembers:
         return True
 
     async def _erase(self, node: NodeRecord) -> None:
-        await self._adapters.hypervisor.kill(node.key)
+        await self._adapters.nodes.kill(node.key)
         if node.machine is not None:
-            await self._adapters.hypervisor.forget(node.machine)
+            await self._adapters.nodes.forget(node.machine)
         await self._adapters.storage.discard(node.key)
         run = self._adapters.run / "n" / node.key
         await quick(shutil.rmtree, run, ignore_errors=True)
@@ -297,7 +297,7 @@ class WarmMembers:
     async def _adopt(self, node: NodeRecord) -> None:
         if node.machine is None or node.process is None:
             raise NodeGone(f"{node.lab}/{node.name} was never started")
-        state = await self._adapters.hypervisor.adopt(node.machine, node.process)
+        state = await self._adapters.nodes.adopt(node.machine, node.process)
         if state is not RunState.PAUSED:
             raise NodeGone(f"{node.lab}/{node.name} is {state}")
 

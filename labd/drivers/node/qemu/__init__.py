@@ -2,6 +2,7 @@
 
 from labd.drivers.node.qemu.argv import MEMORY_ID
 from labd.drivers.node.qemu.carrier import QemuCarriers
+from labd.drivers.node.qemu.driver import driver_of, qemu_driver
 from labd.drivers.node.qemu.guest_files import QemuGuestFiles
 from labd.drivers.node.qemu.interfaces import QemuInterfaces
 from labd.drivers.node.qemu.plug import QemuDevices
@@ -20,4 +21,6 @@ __all__ = [
     "QemuScreens",
     "QemuSnapshots",
     "VmTimes",
+    "driver_of",
+    "qemu_driver",
 ]

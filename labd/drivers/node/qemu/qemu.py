@@ -175,6 +175,10 @@ class QemuHypervisor:
                 machines.append(FoundMachine(key=mark[1], uuid=mark[2], process=item.process))
         return machines
 
+    def has(self, key: str) -> bool:
+        """Tell whether a machine is known; see the port."""
+        return key in self._vms
+
     async def resume(self, key: str) -> None:
         """Let the CPUs run."""
         await self._vm(key).resume()
