@@ -30,14 +30,14 @@ class AuthorisationPolicy:
         self._access = access
 
     def owned(self, of: Owned) -> bool:
-        """Tell whether the caller may see what belongs so."""
+        """True if the caller may see what belongs so."""
         who = self._who
         if who.role is Role.INSTRUCTOR:
             return bool(who.owner) and of.owner == who.owner
         return who.sees_all or (bool(of.key) and of.key in who.labs)
 
     def lab(self, record: LabRecord) -> bool:
-        """Tell whether the caller may see a lab."""
+        """True if the caller may see a lab."""
         return self.owned(Owned(owner=record.owner, key=record.key))
 
     async def labs(self) -> list[str]:
@@ -45,11 +45,11 @@ class AuthorisationPolicy:
         return [lab.name for lab in await self._access.labs() if self.lab(lab)]
 
     def own(self, owner: str) -> bool:
-        """Tell whether the caller may see what is no lab and has this owner."""
+        """True if the caller may see what is no lab and has this owner."""
         return self.owned(Owned(owner=owner))
 
     def event(self, event: Event) -> bool:
-        """Tell whether the caller may be told an event."""
+        """True if the caller may be told an event."""
         if self._who.role is Role.STUDENT and event.draft.type.startswith(_NOT_FOR_STUDENTS):
             return False
         return self.owned(Owned(owner=event.owner, key=event.lab_key))

@@ -33,7 +33,7 @@ _COLOURS = {
 
 
 def colours() -> bool:
-    """Tell whether stdout takes colours (https://no-color.org)."""
+    """True if stdout takes colours (https://no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 

@@ -40,12 +40,12 @@ def default_token() -> str:
 
 
 def is_url(place: str) -> bool:
-    """Tell whether a place is a URL."""
+    """True if a place is a URL."""
     return place.startswith(_SCHEMES)
 
 
 def by_token_only(place: str, token: str) -> bool:
-    """Tell whether the caller is known by a token, and so gets no descriptors of `connect.sock`."""
+    """True if the caller is known by a token, and so gets no descriptors of `connect.sock`."""
     return bool(token) or is_url(place) or os.path.basename(place) == _PEOPLE
 
 

@@ -38,7 +38,7 @@ def _disks(node: Sized) -> int:
 
 
 def require_within(lab: str, asked: Demand, quotas: Quotas) -> None:
-    """Return when a lab asks for no more than it may have.
+    """Raise OverQuota unless a lab asks for no more than it may have.
 
     Raises:
         OverQuota: With the numbers of all that is too much.
@@ -72,7 +72,7 @@ def _number(name: str, value: int) -> str:
 def admit(
     lab: str, memories: list[int], *, available: int, reserve: int, overhead: int, promised: int = 0
 ) -> None:
-    """Return when the nodes fit into the host's memory.
+    """Raise NoRoom unless the nodes fit into the host's memory.
 
     Args:
         lab: For the message.
@@ -103,7 +103,7 @@ def admit(
 
 
 def admit_forks(due: int, each: int, room: int, say: Callable[[int, int], str]) -> None:
-    """Return when the host holds so many forks more.
+    """Raise NoRoom unless the host holds so many forks more.
 
     Args:
         due: Forks that would be made.

@@ -35,7 +35,7 @@ class LoadQueue:
             over.set()
 
     async def quiet(self) -> None:
-        """Return when all that is being loaded now is no more, or patience has ended.
+        """Wait until all that is being loaded now is no more, or patience has ended.
 
         What begins later is not waited for: labs that start one after another would have the first
         wait for the last.

@@ -19,7 +19,7 @@ LIMIT = 48  # layers of one disk; each is an open file of its QEMU
 
 
 def is_written(disk: Disk) -> bool:
-    """Tell whether a machine writes to a disk that is kept as a chain."""
+    """True if a machine writes to a disk that is kept as a chain."""
     return disk.format is ImageFormat.QCOW2 and not disk.read_only and not disk.cdrom
 
 

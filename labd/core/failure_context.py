@@ -33,7 +33,7 @@ def read_log(path: Path) -> bytes:
 
 
 def has_console(adapters: Adapters, machine: MachineSpec) -> bool:
-    """Tell whether machines of this kind say anything on a serial line."""
+    """True if machines of this kind say anything on a serial line."""
     return adapters.nodes.of(machine.kind).consoles is not None
 
 

@@ -94,7 +94,7 @@ class Operations:
         return kind in self._works
 
     def require_free(self, lab: str) -> None:
-        """Return when no operation holds the lab.
+        """Raise Busy if an operation holds the lab.
 
         Raises:
             Busy: Naming the one that does.
@@ -209,7 +209,7 @@ class Operations:
             del self._breakable[operation.id]
 
     def superseded(self, operation: OperationRecord) -> bool:
-        """Tell whether an operation is ended early; what takes its place cleans up after it."""
+        """True if an operation is ended early; what takes its place cleans up after it."""
         return operation.id in self._superseded
 
     async def supersede(self, lab: str, why: OperationKind) -> None:
@@ -230,7 +230,7 @@ class Operations:
             await asyncio.sleep(_SOON)
 
     def may_end(self, lab: str) -> bool:
-        """Tell whether a lab can be ended now: it is free, or a start that `supersede` ends."""
+        """True if a lab can be ended now: it is free, or a start that `supersede` ends."""
         holder = self._held.get(lab)
         return holder is None or holder.kind in _BREAKABLE
 

@@ -57,7 +57,7 @@ class Cgroups(Protocol):
     """Groups of labs and machines. Where the host has none that can bound, nothing is done."""
 
     def works(self) -> bool:
-        """Tell whether this host has groups that bound machines."""
+        """True if this host has groups that bound machines."""
 
     async def hold(self, members: Sequence[Member]) -> Sequence[str]:
         """Have each machine in its group, with its bounds, and no other group (idempotent).

@@ -73,7 +73,7 @@ def new_password() -> str:
 
 
 def check_user(user: BrokerUser) -> None:
-    """Return when a user can be written into mosquitto's files.
+    """Raise InputError unless a user can be written into mosquitto's files.
 
     Raises:
         InputError: Its name or a filter cannot be.

@@ -67,7 +67,7 @@ class Snapshot:
     nodes: Sequence[NodeRecord]
 
     def has(self, lab: str, node: str) -> bool:
-        """Tell whether a lab, or a node of it, is there."""
+        """True if a lab, or a node of it, is there."""
         if node:
             return any(n.lab == lab and n.name == node for n in self.nodes)
         return any(each.name == lab for each in self.labs)

@@ -292,7 +292,7 @@ def _tls(address: BrokerAddress) -> aiomqtt.TLSParameters | None:
 
 
 async def reachable(address: BrokerAddress, identifier: str) -> bool:
-    """Tell whether the broker lets this user in."""
+    """True if the broker lets this user in."""
     with suppress(MqttError, asyncio.TimeoutError):
         async with connect(address, identifier=identifier, timeout=2.0):
             return True

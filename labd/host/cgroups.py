@@ -134,7 +134,7 @@ class HostCgroups:
         self._controllers = place.controllers
 
     def works(self) -> bool:
-        """Tell whether there is a place for groups; see the port."""
+        """True if there is a place for groups; see the port."""
         return self._base is not None
 
     async def hold(self, members: Sequence[Member]) -> Sequence[str]:

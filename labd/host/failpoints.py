@@ -68,7 +68,7 @@ class Failpoints:
 
     @property
     def armed(self) -> bool:
-        """Tell whether places may do something."""
+        """True if places may do something."""
         return self._file is not None
 
     def order(self, name: str) -> str:

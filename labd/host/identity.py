@@ -63,7 +63,7 @@ def identify(pid: int) -> ProcessId | None:
 
 
 def is_alive(process: ProcessId) -> bool:
-    """Tell whether that very process still runs; a zombie does not."""
+    """True if that very process still runs; a zombie does not."""
     return process.boot_id == boot_id() and identify(process.pid) == process
 
 
@@ -108,7 +108,7 @@ def kill(process: ProcessId, number: signal.Signals) -> bool:
 
 
 async def watch_exit(process: ProcessId) -> None:
-    """Return when the process has ended, at once if it already has; child or not."""
+    """Wait until the process has ended, at once if it already has; child or not."""
     loop = asyncio.get_running_loop()
     with pinned(process) as fd:
         if fd is None:

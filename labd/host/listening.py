@@ -85,7 +85,7 @@ def listen_tcp(endpoint: Endpoint) -> socket.socket:
 
 
 def check_tls(certificate: Path, key: Path) -> None:
-    """Return when a certificate and its key can be used.
+    """Raise ConfigError unless a certificate and its key can be used.
 
     Raises:
         ConfigError: They cannot; the message names the file.

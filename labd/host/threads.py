@@ -77,7 +77,7 @@ _body: contextvars.ContextVar[TransactionBody | None] = contextvars.ContextVar("
 
 
 def require_outside(what: object) -> None:
-    """Return when no transaction of this task is open.
+    """Raise WaitInTransaction if a transaction of this task is open.
 
     Raises:
         WaitInTransaction: One is; with the name of what was to be called.

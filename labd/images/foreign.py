@@ -66,7 +66,7 @@ def detect(head: bytes, tail: bytes) -> Foreign | None:
 
 
 def check(kind: Foreign, read: Read, size: int) -> None:
-    """Return when the disk is one file of a sane size.
+    """Raise ImageRefused unless the disk is one file of a sane size.
 
     Args:
         kind: What `detect` said.

@@ -145,7 +145,7 @@ def inspect(head: bytes, size: int, format: ImageFormat | None, *, tail: bytes =
 
 
 def check_kernel(head: bytes, size: int) -> None:
-    """Return when the file is an x86 Linux kernel (bzImage).
+    """Raise ImageRefused unless the file is an x86 Linux kernel (bzImage).
 
     Raises:
         ImageRefused: It is not.
@@ -161,7 +161,7 @@ def check_kernel(head: bytes, size: int) -> None:
 
 
 def check_initrd(head: bytes, size: int) -> None:
-    """Return when the file can be an initramfs: cpio, or compressed in a way that kernels know.
+    """Raise ImageRefused unless the file can be an initramfs: cpio, or compressed as kernels know.
 
     Raises:
         ImageRefused: It is not.

@@ -10,5 +10,5 @@ NO_SPACE: Final = "No space left on device"  # strerror(ENOSPC); tools run with 
 
 
 def no_room(error: CommandFailed) -> bool:
-    """Tell whether a tool failed because a disk was full, by its last words."""
+    """True if a tool failed because a disk was full, by its last words."""
     return NO_SPACE in str(error.details.get("stderr", ""))

@@ -152,7 +152,7 @@ class Copies:
 
 
 def is_lost(database: Path) -> bool:
-    """Tell whether there is a copy of an inventory, and not the inventory itself. Blocks."""
+    """True if there is a copy of an inventory, and not the inventory itself. Blocks."""
     return bool(_generations(_folder(database))) and not database.exists()
 
 

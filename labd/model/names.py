@@ -19,7 +19,7 @@ _NAME = re.compile(NAME_PATTERN.replace("$", r"\Z"))
 
 
 def is_name(text: object) -> bool:
-    """Tell whether `text` is a valid name; a trailing newline is not forgiven."""
+    """True if `text` is a valid name; a trailing newline is not forgiven."""
     return isinstance(text, str) and _NAME.match(text) is not None
 
 

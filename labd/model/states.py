@@ -100,7 +100,7 @@ NODE_SAVEABLE = frozenset({NodeState.RUNNING, NodeState.READY, NodeState.PAUSED}
 
 
 def require_move(subject: str, actual: NodeState, to: NodeState) -> None:
-    """Return when the node `subject` may move from `actual` to `to`.
+    """Raise IllegalTransition unless the node `subject` may move from `actual` to `to`.
 
     Raises:
         IllegalTransition: It may not; the states from which it could are told.

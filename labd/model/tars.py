@@ -49,5 +49,5 @@ def reading(file: BinaryIO) -> Iterator[tarfile.TarFile]:
 
 
 def is_plain(member: tarfile.TarInfo) -> bool:
-    """Tell whether a member is a file whose bytes are all there."""
+    """True if a member is a file whose bytes are all there."""
     return member.isreg() and not member.issparse()

@@ -54,9 +54,9 @@ class Event:
 
     @property
     def is_state(self) -> bool:
-        """Tell whether it is a state topic's snapshot and no event."""
+        """True if it is a state topic's snapshot and no event."""
         return self.type.endswith(".snapshot")
 
     def matches(self, pattern: str, lab: str = "") -> bool:
-        """Tell whether the type matches `pattern` (`*`: all) and the lab is `lab`, if given."""
+        """True if the type matches `pattern` (`*`: all) and the lab is `lab`, if given."""
         return fnmatchcase(self.type, pattern) and (not lab or self.lab == lab)

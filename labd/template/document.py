@@ -72,7 +72,7 @@ class Problems:
             self._options[place] = f"--set {name}={self._settings[name][:64]}: "
 
     def any_at(self, place: Place) -> bool:
-        """Tell whether something is wrong at a place already."""
+        """True if something is wrong at a place already."""
         return place in self._places
 
     def __bool__(self) -> bool:
@@ -138,7 +138,7 @@ class Document:
         return self.keys.get(at) or self.place(at)
 
     def is_later_copy(self, path: Sequence[str | int]) -> bool:
-        """Tell whether a path is in the second or a later copy of a counted node."""
+        """True if a path is in the second or a later copy of a counted node."""
         return len(path) > 1 and path[0] == "nodes" and self.copies.get(str(path[1]), 0) > 1
 
 

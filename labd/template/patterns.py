@@ -83,5 +83,5 @@ def _ways(repeat: str) -> int:
 
 
 def _is_plain(kind: str | None) -> bool:
-    """Tell whether what follows `(?` begins a group without powers of its own; None is `(`."""
+    """True if what follows `(?` begins a group without powers of its own; None is `(`."""
     return kind is None or kind in {":", "P<"} or (kind[0] in "aimsux")

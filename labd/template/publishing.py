@@ -65,6 +65,6 @@ class Publishing:
 
     @staticmethod
     def _is_again(seen: set[PublishSpec], spec: PublishSpec) -> bool:
-        """Tell whether the node itself has that port of the host for another one of its own."""
+        """True if the node itself has that port of the host for another one of its own."""
         here = (spec.address, spec.host_port)
         return any((item.address, item.host_port) == here for item in seen - {spec})

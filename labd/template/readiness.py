@@ -42,7 +42,7 @@ def readiness(name: str, form: NodeForm, lab: LabForm, complaints: Complaints) -
 
 
 def _is_mapped(form: NodeForm, lab: LabForm) -> bool:
-    """Tell whether the node's first address is in a network in which labd has none."""
+    """True if the node's first address is in a network in which labd has none."""
     first = next((n for n in form.nics.values() if n.address or n.addresses), None)
     network = lab.networks.get(first.network or "") if first is not None else None
     return (
@@ -53,7 +53,7 @@ def _is_mapped(form: NodeForm, lab: LabForm) -> bool:
 
 
 def _is_probed(form: NodeForm) -> bool:
-    """Tell whether labd can reach the node's first address: its own in a network is IPv4."""
+    """True if labd can reach the node's first address: its own in a network is IPv4."""
     texts = [text for nic in form.nics.values() for text in (nic.address, *nic.addresses) if text]
     texts = [text for text in texts if text != BY_DHCP]
     return bool(texts) and ":" not in texts[0]

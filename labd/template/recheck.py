@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 def check_spec(spec: LabSpec) -> None:
-    """Return when a spec has the form that `compile` gives.
+    """Raise InputError unless a spec has the form that `compile` gives.
 
     Raises:
         InputError: It has not; tells the place.

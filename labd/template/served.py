@@ -197,5 +197,5 @@ class Served:
 
 
 def is_domain(text: str) -> bool:
-    """Tell whether a text is a domain name."""
+    """True if a text is a domain name."""
     return len(text) <= _NAME_LIMIT and _NAME.match(text) is not None

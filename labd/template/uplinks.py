@@ -18,7 +18,7 @@ HOST: Final = "host"
 
 
 def is_uplink(text: str) -> bool:
-    """Tell whether a text is an uplink."""
+    """True if a text is an uplink."""
     return _UPLINK.match(text) is not None
 
 

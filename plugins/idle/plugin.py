@@ -68,7 +68,7 @@ class Policy:
         )
 
     def spares(self, lab: str) -> bool:
-        """Tell whether a lab is never touched."""
+        """True if a lab is never touched."""
         return any(fnmatchcase(lab, pattern) for pattern in self.exempt)
 
     def idle(self, activity: Mapping[str, object]) -> float:

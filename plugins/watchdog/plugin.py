@@ -57,7 +57,7 @@ def policy_of(node: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def is_due(node: Mapping[str, object], *, tried: bool = False) -> bool:
-    """Tell whether a node is down against its policy and nobody wanted it so.
+    """True if a node is down against its policy and nobody wanted it so.
 
     Args:
         node: As the API tells it.

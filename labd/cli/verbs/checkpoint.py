@@ -119,7 +119,7 @@ def rm(session: Session, names: tuple[str, ...]) -> None:
 
 
 def _require_unused(client: Client, names: list[str]) -> None:
-    """Return when all can go, before the first does; labd looks again at each.
+    """Raise InUse unless all can go, before the first does; labd looks again at each.
 
     Raises:
         InUse: One cannot.

@@ -52,7 +52,7 @@ class _Guest:
             )
 
     def is_folder(self, path: str) -> bool:
-        """Tell whether there is a folder; no, where the guest has no test(1)."""
+        """True if there is a folder; no, where the guest has no test(1)."""
         with contextlib.suppress(GuestFailed):
             return self.run("test", "-d", path)[0] == 0
         return False

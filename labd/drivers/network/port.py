@@ -52,14 +52,14 @@ class Networks(Protocol):
         """Return the bridges inside a namespace; empty when it is not there."""
 
     async def probe_tcp(self, namespace: str, address: str, port: int, timeout: float) -> bool:
-        """Tell whether a TCP connection from inside the namespace is accepted."""
+        """True if a TCP connection from inside the namespace is accepted."""
 
 
 class Uplinks(Protocol):
     """NAT to the outside, bridges of the host, and what labd routes between a lab's networks."""
 
     async def check(self, plan: LabNetworkPlan) -> None:
-        """Tell whether the uplinks of a plan could be had; changes nothing.
+        """True if the uplinks of a plan could be had; changes nothing.
 
         Raises:
             InputError: A bridge that is not listed or not there, no way to the outside, no free
@@ -88,7 +88,7 @@ class Links(Protocol):
     """What happens to frames on their way."""
 
     async def check(self, wanted: Iterable[Impairment]) -> None:
-        """Tell whether the kernel can do it; changes nothing.
+        """True if the kernel can do it; changes nothing.
 
         Raises:
             InputError: It cannot; names its option.
@@ -111,7 +111,7 @@ class Servers(Protocol):
         """Have `listener` called in the loop for each change. Set once, before anything else."""
 
     async def check(self, plan: LabNetworkPlan) -> None:
-        """Tell whether a plan could be served; changes nothing.
+        """True if a plan could be served; changes nothing.
 
         Raises:
             CommandFailed: The program is not installed.

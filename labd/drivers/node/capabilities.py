@@ -56,7 +56,7 @@ class Agents(Protocol):
     """Commands in guests, by their agents."""
 
     async def agent_ping(self, key: str) -> bool:
-        """Tell whether the guest agent answers."""
+        """True if the guest agent answers."""
 
     async def agent_exec(
         self, key: str, argv: Sequence[str], timeout: float, stdin: bytes = b""
@@ -221,7 +221,7 @@ class Snapshots(Protocol):
         """Start a machine from a frozen state, its CPUs stopped; as `NodePort.launch`."""
 
     async def loaded(self, key: str) -> None:
-        """Return when the machine has loaded its state; its CPUs are still stopped.
+        """Wait until the machine has loaded its state; its CPUs are still stopped.
 
         Raises:
             LaunchFailed: QEMU refused it; with its words.

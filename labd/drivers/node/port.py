@@ -35,7 +35,7 @@ class NodePort(Protocol):
         """
 
     def has(self, key: str) -> bool:
-        """Tell whether this driver has a machine by this key, one that hangs too; calls go to it.
+        """True if this driver has a machine by this key, one that hangs too; calls go to it.
 
         A machine is had from the beginning of its `launch` or `adopt` to its EXITED.
         """

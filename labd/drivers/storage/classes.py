@@ -50,7 +50,7 @@ class StorageClasses:
         await self._of(ref).seed(ref, files)
 
     async def exists(self, ref: DiskRef) -> bool:
-        """Tell whether there is such a disk."""
+        """True if there is such a disk."""
         return await self._of(ref).exists(ref)
 
     async def virtual_size(self, ref: DiskRef) -> int | None:

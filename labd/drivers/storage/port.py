@@ -78,7 +78,7 @@ class Storage(BlockStorage, Protocol):
         """
 
     async def exists(self, ref: DiskRef) -> bool:
-        """Tell whether there is such a disk."""
+        """True if there is such a disk."""
 
     async def virtual_size(self, ref: DiskRef) -> int | None:
         """Return the bytes that a guest sees of a disk; None when there is none.
@@ -197,7 +197,7 @@ class Checkpoints(Protocol):
         """Make what was staged durable and visible; return its bytes on disk."""
 
     async def verify(self, record: CheckpointRecord) -> None:
-        """Return when all disk layers of a checkpoint are there and whole.
+        """Raise StorageFailed unless all disk layers of a checkpoint are there and whole.
 
         Raises:
             StorageFailed: One is missing, or is not what it was; tells which.

@@ -57,7 +57,7 @@ def stamp(wall: float) -> str:
 
 
 def is_over(record: TokenRecord, wall: float) -> bool:
-    """Tell whether a token has expired; by the wall clock, which people and NTP set."""
+    """True if a token has expired; by the wall clock, which people and NTP set."""
     return bool(record.expires) and record.expires <= stamp(wall)
 
 

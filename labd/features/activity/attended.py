@@ -11,7 +11,7 @@ _UPDATE_REQUEST, _UPDATE_LENGTH = 3, 10
 
 
 def is_touch(data: bytes) -> bool:
-    """Tell whether what a viewer sends is more than its asking for pictures; pure."""
+    """True if what a viewer sends is more than its asking for pictures; pure."""
     return len(data) % _UPDATE_LENGTH != 0 or any(
         kind != _UPDATE_REQUEST for kind in data[::_UPDATE_LENGTH]
     )

@@ -185,7 +185,7 @@ class Forking:
         return take_back
 
     async def _awake(self, copy: ForkedNode) -> None:
-        """Return when a guest that an earlier daemon let go can hear what it is.
+        """Wait until a guest that an earlier daemon let go can hear what it is.
 
         Raises:
             GuestFailed: It stands still. It would take itself for the source when it is resumed.
@@ -208,7 +208,7 @@ class Forking:
             log.warning("node %s: %s", copy.ref, error)
 
     async def preflight(self, record: CheckpointRecord, only: Collection[str]) -> None:
-        """Return when all files of some nodes are there and whole; they are loaded then.
+        """Raise StorageFailed unless the files of some nodes are whole; they are loaded then.
 
         Raises:
             StorageFailed: One is not.
@@ -378,7 +378,7 @@ class Forking:
             self._runner.boots_on(copy.ref)
 
     async def _booted(self, copy: ForkedNode) -> None:
-        """Return when the agent of a copy answers whose source was saved while it booted."""
+        """Wait until the agent of a copy answers whose source was saved while it booted."""
         with suppress(TimeoutError):
             async with asyncio.timeout(copy.sized.ready.timeout):
                 key = copy.machine.key

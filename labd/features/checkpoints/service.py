@@ -571,7 +571,7 @@ def _unpinned(spec: LabSpec) -> LabSpec:
 
 
 def check_settings(settings: Mapping[str, str]) -> None:
-    """Return when the names of settings are valid.
+    """Raise InputError unless the names of settings are valid.
 
     Raises:
         InputError: One is not.
@@ -585,7 +585,7 @@ def check_settings(settings: Mapping[str, str]) -> None:
 
 
 def _require_same(record: CheckpointRecord, spec: LabSpec) -> None:
-    """Return when a spec has the machines and networks that were saved.
+    """Raise InputError unless a spec has the machines and networks that were saved.
 
     Raises:
         InputError: It has others; tells the first difference.

@@ -170,7 +170,7 @@ def due(record: ClassRecord) -> list[str]:
 
 
 def require_room(name: str, due: int, each: int, room: int) -> None:
-    """Return when the host holds so many labs more.
+    """Raise NoRoom unless the host holds so many labs more.
 
     Args:
         name: Of the class.

@@ -35,12 +35,12 @@ class ClassPreparation:
         self._checkpoints = checkpoints
 
     async def saved(self, record: ClassRecord) -> bool:
-        """Tell whether the checkpoint of a class is there."""
+        """True if the checkpoint of a class is there."""
         found = await self._adapters.inventory.checkpoints()
         return any(item.key == record.checkpoint for item in found)
 
     async def require_names(self, record: ClassRecord) -> None:
-        """Return when the names are free that a new class from a template needs.
+        """Raise Conflict unless the names are free that a new class from a template needs.
 
         Raises:
             Conflict: There is such a lab or checkpoint.

@@ -230,7 +230,7 @@ class ClassController:
 
 
 def _check(name: str, students: Sequence[Student], settings: Mapping[str, str]) -> None:
-    """Return when names and settings are valid.
+    """Raise InputError unless names and settings are valid.
 
     Raises:
         InputError: One is not, or a student comes twice.

@@ -152,7 +152,7 @@ class Turns:
         return now >= refused.again or 0 < refused.need <= room
 
     def _held_back(self, step: Step) -> bool:
-        """Tell whether the room is kept for a class that has been passed too often."""
+        """True if the room is kept for a class that has been passed too often."""
         if not step.queued:
             return False
         late = [

@@ -152,7 +152,7 @@ class ClassWork:
         return [step for step in steps if self._is_free(step)]
 
     def _is_free(self, step: Step) -> bool:
-        """Tell whether what holds the lab lets the step begin; who is held up takes no slot."""
+        """True if what holds the lab lets the step begin; who is held up takes no slot."""
         if step.lane is Lane.END:
             return self._operations.may_end(step.lab)
         return self._operations.holder(step.lab) is None

@@ -55,7 +55,7 @@ class Filter:
     type: str = ""
 
     def wants(self, event: Event) -> bool:
-        """Tell whether an event passes."""
+        """True if an event passes."""
         draft = event.draft
         if self.lab and draft.lab != self.lab:
             return False

@@ -61,7 +61,7 @@ def _brief(value: object) -> str:
 
 
 def needs_new_ports(old: NetworkSpec, new: NetworkSpec) -> bool:
-    """Tell whether the nodes in a network must be built anew when it changes.
+    """True if the nodes in a network must be built anew when it changes.
 
     How a network leaves the lab is not the business of its nodes; a new default route is told by
     the nodes' own specs.

@@ -39,7 +39,7 @@ async def look_at(adapters: Adapters, lab: str) -> Ground:
 
 
 def require_sizes(lab: str, old: Mapping[str, Sized], kept: Kept, new: Mapping[str, Sized]) -> None:
-    """Return when no disk of a lab has another size in its new spec; pure.
+    """Raise InputError if a disk of a lab has another size in its new spec; pure.
 
     Args:
         lab: Its name, for messages.
@@ -56,7 +56,7 @@ def require_sizes(lab: str, old: Mapping[str, Sized], kept: Kept, new: Mapping[s
 
 
 def require_same_sizes(lab: str, old: Mapping[str, Sized], new: Mapping[str, Sized]) -> None:
-    """Return when no disk that there is has another size in the new spec.
+    """Raise InputError if a disk that there is has another size in the new spec.
 
     Another image makes another root disk, which may have any size.
 
@@ -76,7 +76,7 @@ def require_same_sizes(lab: str, old: Mapping[str, Sized], new: Mapping[str, Siz
 
 
 def require_kept_sizes(lab: str, kept: Kept, new: Mapping[str, Sized]) -> None:
-    """Return when no disk file, also one kept from earlier, has another size in the new spec.
+    """Raise InputError if a disk file, also a kept one, has another size in the new spec.
 
     Args:
         lab: Its name, for messages.

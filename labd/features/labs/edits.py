@@ -238,7 +238,7 @@ class Edits:
     async def _require_bearable(
         self, lab: LabRecord, new: LabSpec, sized: Mapping[str, Sized]
     ) -> None:
-        """Return when every machine that runs can take the edit.
+        """Raise Conflict unless every machine that runs can take the edit.
 
         Raises:
             Conflict: One cannot.

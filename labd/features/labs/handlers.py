@@ -105,7 +105,7 @@ class OperationHandlers:
         await self.or_undo(operation, work)
 
     async def _is_up(self, name: str) -> bool:
-        """Tell whether a lab is all that its spec says, by what is committed."""
+        """True if a lab is all that its spec says, by what is committed."""
         lab = await self._state_writer.lab(name)
         return lab.state is LabState.RUNNING and lab.previous is None
 

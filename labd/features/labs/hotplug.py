@@ -52,7 +52,7 @@ class Steps:
 
 
 def needs_replacing(old: NodeSpec, new: NodeSpec, *, iso: bool = False) -> bool:
-    """Tell whether the machine must be built anew to get from one spec to the other.
+    """True if the machine must be built anew to get from one spec to the other.
 
     Args:
         old: The present spec.

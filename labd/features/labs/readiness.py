@@ -68,7 +68,7 @@ _STILL_BOOTING = (NodeState.STARTING, NodeState.RUNNING)
 
 
 def is_immediate(ready: Readiness, node: NodeSpec) -> bool:
-    """Tell whether a node is ready as soon as its CPUs run."""
+    """True if a node is ready as soon as its CPUs run."""
     waits = ready.console or ready.tcp_port or ready.agent or ready.command
     return not (waits or node.files or node.startup)
 
@@ -107,7 +107,7 @@ class ReadinessKeeper:
         task.add_done_callback(lambda done: self._done(key, ref, done))
 
     def watching(self, key: str) -> bool:
-        """Tell whether a machine is watched at this moment."""
+        """True if a machine is watched at this moment."""
         return key in self._tasks
 
     def failure(self, key: str) -> LabdError | None:

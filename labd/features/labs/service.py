@@ -121,7 +121,7 @@ class Labs:
         return sized
 
     def require_quota(self, name: str, sized: Mapping[str, Sized]) -> None:
-        """Return when a lab of these nodes has no more than one may have.
+        """Raise OverQuota unless a lab of these nodes has no more than one may have.
 
         Raises:
             OverQuota: It has; with the numbers.
@@ -180,7 +180,7 @@ class Labs:
         return {}
 
     async def admit(self, name: str, due: Mapping[str, int], free: int) -> None:
-        """Return when nodes (name -> bytes of memory) fit beside what other operations start.
+        """Wait until nodes (name -> bytes of memory) fit beside what other operations start.
 
         `free` are the bytes that are free where the disks are; see `look`.
         """

@@ -425,7 +425,7 @@ class Watcher:
         return found
 
     async def drain(self) -> None:
-        """Return when every event so far was handled."""
+        """Wait until every event so far was handled."""
         await self._queue.join()
 
     async def close(self) -> None:

@@ -89,7 +89,7 @@ class Leasing:
     # changing
 
     def check(self, ask: LeaseAsk) -> None:
-        """Return when a lease can be given.
+        """Raise InputError unless a lease can be given.
 
         Raises:
             InputError: It would be over at once, or is too long.
@@ -234,7 +234,7 @@ class Leasing:
             log.warning("lab %s cannot %s yet, though its lease is over: %s", lab, kind, error)
 
     async def acted(self) -> None:
-        """Return when the operations that are due have been asked for."""
+        """Wait until the operations that are due have been asked for."""
         await asyncio.gather(*self._acting.values())
 
     async def close(self) -> None:

@@ -127,7 +127,7 @@ class LinkService:
             self._owed.discard(lab)
 
     def owes(self, lab: str) -> bool:
-        """Tell whether the links of a lab may not be as they shall since something failed."""
+        """True if the links of a lab may not be as they shall since something failed."""
         return lab in self._owed
 
     def forget(self, lab: str) -> None:

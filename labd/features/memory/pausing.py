@@ -50,7 +50,7 @@ class Pauser:
         return [(lab, nodes[lab.name]) for lab in labs]
 
     def bears(self, lab: str) -> bool:
-        """Tell whether a lab can be paused now."""
+        """True if a lab can be paused now."""
         holder = self._operations.holder(lab)
         return holder is None or holder.kind in _BEARS
 

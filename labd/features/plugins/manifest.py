@@ -59,11 +59,11 @@ class Manifest:
 
     @property
     def is_python(self) -> bool:
-        """Tell whether it runs in labd's own interpreter."""
+        """True if it runs in labd's own interpreter."""
         return self.command[0] == "python"
 
     def has_file(self, word: str) -> bool:
-        """Tell whether a word of the command is a file of the plugin's folder."""
+        """True if a word of the command is a file of the plugin's folder."""
         return is_inside(word) and (self.folder / word).is_file()
 
     def settings_schema(self) -> dict[str, object]:
@@ -103,7 +103,7 @@ class Manifest:
 
 
 def is_inside(word: str) -> bool:
-    """Tell whether a path stays in the folder that it is relative to."""
+    """True if a path stays in the folder that it is relative to."""
     path = PurePosixPath(word)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 

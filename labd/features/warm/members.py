@@ -117,7 +117,7 @@ class WarmMembers:
             await self._write_ready(record, member, undo.pop_all)
 
     async def _due(self, checkpoint: str) -> bool:
-        """Tell whether the pool of a checkpoint has not its size yet."""
+        """True if the pool of a checkpoint has not its size yet."""
         sizes = {pool.checkpoint: pool.size for pool in await self._adapters.inventory.pools()}
         return len(await self.of(checkpoint, KEPT)) < sizes.get(checkpoint, 0)
 
@@ -303,7 +303,7 @@ class WarmMembers:
 
 
 def _same_ground(saved: LabSpec, wanted: LabSpec) -> bool:
-    """Tell whether a lab has the networks and NICs with which members were made."""
+    """True if a lab has the networks and NICs with which members were made."""
     return saved.networks == wanted.networks and [
         (node.name, node.nics) for node in saved.nodes
     ] == [(node.name, node.nics) for node in wanted.nodes]

@@ -67,7 +67,7 @@ def plan(pools: Sequence[WarmPoolRecord], members: Sequence[WarmMember]) -> Warm
 
 
 def require_room(name: str, due: int, each: int, room: int) -> None:
-    """Return when the host holds so many forks more.
+    """Raise NoRoom unless the host holds so many forks more.
 
     Args:
         name: Of the checkpoint.
@@ -301,7 +301,7 @@ class WarmPools:
             self._wake.clear()
 
     async def _is_needed(self) -> bool:
-        """Tell whether there is a pool, or what is left of one."""
+        """True if there is a pool, or what is left of one."""
         inventory = self._adapters.inventory
         return bool(await inventory.pools() or await inventory.pool_members())
 

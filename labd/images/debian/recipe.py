@@ -102,7 +102,7 @@ class Built:
         return self.folder / "initrd"
 
     def complete(self) -> bool:
-        """Tell whether all of it is there."""
+        """True if all of it is there."""
         return all(path.is_file() for path in (self.disk, self.kernel, self.initrd))
 
 

@@ -11,7 +11,7 @@ _DT_NEEDED, _DT_STRTAB = 1, 5
 
 
 def is_elf(data: bytes) -> bool:
-    """Tell whether this is a 64-bit little-endian ELF file."""
+    """True if this is a 64-bit little-endian ELF file."""
     return data[:6] == b"\x7fELF\x02\x01"
 
 

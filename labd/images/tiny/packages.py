@@ -72,7 +72,7 @@ def _names(field: str) -> list[str]:
 
 
 def is_library(name: str) -> bool:
-    """Tell whether a package of that name is a shared library."""
+    """True if a package of that name is a shared library."""
     return _LIBRARY.match(name) is not None
 
 

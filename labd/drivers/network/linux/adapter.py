@@ -61,7 +61,7 @@ class LabNetworks:
             await netns.inside(space, lambda: links.mark_namespace(self._mark))
 
     async def _require_mark(self, namespace: str) -> bool:
-        """Tell whether a namespace has rules of `port_security`.
+        """True if a namespace has rules of `port_security`.
 
         Raises:
             NetworkFailed: It is not labd's.
@@ -144,7 +144,7 @@ class LabNetworks:
         )
 
     async def probe_tcp(self, namespace: str, address: str, port: int, timeout: float) -> bool:
-        """Tell whether a TCP connection from inside the namespace is accepted."""
+        """True if a TCP connection from inside the namespace is accepted."""
         is_v6 = ipaddress.ip_address(address).version == 6
         family = socket.AF_INET6 if is_v6 else socket.AF_INET
 

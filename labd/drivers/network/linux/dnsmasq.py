@@ -102,7 +102,7 @@ def scan(root: Path, uid: int) -> list[Found]:
 
 
 def is_inside(process: ProcessId, namespace: str) -> bool:
-    """Tell whether a process is in a namespace."""
+    """True if a process is in a namespace."""
     with suppress(OSError):
         theirs = os.stat(f"/proc/{process.pid}/ns/net")
         ours = os.stat(netns.FOLDER / namespace)

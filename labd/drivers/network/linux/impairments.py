@@ -23,7 +23,7 @@ class LabLinks:
         self._no_netem: bool | None = None
 
     async def check(self, wanted: Iterable[Impairment]) -> None:
-        """Tell whether this kernel can do it; see the port. It is looked for once."""
+        """True if this kernel can do it; see the port. It is looked for once."""
         if not any(item.needs_netem for item in wanted):
             return
         if self._no_netem is None:

@@ -80,7 +80,7 @@ def mark_of_namespace() -> str:
 
 
 def is_foreign(mark: str) -> bool:
-    """Tell whether this namespace is another's than the one's who marks with `mark`.
+    """True if this namespace is another's than the one's who marks with `mark`.
 
     One without a mark was made by a daemon that died before it could mark it, or by somebody else:
     only an untouched one can be ours.

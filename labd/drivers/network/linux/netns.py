@@ -146,5 +146,5 @@ def names(prefix: str) -> list[str]:
 
 
 def exists(name: str) -> bool:
-    """Tell whether there is a namespace of that name."""
+    """True if there is a namespace of that name."""
     return os.path.ismount(FOLDER / name)

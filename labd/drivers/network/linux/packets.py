@@ -147,7 +147,7 @@ class PacketStream:
         return pcapng.packet(stamp, data, length, outbound=address[2] == _OUTGOING)
 
     async def _wait(self) -> None:
-        """Return when there is something to read, or `stop` was called."""
+        """Wait until there is something to read, or `stop` was called."""
         stopped = asyncio.ensure_future(self._stop.wait())
         ready: asyncio.Future[None] = self._loop.create_future()
 

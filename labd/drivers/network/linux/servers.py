@@ -205,7 +205,7 @@ class LabServers:
         self._listener = listener
 
     async def check(self, plan: LabNetworkPlan) -> None:
-        """Tell whether a plan can be served; see the port."""
+        """True if a plan can be served; see the port."""
         if plan.server is not None and shutil.which("dnsmasq", path=SEARCH_PATH) is None:
             raise CommandFailed(
                 "dhcp and dns need dnsmasq, which is not found; install it: "

@@ -26,7 +26,7 @@ Done = dict[str, tuple[int, Impairment]]
 
 
 def netem_missing() -> bool:
-    """Tell whether this kernel has no emulator; in a namespace that nobody else is in."""
+    """True if this kernel has no emulator; in a namespace that nobody else is in."""
     with requests("looking for the network emulator") as route:
         try:
             route.tc("add", "netem", _LOOPBACK, 0x10000, parent=ROOT, delay=1)

@@ -199,12 +199,12 @@ def set_routing(*, wanted: bool) -> None:
 
 
 def forwards_all() -> bool:
-    """Tell whether forwarding is on for the whole host: then it is the administrator's."""
+    """True if forwarding is on for the whole host: then it is the administrator's."""
     return read(_IPV4 / "conf" / "all" / "forwarding") == "1"
 
 
 def forwards(interface: str) -> bool:
-    """Tell whether the host forwards what comes in by an interface."""
+    """True if the host forwards what comes in by an interface."""
     return read(_IPV4 / "conf" / interface / "forwarding") == "1"
 
 

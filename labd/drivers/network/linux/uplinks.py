@@ -73,7 +73,7 @@ class LabUplinks:
         self._known: set[str] = set()
 
     async def check(self, plan: LabNetworkPlan) -> None:
-        """Tell whether the uplinks of a plan could be had; see the port."""
+        """True if the uplinks of a plan could be had; see the port."""
         wanted = plan.uplinks
         if wanted is None:
             return

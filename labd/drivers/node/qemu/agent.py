@@ -72,7 +72,7 @@ class GuestAgent:
         self._open = value
 
     async def ping(self, timeout: float = _SYNC_TIMEOUT) -> bool:
-        """Tell whether the agent answers."""
+        """True if the agent answers."""
         if not self.open:
             return False
         try:
@@ -236,7 +236,7 @@ class GuestAgent:
             writer.write(request)
 
     async def _synced(self, token: int) -> None:
-        """Return when the agent has answered a sync."""
+        """Wait until the agent has answered a sync."""
         stale = 0
         for _ in range(_STALE_LINES):
             raw = await self._raw()

@@ -377,7 +377,7 @@ class ConsoleHub(asyncio.Protocol):
                 found.exception()  # has been seen, also when the past was quicker
 
     async def drain(self, timeout: float) -> None:
-        """Return when all output of a dead QEMU is recorded, or after `timeout` seconds."""
+        """Wait until all output of a dead QEMU is recorded, or after `timeout` seconds."""
         self._limiter.refill()
         self._go_on()
         with contextlib.suppress(TimeoutError):

@@ -257,7 +257,7 @@ class Monitor:
         return self._tasks.contained(f"monitor {self.name}")
 
     async def drain(self, timeout: float) -> None:
-        """Return when everything that a dead QEMU had sent is heard, or after `timeout` seconds."""
+        """Wait until everything that a dead QEMU had sent is heard, or after `timeout` seconds."""
         if self._watch is not None:
             await asyncio.wait([self._watch], timeout=timeout)
 

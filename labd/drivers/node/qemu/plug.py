@@ -137,7 +137,7 @@ class QemuDevices:
 
 
 async def _is_there(vm: Vm, name: str) -> bool:
-    """Tell whether QEMU has the device of a disk or NIC."""
+    """True if QEMU has the device of a disk or NIC."""
     found = await vm.execute("qom-list", {"path": "/machine/peripheral"})
     entries = cast("list[Mapping[str, object]]", found)
     return any(entry["name"] == f"dev-{name}" for entry in entries)

@@ -106,7 +106,7 @@ def connect(path: Path) -> socket.socket:
 
 
 async def readable(sock: socket.socket, seconds: float) -> bool:
-    """Tell whether a socket has something to read, or is closed, within `seconds`."""
+    """True if a socket has something to read, or is closed, within `seconds`."""
     spoke = asyncio.Event()
     asyncio.get_running_loop().add_reader(sock, spoke.set)
     waiting = asyncio.ensure_future(spoke.wait())

@@ -176,7 +176,7 @@ class QemuHypervisor:
         return machines
 
     def has(self, key: str) -> bool:
-        """Tell whether a machine is known; see the port."""
+        """True if a machine is known; see the port."""
         return key in self._vms
 
     async def resume(self, key: str) -> None:
@@ -243,7 +243,7 @@ class QemuHypervisor:
         return await self._vm(key).hub.wait(pattern)
 
     async def agent_ping(self, key: str) -> bool:
-        """Tell whether the guest agent answers."""
+        """True if the guest agent answers."""
         return await self._vm(key).agent.ping()
 
     async def agent_exec(

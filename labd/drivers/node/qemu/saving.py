@@ -114,7 +114,7 @@ class Saver:
         return bool(self.stopped_at) or self._status in _ENDED
 
     async def changed(self) -> None:
-        """Return when anything was heard of it."""
+        """Wait until anything was heard of it."""
         await self._news.wait()
         self._news.clear()
 

@@ -134,7 +134,7 @@ class QemuSnapshots:
         return await self._hypervisor.launch(machine, taps, incoming)
 
     async def loaded(self, key: str) -> None:
-        """Return when a machine has loaded its state; see the port."""
+        """Wait until a machine has loaded its state; see the port."""
         vm = self._hypervisor.machine(key)
         try:
             async with asyncio.timeout(_LOADING):

@@ -462,7 +462,7 @@ class Vm:
             patience.cancel()
 
     async def _look(self) -> None:
-        """Return when QEMU has taken a new connection to its serial line, if it answers."""
+        """Wait until QEMU has taken a new connection to its serial line, if it answers."""
         with contextlib.suppress(LabdError):
             await self.query()
 

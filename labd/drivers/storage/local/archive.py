@@ -67,7 +67,7 @@ def members(record: CheckpointRecord) -> list[str]:
 
 
 def is_sparse(name: str) -> bool:
-    """Tell whether a member comes as runs."""
+    """True if a member comes as runs."""
     return name.endswith(".ram") or name.startswith("layer-")
 
 

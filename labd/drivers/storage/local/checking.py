@@ -18,7 +18,7 @@ _DIRTY = 1
 
 
 def check_record(record: CheckpointRecord) -> None:
-    """Return when names and digests of a manifest can be used as parts of paths.
+    """Raise InputError unless names and digests of a manifest can be used as parts of paths.
 
     Raises:
         InputError: One cannot, or nodes and spec do not belong together.
@@ -45,7 +45,7 @@ def check_record(record: CheckpointRecord) -> None:
 
 
 def check_layer(path: Path) -> None:
-    """Return when a file is a plain qcow2: QEMU must not follow what its header names.
+    """Raise InputError unless a file is a plain qcow2: QEMU must not follow what its header names.
 
     Raises:
         InputError: It is none, is encrypted, or has its data in another file.

@@ -253,7 +253,7 @@ class CheckpointStore:
         return fd
 
     async def verify(self, record: CheckpointRecord) -> None:
-        """Return when all disk layers of a checkpoint are there and whole.
+        """Raise StorageFailed unless all disk layers of a checkpoint are there and whole.
 
         Each is read once in the life of the daemon, and again when its file was touched.
 

@@ -102,7 +102,7 @@ class LocalStorage:
     # looking
 
     async def exists(self, ref: DiskRef) -> bool:
-        """Tell whether there is such a disk."""
+        """True if there is such a disk."""
         return await quick(self._path(ref).exists)
 
     async def virtual_size(self, ref: DiskRef) -> int | None:
