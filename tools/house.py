@@ -167,6 +167,9 @@ class Recorder:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Have this thread and all that are started in the block watched."""
+        from labd.host import threads
+
+        threads.renew()  # threads that are there already would not be heard
         threading.setprofile(self._note)
         sys.setprofile(self._note)
         try:

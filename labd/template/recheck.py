@@ -89,6 +89,7 @@ def _check_dhcp(at: str, dhcp: DhcpSpec) -> None:
 def _check_node(node: NodeSpec, networks: set[str]) -> None:
     at = f"node {node.name[:40]!r}"
     _require(f"{at}: name", node.name, is_name)
+    _require(f"{at}: kind", node.kind, is_name)
     _require(f"{at}: profile", node.profile, _empty_or(is_name))
     for image in (node.image, node.cdrom or ""):
         _require(f"{at}: image", image, lambda text: _IMAGE.match(text) is not None)

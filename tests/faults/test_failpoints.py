@@ -331,6 +331,8 @@ def test_looks_name_methods_that_are_there() -> None:
 
 @pytest.mark.parametrize("order", ["raise", "errno ENOSPC", "errno EIO"])
 def test_a_world_that_fails_is_told_and_taken_back(faulty: Faulty, order: str) -> None:
+    # An error of the kernel in the place of a named one is a fault, and its log says so.
+    faulty.daemon.faulty = True
     names = ["networks.apply", "networks.open_taps", "storage.clone", "nodes.launch"]
     for name in [f"{name}:before" for name in names] + ["storage.create:before"]:
         faulty.order(f"{name} = {order}")
