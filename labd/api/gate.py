@@ -113,7 +113,7 @@ class Gate:
     Args:
         app: The next one.
         access: Knows the tokens of people, and keeps the record.
-        doors: Who comes in by which.
+        authenticators: Who comes in by which socket.
         bounds: By role, how much a caller may ask; without an entry, without bounds.
     """
 

@@ -231,7 +231,7 @@ async def serving(
         app: Made by `create_app`.
         sockets: Bound (and with their modes set); uvicorn listens on them.
         tls: Without it, plain HTTP.
-        crowd: Bounds the connections; by default those of each user of the host but root.
+        limiter: Bounds the connections; by default those of each user of the host but root.
         tasks: Counts the end of the server, when nobody has asked for it.
     """
     server = _server(app, tls, limiter or ConnectionLimiter(bound()))

@@ -41,9 +41,6 @@ class Services:
             raise LookupError(f"the app was made without {kind.__name__}")
         return found
 
-    def __contains__(self, kind: type) -> bool:
-        return kind in self._found
-
 
 def services(connection: HTTPConnection) -> Services:
     """Return the services of the app that serves this connection."""
@@ -57,7 +54,6 @@ def service(kind: type[T]) -> Callable[[HTTPConnection], T]:
     def provide(connection: HTTPConnection) -> T:
         return services(connection).get(kind)
 
-    provide.needs = kind  # type: ignore[attr-defined]  # `create_app` looks for it
     return provide
 
 

@@ -58,7 +58,7 @@ async def with_failure_context(
     To be asked before the operation is taken back, which may remove the node and its log.
 
     Args:
-        world: Of the daemon.
+        adapters: Of the daemon.
         operation: That failed.
         error: Why; `details["node"]` is the node's name. A start that took too long names none:
             then it is the first node that was not ready.

@@ -28,7 +28,7 @@ More = Callable[[Transaction], Awaitable[object]]
 # Checks and writes inside the transaction that accepts an operation, where nothing else moves;
 # returns the whole request.
 Intent = Callable[[Transaction, OperationRecord], Awaitable[Request]]
-# Kinds of which `Works` does a part as `breakable`.
+# Kinds of which `OperationHandlers` does a part as `breakable`.
 _BREAKABLE = frozenset({OperationKind.UP, OperationKind.START, OperationKind.RESTART})
 _SOON = 0.01  # seconds
 _FIRST_RETRY, _LAST_RETRY = 0.2, 5.0  # seconds between tries to write an outcome

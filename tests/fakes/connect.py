@@ -105,7 +105,7 @@ class FakePublishedPort:
 
 
 class FakePublishedPorts:
-    """Implements `Doors`; `taken` is (address, port) -> door, or None for somebody else's."""
+    """Implements `PublishedPorts`; `taken`: (address, port) -> port, None for somebody else's."""
 
     def __init__(self) -> None:
         self.taken: dict[tuple[str, int], FakePublishedPort | None] = {}

@@ -82,7 +82,7 @@ def open_taps() -> list[int]:
 
 
 class FakeLinks:
-    """Implements the port `Wires` on a kernel without the emulator, until `netem` is set.
+    """Implements the port `Links` on a kernel without the emulator, until `netem` is set.
 
     `shapes` is namespace -> (tap, device) -> impairment.
     """

@@ -45,7 +45,7 @@ class ConnectSocket:
     """Answers while its block runs.
 
     Args:
-        ways: Makes the connections.
+        connect: Makes the connections.
         access: Keeps the record.
         listener: A unix socket that is bound and has its mode; it is closed at the end.
         tasks: Runs what answers.

@@ -81,7 +81,7 @@ class Labs:
         self._operations = operations
         self._loader = loader
         self._publications = publications
-        # Bytes that shall be available -> how many idle forks were ended for them; see `Pools`.
+        # Bytes that shall be available -> how many idle forks were ended for them; see `WarmPools`.
         self.release: Callable[[int], Awaitable[int]] = _nothing
 
     # up
@@ -238,7 +238,7 @@ class Labs:
         return await begin()
 
     async def size(self, spec: LabSpec) -> Mapping[str, Sized]:
-        """Look up everything that the nodes of a spec name; see `Scenes.size`."""
+        """Look up everything that the nodes of a spec name; see `SnapshotLoader.size`."""
         return await self._loader.size(spec)
 
     async def new_nodes(self, lab: str, spec: LabSpec, known: set[str]) -> list[NodeRecord]:

@@ -1,4 +1,4 @@
-"""Screens of nodes; see `facade_screens`."""
+"""Screens of nodes: pictures, keys, viewers."""
 
 from __future__ import annotations
 

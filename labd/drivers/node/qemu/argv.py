@@ -52,7 +52,7 @@ class Descriptors:
         ram: Sealed memory that is mapped privately, for a machine that starts from a frozen
             state; None: memory of its own, empty.
         incoming: The frozen state of the devices, or None.
-        unheard: Memory that keeps what the serial line says (`unheard`), or None.
+        backlog: Memory that keeps what the serial line says (`console_backlog`), or None.
     """
 
     qmp: int

@@ -266,7 +266,7 @@ class ConsoleHub(asyncio.Protocol):
         """Take what was said while nobody was connected, and begin to read.
 
         Args:
-            unheard: The machine's, for `remember`; None: the one that is remembered.
+            backlog: The machine's, for `remember`; None: the one that is remembered.
         """
         if backlog is not None:
             self.remember(backlog)
